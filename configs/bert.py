@@ -1,0 +1,22 @@
+"""BERT: masked language model and next-sentence prediction on the same pairs (Devlin et al. 2019).
+
+  python -m lm.train --config=configs/bert.py:tiny --workdir=runs/bert
+
+tiny: ours, for two CPU cores. small, base, large: BERT's shapes (base has BertForPreTraining's parameters: 110,106,428).
+"""
+
+from lm import presets
+
+
+def get_config(size: str = "tiny"):
+    objective = {
+        "name": "mlm_nsp", "rate": 0.15, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "head": "transform",
+        "pooling": "first",
+    }  # fmt: skip
+    if size == "tiny":
+        return presets.run(presets.laptop("encoder"), objective | {"head": "plain", "pooling": "segments"}, **presets.RECIPE)
+    return presets.run(
+        presets.bert(size), objective | {"max_predictions": 77}, data={"length": 512}, tokenizer={"vocab_size": 30522},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
+        training={"batch_size": 256, "steps": 1_000_000},
+    )  # fmt: skip

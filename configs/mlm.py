@@ -1,0 +1,19 @@
+"""Masked language model.
+
+  python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm
+
+tiny: ours, for two CPU cores. small, base, large: BERT's shapes (base has BERT-base's parameters exactly: 109,514,298).
+"""
+
+from lm import presets
+
+
+def get_config(size: str = "tiny"):
+    objective = {"name": "mlm", "rate": 0.15, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "head": "transform"}
+    if size == "tiny":
+        return presets.run(presets.laptop("encoder"), objective | {"head": "plain"}, **presets.RECIPE)
+    return presets.run(
+        presets.bert(size), objective, data={"length": 512}, tokenizer={"vocab_size": 30522},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
+        training={"batch_size": 256, "steps": 1_000_000},
+    )  # fmt: skip

@@ -1,0 +1,19 @@
+"""Next-sentence prediction alone.
+
+  python -m lm.train --config=configs/nsp.py:tiny --workdir=runs/nsp
+
+tiny: ours, for two CPU cores; it compares the two segments' means. small, base, large: BERT's shapes and pooling.
+"""
+
+from lm import presets
+
+
+def get_config(size: str = "tiny"):
+    objective = {"name": "nsp", "pooling": "first"}
+    if size == "tiny":
+        return presets.run(presets.laptop("encoder"), objective | {"pooling": "segments"}, **presets.RECIPE)
+    return presets.run(
+        presets.bert(size), objective, data={"length": 512}, tokenizer={"vocab_size": 30522},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
+        training={"batch_size": 256, "steps": 1_000_000},
+    )  # fmt: skip

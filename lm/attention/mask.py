@@ -1,0 +1,49 @@
+"""Who may attend to whom, as a small specification instead of a dense array.
+
+Segments number the documents of a packed row from 1; 0 is padding. A query sees a key of its own segment only, so no
+document sees another. On top of that a mask is bidirectional, causal, or causal after a prefix.
+"""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+KINDS = ("bidirectional", "causal", "prefix")
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A mask's specification.
+
+    Attributes:
+      query_segments: [B, T] segment of each query.
+      key_segments: [B, S] segment of each key.
+      prefix: [B, S] bool for kind "prefix": keys that every query of the segment may see.
+      kind: one of KINDS.
+    """
+
+    query_segments: jax.Array
+    key_segments: jax.Array
+    prefix: jax.Array | None = None
+    kind: str = dataclasses.field(default="bidirectional", metadata={"static": True})
+
+    def __post_init__(self):
+        if self.kind not in KINDS:
+            raise ValueError(f"mask kind {self.kind!r} is not one of {', '.join(KINDS)}")
+        if self.kind == "prefix" and self.prefix is None:
+            raise ValueError("a prefix mask needs the array `prefix`")
+
+
+def allowed(mask: Mask) -> jax.Array:
+    """Expands the specification: [B, 1, T, S], True where the query may attend to the key."""
+    query_BT, key_BS = mask.query_segments, mask.key_segments
+    ok_BTS = query_BT[:, :, None] == key_BS[:, None, :]
+    if mask.kind != "bidirectional":
+        past_1TS = (jnp.arange(query_BT.shape[1])[:, None] >= jnp.arange(key_BS.shape[1])[None, :])[None]
+        if mask.kind == "prefix":
+            assert mask.prefix is not None
+            past_1TS = past_1TS | mask.prefix[:, None, :]
+        ok_BTS &= past_1TS
+    return ok_BTS[:, None]

@@ -1,0 +1,254 @@
+"""What a source yields: documents of paragraphs of sentences; and what is counted, dropped and split on the way.
+
+Sources hand raw paragraphs to a `Collector`, which cuts them into sentences, drops what is too short or was seen before,
+cuts what is enormous, and keeps the `Tally`. Nobody else calls `Tally.add`.
+"""
+
+import collections
+import dataclasses
+import hashlib
+import math
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lm.data import text
+from lm.lookup import UserError
+
+MIN_WORDS = 10  # a document below this has nothing to predict from
+MAX_WORDS = 50_000  # a document above this is cut: one unit of this size could empty the validation split or fill it
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Document:
+    """One unit of text. It goes whole to one split, and packing never lets attention look past its ends.
+
+    Attributes:
+      name: its stable identity, "numpy.linalg.norm" or "x.md#3"; no machine's path is in it.
+      paragraphs: paragraphs of sentences, neither ever empty.
+      label: the class that a probe may learn to tell ("numpy"); "" where the source knows none.
+    """
+
+    name: str
+    paragraphs: tuple[tuple[str, ...], ...]
+    label: str = ""
+
+    @property
+    def text(self) -> str:
+        """One sentence a line, a blank line between paragraphs."""
+        return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
+
+
+def split_of(document: Document, validation: float, test: float) -> str:
+    """The split a document belongs to: "train", "validation" or "test".
+
+    It is a function of the document's text alone, so neither the order of files nor new files move a document to another split.
+
+    Raises:
+      UserError: the shares are negative or leave nothing to train on.
+    """
+    if validation < 0 or test < 0 or validation + test >= 1:
+        raise UserError(f"validation={validation} and test={test} should be shares of the documents: not negative, and below 1 together")
+    place = int.from_bytes(hashlib.blake2b(document.text.encode(), digest_size=8).digest(), "big") / 2**64
+    if place < validation:
+        return "validation"
+    return "test" if place < validation + test else "train"
+
+
+@dataclasses.dataclass(slots=True)
+class Tally:
+    """What a source kept, and what it dropped and why.
+
+    Attributes:
+      bytes: of UTF-8 text in the sentences, without what joins them.
+      cut: how many pieces too long documents became, beyond the documents themselves.
+      dropped: {reason: count}; the reason says what is counted ("paragraphs of under 5 words").
+      labels: {label: (documents, words)} of what was kept.
+    """
+
+    documents: int = 0
+    paragraphs: int = 0
+    sentences: int = 0
+    words: int = 0
+    bytes: int = 0
+    cut: int = 0
+    dropped: collections.Counter[str] = dataclasses.field(default_factory=collections.Counter)
+    labels: dict[str, tuple[int, int]] = dataclasses.field(default_factory=dict)
+
+    def add(self, document: Document) -> None:
+        """Counts a document that is kept."""
+        sentences = [sentence for paragraph in document.paragraphs for sentence in paragraph]
+        words = sum(map(text.count_words, sentences))
+        self.documents += 1
+        self.paragraphs += len(document.paragraphs)
+        self.sentences += len(sentences)
+        self.words += words
+        self.bytes += sum(len(sentence.encode()) for sentence in sentences)
+        documents, before = self.labels.get(document.label, (0, 0))
+        self.labels[document.label] = (documents + 1, before + words)
+
+    def drop(self, reason: str, count: int = 1) -> None:
+        """Counts something that is not kept."""
+        if count:
+            self.dropped[reason] += count
+
+    def summary(self) -> dict[str, Any]:
+        """The counts as plain values, for JSON."""
+        return dataclasses.asdict(self) | {"dropped": dict(self.dropped)}
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.documents:,} documents, {self.paragraphs:,} paragraphs, {self.sentences:,} sentences, "
+            f"{self.words:,} words, {self.bytes / 1e6:,.2f} MB"
+        ]
+        if self.cut:
+            lines.append(f"  cut: long documents became {self.cut:,} more")
+        lines += [f"  dropped: {count:,} {reason}" for reason, count in self.dropped.most_common()]
+        return "\n".join(lines)
+
+
+class Collector:
+    """Makes documents of a source's raw paragraphs, and counts in `tally` what it keeps, cuts and drops.
+
+    Args:
+      tally: where to count.
+      near: also drop documents that repeat most of an earlier one; it holds 1 kB a document in memory. Exact repetitions
+        are always dropped.
+      min_words, max_words: documents below the one are dropped, above the other cut into even pieces at paragraph borders.
+    """
+
+    def __init__(self, tally: Tally, near: bool = False, min_words: int = MIN_WORDS, max_words: int = MAX_WORDS):
+        self.tally = tally
+        self.min_words = min_words
+        self.max_words = max_words
+        self._seen: set[int] = set()
+        self._near = NearDuplicates() if near else None
+
+    def collect(self, name: str, paragraphs: Iterable[str], label: str = "", max_words: int = 0) -> Iterator[Document]:
+        """The documents that raw paragraphs make: mostly one, none if it is dropped, "name#1", "name#2" … if it is cut.
+
+        A `max_words` that is not 0 holds for this document alone.
+        """
+        split = [sentences for sentences in map(_readable, paragraphs) if sentences]
+        words = sum(_words(paragraph) for paragraph in split)
+        if words < self.min_words:
+            self.tally.drop("empty documents" if not words else f"documents of under {self.min_words} words")
+            return
+        pieces = list(_cut(split, words, max_words or self.max_words))
+        self.tally.cut += len(pieces) - 1
+        for number, piece in enumerate(pieces, start=1):
+            document = Document(name if len(pieces) == 1 else f"{name}#{number}", tuple(piece), label)
+            if self._is_new(document):
+                self.tally.add(document)
+                yield document
+
+    def _is_new(self, document: Document) -> bool:
+        fingerprint = normalised_hash(document.text)
+        if fingerprint in self._seen:
+            self.tally.drop("documents seen before")
+            return False
+        self._seen.add(fingerprint)
+        if self._near is not None and self._near.seen(document.text):
+            self.tally.drop("documents that nearly repeat another")
+            return False
+        return True
+
+
+class NearDuplicates:
+    """Finds texts that share at least about four fifths of their word triples with an earlier one.
+
+    MinHash (Broder 1997) over hashed triples of words, candidates by locality-sensitive bands. No hash depends on the process.
+    """
+
+    ROWS, BANDS, SHARE = 4, 12, 0.8
+
+    def __init__(self) -> None:
+        generator = np.random.default_rng(0)
+        self._multiply_S = generator.integers(1, 2**63, self.ROWS * self.BANDS, dtype=np.uint64) | np.uint64(1)
+        self._hashes = _Hashes()
+        self._bands: dict[tuple[int, bytes], int] = {}
+        self._signatures: list[np.ndarray] = []
+
+    def seen(self, content: str) -> bool:
+        """Whether an earlier text is nearly the same; if none is, this one is remembered."""
+        signature_S = self._signature(content)
+        keys = [(band, part.tobytes()) for band, part in enumerate(signature_S.reshape(self.BANDS, self.ROWS))]
+        for candidate in {self._bands[key] for key in keys if key in self._bands}:
+            if np.mean(self._signatures[candidate] == signature_S) >= self.SHARE:
+                return True
+        for key in keys:
+            self._bands.setdefault(key, len(self._signatures))
+        self._signatures.append(signature_S)
+        return False
+
+    def _signature(self, content: str) -> np.ndarray:
+        """Of each random hash function the smallest value over the triples, [rows * bands]."""
+        words = content.lower().split()
+        if len(words) < content.count("\n") + len(content) / 50:
+            words = list(content)  # Chinese: characters are the words
+        hashes_N = np.array(list(map(self._hashes.__getitem__, words)) or [0], np.uint64)
+        if len(hashes_N) >= 3:
+            hashes_N = hashes_N[:-2] * np.uint64(3) + hashes_N[1:-1] * np.uint64(5) + hashes_N[2:] * np.uint64(7)
+        mixed_N = hashes_N ^ (hashes_N >> np.uint64(29))
+        return (mixed_N[None, :] * self._multiply_S[:, None] >> np.uint64(32)).min(axis=1)
+
+
+class _Hashes(dict[str, int]):
+    """64 bits of each word, computed once."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+        return value
+
+
+_PUNCTUATION = bytes(range(48)) + b":;<=>?@[\\]^_`{|}~\x7f"
+
+
+def normalised_hash(content: str) -> int:
+    """64 bits of a text that do not depend on case, spaces and ASCII punctuation."""
+    letters = content.lower().encode().translate(None, _PUNCTUATION)
+    return int.from_bytes(hashlib.blake2b(letters, digest_size=8).digest(), "big")
+
+
+def signature(*parts: object, code: Iterable[str] = ()) -> str:
+    """An identity of the input, made of `parts` (paths, sizes, versions) and of the code that cleans it.
+
+    Args:
+      code: the `__file__` of further modules whose change changes the text.
+    """
+    digest = hashlib.blake2b(repr(parts).encode(), digest_size=16)
+    for path in (__file__, text.__file__, *code):
+        digest.update(Path(path).read_bytes())
+    return digest.hexdigest()
+
+
+def _readable(paragraph: str) -> tuple[str, ...]:
+    """Its sentences, unless it has no letter or digit at all ("* * *")."""
+    return text.sentences(paragraph) if any(map(str.isalnum, paragraph)) else ()
+
+
+def _words(paragraph: Iterable[str]) -> int:
+    return sum(map(text.count_words, paragraph))
+
+
+def _cut(paragraphs: list[tuple[str, ...]], words: int, limit: int) -> Iterator[list[tuple[str, ...]]]:
+    """Even pieces of at most about `limit` words: whole paragraphs, or whole sentences of a paragraph that is too long itself."""
+    if words <= limit:
+        yield paragraphs
+        return
+    target = words / math.ceil(words / limit)
+    piece: list[tuple[str, ...]] = []
+    done = 0.0  # words in all pieces so far
+    ends = target
+    for paragraph in paragraphs:
+        for part in [paragraph] if _words(paragraph) <= limit else [(sentence,) for sentence in paragraph]:
+            size = _words(part)
+            if piece and done + size / 2 > ends:
+                yield piece
+                piece = []
+                ends += target
+            piece.append(part)
+            done += size
+    yield piece

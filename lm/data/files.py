@@ -1,0 +1,105 @@
+"""Finds the files of a corpus, reads them, and takes the text out of records; shared by the sources."""
+
+import glob
+import gzip
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from lm.data import text
+from lm.lookup import UserError
+
+FIELDS = ("text", "paragraphs", "content")  # where a record's text is looked for when data.field is not set, in this order
+
+
+def find(paths: Sequence[str], suffixes: Sequence[str], source: str) -> list[tuple[str, str]]:
+    """The (path, name) of every file, sorted by name; a name is relative to what was given, so it names no machine's folders.
+
+    Args:
+      paths: files, directories (all files below with one of the suffixes) or globs (`**` goes down).
+      suffixes: such as ".md"; a `.gz` after them is found too. Files named by path or glob may have any.
+      source: the source's name, for messages.
+
+    Raises:
+      UserError: no path is given, or one is missing, unreadable or matches no file.
+    """
+    if not paths:
+        raise UserError(f"data.source={source} needs data.path: a file, a directory or a glob such as 'books/*{suffixes[0]}'")
+    found: dict[str, tuple[str, str]] = {}
+    for given in paths:
+        path = os.path.expanduser(given)
+        if os.path.isdir(path):
+            endings = tuple(suffixes) + tuple(suffix + ".gz" for suffix in suffixes)
+            files = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names if not name.startswith(".")]
+            matches = [(file, os.path.relpath(file, path)) for file in files if file.lower().endswith(endings)]
+            problem = f"the directory has no file that ends in {', '.join(suffixes)}"
+        elif os.path.exists(path):
+            matches = [(path, os.path.basename(path))]
+            problem = ""
+        elif signs := [path.index(sign) for sign in "*?[" if sign in path]:
+            root = os.path.dirname(path[: min(signs)]) or "."
+            matches = [(file, os.path.relpath(file, root)) for file in glob.glob(path, recursive=True) if os.path.isfile(file)]
+            problem = "it matches no file"
+        else:
+            matches = []
+            problem = "there is no such file or directory"
+        if not matches:
+            raise UserError(f"data.path={given!r}: {problem} (relative paths start at {os.getcwd()})")
+        for file, name in matches:
+            if not os.access(file, os.R_OK):
+                raise UserError(f"data.path={given!r}: {file} may not be read")
+            found.setdefault(os.path.realpath(file), (file, name.replace(os.sep, "/")))
+    return sorted(found.values(), key=lambda entry: (entry[1], entry[0]))
+
+
+def identity(files: Iterable[tuple[str, str]]) -> list[tuple[str, int, int]]:
+    """The (name, size, time of change) of each file: cheap, and different when a file is."""
+    return [(name, status.st_size, status.st_mtime_ns) for path, name in files for status in [os.stat(path)]]
+
+
+def open_binary(path: str) -> gzip.GzipFile | io.BufferedReader:
+    """The file's bytes, unpacked if its name ends in .gz."""
+    return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
+
+
+def read(path: str) -> bytes:
+    """All bytes of a file.
+
+    Raises:
+      UserError: it cannot be read or unpacked.
+    """
+    try:
+        with open_binary(path) as file:
+            return file.read()
+    except (OSError, EOFError) as error:
+        raise UserError(f"{path} cannot be read: {error}") from error
+
+
+def stem(name: str) -> str:
+    """The name without directories and endings."""
+    return Path(name).name.split(".")[0]
+
+
+def pick_field(wanted: str, existing: Iterable[str], where: str) -> str:
+    """The field that holds the text: the one wanted, or without one the first of `FIELDS` that exists.
+
+    Raises:
+      UserError: it does not exist; the message lists those that do.
+    """
+    existing = list(existing)
+    for field in (wanted,) if wanted else FIELDS:
+        if field in existing:
+            return field
+    tried = repr(wanted) if wanted else f"of the usual ones ({', '.join(FIELDS)})"
+    raise UserError(f"{where} has no field {tried}; set data.field to one of: {', '.join(existing) or '(it has none)'}")
+
+
+def paragraphs_of(value: Any) -> Iterator[str] | None:
+    """The paragraphs of a field: text with blank lines, or a list of texts. None if it is neither."""
+    if isinstance(value, str):
+        value = [value]
+    if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
+        return None
+    return (paragraph for part in value for paragraph in text.paragraphs(text.normalise(part)))

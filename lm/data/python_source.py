@@ -1,0 +1,146 @@
+"""Python source files to prose: finds docstrings by parsing, so nothing of the source is ever imported or executed.
+
+Run as a module it is the worker of `sources/python_docs.py`: file names come in on stdin, documents go out on stdout, both
+as JSON. Parsing is most of the work, so it is done in such processes. They are plain subprocesses, because a fork would copy
+the threads of jax and multiprocessing's spawn would import the user's main module again; and they import no numpy.
+"""
+
+import ast
+import collections
+import gc
+import json
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+
+from lm.data import docstrings, text
+
+OWN_DOCUMENT = 120  # words from which a class, a method or a function is a document of its own
+SMALL_MODULE = 40  # words up to which a module joins the other small ones of its directory
+MIN_PARAGRAPH = 5  # words
+SHORT = f"paragraphs of under {MIN_PARAGRAPH} words"
+NO_PROSE = "paragraphs that are no English prose (code, tables, templates, licences)"
+
+TOPICS = "pydoc_data.topics"  # the module that is a dict of pages
+
+Named = tuple[str, list[str]]  # a document's name and its paragraphs
+
+
+def read_directory(files: Iterable[tuple[str, str]], drops: collections.Counter[str]) -> Iterator[Named]:
+    """The documents of the (path, module name) in one directory; what is dropped is counted in `drops`."""
+    small: list[str] = []
+    package = ""
+    for path, module in files:
+        try:
+            documents = list(read_file(path, module, drops))
+        except (SyntaxError, ValueError, RecursionError, OSError):
+            drops["files that are not valid Python"] += 1
+            continue
+        for name, paragraphs in documents:
+            if name == module and _words(paragraphs) <= SMALL_MODULE:
+                small += paragraphs
+                package = package or module.rpartition(".")[0] or "stdlib"
+            else:
+                yield name, paragraphs
+    if small:
+        yield f"{package}.*", small
+
+
+def read_file(path: str, module: str, drops: collections.Counter[str]) -> Iterator[Named]:
+    """What stands in a source file: each big class, method or function by itself, then the module with all that is small.
+
+    Raises:
+      SyntaxError, ValueError: it is not source of this Python version.
+    """
+    with open(path, "rb") as file:
+        source = file.read()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of other people's escape sequences
+        tree = ast.parse(source)
+    if module == TOPICS:
+        yield from _topics(tree, drops)
+        return
+    found: list[Named] = []
+    rest = _prose(_docstring(tree), drops) + _gather(tree.body, module, found, drops)
+    yield module, rest
+    yield from found
+
+
+def _gather(body: Sequence[ast.stmt], name: str, found: list[Named], drops: collections.Counter[str]) -> list[str]:
+    """Puts what is big enough for a document into `found`, and returns the paragraphs of the rest."""
+    rest: list[str] = []
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            inner = f"{name}.{node.name}"
+            paragraphs = _prose(_docstring(node), drops)
+            if isinstance(node, ast.ClassDef):
+                paragraphs += _gather(node.body, inner, found, drops)
+        elif isinstance(node, ast.If | ast.Try | ast.With):
+            handlers = [statement for handler in getattr(node, "handlers", []) for statement in handler.body]
+            rest += _gather([*node.body, *handlers, *getattr(node, "orelse", [])], name, found, drops)
+            continue
+        else:
+            inner, docstring = _attached(node, name)
+            paragraphs = _prose(docstring, drops) if docstring else []
+        if _words(paragraphs) >= OWN_DOCUMENT:
+            found.append((inner, paragraphs))
+        else:
+            rest += paragraphs
+    return rest
+
+
+def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef) -> str:
+    return ast.get_docstring(node, clean=False) or ""
+
+
+def _attached(node: ast.stmt, name: str) -> tuple[str, str]:
+    """Documentation beside its subject: numpy's and scipy's `add_newdoc("module", "name", "text")`, and `x.__doc__ = "text"`."""
+    value = getattr(node, "value", None)
+    if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
+        called = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        if "add_newdoc" in called:
+            parts = [part for argument in value.args for part in (argument.elts if isinstance(argument, ast.Tuple) else [argument])]
+            strings = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            if len(strings) > 1:
+                return f"{name}.{strings[-2]}", strings[-1]
+    elif isinstance(node, ast.Assign) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+        target = node.targets[0]
+        called = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
+        if "doc" in called.lower():
+            return f"{name}.{ast.unparse(target)}", value.value
+    return name, ""
+
+
+def _topics(tree: ast.Module, drops: collections.Counter[str]) -> Iterator[Named]:
+    """The language reference that `help()` shows: a dict literal of pages."""
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
+            for key, page in ast.literal_eval(node.value).items():
+                yield f"topics.{key}", _prose(page, drops)
+
+
+def _prose(docstring: str, drops: collections.Counter[str]) -> list[str]:
+    kept = []
+    for paragraph in docstrings.clean(docstring) if docstring else ():
+        if paragraph.count(" ") + paragraph.count("\n") + 1 < MIN_PARAGRAPH:
+            drops[SHORT] += 1
+        elif not docstrings.is_prose(paragraph):
+            drops[NO_PROSE] += 1
+        else:
+            kept.append(paragraph)
+    return kept
+
+
+def _words(paragraphs: Iterable[str]) -> int:
+    return sum(map(text.count_words, paragraphs))
+
+
+def _main() -> None:
+    gc.disable()  # syntax trees are all live while they are built: collecting doubles the time
+    drops: collections.Counter[str] = collections.Counter()
+    documents = [document for files in json.load(sys.stdin) for document in read_directory(files, drops)]
+    json.dump({"documents": documents, "drops": drops}, sys.stdout)
+
+
+if __name__ == "__main__":
+    _main()

@@ -1,0 +1,96 @@
+"""A dataset of the Hugging Face hub, streamed through the optional package `datasets`; no code of a dataset is ever run.
+
+Where `field` is not set, it is the first of "text", "paragraphs", "content" that the first record has.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from lm.data import files
+from lm.data.documents import Collector, Document, Tally
+from lm.data.documents import signature as identity
+from lm.lookup import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Attributes:
+      name: the dataset's name on the hub.
+      subset: its configuration, where it has several.
+      field: the field with the text, or with a list of texts (paragraphs).
+      split: which of the dataset's own splits to read; this project splits it again, by document.
+      limit: how many records to read, in the dataset's order; 0 reads all.
+    """
+
+    name: str = ""
+    subset: str = ""
+    field: str = ""
+    split: str = "train"
+    limit: int = 0
+
+    def __post_init__(self) -> None:
+        if self.limit < 0:
+            raise ValueError(f"limit={self.limit} should be a number of records, or 0 for all")
+
+
+def documents(config: Config, tally: Tally) -> Iterator[Document]:
+    """One document a record.
+
+    Raises:
+      UserError: `datasets` is not installed, the dataset cannot be opened, or has no such field.
+    """
+    return _documents(config, _open(config), tally)
+
+
+def signature(config: Config) -> str:
+    """Changes with the options; the hub is not asked whether the dataset has changed."""
+    if not config.name:
+        raise UserError(_NO_NAME)
+    return identity(dataclasses.astuple(config), code=(__file__, files.__file__))
+
+
+_NO_NAME = "data.source=huggingface needs data.name: a dataset's name on the hub, such as 'wikitext' (with data.subset=wikitext-2-raw-v1)"
+
+
+def _open(config: Config) -> Iterable[dict[str, Any]]:
+    if not config.name:
+        raise UserError(_NO_NAME)
+    try:
+        import datasets
+    except ImportError as error:
+        raise UserError("data.source=huggingface needs a package that is not installed: pip install datasets") from error
+    try:
+        return datasets.load_dataset(config.name, config.subset or None, split=config.split, streaming=True)
+    except Exception as error:  # whatever goes wrong, on the network or in the names given
+        raise UserError(_problem(config, error)) from error
+
+
+def _problem(config: Config, error: Exception) -> str:
+    return (
+        f"the dataset name={config.name!r} subset={config.subset!r} split={config.split!r} cannot be read: "
+        f"{type(error).__name__}: {error}. Check data.name, data.subset, data.split and the network"
+    )
+
+
+def _documents(config: Config, records: Iterable[dict[str, Any]], tally: Tally) -> Iterator[Document]:
+    collector = Collector(tally)
+    field = ""
+    for number, record in enumerate(_read(config, records), start=1):
+        field = field or files.pick_field(config.field, record, f"the dataset {config.name!r}")
+        paragraphs = files.paragraphs_of(record.get(field))
+        if paragraphs is None:
+            tally.drop("records without text")
+        else:
+            yield from collector.collect(f"{config.name}#{number}", paragraphs)
+        if number == config.limit:
+            return
+
+
+def _read(config: Config, records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    try:
+        yield from records
+    except Exception as error:
+        raise UserError(_problem(config, error)) from error

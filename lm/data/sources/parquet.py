@@ -1,0 +1,79 @@
+"""Parquet files with a column of texts, or of lists of texts (paragraphs); read row group by row group.
+
+Where `field` is not set, it is the first of "text", "paragraphs", "content" that exists.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from lm.data import files
+from lm.data.documents import Collector, Document, Tally
+from lm.data.documents import signature as identity
+from lm.lookup import UserError
+
+_SUFFIXES = (".parquet",)
+_ROWS = 1024  # read at once
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Options.
+
+    Attributes:
+      path: files, directories or globs.
+      field: the column with the text.
+    """
+
+    path: tuple[str, ...] = ()
+    field: str = ""
+
+
+def documents(config: Config, tally: Tally) -> Iterator[Document]:
+    """One document a row.
+
+    Raises:
+      UserError: a path matches nothing, a file is not Parquet, or has no such column of texts.
+    """
+    return _documents(files.find(config.path, _SUFFIXES, "parquet"), config.field, tally)
+
+
+def signature(config: Config) -> str:
+    """Changes with the field and with any file's name, size or time."""
+    found = files.find(config.path, _SUFFIXES, "parquet")
+    return identity(config.field, files.identity(found), code=(__file__, files.__file__))
+
+
+def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Iterator[Document]:
+    import pyarrow
+    import pyarrow.parquet
+
+    collector = Collector(tally)
+    for path, name in found:
+        number = 0
+        try:
+            with pyarrow.parquet.ParquetFile(path) as table:
+                field = files.pick_field(wanted, table.schema_arrow.names, path)
+                kind = table.schema_arrow.field(field).type
+                if not _is_text(kind):
+                    raise UserError(f"{path}: data.field={field!r} is of type {kind}, and should be text or lists of text")
+                for batch in table.iter_batches(_ROWS, columns=[field]):
+                    for value in batch.column(0).to_pylist():
+                        number += 1
+                        paragraphs = files.paragraphs_of(value)
+                        if paragraphs is None:
+                            tally.drop("rows without text")
+                        else:
+                            yield from collector.collect(f"{name}#{number}", paragraphs)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise UserError(f"{path} cannot be read as Parquet, after {number} rows: {error}") from error
+        tally.drop("empty files", number == 0)
+
+
+def _is_text(kind) -> bool:  # a pyarrow.DataType, which is not imported at the top
+    from pyarrow import types
+
+    if types.is_list(kind) or types.is_large_list(kind):
+        kind = kind.value_type
+    if types.is_dictionary(kind):
+        kind = kind.value_type
+    return types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind)

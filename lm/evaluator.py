@@ -1,0 +1,154 @@
+"""Measures checkpoints: any task of lm/tasks that suits the model, beside its baselines."""
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from lm import lookup, program
+from lm.checkpoint import Checkpoints
+from lm.data import corpus as corpora
+from lm.data.corpus import Corpus
+from lm.lookup import UserError
+from lm.plain import read_json, write_json
+from lm.scores import Score
+
+Row = dict[str, Any]
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A checkpoint, ready to be asked."""
+
+    record: dict[str, Any]
+    corpus: Corpus
+    built: program.Program
+    params: Any
+    step: int
+
+
+def load(workdir: str | Path, step: str = "latest", progress: bool = True) -> Trained:
+    """Loads a checkpoint of a run of lm.train.
+
+    Args:
+      workdir: of the run. step: "latest", "best" (lowest validation loss) or a number. progress: show bars.
+
+    Raises:
+      UserError: there is no run or checkpoint, it is damaged, or its corpus is no longer the same.
+    """
+    workdir = Path(workdir)
+    record = read_json(workdir / "run.json", "the record of a run of lm.train")
+    checkpoints = Checkpoints(workdir, read_only=True)
+    there = checkpoints.steps()
+    chosen = {"latest": checkpoints.latest, "best": checkpoints.best}.get(step, lambda: int(step) if step.isdigit() else None)()
+    if chosen not in there:
+        raise UserError(f"{workdir} has no checkpoint {step!r}; there are: latest, best, {', '.join(map(str, there)) or 'none yet'}")
+    config = record["config"]
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=progress, skip=("length",))
+    if corpus.fingerprint != record["data"]["fingerprint"]:
+        raise UserError(
+            f"the corpus of {workdir} changed since training: fingerprint {record['data']['fingerprint']} then, {corpus.fingerprint} now"
+        )
+    try:
+        built = program.Program(config, corpus.tokenizer)
+    except UserError:  # trained on other devices: spread rows over those that are here
+        built = program.Program(config | {"mesh": {"data": -1, "fsdp": 1, "tensor": 1}}, corpus.tokenizer)
+    state, _ = checkpoints.restore(chosen, built.shapes, built.shardings)
+    checkpoints.close()
+    return Trained(record, corpus, built, state["params"], chosen)
+
+
+def make_tasks(
+    names: Iterable[str], corpus: Corpus, split: str, length: int, options: Mapping[str, Mapping] | None = None
+) -> dict[str, Any]:
+    """The task plug-ins by name, with their options; one that the corpus cannot serve is left out with a warning on stderr."""
+    if split not in corpus.stores:
+        raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
+    tasks = {}
+    for name in names:
+        module = lookup.find("tasks", name)
+        config = lookup.configure(module.Config, (options or {}).get(name, {}), f"tasks.{name}")
+        tasks[name] = module.Task(config, corpus, split, length)
+    return tasks
+
+
+def score(tasks: Mapping[str, Any], built: program.Program, params: Any, arm: str, seed: int, kind: str = "model") -> list[Row]:
+    """Rows of every task that suits the model."""
+    suiting = {name: task for name, task in tasks.items() if task.suits(built.objective)}
+    return [
+        row(arm, seed, name, metric, value, kind, own=name != "probe")
+        for name, task in suiting.items()
+        for metric, value in task.score(built, params).items()
+    ]
+
+
+def baselines(tasks: Mapping[str, Any], built: program.Program) -> list[Row]:
+    """Rows of every task's baselines."""
+    return [
+        row(name, -1, task_name, metric, value, "baseline", own=task_name != "probe")
+        for task_name, task in tasks.items()
+        for name, metrics in task.baselines(built).items()
+        for metric, value in metrics.items()
+    ]
+
+
+def row(arm: str, seed: int, task: str, metric: str, value: Score, kind: str, own: bool) -> Row:
+    """One line of results.parquet; seed -1 where none matters."""
+    return {"arm": arm, "seed": seed, "task": task, "metric": metric, **dataclasses.asdict(value), "kind": kind, "own": own}
+
+
+def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_baselines: bool = True) -> list[Row]:
+    """Scores a checkpoint and writes workdir/evaluation-<split>.json.
+
+    Args:
+      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit. step: as for `load`.
+      with_baselines: also measure the baselines.
+
+    Raises:
+      UserError: a task does not exist or does not suit the model, or the checkpoint cannot be loaded.
+    """
+    for name in names:
+        lookup.find("tasks", name)
+    trained = load(workdir, step)
+    built, corpus = trained.built, trained.corpus
+    tasks = {}
+    for name in names or lookup.names("tasks"):
+        try:
+            made = make_tasks([name], corpus, split, built.length)
+        except UserError:
+            if names:
+                raise
+            continue  # a corpus without labels has no probe; asked for by name it is an error
+        if made[name].suits(built.objective):
+            tasks |= made
+        elif names:
+            raise UserError(f"task {name!r} does not suit objective {trained.record['config']['objective']['name']!r}")
+    rows = score(tasks, built, trained.params, "model", built.seed)
+    untrained = {name: task for name, task in tasks.items() if name == "probe"}
+    rows += score(untrained, built, built.init()["params"], "untrained", built.seed, "untrained")
+    if with_baselines:
+        rows += baselines(tasks, built)
+    if jax.process_index() == 0:
+        write_json(Path(workdir) / f"evaluation-{split}.json", {"step": trained.step, "split": split, "rows": rows})
+    return rows
+
+
+def table(rows: list[Row]) -> str:
+    """Rows as text: a line for each task and metric, the model first, then what it is read against."""
+    lines: dict[tuple[str, str], list[Row]] = {}
+    for line in rows:
+        lines.setdefault((line["task"], line["metric"]), []).append(line)
+    width = max(len(f"{task} {metric}") for task, metric in lines)
+    shown = []
+    for (task, metric), cells in lines.items():
+        values = "   ".join(f"{cell['arm']} {_number(cell)}" for cell in cells)
+        shown.append(
+            f"{task + ' ' + metric:<{width}}   {values}   ({cells[0]['unit']}, {cells[0]['better']} is better, n={cells[0]['count']:,})"
+        )
+    return "\n".join(shown)
+
+
+def _number(cell: Row) -> str:
+    return f"{cell['value']:.1%}" if cell["unit"] == "share" else f"{cell['value']:.4g}"

@@ -1,0 +1,1 @@
+"""Architectures: each file is one, found by its name."""

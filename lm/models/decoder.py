@@ -1,0 +1,12 @@
+"""A Transformer decoder: every token sees its document up to itself (GPT-2, Radford et al. 2019; Llama, Touvron et al. 2023)."""
+
+from lm.layers import Scope
+from lm.stack import SingleStack
+from lm.transformer import TransformerConfig
+
+
+class Model(SingleStack):
+    """tokens → hidden states → scores over the vocabulary, under a causal mask."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope):
+        super().__init__(config, scope, bidirectional=False)

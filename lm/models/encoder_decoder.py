@@ -1,0 +1,60 @@
+"""A Transformer encoder-decoder: a causal decoder that also sees an encoded input (T5, Raffel et al. 2020)."""
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lm.attention.mask import Mask
+from lm.layers import Embedding, Scope
+from lm.stack import Stack
+from lm.transformer import TransformerConfig
+
+
+class Model(nnx.Module):
+    """(input tokens, target tokens) → hidden states of the decoder → scores over the vocabulary. Embeddings are shared."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope):
+        self.embedding = Embedding(config, scope / "embedding")
+        self.encoder = Stack(config, scope / "encoder", bidirectional=True)
+        self.stack = Stack(config, scope / "stack", bidirectional=False, cross=True)
+        self.heads = nnx.Dict()
+
+    def encode(
+        self,
+        tokens_BS: Int[Array, "B S"],
+        *,
+        segments_BS: Int[Array, "B S"],
+        positions_BS: Int[Array, "B S"],
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B S D"]:
+        """Hidden states of the input; arguments as for `hidden`."""
+        keys = (None, None) if key is None else jax.random.split(key)
+        x_BSD = self.embedding(tokens_BS, positions_BS, None, keys[0])
+        return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), keys[1])
+
+    def hidden(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        *,
+        segments_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        memory_BSD: Float[Array, "B S D"],
+        memory_segments_BS: Int[Array, "B S"],
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Hidden states of the decoder.
+
+        Args:
+          tokens_BT: decoder input ids. segments_BT: example number in the row, from 1; 0 is padding.
+          positions_BT: position in the example. memory_BSD: what `encode` returned for the inputs.
+          memory_segments_BS: example number of each input; a target sees the input of its own example only.
+          key: for dropout; None in evaluation.
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        x_BTD = self.embedding(tokens_BT, positions_BT, None, keys[0])
+        mask = Mask(segments_BT, segments_BT, kind="causal")
+        return self.stack(x_BTD, positions_BT, mask, keys[1], memory_BSD, Mask(segments_BT, memory_segments_BS))
+
+    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Scores over the vocabulary for hidden states."""
+        return self.embedding.logits(h)

@@ -1,0 +1,1 @@
+"""Optimisers: each file is one, found by its name; all are made of optax."""

@@ -1,0 +1,51 @@
+"""Configs and records as plain nested values, and JSON files written atomically."""
+
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm.lookup import UserError
+
+
+def plain(config: Any) -> Any:
+    """A config (ml_collections or mapping) as nested dicts, lists and scalars."""
+    if isinstance(config, Mapping) or hasattr(config, "to_dict"):
+        return {key: plain(value) for key, value in config.items()}
+    if isinstance(config, list | tuple):
+        return [plain(value) for value in config]
+    return config
+
+
+def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
+    """A nested config as {"model.width": 128, …}."""
+    items: dict[str, Any] = {}
+    for key, value in config.items():
+        items |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return items
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Writes atomically: readers see the old file or the new one, never half of one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        os.replace(temporary, path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise UserError(f"cannot write {path}: {error}") from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """Reads a JSON file.
+
+    Raises:
+      UserError: it is missing or damaged; `what` says what it should have been.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} has no {path.name} ({what}); is it the right directory?") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} ({what}) cannot be read: {error}") from error

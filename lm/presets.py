@@ -1,0 +1,127 @@
+"""Published shapes, and the run config that they go into.
+
+Light by intent: config files import this before anything heavy is loaded.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+# (layers, width, heads, feed-forward). BERT: Devlin et al. 2019 (base, large), Turc et al. 2019 (tiny, small).
+BERT = {"tiny": (2, 128, 2, 512), "small": (4, 512, 8, 2048), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+# GPT-2, Radford et al. 2019: its smallest (124M) and its medium (355M), which have BERT-base's and -large's depth and width.
+GPT2 = BERT
+# T5, Raffel et al. 2020, with (layers of each stack, width, heads, feed-forward); head width 64. tiny is ours.
+T5 = {"tiny": (2, 128, 2, 512), "small": (6, 512, 8, 2048), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+# Llama style: (layers, width, heads, key-value heads, feed-forward, vocabulary). base and large are Llama 3.2 1B and
+# Llama 3 8B (Dubey et al. 2024), small is SmolLM2 135M (Allal et al. 2025), tiny is ours.
+LLAMA = {
+    "tiny": (2, 128, 2, 1, 384, 0),
+    "small": (30, 576, 9, 3, 1536, 49152),
+    "base": (16, 2048, 32, 8, 8192, 128256),
+    "large": (32, 4096, 32, 8, 14336, 128256),
+}
+
+
+def _size(table: dict, size: str):
+    if size not in table:
+        raise ValueError(f"size {size!r} is not one of {', '.join(table)} (given after the colon of --config=FILE:SIZE)")
+    return table[size]
+
+
+def bert(size: str) -> ConfigDict:
+    """BERT's encoder: post-norm, learned positions, two types, 30,522 words; 512 positions."""
+    layers, width, heads, feedforward = _size(BERT, size)
+    return _model(
+        "encoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=30522, max_length=512,
+        norm_place="post", norm_epsilon=1e-12, embedding_norm=True, types=2, dropout=0.1,
+    )  # fmt: skip
+
+
+def gpt2(size: str) -> ConfigDict:
+    """GPT-2's decoder: pre-norm, learned positions, 50,257 words; 1,024 positions."""
+    layers, width, heads, feedforward = _size(GPT2, size)
+    return _model(
+        "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=50257, max_length=1024,
+        norm_epsilon=1e-5, activation="gelu_tanh", residual_scaled=True, dropout=0.1,
+    )  # fmt: skip
+
+
+def t5(size: str) -> ConfigDict:
+    """T5 1.0's encoder-decoder: RMS pre-norm, relative positions, no biases, 32,128 words."""
+    layers, width, heads, feedforward = _size(T5, size)
+    return _model(
+        "encoder_decoder", layers=layers, width=width, heads=heads, head_width=64, feedforward=feedforward, vocab_size=32128,
+        positions="relative", norm="rms", norm_epsilon=1e-6, activation="relu", bias=False, attention_scaled=False,
+        logits_scaled=True, init_std=0.0, embedding_std=1.0, dropout=0.1,
+    )  # fmt: skip
+
+
+def llama(size: str) -> ConfigDict:
+    """Llama's decoder: RMS pre-norm, rotary positions, SwiGLU, grouped queries, no biases; untied head from 8B on."""
+    layers, width, heads, kv_heads, feedforward, vocab_size = _size(LLAMA, size)
+    return _model(
+        "decoder", layers=layers, width=width, heads=heads, kv_heads=kv_heads, feedforward=feedforward, vocab_size=vocab_size,
+        positions="rotary", rotary_base=10000.0 if size in ("tiny", "small") else 500000.0, norm="rms", norm_epsilon=1e-5,
+        activation="swiglu", bias=False, tied=size != "large",
+    )  # fmt: skip
+
+
+def laptop(name: str) -> ConfigDict:
+    """The `:tiny` shape of the shipped recipes: what learns most in a minute on two CPU cores (experiments/LOG.md)."""
+    return _model(
+        name, layers=2, width=128, heads=2, feedforward=512, positions="sinusoidal", norm="rms", bias=False,
+        activation="gelu_tanh", embedding_scaled=True, init_std=0.0, embedding_std=0.02, query_key_start="same",
+        types=2 if name == "encoder" else 0, scan=False, head_chunks=4,
+    )  # fmt: skip
+
+
+def _model(name: str, **fields) -> ConfigDict:
+    """A model section with every field, so that any can be overridden on the command line."""
+    import dataclasses
+
+    from lm.transformer import TransformerConfig
+
+    section = {field.name: field.default for field in dataclasses.fields(TransformerConfig)}
+    return ConfigDict({"name": name, **section, **fields})
+
+
+# Options of single optimisers; one that the chosen optimiser does not know is refused when set.
+OPTIMIZER_OPTIONS = ("b1", "b2", "epsilon", "weight_decay", "embedding_rate", "beta", "adam_rate", "adam_b1", "adam_b2")
+
+
+def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
+    """A whole run: the model, the objective, and defaults for all else; keyword arguments update sections by name."""
+    config = ConfigDict(
+        {
+            "seed": 0,
+            "model": model,
+            "objective": objective,
+            # An empty string means: the source's default.
+            "data": {
+                "source": "python_docs", "path": "", "field": "", "packages": "", "name": "", "subset": "", "length": 128,
+                "validation": 0.05, "test": 0.05, "cache": "", "workers": 0,
+            },
+            "tokenizer": {"kind": "unigram", "vocab_size": 4096, "path": ""},
+            "optimizer": {
+                "name": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.05, "cooldown": 0.3, "final": 0.0,
+                "clip": 1.0, **{name: config_dict.placeholder(float) for name in OPTIMIZER_OPTIONS},
+            },
+            "training": {
+                "batch_size": 16, "steps": 0, "tokens": 0, "microbatches": 1, "log_every": 20, "evaluate_every": 0,
+                "evaluate_tokens": 65536, "checkpoint_every": 0, "keep": 2, "tensorboard": True,
+            },
+            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+        }
+    )  # fmt: skip
+    for name, fields in sections.items():
+        if isinstance(fields, dict):
+            config[name].update(fields)
+        else:
+            config[name] = fields
+    return config
+
+
+# What `:tiny` runs are trained with, whatever the objective (experiments/LOG.md says what else was tried).
+RECIPE: dict = {
+    "optimizer": {"name": "muon", "learning_rate": 0.03, "adam_rate": 0.1, "embedding_rate": 3.0, "schedule": "linear"},
+    "training": {"tokens": 1_000_000},
+}

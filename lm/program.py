@@ -1,0 +1,251 @@
+"""A run's compiled parts: model, objective, optimiser, their placement on a mesh, and the jitted functions on them.
+
+The train state is {"params": nested dict of arrays, "opt_state": optax's, "step": int32}. The model's structure is static
+and merged inside each jitted function.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm import flops, lookup, schedules
+from lm import mesh as meshes
+from lm.layers import Scope
+from lm.lookup import UserError
+from lm.transformer import TransformerConfig
+
+State = dict[str, Any]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how often.
+
+    Attributes:
+      batch_size: rows a step over all devices. microbatches: parts of it that are computed one after another.
+      steps, tokens: the budget; set one (tokens are rounded up to whole steps).
+      log_every, evaluate_every, checkpoint_every: steps between; 0 for the last two means ten times a run.
+      evaluate_tokens: budget of one validation. keep: latest checkpoints kept, beside the best one.
+      tensorboard: also write TensorBoard events.
+    """
+
+    batch_size: int = 16
+    steps: int = 0
+    tokens: int = 0
+    microbatches: int = 1
+    log_every: int = 20
+    evaluate_every: int = 0
+    evaluate_tokens: int = 65536
+    checkpoint_every: int = 0
+    keep: int = 2
+    tensorboard: bool = True
+
+    def __post_init__(self):
+        if (self.steps > 0) == (self.tokens > 0):
+            raise ValueError(f"set exactly one of steps={self.steps} and tokens={self.tokens} above 0")
+        for field in ("batch_size", "microbatches", "log_every", "evaluate_tokens", "keep"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        for field in ("steps", "tokens", "evaluate_every", "checkpoint_every"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}={getattr(self, field)} must not be negative")
+        if self.batch_size % self.microbatches:
+            raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatches={self.microbatches}")
+
+    def total_steps(self, length: int) -> int:
+        """Steps of the run at `length` tokens a row."""
+        return self.steps or -(-self.tokens // (self.batch_size * length))
+
+
+def model_config(section: Mapping, vocab_size: int, length: int) -> TransformerConfig:
+    """The model section as a TransformerConfig, with vocabulary and length filled in from the data where they are 0."""
+    config = lookup.configure(TransformerConfig, section, "config.model", skip=("name",))
+    if config.vocab_size and config.vocab_size < vocab_size:
+        raise UserError(f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids; raise it, or set it to 0")
+    if config.max_length and config.max_length < length:
+        raise UserError(f"config.data.length={length} is longer than config.model.max_length={config.max_length}")
+    return dataclasses.replace(config, vocab_size=config.vocab_size or vocab_size, max_length=config.max_length or length)
+
+
+class Program:
+    """Everything that is compiled for one config.
+
+    Attributes:
+      objective: the objective plug-in. config: the model's shape. mesh: the devices. length: T.
+      graphdef: the model's structure. shapes, shardings: of the train state. batch_sharding: of a batch's rows.
+      terms: names of the loss terms. parameters: how many. flops_per_row: training FLOPs of one row by formula.
+    """
+
+    def __init__(self, config: Mapping, tokenizer, devices=None):
+        self.length = int(config["data"]["length"])
+        self.training = lookup.configure(TrainingConfig, config["training"], "config.training")
+        self.seed = int(config["seed"])
+        self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
+        self.config = model_config(config["model"], tokenizer.size, self.length)
+        self.objective = make_objective(config["objective"], tokenizer, self.length)
+        name = config["model"]["name"]
+        if name not in self.objective.models:
+            lookup.find("models", name)
+            raise UserError(
+                f"objective {config['objective']['name']!r} does not run on model {name!r}; it runs on: {', '.join(self.objective.models)}"
+            )
+        self.model_module = lookup.find("models", name)
+        lookup.find("attention", self.config.attention)
+        self.optimizer = make_optimizer(config["optimizer"], self.training.total_steps(self.length))
+        self.dropout = self.config.dropout > 0
+        self.terms: tuple[str, ...] = tuple(self.objective.terms)
+
+        model = nnx.eval_shape(lambda: self._model(jax.random.key(0)))
+        self.graphdef, abstract = nnx.split(model)
+        partitions = jax.tree.map(
+            lambda param: meshes.spec(param.get_metadata("axes"), len(param.shape)), abstract, is_leaf=lambda x: isinstance(x, nnx.Variable)
+        )
+        shapes, partitions = nnx.to_pure_dict(abstract), nnx.to_pure_dict(partitions)
+        self._check_mesh(shapes, partitions)
+        param_shardings = jax.tree.map(lambda partition: NamedSharding(self.mesh, partition), partitions)
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        opt_shapes = jax.eval_shape(self.optimizer.init, shapes)
+        opt_shardings = _follow(opt_shapes, shapes, param_shardings, everywhere)
+        self.shapes = {"params": shapes, "opt_state": opt_shapes, "step": jax.ShapeDtypeStruct((), jnp.int32)}
+        self.shardings = {"params": param_shardings, "opt_state": opt_shardings, "step": everywhere}
+        self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
+        self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+        transform = "masked" in shapes.get("heads", {})
+        self.flops_per_row = flops.training_per_row(self.config, self.length, self.objective.head_positions(), transform)
+        self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=(self.shardings, everywhere))
+        self._everywhere = everywhere
+
+    def init(self) -> State:
+        """The state before the first step; the same values on any mesh."""
+
+        # The key is an argument: as a constant it would make the compiler fold the initial values.
+        def init(key):
+            params = nnx.to_pure_dict(nnx.split(self._model(key))[1])
+            return {"params": params, "opt_state": self.optimizer.init(params), "step": jnp.zeros((), jnp.int32)}
+
+        with jax.set_mesh(self.mesh):
+            return jax.jit(init, out_shardings=self.shardings)(jax.random.key(self.seed))
+
+    def step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
+        """One update. The given state is donated. Returns the new state and metrics as (sum, weight)."""
+        with jax.set_mesh(self.mesh):
+            return self._step(state, batch)
+
+    def jit(self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]) -> Callable[[Any, dict[str, jax.Array]], Any]:
+        """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
+        compiled = jax.jit(lambda params, batch: function(self.model(params), batch), out_shardings=self._everywhere)
+
+        def call(params, batch):
+            with jax.set_mesh(self.mesh):
+                return compiled(params, batch)
+
+        return call
+
+    def model(self, params: Any) -> nnx.Module:
+        """The model with these parameters."""
+        return nnx.merge(self.graphdef, params)
+
+    def _model(self, key: jax.Array) -> nnx.Module:
+        scope = Scope(key)
+        model = self.model_module.Model(self.config, scope)
+        model.heads = nnx.Dict(self.objective.heads(self.config, scope / "heads"))
+        return model
+
+    def _train_step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
+        key = jax.random.fold_in(jax.random.key(self.seed + 1), state["step"]) if self.dropout else None
+        parts = self.training.microbatches
+        if parts == 1:
+            gradients, sums = self._gradients(state["params"], batch, key, None)
+        else:
+            # Row r goes to part r mod parts: so each device keeps its rows.
+            split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+            # Losses divide by the weights of the whole batch, so these come first; the rest of this pass is dead code.
+            weights = {name: weight for name, (_, weight) in self.objective.loss(self.model(state["params"]), batch, None)[0].items()}
+
+            def accumulate(total, part):
+                index, micro = part
+                micro_key = None if key is None else jax.random.fold_in(key, index)
+                return jax.tree.map(jnp.add, total, self._gradients(state["params"], micro, micro_key, weights)), None
+
+            first = jax.tree.map(lambda x: x[0], split)
+            zeros = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(self._gradients, state["params"], first, key, weights)
+            )
+            (gradients, sums), _ = jax.lax.scan(accumulate, zeros, (jnp.arange(parts), split))
+        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        one = jnp.ones(())
+        sums["gradient_norm"] = (optax.tree.norm(gradients), one)
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
+
+    def _gradients(self, params, batch, key, weights):
+        """Gradients of Σ over terms of sum / weight, and the sums. Without `weights` the batch's own divide."""
+
+        def loss(params):
+            terms, metrics = self.objective.loss(self.model(params), batch, key)
+            total = jnp.zeros(())
+            for name, (value, weight) in terms.items():
+                divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])
+                total += value / jnp.maximum(divisor, 1.0)
+            return total, terms | metrics
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    def _check_mesh(self, shapes, partitions) -> None:
+        flat = jax.tree_util.tree_leaves_with_path(shapes)
+        named = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (partition, leaf.shape)
+            for (path, leaf), partition in zip(
+                flat, jax.tree.leaves(partitions, is_leaf=lambda x: isinstance(x, PartitionSpec)), strict=True
+            )
+        }
+        meshes.check_divisible(self.mesh, named)
+
+
+def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedSharding) -> Any:
+    """Shardings of the optimiser's state: an array whose path ends with a parameter's and has its shape lies as it does."""
+    by_path = {
+        path: (leaf.shape, sharding)
+        for (path, leaf), sharding in zip(jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(shardings), strict=True)
+    }
+
+    def of(path, leaf):
+        tails = (by_path.get(path[start:]) for start in range(len(path)))
+        return next((sharding for shape, sharding in filter(None, tails) if shape == leaf.shape), otherwise)
+
+    return jax.tree_util.tree_map_with_path(of, opt_shapes)
+
+
+def make_objective(section: Mapping, tokenizer, length: int):
+    """The objective plug-in that the section names, with its options."""
+    if length < 16:
+        raise UserError(f"config.data.length={length} is too short; at least 16 tokens a row")
+    module = lookup.find("objectives", section["name"])
+    return module.Objective(lookup.configure(module.Config, section, "config.objective", skip=("name",)), tokenizer, length)
+
+
+def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation:
+    """Clipping, then the optimiser plug-in that the section names, on its schedule over `steps` steps."""
+    shared = {field.name for field in dataclasses.fields(schedules.ScheduleConfig)}
+    own = {key for key in section if key not in shared} - {"name", "clip"}
+    schedule = lookup.configure(schedules.ScheduleConfig, section, "config.optimizer", skip=own | {"name", "clip"})
+    module = lookup.find("optimizers", section["name"])
+    config = lookup.configure(module.Config, section, "config.optimizer", skip=shared | {"name", "clip"})
+    clip = float(section["clip"])
+    if clip < 0:
+        raise UserError(f"config.optimizer.clip={clip} must not be negative (0: no clipping)")
+    transformation = module.make(config, schedule.learning_rate, schedules.make(schedule, steps))
+    return optax.chain(optax.clip_by_global_norm(clip), transformation) if clip else transformation
+
+
+def means(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+    """Each (sum, weight) divided, as Python floats; a weight of 0 gives nan."""
+    return {name: float(total) / float(weight) if float(weight) else float("nan") for name, (total, weight) in sums.items()}

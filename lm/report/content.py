@@ -1,0 +1,141 @@
+"""What the report says, part by part: verdict, arms, budgets and runs here; results in `yardsticks`, the rest in `setting`."""
+
+import math
+
+from lm import statistics
+from lm.report import figures, scores, setting, yardsticks
+from lm.report.page import Heading, Items, Page, Paragraph, Part, Table
+from lm.report.read import Comparison
+from lm.report.scores import Judged
+
+SIGNS = {statistics.HOLDS: "✓", statistics.FAILS: "✗", statistics.INCONCLUSIVE: "?"}
+# The head of the budget's column, and the words in a sentence.
+MATCHED = {
+    "tokens": ("Tokens seen", "tokens seen"),
+    "loss_tokens": ("Loss-bearing tokens", "loss-bearing tokens"),
+    "flops": ("Training FLOPs", "training FLOPs"),
+}
+
+
+def page(comparison: Comparison, picture: str) -> Page:
+    """The whole report. `picture` is the PNG's file name, which Markdown shows in place of the SVGs."""
+    about = comparison.about
+    facts = [
+        str(about.get("config") or ""),
+        "seeds " + ", ".join(map(str, comparison.seeds)),
+        f"started {str(about['started']).replace('T', ' ')}" if about.get("started") else "",
+    ]
+    parts: list[Part] = [
+        *([Paragraph(str(about["question"]), "lead")] if about.get("question") else []),
+        Paragraph(" · ".join(filter(None, facts)), "small"),
+        *_verdict(comparison),
+        *_arms(comparison),
+        *_budgets(comparison),
+        *yardsticks.curves(comparison, picture),
+        *yardsticks.dots(comparison),
+        *yardsticks.tables(comparison, True, "Each objective on its own yardstick"),
+        *yardsticks.tables(comparison, False, "The shared yardstick in numbers"),
+        *yardsticks.differences(comparison),
+        *_unfinished(comparison),
+        *setting.reproduce(comparison),
+        *setting.data(comparison),
+        *setting.machine(comparison),
+        *setting.reading(comparison),
+    ]
+    return Page(str(about.get("name") or "Comparison"), parts)
+
+
+def judged(comparison: Comparison) -> list[Judged]:
+    """Every check's verdict, in the order of comparison.json."""
+    return [scores.judge(comparison, check) for check in comparison.about.get("checks") or []]
+
+
+def headline(results: list[Judged]) -> str:
+    """The verdicts in one sentence."""
+    if not results:
+        return "No checks were set before the run, so there is no verdict."
+    total = len(results)
+    holds, fails, unclear = (sum(each.verdict == verdict for each in results) for verdict in SIGNS)
+    if holds == total:
+        return "The one check holds." if total == 1 else f"All {total} checks hold."
+    parts = [f"{holds} of {total} check{'s' if total > 1 else ''} hold{'s' if holds == 1 else ''}"]
+    if fails:
+        parts.append(f"{fails} {'does' if fails == 1 else 'do'} not hold")
+    if unclear:
+        parts.append(f"{unclear} {'is' if unclear == 1 else 'are'} inconclusive")
+    return "; ".join(parts) + "."
+
+
+def _verdict(comparison: Comparison) -> list[Part]:
+    results = judged(comparison)
+    parts: list[Part] = [Heading("Verdict"), Paragraph(headline(results), "headline")]
+    if comparison.problems:
+        parts += [Paragraph("This report is incomplete:", "warning"), Items(comparison.problems, "warning")]
+    if results:
+        rows = []
+        for each in results:
+            why = f" ({each.why})" if each.why else ""
+            rows.append([each.text, f"{SIGNS[each.verdict]} {each.verdict}{why}", each.measured, each.interval, each.needed])
+        columns = [("Check", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l")]
+        caption = (
+            "Checks were fixed before the run. One holds when the whole interval lies on the needed side, does not hold when all of it "
+            "lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
+        )
+        parts.append(Table(columns, rows, caption, stack=True))
+    return parts
+
+
+def _arms(comparison: Comparison) -> list[Part]:
+    rows = []
+    for arm, about in comparison.arms.items():
+        sizes = sorted({size for run in comparison.of(arm) if (size := run.number("parameters")) is not None})
+        shown = " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]]))) if sizes else figures.MISSING
+        kinds = [str(about.get(key) or figures.MISSING) for key in ("objective", "model")]
+        rows.append([comparison.label(arm), *kinds, shown, f"{len(comparison.of(arm))} of {len(comparison.seeds)}"])
+    columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Seeds done", "r")]
+    described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
+    return [Heading("What was compared"), Table(columns, rows), *([Items(described)] if described else [])]
+
+
+def _budgets(comparison: Comparison) -> list[Part]:
+    def mean(arm: str, key: str) -> float | None:
+        values = [value for run in comparison.of(arm) if (value := run.number(key)) is not None]
+        return math.fsum(values) / len(values) if values else None
+
+    rows = []
+    for arm in comparison.arms:
+        amounts = [figures.count(mean(arm, "tokens")), figures.count(mean(arm, "loss_tokens")), figures.flops(mean(arm, "flops"))]
+        speed = [figures.duration(mean(arm, "seconds")), figures.plain(mean(arm, "tokens_per_second"))]
+        rows.append([comparison.label(arm), *amounts, *speed, figures.share(mean(arm, "input_wait_share"), 2)])
+    budget = comparison.about.get("budget") or {}
+    matched, wanted = budget.get("matched"), budget.get("value")
+    text = "What was matched is not recorded."
+    if matched in MATCHED:
+        shown = figures.flops(wanted) if matched == "flops" else figures.count(wanted)
+        amount = "" if wanted is None else f", {shown} a run"
+        text = f"Matched over the arms: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
+        text += _spread(comparison, matched)
+    heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
+    columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Input wait"])]
+    caption = "Means over the finished seeds of each arm. Input wait: share of the time in which the step waited for data."
+    return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
+
+
+def _spread(comparison: Comparison, key: str) -> str:
+    """A sentence on finished runs whose matched quantity differs after all, by more than the last batch explains."""
+    values = [value for run in comparison.runs if run.done and (value := run.number(key)) is not None]
+    if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
+        return ""
+    return f" But finished runs differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."
+
+
+def _unfinished(comparison: Comparison) -> list[Part]:
+    title, runs = Heading("Runs not counted"), [run for run in comparison.runs if not run.done]
+    if not runs:
+        return [title, Paragraph("None: every run finished.")]
+    rows = []
+    for run in runs:
+        why = str(run.record.get("error") or figures.MISSING)
+        rows.append([comparison.label(run.arm), str(run.seed), run.status, figures.count(run.number("tokens")), why])
+    columns = [("Arm", "l"), ("Seed", "r"), ("Status", "l"), ("Tokens seen", "r"), ("Error", "l")]
+    return [title, Table(columns, rows, "No number in this report includes these runs.")]

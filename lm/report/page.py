@@ -1,0 +1,119 @@
+"""The parts of a report, and their text as Markdown. `web` writes the same parts as HTML, so the two cannot disagree.
+
+All text is plain text: each writer escapes it for its own format.
+"""
+
+import re
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Heading:
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Paragraph:
+    text: str
+    role: str = ""  # "", "lead", "headline", "small" or "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Items:
+    texts: list[str]
+    role: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """`columns` are (head, alignment "l" or "r"); `rows` hold as many cells as there are columns."""
+
+    columns: list[tuple[str, str]]
+    rows: list[list[str]]
+    caption: str = ""
+    head: bool = True  # a table of names and values needs no head
+    stack: bool = False  # on a narrow screen each row is shown as a block, not a line that has to be scrolled
+
+    def __post_init__(self) -> None:
+        if any(len(row) != len(self.columns) for row in self.rows):
+            raise ValueError(f"each row of {self.caption or 'a table'!r} should have {len(self.columns)} cells")
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Pictures side by side where there is room: (SVG markup, alternative text) each. Markdown shows `file` instead, if given."""
+
+    pictures: list[tuple[str, str]]
+    caption: str
+    file: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    text: str
+    language: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Details:
+    summary: str
+    code: Code
+
+
+Part = Heading | Paragraph | Items | Table | Figure | Code | Details
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    title: str
+    parts: list[Part]
+
+
+def markdown(page: Page) -> str:
+    """The page as GitHub-flavoured Markdown."""
+    return "\n\n".join([f"# {escape(page.title)}", *filter(None, map(_part, page.parts))]) + "\n"
+
+
+def escape(text: str) -> str:
+    """Plain text as Markdown text on one line."""
+    text = re.sub(r"\s+", " ", str(text)).strip()
+    text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    # Underscores within words are left alone by GitHub, but not by every reader.
+    return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
+
+
+def _part(part: Part) -> str:
+    match part:
+        case Heading():
+            return f"## {escape(part.text)}"
+        case Paragraph():
+            # A sign or number at the start of a line would make a list of it.
+            text = re.sub(r"^(\d*)([-+=.])", r"\1\\\2", escape(part.text))
+            return f"**{text}**" if part.role == "headline" else f"> {text}" if part.role == "warning" else text
+        case Items():
+            mark = "> - " if part.role == "warning" else "- "
+            return "\n".join(mark + escape(text) for text in part.texts)
+        case Table():
+            return _table(part)
+        case Figure():
+            image = f"![{escape(part.caption)}]({part.file})\n\n" if part.file else ""
+            return f"{image}*{escape(part.caption)}*" if part.caption and image else ""
+        case Code():
+            return _code(part)
+        case Details():
+            return f"<details><summary>{escape(part.summary)}</summary>\n\n{_code(part.code)}\n\n</details>"
+
+
+def _table(table: Table) -> str:
+    lines = [
+        "| " + " | ".join(escape(head) if table.head else "" for head, _ in table.columns) + " |",
+        "| " + " | ".join("---:" if align == "r" else "---" for _, align in table.columns) + " |",
+        *("| " + " | ".join(escape(cell) for cell in row) + " |" for row in table.rows),
+    ]
+    return "\n".join(lines) + (f"\n\n*{escape(table.caption)}*" if table.caption else "")
+
+
+def _code(code: Code) -> str:
+    # The fence has to be longer than any run of backticks inside.
+    fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code.text)), default=0))
+    return f"{fence}{code.language}\n{code.text}\n{fence}"

@@ -1,0 +1,182 @@
+"""Reads what a comparison left in its workdir, finished or not."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lm.lookup import UserError
+
+DONE = "done"
+COLUMNS = ("arm", "seed", "task", "metric", "value", "count", "unit", "better", "kind", "own")
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One line of results.parquet. `error` is the standard error over test examples where the file has such a column."""
+
+    arm: str
+    seed: int
+    task: str
+    metric: str
+    value: float
+    count: int
+    unit: str
+    better: str
+    kind: str
+    own: bool
+    error: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One trial. `status` is done, failed, diverged, or what is known of one without a finished record."""
+
+    arm: str
+    seed: int
+    status: str
+    record: dict[str, Any]
+    validation: list[tuple[int, float]]  # (tokens seen, loss), in order
+
+    @property
+    def done(self) -> bool:
+        return self.status == DONE
+
+    def number(self, key: str) -> float | None:
+        value = self.record.get(key)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+            return None
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Everything the report says is computed from this."""
+
+    about: dict[str, Any]
+    arms: dict[str, dict[str, Any]]
+    seeds: list[int]
+    runs: list[Run]
+    rows: list[Row]  # of finished runs, baselines and untrained models only
+    problems: list[str] = field(default_factory=list)  # what is missing or was passed over
+
+    def of(self, arm: str) -> list[Run]:
+        """The finished runs of an arm."""
+        return [run for run in self.runs if run.arm == arm and run.done]
+
+    def label(self, arm: str) -> str:
+        return str(self.arms.get(arm, {}).get("label") or arm)
+
+
+def read(workdir: Path) -> Comparison:
+    """Reads comparison.json, results.parquet and runs/*.
+
+    Only comparison.json has to be there: the rest may be missing or unfinished, and `problems` says so. Rows of runs that are not done are
+    left out.
+
+    Raises:
+      UserError: no comparison.json, or a file that is not what it should be.
+    """
+    path = workdir / "comparison.json"
+    if not path.is_file():
+        raise UserError(f"{workdir} has no comparison.json, so it is no workdir of lm.compare; give the --workdir of a comparison")
+    try:
+        about = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path} is not JSON ({error}); start the comparison again with the same command to write it anew") from error
+    if not isinstance(about, dict) or not isinstance(about.get("arms"), dict) or not isinstance(about.get("seeds"), list):
+        raise UserError(f"{path} should hold an object with 'arms' (an object) and 'seeds' (a list); it is not lm.compare's")
+    if not all(isinstance(arm, dict) for arm in about["arms"].values()) or not all(type(seed) is int for seed in about["seeds"]):
+        raise UserError(f"{path}: each of 'arms' should be an object and each of 'seeds' a whole number")
+    problems: list[str] = []
+    runs = [_run(workdir / "runs", arm, seed, problems) for arm in about["arms"] for seed in about["seeds"]]
+    rows = _rows(workdir / "results.parquet", about["arms"], {(run.arm, run.seed) for run in runs if run.done}, problems)
+    finished = sum(run.done for run in runs)
+    if finished < len(runs):
+        waiting = sum(run.status in ("not started", "not finished") for run in runs)
+        text = f"{len(runs) - finished} of {len(runs)} runs give no result"
+        problems.insert(0, text + (f" ({waiting} not finished yet)" if waiting else ""))
+    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems)
+
+
+def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:
+    directory = root / f"{arm}-seed{seed}"
+    validation = _validation(directory / "metrics.jsonl", problems)
+    path = directory / "run.json"
+    if not path.is_file():
+        return Run(arm, seed, "not finished" if directory.is_dir() else "not started", {}, validation)
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        problems.append(f"{path.relative_to(root.parent)} is not JSON ({error}); its run is not counted")
+        return Run(arm, seed, "unreadable", {}, validation)
+    if not isinstance(record, dict):
+        problems.append(f"{path.relative_to(root.parent)} holds no object; its run is not counted")
+        return Run(arm, seed, "unreadable", {}, validation)
+    return Run(arm, seed, str(record.get("status") or "not finished"), record, validation)
+
+
+def _validation(path: Path, problems: list[str]) -> list[tuple[int, float]]:
+    """The validation losses by tokens seen. After a resume some steps stand there twice: the later line holds."""
+    if not path.is_file():
+        return []
+    points: dict[int, float] = {}
+    broken = 0
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    for line in lines:
+        if "validation" not in line:
+            continue
+        try:
+            entry = json.loads(line)
+            if entry["split"] == "validation" and math.isfinite(entry["loss"]):
+                points[int(entry["tokens"])] = float(entry["loss"])
+        except (ValueError, KeyError, TypeError):
+            broken += 1
+    if broken:
+        problems.append(f"runs/{path.parent.name}/metrics.jsonl: {broken} unreadable of {len(lines)} lines passed over")
+    return sorted(points.items())
+
+
+def _rows(path: Path, arms: dict[str, Any], done: set[tuple[str, int]], problems: list[str]) -> list[Row]:
+    if not path.is_file():
+        problems.append("there is no results.parquet yet, so nothing is scored")
+        return []
+    import pyarrow
+    import pyarrow.parquet
+
+    try:
+        table = pyarrow.parquet.read_table(path)
+    except (pyarrow.ArrowException, OSError) as error:
+        raise UserError(f"{path} cannot be read ({error}); delete it and start the comparison again with the same command") from error
+    absent = [name for name in COLUMNS if name not in table.column_names]
+    if absent:
+        raise UserError(f"{path} lacks the columns {', '.join(absent)}; delete it and start the comparison again with the same command")
+    extra = ("error",) if "error" in table.column_names else ()
+    rows: dict[tuple[str, int, str, str], Row] = {}
+    unusable = uncounted = repeated = 0
+    for entry in table.select([*COLUMNS, *extra]).to_pylist():
+        if any(entry[name] is None for name in COLUMNS) or not math.isfinite(entry["value"]):
+            unusable += 1
+            continue
+        row = Row(**entry)
+        if row.kind == "model" and row.arm in arms and (row.arm, row.seed) not in done:
+            uncounted += 1
+            continue
+        key = (row.arm, row.seed, row.task, row.metric)
+        repeated += key in rows
+        rows[key] = row
+    if unusable:
+        problems.append(f"results.parquet: {_times(unusable, 'row')} without a finite value passed over")
+    if uncounted:
+        problems.append(f"results.parquet: {_times(uncounted, 'row')} of runs that are not done left out")
+    if repeated:
+        problems.append(f"results.parquet: {_times(repeated, 'row')} given twice; the last one holds")
+    unscored = sorted(done - {(row.arm, row.seed) for row in rows.values()})
+    if unscored:
+        problems.append(f"finished but not scored: {', '.join(f'{arm} seed {seed}' for arm, seed in unscored)}")
+    return list(rows.values())
+
+
+def _times(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

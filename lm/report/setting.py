@@ -1,0 +1,97 @@
+"""The report's end: how to run it again, on what data and machine it ran, and how to read it."""
+
+import json
+from typing import Any
+
+from lm.report import figures
+from lm.report.page import Code, Details, Heading, Items, Paragraph, Part, Table
+from lm.report.read import Comparison
+
+_UNKNOWN = "not recorded"
+
+
+def reproduce(comparison: Comparison) -> list[Part]:
+    """The command, and the full config of one run of each arm."""
+    command = comparison.about.get("command")
+    parts: list[Part] = [Heading("Reproduce"), Code(str(command), "sh") if command else Paragraph("The command is not recorded.")]
+    for arm in comparison.arms:
+        runs = [run for run in comparison.runs if run.arm == arm and run.record.get("config")]
+        if runs:
+            run = min(runs, key=lambda run: not run.done)
+            text = json.dumps(run.record["config"], indent=2, ensure_ascii=False)
+            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", Code(text, "json")))
+    return parts
+
+
+def data(comparison: Comparison) -> list[Part]:
+    """Sizes by split, tokenizer and fingerprint."""
+    about = comparison.about.get("data") or {}
+    tokenizer = about.get("tokenizer") or {}
+    kind, size = tokenizer.get("kind"), tokenizer.get("size")
+    facts = [
+        ["Source", _said(about.get("source"))],
+        ["Tokenizer", f"SentencePiece {kind}, {figures.count(size)} pieces" if kind and size else _UNKNOWN],
+        ["Fingerprint", _said(about.get("fingerprint"))],
+    ]
+    keys = ("documents", "words", "bytes", "tokens")
+    rows = [[split, *(figures.count(sizes.get(key)) for key in keys)] for split, sizes in (about.get("splits") or {}).items()]
+    columns = [("Split", "l"), *((key.capitalize(), "r") for key in keys)]
+    caption = "Documents go to a split by a hash of their content, never by their position."
+    return [Heading("Data"), *([Table(columns, rows, caption)] if rows else []), Table([("", "l"), ("", "l")], facts, head=False)]
+
+
+def machine(comparison: Comparison) -> list[Part]:
+    """Device, versions, revision and time."""
+    about = comparison.about
+    found, versions = about.get("machine") or {}, about.get("versions") or {}
+    memory, seconds, devices = found.get("memory_gib"), about.get("seconds"), found.get("devices")
+    facts = [
+        ["Device", (f"{devices} × " if devices else "") + _said(found.get("device"))],
+        ["Cores", _said(found.get("cores"))],
+        ["Memory", _UNKNOWN if memory is None else f"{figures.plain(memory)} GiB"],
+        ["Platform", _said(found.get("platform"))],
+        ["Python", _said(found.get("python"))],
+        ["Packages", ", ".join(f"{name} {version}" for name, version in versions.items()) or _UNKNOWN],
+        ["Git revision", _said(about.get("git"))],
+        ["Wall time", "not finished" if seconds is None else figures.duration(seconds)],
+        ["Runs side by side", _said(about.get("workers"))],
+    ]
+    return [Heading("Machine and versions"), Table([("", "l"), ("", "l")], facts, head=False)]
+
+
+def reading(comparison: Comparison) -> list[Part]:
+    """What the intervals cover, and what may be compared."""
+    return [
+        Heading("How to read this"),
+        Items(
+            [
+                "Never rank objectives by their own cross-entropy. Predicting the next token, a masked token or the next sentence are "
+                "different questions; only the shared yardstick and the differences on it compare arms.",
+                "An interval covers other seeds: other initial values and another order of the data. It is two-sided, 95 %, by Student's t "
+                f"over the seeds. {_factor(len(comparison.seeds))} It takes scores to be roughly normal, which so few seeds cannot show.",
+                "For shares, such as accuracies, it also covers other test examples of the same kind, by Wilson's interval, added in "
+                "quadrature. Examples are taken as independent and a balanced accuracy as a plain share; texts of one document resemble "
+                "each other, so this part may be too narrow.",
+                "For losses (nats, bits, perplexity) it covers the seeds only: another held-out text may move them by more.",
+                "Nothing here covers another corpus, split, tokenizer, model size or set of hyper-parameters.",
+                "Baselines depend on no seed. Their intervals cover other test examples only; without one they are exact on these tokens.",
+                "Paired differences are between runs of one seed, which share the order of the data and the initial values they have in "
+                "common. For shares they cover other test examples as if the two models failed independently, which is wider than need be.",
+                "A score from one seed has no interval, and its check is inconclusive.",
+            ]
+        ),
+    ]
+
+
+def _factor(seeds: int) -> str:
+    """How far the interval reaches for this number of seeds, in words."""
+    if seeds < 2:
+        return "With one seed there is none."
+    from scipy import stats
+
+    factor = float(stats.t.ppf(0.975, seeds - 1))
+    return f"With {seeds} seeds it reaches {figures.plain(factor)} standard errors each way; with many it would be 1.96."
+
+
+def _said(value: Any) -> str:
+    return _UNKNOWN if value is None or value == "" else str(value)

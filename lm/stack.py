@@ -1,0 +1,120 @@
+"""A stack of Transformer blocks, scanned or unrolled over parameters that are stacked along a leading layer axis."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lm.attention.mask import Mask
+from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
+from lm.transformer import TransformerConfig
+
+
+class Block(nnx.Module):
+    """Self-attention, cross-attention if `cross`, feed-forward; each in a residual branch with its norm."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, cross: bool):
+        self.attention = Attention(config, scope / "attention", rotary=config.positions == "rotary")
+        self.attention_norm = Norm(config, scope / "attention_norm")
+        self.feedforward = FeedForward(config, scope / "feedforward")
+        self.feedforward_norm = Norm(config, scope / "feedforward_norm")
+        if cross:
+            self.cross = Attention(config, scope / "cross", rotary=False)
+            self.cross_norm = Norm(config, scope / "cross_norm")
+        self.has_cross, self.pre, self.dropout = cross, config.norm_place == "pre", config.dropout
+
+    def __call__(self, x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, key):
+        keys = [None] * 3 if key is None else jax.random.split(key, 3)
+
+        def residual(x, norm, sublayer, key):
+            if self.pre:
+                return x + dropout(sublayer(norm(x)), self.dropout, key)
+            return norm(x + dropout(sublayer(x), self.dropout, key))
+
+        x_BTD = residual(x_BTD, self.attention_norm, lambda x: self.attention(x, x, positions_BT, mask, bias), keys[0])
+        if self.has_cross:
+            x_BTD = residual(x_BTD, self.cross_norm, lambda x: self.cross(x, memory_BSD, positions_BT, cross_mask), keys[1])
+        return residual(x_BTD, self.feedforward_norm, self.feedforward, keys[2])
+
+
+class Stack(nnx.Module):
+    """L blocks, and the norm after the last one if norms come first."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool, cross: bool = False):
+        self.config = config
+        blocks = scope / "blocks"
+        self.blocks = jax.vmap(lambda layer: Block(config, blocks.layer(layer), cross=cross))(jnp.arange(config.layers))
+        self.norm = Norm(config, scope / "norm") if config.norm_place == "pre" else None
+        self.relative = RelativeBias(config, scope / "relative", bidirectional=bidirectional) if config.positions == "relative" else None
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_BT: Int[Array, "B T"],
+        mask: Mask,
+        key: jax.Array | None = None,
+        memory_BSD: Float[Array, "B S D"] | None = None,
+        cross_mask: Mask | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Runs the stack.
+
+        Args:
+          x_BTD: embedded tokens. positions_BT: position of each token in its document.
+          mask: of self-attention. memory_BSD, cross_mask: the encoder's output and who may attend to it.
+          key: for dropout; None in evaluation.
+        """
+        T, L = x_BTD.shape[1], self.config.layers
+        bias = self.relative(T, T) if self.relative is not None else None
+
+        def body(x, layer):
+            block, layer_key = layer
+            return block(x, positions_BT, mask, bias, memory_BSD, cross_mask, layer_key), None
+
+        if self.config.remat != "none":
+            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.config.remat == "dots" else None
+            body = jax.checkpoint(body, policy=policy)
+        keys = None if key is None else jax.random.split(key, L)
+        if self.config.scan:
+            x_BTD, _ = jax.lax.scan(body, x_BTD, (self.blocks, keys))
+        else:
+            # One split instead of L slices: its gradient is one concatenation, not L padded sums.
+            leaves, treedef = jax.tree.flatten(self.blocks)
+            layers = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
+            for index in range(L):
+                block = jax.tree.unflatten(treedef, [leaf[index] for leaf in layers])
+                x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
+        return self.norm(x_BTD) if self.norm is not None else x_BTD
+
+
+class SingleStack(nnx.Module):
+    """Embedding, one stack, vocabulary head: what an encoder and a decoder have in common."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
+        self.embedding = Embedding(config, scope / "embedding")
+        self.stack = Stack(config, scope / "stack", bidirectional=bidirectional)
+        self.mask = "bidirectional" if bidirectional else "causal"
+        self.heads = nnx.Dict()
+
+    def hidden(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        *,
+        segments_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        types_BT: Int[Array, "B T"] | None = None,
+        key: jax.Array | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last layer.
+
+        Args:
+          tokens_BT: token ids. segments_BT: document number in the row, from 1; 0 is padding.
+          positions_BT: position in the document. types_BT: segment type (0 or 1), where the model has types.
+          key: for dropout; None in evaluation.
+        """
+        keys = (None, None) if key is None else jax.random.split(key)
+        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, keys[0])
+        return self.stack(x_BTD, positions_BT, Mask(segments_BT, segments_BT, kind=self.mask), keys[1])
+
+    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Scores over the vocabulary for hidden states."""
+        return self.embedding.logits(h)

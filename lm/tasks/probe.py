@@ -1,0 +1,151 @@
+"""A linear probe on frozen features: from which part of the corpus does a paragraph come?
+
+The classes are the eight labels with the most paragraphs (python_docs: packages; text: files). The answer is known by
+construction, every objective can be asked, and nothing of the model is trained: the features are the mean of the last hidden
+states, a logistic regression is fitted on paragraphs of the training split and scored on paragraphs of held-out documents.
+"""
+
+import collections
+import dataclasses
+
+import jax
+import numpy as np
+from scipy import sparse
+
+from lm import heads
+from lm.data import loader
+from lm.lookup import UserError
+from lm.scores import Score
+
+BATCH = 64
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation, chosen on a quarter of the training paragraphs
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """classes: how many labels. train, test: paragraphs of each label at most. shortest: tokens of a paragraph at least."""
+
+    classes: int = 8
+    train: int = 250
+    test: int = 150
+    shortest: int = 16
+
+
+class Task:
+    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+
+    def __init__(self, config: Config, corpus, split: str, length: int):
+        try:
+            import sklearn  # noqa: F401
+        except ImportError:
+            raise UserError("the probe needs scikit-learn: pip install 'lm[tasks]'") from None
+        self.config, self.corpus, self.split, self.length = config, corpus, split, length
+        found = self._paragraphs("train")
+        enough = [(len(spans), label) for label, spans in found.items() if label]
+        self.labels = [label for _, label in sorted(enough, reverse=True)[: config.classes]]
+        if len(self.labels) < 2:
+            raise UserError(f"the probe needs a corpus with at least two labels (packages, files); this one has {len(self.labels)}")
+        self.train = self._sample(found, corpus.stores["train"], config.train)
+        self.test = self._sample(self._paragraphs(split), corpus.stores[split], config.test)
+
+    def suits(self, objective) -> bool:
+        return True
+
+    def score(self, built, params) -> dict[str, Score]:
+        """balanced_accuracy, accuracy."""
+        compute = built.jit(_features)
+        sides = []
+        for texts, _ in (self.train, self.test):
+            rows = []
+            for start in range(0, len(texts), BATCH):
+                batch = self._lay_out(texts[start : start + BATCH], built.objective)
+                rows.append(jax.device_get(compute(params, loader.place(batch, built.batch_sharding, BATCH))))
+            sides.append(np.concatenate(rows)[: len(texts)].astype(np.float64))
+        centre, spread = sides[0].mean(0), sides[0].std(0) + 1e-6
+        return self._classify(*((side - centre) / spread for side in sides))
+
+    def baselines(self, built) -> dict[str, dict[str, Score]]:
+        """The same regression on a bag of tokens, and the most frequent class."""
+        bags = []
+        for texts, _ in (self.train, self.test):
+            owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
+            ones = np.ones(len(owner))
+            bag = sparse.coo_matrix((ones, (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)).tocsr()
+            bag.data = np.log1p(bag.data)
+            bags.append(bag)
+        classes = collections.Counter(self.test[1].tolist())
+        return {
+            "bag of words": self._classify(*bags),
+            "majority": self._scores(np.full(len(self.test[1]), classes.most_common(1)[0][0])),
+        }
+
+    def _classify(self, train, test) -> dict[str, Score]:
+        from sklearn.linear_model import LogisticRegression
+
+        answers = self.train[1]
+        held_out = np.arange(len(answers)) % 4 == 0
+
+        def fit(strength, rows):
+            return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(train[rows], answers[rows])
+
+        hits = [fit(strength, ~held_out).score(train[held_out], answers[held_out]) for strength in STRENGTHS]
+        best = fit(STRENGTHS[int(np.argmax(hits))], np.arange(len(answers)))
+        return self._scores(best.predict(test))
+
+    def _scores(self, predicted: np.ndarray) -> dict[str, Score]:
+        answers = self.test[1]
+        hits = predicted == answers
+        recalls = [hits[answers == label].mean() for label in np.unique(answers)]
+        return {
+            "balanced_accuracy": Score(float(np.mean(recalls)), len(answers), "share", "higher"),
+            "accuracy": Score(float(hits.mean()), len(answers), "share", "higher"),
+        }
+
+    def _paragraphs(self, split: str) -> dict[str, list[tuple[int, int]]]:
+        """Token spans of the paragraphs that are long enough, by label."""
+        store = self.corpus.stores[split]
+        starts = np.flatnonzero(store.paragraph_starts)
+        offsets = np.asarray(store.sentence_offsets)
+        spans = np.stack([offsets[starts], np.append(offsets[starts[1:]], offsets[-1])], 1)
+        owners = np.searchsorted(store.document_sentences, starts, side="right") - 1
+        labels, found = store.labels, collections.defaultdict(list)
+        for owner, (begin, end) in zip(owners.tolist(), spans.tolist(), strict=True):
+            if end - begin >= self.config.shortest:
+                found[labels[owner]].append((begin, end))
+        return found
+
+    def _sample(self, found, store, most: int) -> tuple[list[np.ndarray], np.ndarray]:
+        """Up to `most` paragraphs of each class, the same in every run, in an order without pattern; and their classes."""
+        rng = np.random.default_rng(0)
+        texts, answers = [], []
+        for index, label in enumerate(self.labels):
+            spans = found.get(label, [])
+            for at in rng.permutation(len(spans))[:most]:
+                begin, end = spans[at]
+                texts.append(np.asarray(store.tokens[begin : min(end, begin + self.length - 2)], np.int64))
+                answers.append(index)
+        order = rng.permutation(len(texts))
+        if not len(order):
+            raise UserError(f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}")
+        return [texts[at] for at in order], np.asarray(answers)[order]
+
+    def _lay_out(self, texts: list[np.ndarray], objective) -> dict[str, np.ndarray]:
+        """A batch as the model knows its input: [BOS] text for causal models, [CLS] text [SEP] for all others."""
+        tokenizer = self.corpus.tokenizer
+        causal = "causal" in objective.scores
+        batch = {name: np.zeros((BATCH, self.length), np.int32) for name in ("tokens", "segments", "positions")}
+        for row, text in enumerate(texts):
+            ids = [tokenizer.bos, *text] if causal else [tokenizer.cls, *text, tokenizer.sep]
+            batch["tokens"][row, : len(ids)] = ids
+            batch["segments"][row, : len(ids)] = 1
+            batch["positions"][row, : len(ids)] = np.arange(len(ids))
+        return batch
+
+
+def _features(model, batch):
+    """Mean of the last hidden states over each row's tokens: [B, D]."""
+    if hasattr(model, "encode"):
+        h_BTD = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"])
+    else:
+        h_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+    return heads.mean(h_BTD.astype("float32"), batch["segments"] > 0)

@@ -1,0 +1,22 @@
+"""Trains a model, or continues where an interrupted run of the same workdir stopped.
+
+python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm [--config.optimizer.learning_rate=3e-4]
+"""
+
+from absl import flags
+
+from lm import command
+
+_CONFIG = command.config_flag()
+_WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics and run.json go; the same one continues a run", required=True)
+
+
+def main() -> None:
+    from lm import mesh, trainer
+
+    mesh.initialize()
+    trainer.train(_CONFIG.value, _WORKDIR.value)
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,283 @@
+"""The training loop: from a config and a workdir to a trained model, from wherever the last session stopped."""
+
+import contextlib
+import math
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.experimental import multihost_utils
+
+from lm import chips, program, records
+from lm.checkpoint import Checkpoints
+from lm.data import corpus as corpora
+from lm.data.loader import Loader
+from lm.lookup import UserError
+from lm.plain import plain
+from lm.speed import Speed
+from lm.validation import Validation
+
+STOPPED = 42  # exit status of a run that was asked to stop (SIGTERM, Ctrl-C) and saved
+
+
+class Diverged(UserError):
+    """The loss or its gradient is no longer a finite number."""
+
+
+def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str, Any]:
+    """Trains, or continues, the run that `config` describes.
+
+    Args:
+      config: as built by lm.presets.run. workdir: a new directory, or one of the same config. quiet: show no progress.
+
+    Returns:
+      The run's record, as in workdir/run.json.
+
+    Raises:
+      UserError: the config, data or workdir cannot work; nothing was written.
+      Diverged: the loss is not finite; the last good checkpoint is kept and named.
+      SystemExit(STOPPED): SIGTERM or Ctrl-C came; the state was saved, and the same command continues.
+    """
+    workdir, config = Path(workdir), plain(config)
+    record = records.check_same_run(workdir, config)
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=not quiet, skip=("length",))
+    records.check_same_data(workdir, record, corpus.fingerprint)
+    built = program.Program(config, corpus.tokenizer)
+    options = built.training
+    total, step_tokens = options.total_steps(built.length), options.batch_size * built.length
+    examples = training_examples(built, corpus.stores["train"])
+    validation = Validation(built, built.objective, corpus.stores["validation"], "validation", options.evaluate_tokens, options.batch_size)
+    _check_disk(workdir, built, options.keep)
+
+    multihost_utils.sync_global_devices("workdir looked at")  # before any process writes there
+    records.make_directory(workdir)
+    now = _new_record(config, corpus, built, total)
+    if record is None:
+        records.write_run(workdir, now)  # before all else, so that whatever is killed now is known as this run
+    checkpoints = Checkpoints(workdir, options.keep)
+    start = checkpoints.latest() or 0
+    if record and record["status"] == "done" and start == total:
+        checkpoints.close()
+        return record
+    counters: dict[str, Any] = {"seconds": 0.0, "loss_tokens": 0.0, "sums": {}}
+    if start:
+        state, counters = checkpoints.restore(start, built.shapes, built.shardings)
+    else:
+        state = built.init()
+    record = (record or {}) | now
+    records.write_run(workdir, record)
+    if jax.process_index() == 0:
+        corpus.tokenizer.save(workdir / "tokenizer.model")
+    loader = Loader(examples, options.batch_size, built.mesh, start)
+
+    peak = chips.peak_flops(jax.devices()[0].device_kind)
+    speed = Speed(step_tokens, options.batch_size * built.flops_per_row, peak and peak * built.mesh.size, counters["seconds"])
+    shown = records.Records(workdir, start, total, options.tensorboard, quiet)
+    shown.say(_header(config, corpus, built, len(examples), total, start))
+    meter = _Meter(built.terms, counters, checkpoints.latest)
+    evaluate_every, save_every = options.evaluate_every or -(-total // 10), options.checkpoint_every or -(-total // 10)
+    try:
+        with _stop_signals() as asked_to_stop:
+            for step in range(start + 1, total + 1):
+                state, sums = built.step(state, next(loader))
+                meter.add(step, sums)  # reads the step before, while this one computes
+                if step == start + 1:
+                    jax.block_until_ready(sums)
+                speed.step_done(loader.waited)
+                stop = asked_to_stop(step) and step < total
+                evaluate, save = (step == total or step % every == 0 for every in (evaluate_every, save_every))
+                loss = None
+                if step % options.log_every == 0 or evaluate or save:
+                    means = meter.flush()
+                    now = speed.values(loader.waited)
+                    shown.write(step, "train", {"tokens": step * step_tokens, "seconds": speed.seconds(), **means, **now})
+                    shown.show(step, means["loss"], now, speed.left(total - step))
+                if evaluate:
+                    with speed.pause():
+                        sums = validation.sums(state["params"])
+                        meter.check(step, {f"validation {name}": value for name, (value, _) in sums.items()})
+                        means = program.means(sums)
+                        loss = sum(means[term] for term in built.terms)
+                    record["final"] = {"step": step, "loss": loss, **means}
+                    shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
+                if save or stop:
+                    counters = meter.counters()  # reads this step first: what is saved has a finite loss
+                    record |= {"step": step, "tokens": step * step_tokens, "flops": step * options.batch_size * built.flops_per_row}
+                    record |= {"seconds": speed.seconds(), "loss_tokens": meter.loss_tokens} | speed.values(loader.waited)
+                    # Before the checkpoint: once the last one is there, nothing is computed again.
+                    records.write_run(workdir, record)
+                    with speed.pause():
+                        checkpoints.save(step, state, counters | {"seconds": speed.seconds()}, loss)
+                if stop:
+                    checkpoints.wait()
+                    shown.say(f"stopped at step {step}, saved in {checkpoints.directory}; the same command continues")
+                    sys.exit(STOPPED)
+        checkpoints.wait()
+        record["status"] = "done"
+        records.write_run(workdir, record)
+        shown.say(_footer(workdir, record))
+        return record
+    except Diverged as error:
+        records.write_run(workdir, record | {"status": "diverged", "error": str(error)})
+        raise
+    finally:
+        shown.close()
+        checkpoints.close()
+
+
+class _Meter:
+    """Adds up metrics as (sum, weight), one step behind the device; refuses numbers that are not finite.
+
+    Attributes:
+      loss_tokens: weight of all loss terms so far: targets that bore a loss.
+      total: sums since the last flush.
+    """
+
+    def __init__(self, terms: tuple[str, ...], counters: Mapping[str, Any], last_good: Callable[[], int | None]):
+        self.terms, self.last_good = terms, last_good
+        self.loss_tokens = counters["loss_tokens"]
+        self.total: dict[str, tuple[float, float]] = {name: tuple(pair) for name, pair in counters["sums"].items()}
+        self.pending: tuple[int, program.Sums] | None = None
+
+    def add(self, step: int, sums: program.Sums) -> None:
+        """Takes a step's sums, and reads those of the step before."""
+        self._read()
+        self.pending = (step, sums)
+
+    def flush(self) -> dict[str, float]:
+        """Means since the last flush, "loss" among them: the sum of the terms' means."""
+        self._read()
+        means = program.means(self.total)
+        self.total = {}
+        return {"loss": sum(means[term] for term in self.terms), **means}
+
+    def counters(self) -> dict[str, Any]:
+        """What continues with a checkpoint."""
+        self._read()
+        return {"loss_tokens": self.loss_tokens, "sums": self.total}
+
+    def check(self, step: int, values: Mapping[str, float]) -> None:
+        """Raises Diverged where a value is not finite."""
+        for name, value in values.items():
+            if not math.isfinite(value):
+                last = self.last_good()
+                good = f"The last good checkpoint is that of step {last}." if last else "There is no checkpoint yet."
+                raise Diverged(
+                    f"{name} is {value} at step {step}; training stops. {good}"
+                    " Lower config.optimizer.learning_rate, raise config.optimizer.warmup, or look at the data."
+                )
+
+    def _read(self) -> None:
+        if self.pending is None:
+            return
+        step, sums = self.pending
+        self.pending = None
+        read = jax.device_get(sums)
+        self.check(step, {name: value for name, (value, _) in read.items()})
+        for name, (value, weight) in read.items():
+            before = self.total.get(name, (0.0, 0.0))
+            self.total[name] = (before[0] + float(value), before[1] + float(weight))
+            if name in self.terms:
+                self.loss_tokens += float(weight)
+
+
+@contextlib.contextmanager
+def _stop_signals() -> Iterator[Callable[[int], bool]]:
+    """Yields a function of the step that says whether SIGTERM or Ctrl-C came; a second Ctrl-C ends at once.
+
+    Several processes stop at the same step, soon after SIGTERM came to one of them; Ctrl-C ends them at once.
+    """
+    if jax.process_count() > 1:
+        yield multihost_utils.reached_preemption_sync_point
+        return
+    came: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        if came and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        came.append(number)
+
+    try:
+        before = {number: signal.signal(number, handle) for number in (signal.SIGTERM, signal.SIGINT)}
+    except ValueError:  # not the main thread: the caller's own handlers hold
+        before = {}
+    try:
+        yield lambda step: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def training_examples(built: program.Program, store):
+    """One epoch of the objective's examples.
+
+    Raises:
+      UserError: rows cannot be spread over the mesh, or the text does not fill one batch.
+    """
+    size, length = built.training.batch_size, built.length
+    parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
+    if size % parts:
+        raise UserError(
+            f"config.training.batch_size={size} is not a multiple of mesh data × fsdp = {parts}; choose a multiple, or other sizes of config.mesh"
+        )
+    if len(store.tokens) < length:
+        raise UserError(
+            f"the training split has {len(store.tokens):,} tokens, fewer than one row of config.data.length={length}; give more text or"
+            " shorter rows"
+        )
+    examples = built.objective.dataset(store, built.seed)
+    if len(examples) < size:
+        raise UserError(
+            f"the training split gives {len(examples):,} examples of {length} tokens, fewer than one batch of"
+            f" config.training.batch_size={size}; give more text, shorter rows (config.data.length) or smaller batches"
+        )
+    return examples
+
+
+def _check_disk(workdir: Path, built: program.Program, keep: int) -> None:
+    """Refuses to start where a checkpoint would not fit."""
+    size = sum(math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(built.shapes))
+    existing = next(parent for parent in [workdir.resolve(), *workdir.resolve().parents] if parent.exists())
+    free = shutil.disk_usage(existing).free
+    if free < (keep + 2) * size:
+        raise UserError(
+            f"{existing} has {free / 2**30:.2f} GiB free, but {keep + 2} checkpoints of {size / 2**30:.2f} GiB must fit (the last {keep}, the best,"
+            " and the one being written); free some space, lower config.training.keep or give another --workdir"
+        )
+
+
+def _new_record(config: dict, corpus, built: program.Program, total: int) -> dict[str, Any]:
+    """What run.json says before the first step; a continued run updates where and with what it runs."""
+    return {
+        "status": "running", "config": config, "steps": total, "seed": built.seed, "parameters": built.parameters,
+        "data": {"fingerprint": corpus.fingerprint, "tokenizer": corpus.tokenizer.fingerprint}, "mesh": dict(built.mesh.shape),
+        "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    }  # fmt: skip
+
+
+def _header(config: dict, corpus, built: program.Program, rows: int, total: int, start: int) -> str:
+    mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
+    lines = [
+        corpus.describe(),
+        f"{config['objective']['name']} on {config['model']['name']}: {built.parameters:,} parameters; {total:,} steps of"
+        f" {built.training.batch_size} × {built.length} tokens ({total * built.training.batch_size / rows:.2f} epochs);"
+        f" {jax.devices()[0].device_kind}, mesh {mesh}",
+    ]
+    return "\n".join(lines + ([f"continues from step {start}"] if start else []))
+
+
+def _footer(workdir: Path, record: Mapping[str, Any]) -> str:
+    final = ", ".join(f"{name} {value:.6g}" for name, value in record["final"].items() if name != "step")
+    return (
+        f"done: {record['steps']} steps in {record['seconds']:.0f} s, {record['tokens_per_second']:,.0f} tokens/s,"
+        f" input wait {record['input_wait_share']:.1%}; validation {final}\n"
+        f"record {workdir / 'run.json'} · metrics {workdir / 'metrics.jsonl'} · checkpoints {workdir / 'checkpoints'}"
+        f" · tensorboard --logdir {workdir / 'tensorboard'}\n"
+        f"next: python -m lm.evaluate --workdir={workdir}"
+    )

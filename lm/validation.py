@@ -1,0 +1,56 @@
+"""The same held-out batches for every model, step and seed: rows, order and masks are fixed by the split alone."""
+
+from typing import Any
+
+import grain
+import jax
+
+from lm import mesh as meshes
+from lm.data import loader
+from lm.lookup import UserError
+from lm.program import Program
+
+SEED = 0  # of order, masks and pairs on held-out text: fixed, so that no two evaluations differ in what they ask
+
+
+class Validation:
+    """Up to `tokens` tokens of a split as batches, each row at most once.
+
+    Args:
+      built: the program. objective: whose examples and loss; built.objective or another one that fits the model.
+      store: the split. split: its name, for messages. tokens: the most tokens to read.
+      batch_size: rows a batch; made smaller where the split has fewer.
+
+    Attributes:
+      batches: the batches, in host memory: the budget is small, and building them again would cost more than scoring.
+    """
+
+    def __init__(self, built: Program, objective: Any, store, split: str, tokens: int, batch_size: int):
+        examples: grain.MapDataset = objective.dataset(store, SEED)
+        parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
+        size = min(batch_size, len(examples)) // parts * parts
+        if not size:
+            raise UserError(
+                f"the {split} split gives {len(examples)} examples of {built.length} tokens, fewer than the {parts} parts of the mesh;"
+                f" give more text or a larger config.data.{split} share"
+            )
+        count = max(1, min(tokens // (size * built.length), len(examples) // size))
+        batches = loader.local_batches(examples, meshes.local_rows(built.batch_sharding, size), size)
+        self.batches = [batches[index] for index in range(count)]
+        self.size, self.sharding = size, built.batch_sharding
+
+        def evaluate(model, batch):
+            terms, metrics = objective.loss(model, batch, None)
+            return terms | metrics
+
+        self.evaluate = built.jit(evaluate)
+
+    def sums(self, params: Any) -> dict[str, tuple[float, float]]:
+        """Loss terms and metrics over all batches as (sum, weight), without dropout."""
+        total: dict[str, tuple[float, float]] = {}
+        for batch in self.batches:
+            sums = jax.device_get(self.evaluate(params, loader.place(batch, self.sharding, self.size)))
+            for name, (value, weight) in sums.items():
+                before = total.get(name, (0.0, 0.0))
+                total[name] = (before[0] + float(value), before[1] + float(weight))
+        return total

@@ -1,0 +1,112 @@
+"""Every attention kind against attention written out in numpy, and against each other."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm import lookup
+from lm.attention.mask import KINDS, Mask, allowed
+
+KINDS_OF_ATTENTION = [name for name in lookup.names("attention") if name != "mask"]
+B, T, H = 2, 9, 4
+# Three documents in the first row; one and padding in the second.
+SEGMENTS = np.asarray([[1, 1, 1, 1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 1, 1, 0, 0, 0]], np.int32)
+PREFIX = np.asarray([[1, 1, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], bool)
+
+
+def draw(*shape, seed=0):
+    return np.random.default_rng([seed, *shape]).normal(size=shape)
+
+
+def may_attend(kind: str, row: int, query: int, key: int) -> bool:
+    """The rule in words: same document; and, unless bidirectional, not later, or in the prefix."""
+    if SEGMENTS[row, query] != SEGMENTS[row, key]:
+        return False
+    return kind == "bidirectional" or key <= query or (kind == "prefix" and bool(PREFIX[row, key]))
+
+
+def by_hand(q, k, v, kind, scale, bias):
+    """float64, one query at a time."""
+    out = np.zeros(q.shape)
+    group = q.shape[2] // k.shape[2]
+    for row in range(q.shape[0]):
+        for t in range(q.shape[1]):
+            keys = [s for s in range(k.shape[1]) if may_attend(kind, row, t, s)]
+            for n in range(q.shape[2]):
+                scores = np.asarray([q[row, t, n] @ k[row, s, n // group] * scale + bias[0, n, t, s] for s in keys])
+                weights = np.exp(scores - scores.max())
+                out[row, t, n] = (weights / weights.sum()) @ v[row, keys, n // group]
+    return out
+
+
+def mask_of(kind: str) -> Mask:
+    return Mask(jnp.asarray(SEGMENTS), jnp.asarray(SEGMENTS), jnp.asarray(PREFIX) if kind == "prefix" else None, kind=kind)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_mask(kind):
+    expected = [[[may_attend(kind, row, t, s) for s in range(T)] for t in range(T)] for row in range(B)]
+    np.testing.assert_array_equal(allowed(mask_of(kind))[:, 0], expected)
+
+
+def test_mask_between_two_sequences():
+    mask = Mask(jnp.asarray([[1, 2, 0]]), jnp.asarray([[1, 1, 2, 0, 0]]))
+    expected = [[1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1]]
+    np.testing.assert_array_equal(allowed(mask)[0, 0], np.asarray(expected, bool))
+
+
+def test_mask_refuses_nonsense():
+    segments = jnp.asarray(SEGMENTS)
+    with pytest.raises(ValueError, match="'sideways' is not one of bidirectional, causal, prefix"):
+        Mask(segments, segments, kind="sideways")
+    with pytest.raises(ValueError, match="needs the array `prefix`"):
+        Mask(segments, segments, kind="prefix")
+
+
+def test_a_mask_passes_through_jit():
+    mask = mask_of("prefix")
+    np.testing.assert_array_equal(jax.jit(allowed)(mask), allowed(mask))
+
+
+@pytest.mark.parametrize("biased", [False, True], ids=["", "bias"])
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("attention", KINDS_OF_ATTENTION)
+def test_against_numpy(attention, kind, kv_heads, biased):
+    attend = lookup.find("attention", attention).attend
+    q, k, v = draw(B, T, 4, H), draw(B, T, kv_heads, H, seed=1), draw(B, T, kv_heads, H, seed=2)
+    bias = draw(1, 4, T, T) if biased else np.zeros((1, 4, T, T))
+    scale = 0.7
+    expected = by_hand(q, k, v, kind, scale, bias)
+    q, k, v = (jnp.asarray(x, jnp.float32) for x in (q, k, v))
+    given = jnp.asarray(bias, jnp.float32) if biased else None
+    np.testing.assert_allclose(attend(q, k, v, mask_of(kind), scale=scale, bias=given), expected, rtol=0, atol=2e-6)
+    low = attend(*(x.astype(jnp.bfloat16) for x in (q, k, v)), mask_of(kind), scale=scale, bias=given)
+    assert low.dtype == jnp.bfloat16
+    np.testing.assert_allclose(low.astype(jnp.float32), expected, rtol=0, atol=0.06)
+
+
+@pytest.mark.parametrize("attention", [name for name in KINDS_OF_ATTENTION if name != "reference"])
+def test_gradients_equal_those_of_the_reference(attention):
+    reference = lookup.find("attention", "reference").attend
+    attend = lookup.find("attention", attention).attend
+    arrays = [jnp.asarray(draw(*shape), jnp.float32) for shape in ((B, T, 4, H), (B, T, 2, H), (B, T, 2, H), (1, 4, T, T))]
+    direction = jnp.asarray(draw(B, T, 4, H, seed=3), jnp.float32)
+
+    def gradients(function):
+        return jax.grad(lambda q, k, v, bias: (function(q, k, v, mask_of("prefix"), scale=0.5, bias=bias) * direction).sum(), (0, 1, 2, 3))
+
+    for actual, expected in zip(gradients(attend)(*arrays), gradients(reference)(*arrays), strict=True):
+        assert np.abs(expected).max() > 0.1
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=5e-6)
+
+
+@pytest.mark.parametrize("attention", KINDS_OF_ATTENTION)
+def test_large_logits_and_queries_without_keys_are_finite(attention):
+    attend = lookup.find("attention", attention).attend
+    q, k, v = (jnp.asarray(draw(B, T, 2, H, seed=seed) * 1e4, jnp.float32) for seed in range(3))
+    lonely = Mask(jnp.full((B, T), 7), jnp.asarray(SEGMENTS))
+    for mask in (mask_of("causal"), lonely):
+        value, gradient = jax.value_and_grad(lambda q, mask=mask: attend(q, k, v, mask, scale=1.0).sum())(q)
+        assert np.isfinite(value) and np.isfinite(gradient).all()

@@ -1,0 +1,148 @@
+import concurrent.futures
+import time
+
+import jax
+import numpy as np
+import pytest
+from small_corpus import Ids, random_store
+
+from lm import lookup
+from lm import mesh as meshes
+from lm.data import loader
+from lm.data.loader import Loader
+from lm.lookup import UserError
+
+LENGTH, BATCH, VOCABULARY = 32, 8, 64
+
+
+@pytest.fixture(scope="module")
+def store():
+    return random_store(VOCABULARY, 40)
+
+
+@pytest.fixture(scope="module")
+def mesh():
+    return meshes.make(meshes.MeshConfig())
+
+
+def dataset(store, name: str = "mlm", seed: int = 0):
+    module = lookup.find("objectives", name)
+    return module.Objective(module.Config(), Ids(VOCABULARY), LENGTH).dataset(store, seed)
+
+
+def same(one: dict, two: dict) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.parametrize("name", lookup.names("objectives"))
+def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name):
+    first = loader.endless(dataset(store, name))
+    epoch = len(dataset(store, name))
+    asked = np.random.default_rng(0).permutation(3 * epoch)[:60]
+    known = {int(index): first[int(index)] for index in asked}
+    # Again, in another order, twice, and by threads at once, from a dataset made anew.
+    again = loader.endless(dataset(store, name))
+    for index in sorted(known):
+        assert same(again[index], known[index]) and same(again[index], known[index])
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        for index, example in zip(known, pool.map(again.__getitem__, known), strict=True):
+            assert same(example, known[index])
+
+
+@pytest.mark.parametrize("name", lookup.names("objectives"))
+def test_epochs_and_seeds_differ(store, name):
+    examples = loader.endless(dataset(store, name))
+    epoch = len(dataset(store, name))
+    assert not all(same(examples[index], examples[index + epoch]) for index in range(epoch))
+    other = dataset(store, name, seed=1)
+    assert not all(same(examples[index], other[index]) for index in range(epoch))
+
+
+def batches(store, count: int, mesh, start: int = 0, **options) -> list[dict[str, np.ndarray]]:
+    source = Loader(dataset(store, **options), BATCH, mesh, start)
+    return [jax.device_get(next(source)) for _ in range(count)]
+
+
+def test_a_batch_is_a_function_of_seed_and_step(store, mesh):
+    run = batches(store, 14, mesh)
+    assert 14 * BATCH > len(dataset(store)), "the run must pass the end of an epoch"
+    for start in (0, 5, 11):
+        assert all(map(same, run[start:], batches(store, 14 - start, mesh, start)))
+    examples = loader.endless(dataset(store))
+    assert same(run[3], {name: np.stack([examples[3 * BATCH + row][name] for row in range(BATCH)]) for name in run[3]})
+    assert not any(map(same, run, batches(store, 14, mesh, seed=1)))
+    far = batches(store, 1, mesh, start=10**9)[0]
+    assert far["tokens"].shape == (BATCH, LENGTH)
+
+
+def test_read_ahead_and_threads_change_nothing(store, mesh):
+    source = Loader(dataset(store), BATCH, mesh, threads=4, ahead=16)
+    assert all(same(jax.device_get(next(source)), batch) for batch in batches(store, 10, mesh))
+
+
+class OneProcess:
+    """A sharding as the process sees it that holds these devices."""
+
+    def __init__(self, sharding, devices):
+        self.sharding, self.devices = sharding, devices
+
+    def addressable_devices_indices_map(self, shape):
+        return {device: index for device, index in self.sharding.devices_indices_map(shape).items() if device in self.devices}
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 4}])
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_processes_together_hold_the_global_batch(store, processes, shape):
+    built = meshes.make(meshes.MeshConfig(**shape))
+    sharding = jax.sharding.NamedSharding(built, meshes.spec(("batch",)))
+    devices = np.split(np.array(built.devices.ravel()), processes)
+    rows = [meshes.local_rows(OneProcess(sharding, part.tolist()), BATCH) for part in devices]
+    assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
+    examples = loader.endless(dataset(store))
+    parts = [loader.local_batches(examples, part, BATCH) for part in rows]
+    whole = loader.local_batches(examples, np.arange(BATCH), BATCH)
+    for step in (0, 6):
+        for part, held in zip(parts, rows, strict=True):
+            assert same(part[step], {name: values[held] for name, values in whole[step].items()})
+
+
+@pytest.mark.parametrize("shape", [{"data": 8}, {"fsdp": 8, "data": 1}, {"tensor": 8, "data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_batches_lie_on_the_mesh(store, mesh, shape):
+    built = meshes.make(meshes.MeshConfig(**shape))
+    source = Loader(dataset(store), BATCH, built)
+    batch = next(source)
+    assert same(jax.device_get(batch), batches(store, 1, mesh)[0])
+    parts = built.shape["data"] * built.shape["fsdp"]
+    for values in batch.values():
+        assert {shard.data.shape[0] for shard in values.addressable_shards} == {BATCH // parts}
+
+
+def test_an_epoch_holds_each_row_once(store):
+    examples = dataset(store, "clm")
+    rows = {example["tokens"].tobytes() for example in (examples[index] for index in range(len(examples)))}
+    repeated = loader.endless(examples)
+    for epoch in (1, 2):
+        assert rows == {repeated[index]["tokens"].tobytes() for index in range(epoch * len(examples), (epoch + 1) * len(examples))}
+
+
+def test_waiting_is_measured(store, mesh):
+    def slow(example):
+        time.sleep(0.01)
+        return example
+
+    source = Loader(dataset(store).map(slow), BATCH, mesh, threads=1, ahead=1)
+    begin = time.perf_counter()
+    for _ in range(3):
+        next(source)
+    assert 0.1 < source.waited <= time.perf_counter() - begin
+    before = source.waited
+    time.sleep(0.3)  # time outside the loader is no waiting, and read-ahead goes on in it
+    next(source)
+    assert source.waited - before < 0.3
+
+
+def test_an_empty_dataset_and_a_batch_that_does_not_fit(store, mesh):
+    with pytest.raises(UserError, match="gives not one example"):
+        Loader(dataset(store).slice(slice(0, 0)), BATCH, mesh)
+    with pytest.raises(UserError, match=r"training\.batch_size=12 is not a multiple of mesh data × fsdp = 8"):
+        Loader(dataset(store), 12, mesh)

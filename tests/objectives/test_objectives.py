@@ -1,0 +1,313 @@
+import types
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from small_corpus import Ids, config, numbered, quick_compilation, random_store, state
+
+from lm import heads, layers, lookup, program
+from lm.data import loader, masking, packing, pairs
+from lm.transformer import TransformerConfig
+
+LENGTH, VOCABULARY = 32, 64
+SPECIAL = Ids.mask + 1  # ids below are special
+
+quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
+
+
+def make(name: str, tokenizer=None, length: int = LENGTH, **options):
+    module = lookup.find("objectives", name)
+    return module.Objective(module.Config(**options), tokenizer or Ids(VOCABULARY), length)
+
+
+def epoch(name: str, store, seed: int = 0, number: int = 0, **options) -> list[dict[str, np.ndarray]]:
+    """The examples of one epoch."""
+    objective = make(name, Ids(max(VOCABULARY, int(store.tokens.max(initial=0)) + 1)), **options)
+    examples = objective.dataset(store, seed)
+    repeated = loader.endless(examples)
+    return [repeated[index] for index in range(number * len(examples), (number + 1) * len(examples))]
+
+
+@pytest.fixture(scope="module")
+def store():
+    return random_store(VOCABULARY, 60)
+
+
+sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=1, max_size=12)
+
+
+@settings(max_examples=100, deadline=None)
+@given(sizes, st.integers(16, 48), st.integers(0, 3))
+def test_clm_asks_every_token_once(documents, length, seed):
+    text = numbered(documents, start=SPECIAL)
+    asked, ends = [], 0
+    for row in epoch("clm", text, seed, length=length):
+        weights, targets, tokens, segments = row["weights"], row["targets"], row["tokens"], row["segments"]
+        assert set(weights.tolist()) <= {0.0, 1.0}
+        assert not weights[segments == 0].any() and not targets[weights == 0].any() and not tokens[segments == 0].any()
+        for segment in range(1, segments.max() + 1):
+            here = np.flatnonzero(segments == segment)
+            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(range(len(here)))
+            first = targets[here[0]] - SPECIAL
+            # The input is the token before the target: [BOS] before a document's first, its own text after a cut.
+            assert tokens[here[0]] == (Ids.bos if first in text.document_offsets[:-1] else first - 1 + SPECIAL)
+            assert (tokens[here[1:]] == targets[here[:-1]]).all()
+            assert weights[here[:-1]].all()
+            if weights[here[-1]]:
+                assert targets[here[-1]] == Ids.eos and tokens[here[-1]] - SPECIAL + 1 in text.document_offsets[1:]
+                ends += 1
+            asked += targets[here[:-1]].tolist()
+    assert sorted(asked) == list(range(SPECIAL, SPECIAL + len(text.tokens))), "each token is a target exactly once"
+    assert ends == len(text), "and so is each document's [EOS]"
+
+
+@settings(max_examples=50, deadline=None)
+@given(sizes, st.integers(16, 48), st.sampled_from([0.15, 0.4]))
+def test_mlm_rows(documents, length, rate):
+    text = numbered(documents, start=SPECIAL)
+    seen = []
+    for row in epoch("mlm", text, length=length, rate=rate):
+        original = row["tokens"].copy()
+        real = row["masked_weights"] > 0
+        original[row["masked_positions"][real]] = row["masked_targets"][real]
+        used = int((row["segments"] > 0).sum())
+        assert real.sum() == max(1, round(rate * used))
+        for segment in range(1, row["segments"].max() + 1):
+            here = np.flatnonzero(row["segments"] == segment)
+            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(range(len(here)))
+            assert (original[here[0]], original[here[-1]]) == (Ids.cls, Ids.sep)
+            assert (np.diff(original[here[1:-1]]) == 1).all(), "a piece is consecutive text"
+            seen += original[here[1:-1]].tolist()
+        assert not original[row["segments"] == 0].any()
+        assert (row["masked_targets"][real] >= SPECIAL).all()
+    assert sorted(seen) == list(range(SPECIAL, SPECIAL + len(text.tokens)))
+
+
+def test_masks_are_drawn_afresh_in_each_epoch(store):
+    first, second = epoch("mlm", store), epoch("mlm", store, number=1)
+
+    def by_text(rows):
+        found = {}
+        for row in rows:
+            original = row["tokens"].copy()
+            real = row["masked_weights"] > 0
+            original[row["masked_positions"][real]] = row["masked_targets"][real]
+            found[original.tobytes()] = row["masked_positions"][real].tobytes()
+        return found
+
+    one, two = by_text(first), by_text(second)
+    assert one.keys() == two.keys() and len(one) == len(first)
+    assert sum(one[text] == two[text] for text in one) < 0.05 * len(one)
+    assert by_text(epoch("mlm", store)) == one
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_mlm_and_clm_see_the_same_text_in_the_same_rows(store, seed):
+    for mlm, clm in zip(epoch("mlm", store, seed), epoch("clm", store, seed), strict=True):
+        real = mlm["masked_weights"] > 0
+        mlm["tokens"][mlm["masked_positions"][real]] = mlm["masked_targets"][real]
+        pieces = []
+        for row, tokens, ends in ((mlm, mlm["tokens"], slice(1, -1)), (clm, clm["targets"], slice(0, -1))):
+            pieces.append([tokens[row["segments"] == segment][ends].tolist() for segment in range(1, row["segments"].max() + 1)])
+        assert pieces[0] == pieces[1]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_nsp_and_mlm_nsp_draw_the_same_pairs(store, seed):
+    alone, both = epoch("nsp", store, seed), epoch("mlm_nsp", store, seed)
+    assert len(alone) == len(pairs.chunk(store, LENGTH))
+    for nsp, joint in zip(alone, both, strict=True):
+        real = joint["masked_weights"] > 0
+        joint["tokens"][joint["masked_positions"][real]] = joint["masked_targets"][real]
+        for name, values in nsp.items():
+            assert np.array_equal(values, joint[name]), name
+        assert real.sum() == max(1, round(0.15 * int((nsp["segments"] > 0).sum())))
+
+
+# Losses against NumPy.
+
+CONFIG = TransformerConfig(vocab_size=VOCABULARY, width=16, heads=2, max_length=LENGTH, activation="gelu_tanh", norm="layer", head_chunks=2)
+
+
+class FixedModel:
+    """A model whose hidden states are given."""
+
+    def __init__(self, objective, hidden):
+        scope = layers.Scope(jax.random.key(3))
+        self.embedding = layers.Embedding(CONFIG, scope / "embedding")
+        self.heads = objective.heads(CONFIG, scope / "heads")
+        self.states, self.asked = hidden, {}
+        rng = np.random.default_rng(1)
+        for module in (self.embedding, *self.heads.values(), *(head.norm for head in self.heads.values() if hasattr(head, "norm"))):
+            for name, param in vars(module).items():
+                if hasattr(param, "get_metadata"):
+                    param.set_value(rng.normal(0.0, 0.7, param.shape).astype(np.float32))
+                    setattr(module, name, param)
+
+    def hidden(self, tokens, **given):
+        self.asked = {"tokens": tokens, **given}
+        return self.states
+
+    def logits(self, h):
+        return self.embedding.logits(h)
+
+
+def softmax_nll(logits: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    logits = logits.astype(np.float64)
+    top = logits.max(-1, keepdims=True)
+    log_p = logits - top - np.log(np.exp(logits - top).sum(-1, keepdims=True))
+    return -np.take_along_axis(log_p, targets[..., None], -1)[..., 0]
+
+
+def array(param) -> np.ndarray:
+    return np.asarray(param[...], np.float64)
+
+
+def batch_of(name: str, store, rows: int = 6, **options) -> dict[str, np.ndarray]:
+    examples = make(name, **options).dataset(store, 0)
+    return {key: np.stack([examples[index][key] for index in range(rows)]) for key in examples[0]}
+
+
+def masked_reference(model, batch, hidden, head: str) -> tuple[float, float, float]:
+    """Σ nll, Σ hits and Σ weights, position by position."""
+    total = hits = count = 0.0
+    for row in range(len(hidden)):
+        for slot, position in enumerate(batch["masked_positions"][row]):
+            weight, target = batch["masked_weights"][row, slot], batch["masked_targets"][row, slot]
+            h = hidden[row, position].astype(np.float64)
+            if head == "transform":
+                own = model.heads["masked"]
+                h = h @ array(own.kernel) + array(own.bias)
+                h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
+                h = (h - h.mean()) / np.sqrt(h.var() + CONFIG.norm_epsilon) * array(own.norm.scale) + array(own.norm.bias)
+            scores = array(model.embedding.tokens) @ h
+            if head == "transform":
+                scores = scores + array(model.heads["masked"].output_bias)
+            total += weight * softmax_nll(scores, np.array(target))
+            hits += weight * (scores.argmax() == target)
+            count += weight
+    return total, hits, count
+
+
+def pair_reference(model, batch, hidden, pooling: str) -> np.ndarray:
+    """Two scores for each row."""
+    own, out = model.heads["pair"], []
+    for row in range(len(hidden)):
+        h, used, types = hidden[row].astype(np.float64), batch["segments"][row] > 0, batch["types"][row]
+        if pooling == "segments":
+            u, v = (h[used & (types == part)].mean(0) for part in (0, 1))
+            u, v = u / np.sqrt((u**2).sum() + 1e-6), v / np.sqrt((v**2).sum() + 1e-6)
+            root = np.sqrt(CONFIG.width)
+            features = root * np.concatenate([u, v, np.abs(u - v), root * u * v])
+        else:
+            features = np.tanh((h[0] if pooling == "first" else h[used].mean(0)) @ array(own.kernel) + array(own.bias))
+        out.append(features @ array(own.output) + array(own.output_bias))
+    return np.array(out)
+
+
+def check(given, expected_sum: float, expected_weight: float) -> None:
+    assert float(given[0]) == pytest.approx(expected_sum, rel=2e-5)
+    assert float(given[1]) == expected_weight
+
+
+@pytest.fixture(scope="module")
+def hidden():
+    return np.random.default_rng(2).normal(0.0, 1.0, (6, LENGTH, CONFIG.width)).astype(np.float32)
+
+
+def test_clm_loss(store, hidden):
+    batch, objective = batch_of("clm", store), make("clm")
+    model = FixedModel(objective, hidden)
+    terms, metrics = objective.loss(model, batch, None)
+    scores = hidden.astype(np.float64) @ array(model.embedding.tokens).T
+    weights = batch["weights"]
+    check(terms["clm"], float((softmax_nll(scores, batch["targets"]) * weights).sum()), weights.sum())
+    check(metrics["clm_accuracy"], float(((scores.argmax(-1) == batch["targets"]) * weights).sum()), weights.sum())
+    assert model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
+    assert model.asked["positions_BT"] is batch["positions"] and model.asked["key"] is None
+
+
+@pytest.mark.parametrize("head", ["transform", "plain"])
+def test_mlm_loss(store, hidden, head):
+    batch, objective = batch_of("mlm", store), make("mlm", head=head)
+    model = FixedModel(objective, hidden)
+    terms, metrics = objective.loss(model, batch, None)
+    total, hits, count = masked_reference(model, batch, hidden, head)
+    assert 0 < count < batch["masked_weights"].size, "the batch needs slots that are filling"
+    check(terms["mlm"], total, count)
+    check(metrics["mlm_accuracy"], hits, count)
+    assert objective.head_positions() == batch["masked_positions"].shape[1] == masking.budget(LENGTH, 0.15, 0)
+
+
+@pytest.mark.parametrize("pooling", heads.POOLINGS)
+def test_nsp_loss(store, hidden, pooling):
+    batch, objective = batch_of("nsp", store), make("nsp", pooling=pooling)
+    model = FixedModel(objective, hidden)
+    terms, metrics = objective.loss(model, batch, None)
+    scores = pair_reference(model, batch, hidden, pooling)
+    check(terms["nsp"], float(softmax_nll(scores, batch["label"]).sum()), 6)
+    check(metrics["nsp_accuracy"], float((scores.argmax(1) == batch["label"]).sum()), 6)
+    assert model.asked["types_BT"] is batch["types"] and model.asked["segments_BT"] is batch["segments"]
+
+
+def test_mlm_nsp_loss(store, hidden):
+    batch, objective = batch_of("mlm_nsp", store), make("mlm_nsp")
+    model = FixedModel(objective, hidden)
+    terms, metrics = objective.loss(model, batch, None)
+    total, hits, count = masked_reference(model, batch, hidden, "transform")
+    check(terms["mlm"], total, count)
+    check(metrics["mlm_accuracy"], hits, count)
+    scores = pair_reference(model, batch, hidden, "first")
+    check(terms["nsp"], float(softmax_nll(scores, batch["label"]).sum()), 6)
+    check(metrics["nsp_accuracy"], float((scores.argmax(1) == batch["label"]).sum()), 6)
+
+
+@pytest.mark.parametrize("name", lookup.names("objectives"))
+def test_losses_are_sums_over_rows(store, hidden, name):
+    """Each row's (sum, weight) add up to the batch's: nothing is divided before the end."""
+    batch, objective = batch_of(name, store), make(name)
+    whole = objective.loss(FixedModel(objective, hidden), batch, None)[0]
+    added = {term: np.zeros(2) for term in whole}
+    for part in (slice(0, 1), slice(1, 6)):
+        terms, _ = objective.loss(FixedModel(objective, hidden[part]), {key: values[part] for key, values in batch.items()}, None)
+        for term, pair in terms.items():
+            added[term] += [float(value) for value in pair]
+    for term, pair in whole.items():
+        assert added[term] == pytest.approx([float(value) for value in pair], rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("mlm", {"head": "linear"}), ("mlm", {"rate": 1.5}), ("mlm_nsp", {"head": "x"}), ("mlm_nsp", {"pooling": "last"}), ("nsp", {"pooling": "last"})],
+)
+def test_impossible_options_are_refused(name, options):
+    with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        make(name, **options)
+
+
+def test_pieces_leave_room_for_two_specials():
+    assert packing.SPECIALS == 2  # [CLS] and [SEP]; [BOS] and the place whose target is [EOS]
+
+
+# Golden metrics: the losses of step 1 and of step 2, that is after one update, and the gradient's norm.
+
+GOLDEN: dict[str, dict[str, float]] = {}
+
+
+def measured(name: str) -> dict[str, float]:
+    section = config(name, model={"layers": 1, "heads": 2}, optimizer={"learning_rate": 0.01, "warmup": 0.0, "schedule": "constant"})
+    built = program.Program(section, Ids(VOCABULARY), jax.devices()[:1])
+    source = loader.Loader(built.objective.dataset(random_store(VOCABULARY, 60), 0), built.training.batch_size, built.mesh)
+    batch, trained = next(source), state(built)
+    found = {}
+    for step in (1, 2):
+        trained, sums = built.step(trained, batch)
+        found |= {f"{key} {step}": value for key, value in program.means(jax.device_get(sums)).items()}
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(GOLDEN))
+def test_golden_metrics(name):
+    assert measured(name) == pytest.approx(GOLDEN[name], rel=1e-5)

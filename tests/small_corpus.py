@@ -1,0 +1,176 @@
+"""A tiny corpus of made-up English on disk, a run config on it, and stand-ins for tokenizer and store; the same each time.
+
+`write` and `config` go the whole road through a source and SentencePiece. `Ids` and `Tokens` are the parts of a tokenizer and a
+store that objectives use, without text: whole numbers mean what a test wants them to, and no learned vocabulary is involved.
+"""
+
+import random
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+DOCUMENTS = 240  # over all labels
+TOPICS = {
+    "garden": ("rose tulip oak fern gardener hedge spade seed", "grows waters plants trims shades digs", "soil greenhouse orchard lawn"),
+    "harbour": ("ship sailor anchor gull captain crane net lighthouse", "sails loads guides repairs signals moors", "pier bay dock channel"),
+    "kitchen": ("cook oven pan recipe baker knife soup bread", "bakes stirs tastes chops seasons serves", "pantry table stove cellar"),
+    "observatory": ("telescope comet star astronomer planet lens moon orbit", "observes measures reflects tracks records charts",
+                    "dome sky mountain desert"),
+    "library": ("book reader shelf author novel librarian archive page", "lends catalogues quotes prints reads binds",
+                "hall catalogue basement gallery"),
+    "workshop": ("carpenter hammer plank joint chisel bench saw apprentice", "cuts sands joins polishes measures carves",
+                 "yard shed street mill"),
+}  # fmt: skip
+ADJECTIVES = "old quiet bright heavy careful distant narrow patient sudden wooden".split()
+TEMPLATES = (
+    "The {adjective} {noun} {verb} the {other} near the {place}.",
+    "Every morning a {noun} {verb} beside the {adjective} {other}.",
+    "In the {place} the {noun} {verb} while the {other} waits.",
+    "Nobody knows why the {adjective} {noun} {verb} the {other} again.",
+    "When the {noun} leaves the {place}, another {other} {verb} more slowly.",
+    "A {noun} and a {adjective} {other} remain in the {place}.",
+)
+
+
+def write(directory: str | Path) -> str:
+    """Writes the corpus as text files below `directory` and returns their folder. A file is a document; its label is its topic."""
+    folder = Path(directory) / "text"
+    folder.mkdir(parents=True, exist_ok=True)
+    draw = random.Random(0)
+    topics = list(TOPICS)
+    for number in range(DOCUMENTS):
+        topic = topics[number % len(topics)]
+        paragraphs = [" ".join(_sentence(draw, topic) for _ in range(draw.randint(2, 6))) for _ in range(draw.randint(1, 4))]
+        # The source's label is the name up to the first dot.
+        (folder / f"{topic}.{number:03}.txt").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+    return str(folder)
+
+
+def _sentence(draw: random.Random, topic: str) -> str:
+    nouns, verbs, places = (words.split() for words in TOPICS[topic])
+    noun, other = draw.sample(nouns, 2)
+    return draw.choice(TEMPLATES).format(
+        adjective=draw.choice(ADJECTIVES), noun=noun, other=other, verb=draw.choice(verbs), place=draw.choice(places)
+    )
+
+
+def config(objective: str = "clm", directory: str | Path = "", **overrides: Any) -> dict[str, Any]:
+    """A run of a few steps on the corpus that `write(directory)` wrote, cached in the same directory.
+
+    Args:
+      objective: a plug-in; the model is the first that it runs on.
+      directory: where `write` was called.
+      overrides: sections to update, as training={"steps": 3}, or plain fields, as seed=1.
+    """
+    from lm import lookup, presets
+
+    model = presets.laptop(lookup.find("objectives", objective).Objective.models[0])
+    model.update(width=32, layers=2, heads=2, feedforward=64)
+    base = {
+        "data": {"source": "text", "path": str(Path(directory) / "text"), "cache": str(Path(directory) / "cache"), "length": 32,
+                 "validation": 0.1, "test": 0.1, "workers": 1},
+        "tokenizer": {"kind": "bpe", "vocab_size": 600},
+        "training": {"batch_size": 8, "steps": 6, "log_every": 2, "evaluate_tokens": 1024, "tensorboard": False},
+    }  # fmt: skip
+    for name, fields in overrides.items():
+        if name in base:
+            base[name] |= fields
+        elif name == "model":
+            model.update(fields)
+        else:
+            base[name] = fields
+    return presets.run(model, {"name": objective} | base.pop("objective", {}), **base).to_dict()
+
+
+class Ids:
+    """A tokenizer without text: ids 0 to 6 are special as in lm.tokenizer, each other id is one byte.
+
+    Args:
+      size: V.
+    """
+
+    pad, bos, eos, unk, cls, sep, mask = range(7)
+
+    def __init__(self, size: int = 64):
+        self.size = size
+        self.bytes_per_id = (np.arange(size) > self.mask).astype(np.int32)
+
+
+class Tokens:
+    """A store made of lists.
+
+    Args:
+      documents: for each document its sentences, each a sequence of ids. Every sentence is a paragraph of its own.
+      labels: of the documents.
+    """
+
+    def __init__(self, documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[str] = ()):
+        sentences = [np.asarray(sentence, np.uint32) for document in documents for sentence in document]
+        self.tokens = np.concatenate(sentences) if sentences else np.zeros(0, np.uint32)
+        self.sentence_offsets = np.cumsum([0, *map(len, sentences)])
+        self.document_sentences = np.cumsum([0, *map(len, documents)])
+        self.document_offsets = self.sentence_offsets[self.document_sentences]
+        self.paragraph_starts = np.ones(len(sentences), bool)
+        self.labels = list(labels) or [""] * len(documents)
+
+    def __len__(self) -> int:
+        return len(self.document_offsets) - 1
+
+    def document(self, i: int) -> np.ndarray:
+        return self.tokens[self.document_offsets[i] : self.document_offsets[i + 1]]
+
+
+def numbered(sizes: Sequence[Sequence[int]], start: int = 0) -> Tokens:
+    """A store in which token i is the number start + i, so that where a piece of text came from can be read off it.
+
+    Args:
+      sizes: for each document, the length of its sentences.
+    """
+    at, documents = start, []
+    for document in sizes:
+        sentences = []
+        for size in document:
+            sentences.append(range(at, at + size))
+            at += size
+        documents.append(sentences)
+    return Tokens(documents)
+
+
+def random_store(vocabulary: int, documents: int, seed: int = 0, first: int = Ids.mask + 1) -> Tokens:
+    """Documents of 1 to 8 sentences of 3 to 20 ordinary ids, with some structure to learn: an id is often followed by the next."""
+    rng = np.random.default_rng(seed)
+
+    def sentence() -> np.ndarray:
+        size = int(rng.integers(3, 21))
+        steps = np.where(rng.random(size) < 0.6, 1, rng.integers(0, vocabulary - first, size))
+        return first + np.cumsum(steps) % (vocabulary - first)
+
+    return Tokens([[sentence() for _ in range(int(rng.integers(1, 9)))] for _ in range(documents)])
+
+
+def quick_compilation() -> Iterator[None]:
+    """Body of a fixture: XLA compiles with few optimisations, which takes a third of the time; same results to float tolerance."""
+    import jax
+
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+def numbers(shapes: Any, seed: int = 0, std: float = 0.1) -> Any:
+    """A tree of float32 arrays of these shapes, from N(0, std²): parameters without compiling a program's `init`."""
+    import jax
+
+    rng = np.random.default_rng(seed)
+    return jax.tree.map(lambda leaf: rng.normal(0.0, std, leaf.shape).astype(np.float32), shapes)
+
+
+def state(built: Any, seed: int = 0) -> dict[str, Any]:
+    """A train state of `numbers` on the program's mesh."""
+    import jax
+
+    params = numbers(built.shapes["params"], seed)
+    fresh = {"params": params, "opt_state": built.optimizer.init(params), "step": np.zeros((), np.int32)}
+    return jax.device_put(fresh, built.shardings)
