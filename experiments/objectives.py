@@ -7,8 +7,7 @@ tiny: 4 objectives × 3 seeds on 2 CPU cores; `make compare` runs it.
 
 from ml_collections import ConfigDict
 
-
-TOKENS = {"tiny": 800_000}
+TOKENS = {"tiny": 1_200_000}
 
 
 def get_config(size: str = "tiny") -> ConfigDict:
@@ -18,8 +17,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
         raise ValueError(f"size {size!r} is not one of {', '.join(TOKENS)} (given after the colon of --config=FILE:SIZE)")
 
     def arm(label: str, describe: str, run: ConfigDict) -> dict:
-        # Short runs: two looks at held-out text on the way, and one saved state beside the last.
-        run.training.update(evaluate_tokens=16_384, tensorboard=False)
+        run.training.update(evaluate_tokens=16_384, tensorboard=False, keep=1)
         return {"label": label, "describe": describe, "run": run}
 
     return ConfigDict(

@@ -17,6 +17,10 @@ from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 from lm.lookup import UserError
 
 
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0] or type(error).__name__
+
+
 def _loss(metrics: Mapping[str, float]) -> float:
     return metrics["loss"]
 
@@ -122,13 +126,16 @@ class Checkpoints:
             complete = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
             last = f"the last good checkpoint is that of step {max(complete)}" if complete else "there is no checkpoint yet"
             raise UserError(
-                f"a checkpoint could not be saved in {self.directory}: {str(error).splitlines()[0][:400]}; {last}. Free some space or mend"
+                f"a checkpoint could not be saved in {self.directory}: {_first_line(error)}; {last}. Free some space or mend"
                 " the disk; the same command continues from there"
             ) from error
 
     def _compare(self, step: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:
         try:
-            found = {name: tuple(leaf.shape) for name, leaf in flatten(self.manager.item_metadata(step)["state"]).items()}
+            metadata = self.manager.item_metadata(step)["state"]
+            if not metadata:
+                raise ValueError("its state or the description of it is missing")
+            found = {name: tuple(leaf.shape) for name, leaf in flatten(metadata).items()}
         except Exception as error:  # orbax raises many kinds for unreadable metadata; each means the same to the user
             raise UserError(self._damaged(step, error)) from error
         wanted = {name: tuple(leaf.shape) for name, leaf in expected.items()}
@@ -142,4 +149,4 @@ class Checkpoints:
         rest = (
             f"delete {self.directory / str(step)} to go on from step {others[-1]}" if others else "there is no other; start a new workdir"
         )
-        return f"the checkpoint of step {step} in {self.directory} cannot be read: {str(error).splitlines()[0][:300]}; {rest}"
+        return f"the checkpoint of step {step} in {self.directory} cannot be read: {_first_line(error)}; {rest}"

@@ -1,5 +1,6 @@
 """What every command shares: the config flag, and errors that a user can read."""
 
+import re
 import sys
 from collections.abc import Callable
 
@@ -42,7 +43,30 @@ def run(main: Callable[[], int | None], doc: str) -> None:
 def _parse(arguments: list[str]) -> list[str]:
     """Flag parsing whose errors name what is wrong with a config file or a field, without a traceback."""
     try:
-        return app.parse_flags_with_usage(arguments)
-    except (AttributeError, KeyError, ValueError, TypeError, OSError, ImportError) as error:
-        print(f"error: {str(error).strip(chr(34))}", file=sys.stderr)
-        sys.exit(2)
+        rest = flags.FLAGS(arguments)
+        if "config" in flags.FLAGS:
+            hasattr(flags.FLAGS["config"].value, "keys")  # a config file that is not there raises only when it is looked into
+        return rest
+    except flags.Error as error:
+        told = _flag_error(str(error))
+    except (KeyError, AttributeError) as error:
+        # ml_collections quotes what it has quoted already: "'\\'wdith\\'\\nDid you mean …".
+        field, _, advice = re.sub(r"['\\]", "", str(error.args[0]).replace("\\n", "\n")).partition("\n")
+        told = f"unknown config field {field!r}{' ' * bool(advice)}{advice} (fields are given as --config.section.field=value)"
+    except OSError as error:
+        told = f"the config file cannot be loaded: {str(error).strip().splitlines()[-1].strip()}"
+    except (ValueError, TypeError, ImportError) as error:
+        told = str(error)
+    print(f"error: {told}; --help shows how this command is used", file=sys.stderr)
+    sys.exit(2)
+
+
+def _flag_error(text: str) -> str:
+    """A flag error without what only a programmer wants to know."""
+    missing = re.fullmatch(r"flag --(\w+)=None: Flag --\w+ must have a value other than None\.", text)
+    if missing:
+        return f"--{missing[1]} is missing"
+    *_, last = text.strip().splitlines()
+    kind, _, said = last.strip().partition(": ")
+    # A size or value that the config file refuses; any other error in a config file is shown with its traceback.
+    return said if kind in ("ValueError", "lm.lookup.UserError") else text

@@ -105,7 +105,7 @@ def _arms(experiment: dict) -> dict[str, dict]:
 
 def _trials(experiment: dict, arms: dict, workdir: Path) -> dict[str, tuple[str, int, bool]]:
     """Name → (arm, seed, whether it also measures the untrained model). Seed by seed, so an interrupted comparison has whole seeds."""
-    first = {}
+    first: dict[str, str] = {}
     for arm, run in arms.items():
         first.setdefault(run["model"]["name"], arm)
     return {

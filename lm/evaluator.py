@@ -7,12 +7,12 @@ from typing import Any
 
 import jax
 
-from lm import lookup, program
+from lm import lookup, program, records
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.lookup import UserError
-from lm.plain import read_json, write_json
+from lm.plain import write_json
 from lm.scores import Score
 
 Row = dict[str, Any]
@@ -39,7 +39,7 @@ def load(workdir: str | Path, step: str = "latest", progress: bool = True) -> Tr
       UserError: there is no run or checkpoint, it is damaged, or its corpus is no longer the same.
     """
     workdir = Path(workdir)
-    record = read_json(workdir / "run.json", "the record of a run of lm.train")
+    record = records.read_run(workdir)
     checkpoints = Checkpoints(workdir, read_only=True)
     there = checkpoints.steps()
     chosen = {"latest": checkpoints.latest, "best": checkpoints.best}.get(step, lambda: int(step) if step.isdigit() else None)()
@@ -113,7 +113,7 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
         lookup.find("tasks", name)
     trained = load(workdir, step)
     built, corpus = trained.built, trained.corpus
-    tasks = {}
+    tasks: dict[str, Any] = {}
     for name in names or lookup.names("tasks"):
         try:
             made = make_tasks([name], corpus, split, built.length)

@@ -1,7 +1,8 @@
 """Finds a plug-in by name, and turns a config section into its frozen dataclass.
 
 A plug-in is a module in one of the packages below `lm` ("rooms"): `lm/objectives/clm.py` is the objective `clm`.
-Nothing registers itself: the file's name is the plug-in's name.
+Nothing registers itself: the file's name is the plug-in's name. A room's modules that are no plug-ins begin with an underscore, or stand
+in its `SHARED` where other rooms import them too.
 """
 
 import dataclasses
@@ -23,7 +24,8 @@ class UserError(ValueError):
 def names(room: str) -> list[str]:
     """The plug-ins in a room such as "objectives" or "data.sources", sorted."""
     package = importlib.import_module(f"lm.{room}")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.name.startswith("_"))
+    shared = getattr(package, "SHARED", ())
+    return sorted(name for _, name, _ in pkgutil.iter_modules(package.__path__) if not name.startswith("_") and name not in shared)
 
 
 def find(room: str, name: str) -> types.ModuleType:

@@ -111,6 +111,7 @@ def check_divisible(mesh: jax.sharding.Mesh, shardings_and_shapes: dict[str, tup
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:
     """The rows of a global batch that this process's devices hold, sorted."""
     rows: set[int] = set()
-    for rows_slice, *_ in sharding.addressable_devices_indices_map((batch_size,)).values():
-        rows.update(range(*rows_slice.indices(batch_size)))
+    for index in sharding.addressable_devices_indices_map((batch_size,)).values():
+        assert index is not None
+        rows.update(range(*index[0].indices(batch_size)))
     return np.asarray(sorted(rows))

@@ -66,11 +66,15 @@ def llama(size: str) -> ConfigDict:
 
 
 def laptop(name: str) -> ConfigDict:
-    """The `:tiny` shape of the shipped recipes: what learns most in a minute on two CPU cores (experiments/LOG.md)."""
+    """The `:tiny` shape of the shipped recipes: what learns most in a minute on one CPU core (experiments/LOG.md).
+
+    Embeddings start at norm √D and kernels small, so that at first a token's own identity fills the residual stream; W_k starts at W_q, so
+    that attention first looks for like tokens.
+    """
     return _model(
-        name, layers=2, width=128, heads=2, feedforward=512, positions="sinusoidal", norm="rms", bias=False,
-        activation="gelu_tanh", embedding_scaled=True, init_std=0.0, embedding_std=0.02, query_key_start="same",
-        types=2 if name == "encoder" else 0, scan=False, head_chunks=4,
+        name, layers=2, width=64, heads=2, feedforward=256, positions="rotary", norm="rms", bias=False, activation="gelu_tanh",
+        embedding_scaled=True, embedding_std=0.125, init_std=0.02, query_key_start="same", types=2 if name == "encoder" else 0,
+        scan=False, head_chunks=4,
     )  # fmt: skip
 
 
@@ -120,8 +124,11 @@ def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
     return config
 
 
-# What `:tiny` runs are trained with, whatever the objective (experiments/LOG.md says what else was tried).
-RECIPE: dict = {
-    "optimizer": {"name": "muon", "learning_rate": 0.03, "adam_rate": 0.1, "embedding_rate": 3.0, "schedule": "linear"},
-    "training": {"tokens": 1_000_000},
-}
+def laptop_run(name: str, objective: dict, learning_rate: float) -> ConfigDict:
+    """A `:tiny` run: the laptop shape on the model `name`, trained alike for every objective but for the learning rate."""
+    return run(
+        laptop(name), objective, tokenizer={"vocab_size": 2048}, training={"tokens": 1_200_000, "batch_size": 8},
+        optimizer={
+            "name": "muon", "learning_rate": learning_rate, "adam_rate": 0.1, "embedding_rate": 3.0, "schedule": "linear", "warmup": 0.05,
+        },
+    )  # fmt: skip

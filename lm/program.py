@@ -88,6 +88,8 @@ class Program:
         self.length = int(config["data"]["length"])
         self.training = lookup.configure(TrainingConfig, config["training"], "config.training")
         self.seed = int(config["seed"])
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"config.seed={self.seed} must be a whole number from 0 to {2**31 - 1}")
         self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
         self.config = model_config(config["model"], tokenizer.size, self.length)
         self.objective = make_objective(config["objective"], tokenizer, self.length)

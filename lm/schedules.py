@@ -42,12 +42,12 @@ def make(config: ScheduleConfig, steps: int) -> optax.Schedule:
     """The rate at each step of a run of `steps` steps, relative to `learning_rate` (so 1 is the highest)."""
     rise = round(config.warmup * steps)
     rest = max(1, steps - rise)
-    fall = max(1, round(config.cooldown * steps))
+    fall = min(rest, max(1, round(config.cooldown * steps)))
     after = {
         "constant": lambda: optax.constant_schedule(1.0),
         "cosine": lambda: optax.cosine_decay_schedule(1.0, rest, config.final),
         "linear": lambda: optax.linear_schedule(1.0, config.final, rest),
-        "wsd": lambda: optax.linear_schedule(1.0, config.final, fall, transition_begin=max(0, rest - fall)),
+        "wsd": lambda: optax.linear_schedule(1.0, config.final, fall, transition_begin=rest - fall),
     }[config.schedule]()
     # Starts above zero, so that the first step is not lost.
     return optax.join_schedules([optax.linear_schedule(1.0 / (rise + 1), 1.0, rise), after], [rise]) if rise else after

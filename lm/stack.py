@@ -93,7 +93,7 @@ class SingleStack(nnx.Module):
         self.embedding = Embedding(config, scope / "embedding")
         self.stack = Stack(config, scope / "stack", bidirectional=bidirectional)
         self.mask = "bidirectional" if bidirectional else "causal"
-        self.heads = nnx.Dict()
+        self.heads: nnx.Dict = nnx.Dict()
 
     def hidden(
         self,

@@ -56,9 +56,9 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
 
     multihost_utils.sync_global_devices("workdir looked at")  # before any process writes there
     records.make_directory(workdir)
-    now = _new_record(config, corpus, built, total)
+    fresh = _new_record(config, corpus, built, total)
     if record is None:
-        records.write_run(workdir, now)  # before all else, so that whatever is killed now is known as this run
+        records.write_run(workdir, fresh)  # before all else, so that whatever is killed now is known as this run
     checkpoints = Checkpoints(workdir, options.keep)
     start = checkpoints.latest() or 0
     if record and record["status"] == "done" and start == total:
@@ -69,7 +69,8 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
         state, counters = checkpoints.restore(start, built.shapes, built.shardings)
     else:
         state = built.init()
-    record = (record or {}) | now
+    record = (record or {}) | fresh
+    record.pop("error", None)  # of a session that diverged
     records.write_run(workdir, record)
     if jax.process_index() == 0:
         corpus.tokenizer.save(workdir / "tokenizer.model")
@@ -99,9 +100,9 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
                     shown.show(step, means["loss"], now, speed.left(total - step))
                 if evaluate:
                     with speed.pause():
-                        sums = validation.sums(state["params"])
-                        meter.check(step, {f"validation {name}": value for name, (value, _) in sums.items()})
-                        means = program.means(sums)
+                        asked = validation.sums(state["params"])
+                        meter.check(step, {f"validation {name}": value for name, (value, _) in asked.items()})
+                        means = program.means(asked)
                         loss = sum(means[term] for term in built.terms)
                     record["final"] = {"step": step, "loss": loss, **means}
                     shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
@@ -246,12 +247,12 @@ def _check_disk(workdir: Path, built: program.Program, keep: int) -> None:
     free = shutil.disk_usage(existing).free
     if free < (keep + 2) * size:
         raise UserError(
-            f"{existing} has {free / 2**30:.2f} GiB free, but {keep + 2} checkpoints of {size / 2**30:.2f} GiB must fit (the last {keep}, the best,"
-            " and the one being written); free some space, lower config.training.keep or give another --workdir"
+            f"{existing} has {free / 2**30:.2f} GiB free, but {keep + 2} checkpoints of {size / 2**30:.2f} GiB must fit (the last {keep},"
+            " the best, and the one being written); free some space, lower config.training.keep or give another --workdir"
         )
 
 
-def _new_record(config: dict, corpus, built: program.Program, total: int) -> dict[str, Any]:
+def _new_record(config: Mapping, corpus, built: program.Program, total: int) -> dict[str, Any]:
     """What run.json says before the first step; a continued run updates where and with what it runs."""
     return {
         "status": "running", "config": config, "steps": total, "seed": built.seed, "parameters": built.parameters,
@@ -261,7 +262,7 @@ def _new_record(config: dict, corpus, built: program.Program, total: int) -> dic
     }  # fmt: skip
 
 
-def _header(config: dict, corpus, built: program.Program, rows: int, total: int, start: int) -> str:
+def _header(config: Mapping, corpus, built: program.Program, rows: int, total: int, start: int) -> str:
     mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
     lines = [
         corpus.describe(),

@@ -32,7 +32,7 @@ class TransformerConfig:
       dropout: on embeddings and on each sublayer's output (not on attention weights).
       init_std: standard deviation of kernels at the start; 0 takes 1/√fan-in. embedding_std: of embeddings.
       residual_scaled: kernels that write into the residual stream start 1/√(2L) smaller (GPT-2).
-      query_key_start: "same" starts W_k at W_q, so that attention starts by content.
+      query_key_start: "same" starts W_k at W_q, so that attention starts by content; needs K = N.
       scan: run the layers by lax.scan (compile time independent of depth; faster on TPU) or unrolled (faster on CPU).
       remat: what the backward pass computes again: nothing, everything ("full"), or all but matrix products ("dots").
       dtype: of activations; parameters, norms, softmax and losses stay float32.
@@ -87,6 +87,8 @@ class TransformerConfig:
                 raise ValueError(f"{field}={getattr(self, field)} must not be negative")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+        if not self.norm_epsilon > 0.0:
+            raise ValueError(f"norm_epsilon={self.norm_epsilon} must be above 0")
         if not self.head_width and self.width % self.heads:
             raise ValueError(f"width={self.width} is not a multiple of heads={self.heads}; choose such a size, or set head_width")
         set_ = lambda name, value: object.__setattr__(self, name, value)  # noqa: E731
@@ -95,6 +97,12 @@ class TransformerConfig:
         set_("feedforward", self.feedforward or 4 * self.width)
         if self.heads % self.kv_heads:
             raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}")
+        if self.query_key_start == "same" and self.kv_heads != self.heads:
+            raise ValueError(
+                f"query_key_start='same' needs kv_heads={self.heads}, as many as heads, not {self.kv_heads}; or set 'independent'"
+            )
+        if self.positions == "rotary" and not self.rotary_base > 1.0:
+            raise ValueError(f"rotary_base={self.rotary_base} must be above 1")
         if self.positions == "rotary" and self.head_width % 2:
             raise ValueError(f"rotary positions need an even head_width, not {self.head_width}")
         if self.positions == "relative" and (self.relative_buckets < 4 or self.relative_distance <= self.relative_buckets // 2):

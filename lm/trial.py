@@ -40,7 +40,7 @@ def check(arms: Mapping[str, dict], split: str) -> dict[str, Any]:
     Returns:
       What the comparison is about: data, machine, versions, and parameters of each arm.
     """
-    from lm import mesh, program, records
+    from lm import mesh, program, records, trainer
     from lm.data import corpus as corpora
 
     mesh.initialize()
@@ -49,7 +49,7 @@ def check(arms: Mapping[str, dict], split: str) -> dict[str, Any]:
         try:
             corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
             built = program.Program(config, corpus.tokenizer)
-            built.objective.dataset(corpus.stores["train"], 0)
+            trainer.training_examples(built, corpus.stores["train"])
         except UserError as error:
             raise UserError(f"arm {arm!r}: {error}") from error
         seen[arm] = (corpus, built)
@@ -98,6 +98,8 @@ def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], spli
             rows += evaluator.score(shared, trained.built, trained.built.init()["params"], name, seed, "untrained")
         write_json(workdir / "scores.json", {"rows": rows})
         return {"status": "done"}
+    except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
+        os._exit(stop.code if isinstance(stop.code, int) else 1)
     except trainer.Diverged as error:
         return {"status": "diverged", "error": str(error)}
     except Exception as error:  # one trial's fault must not end the others: it is reported, and not counted

@@ -5,24 +5,46 @@ store that objectives use, without text: whole numbers mean what a test wants th
 """
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 DOCUMENTS = 240  # over all labels
+# Nouns, verbs and places of each label.
 TOPICS = {
-    "garden": ("rose tulip oak fern gardener hedge spade seed", "grows waters plants trims shades digs", "soil greenhouse orchard lawn"),
-    "harbour": ("ship sailor anchor gull captain crane net lighthouse", "sails loads guides repairs signals moors", "pier bay dock channel"),
-    "kitchen": ("cook oven pan recipe baker knife soup bread", "bakes stirs tastes chops seasons serves", "pantry table stove cellar"),
-    "observatory": ("telescope comet star astronomer planet lens moon orbit", "observes measures reflects tracks records charts",
-                    "dome sky mountain desert"),
-    "library": ("book reader shelf author novel librarian archive page", "lends catalogues quotes prints reads binds",
-                "hall catalogue basement gallery"),
-    "workshop": ("carpenter hammer plank joint chisel bench saw apprentice", "cuts sands joins polishes measures carves",
-                 "yard shed street mill"),
-}  # fmt: skip
+    "garden": (
+        "rose tulip oak fern gardener hedge spade seed",
+        "grows waters plants trims shades digs",
+        "soil greenhouse orchard lawn",
+    ),
+    "harbour": (
+        "ship sailor anchor gull captain crane net lighthouse",
+        "sails loads guides repairs signals moors",
+        "pier bay dock channel",
+    ),
+    "kitchen": (
+        "cook oven pan recipe baker knife soup bread",
+        "bakes stirs tastes chops seasons serves",
+        "pantry table stove cellar",
+    ),
+    "observatory": (
+        "telescope comet star astronomer planet lens moon orbit",
+        "observes measures reflects tracks records charts",
+        "dome sky mountain desert",
+    ),
+    "library": (
+        "book reader shelf author novel librarian archive page",
+        "lends catalogues quotes prints reads binds",
+        "hall catalogue basement gallery",
+    ),
+    "workshop": (
+        "carpenter hammer plank joint chisel bench saw apprentice",
+        "cuts sands joins polishes measures carves",
+        "yard shed street mill",
+    ),
+}
 ADJECTIVES = "old quiet bright heavy careful distant narrow patient sudden wooden".split()
 TEMPLATES = (
     "The {adjective} {noun} {verb} the {other} near the {place}.",
@@ -56,12 +78,15 @@ def _sentence(draw: random.Random, topic: str) -> str:
     )
 
 
-def config(objective: str = "clm", directory: str | Path = "", **overrides: Any) -> dict[str, Any]:
+def config(
+    objective: str = "clm", directory: str | Path = "", options: Mapping[str, Any] | None = None, **overrides: Any
+) -> dict[str, Any]:
     """A run of a few steps on the corpus that `write(directory)` wrote, cached in the same directory.
 
     Args:
       objective: a plug-in; the model is the first that it runs on.
       directory: where `write` was called.
+      options: of the objective.
       overrides: sections to update, as training={"steps": 3}, or plain fields, as seed=1.
     """
     from lm import lookup, presets
@@ -81,7 +106,7 @@ def config(objective: str = "clm", directory: str | Path = "", **overrides: Any)
             model.update(fields)
         else:
             base[name] = fields
-    return presets.run(model, {"name": objective} | base.pop("objective", {}), **base).to_dict()
+    return presets.run(model, {"name": objective, **(options or {})}, **base).to_dict()
 
 
 class Ids:

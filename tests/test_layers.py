@@ -19,7 +19,7 @@ TINY = {"width": 16, "heads": 4, "vocab_size": 24, "max_length": 8}
 
 
 # Unoptimised: compiling many random draws takes seconds otherwise.
-jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False})
 
 
 def draw(*shape, seed=0):
@@ -30,10 +30,19 @@ def scope(seed: int = 0) -> Scope:
     return Scope(jax.random.key(seed))
 
 
+def filled(build):
+    """The module that `build` makes, with random numbers in every parameter, norms and biases too."""
+    module = nnx.eval_shape(build)
+    for seed, (_, variable) in enumerate(nnx.to_flat_state(nnx.state(module))):
+        variable.set_value(jnp.asarray(draw(*variable.shape, seed=seed)))
+    return module
+
+
 def flat(model) -> dict[str, np.ndarray]:
     return {"/".join(map(str, path)): np.asarray(value[...]) for path, value in nnx.to_flat_state(nnx.state(model))}
 
 
+@functools.cache
 def make(architecture, **options) -> dict[str, np.ndarray]:
     """Initial values by path, of a jitted build."""
     config = TransformerConfig(**TINY | options)
@@ -43,18 +52,16 @@ def make(architecture, **options) -> dict[str, np.ndarray]:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize(("kind", "bias"), [("layer", True), ("layer", False), ("rms", True)])
 def test_norm(kind, bias, dtype):
-    norm = layers.Norm(TransformerConfig(**TINY, norm=kind, norm_bias=bias, norm_epsilon=0.1), scope())
-    assert (norm.bias is not None) == (kind == "layer" and bias)
-    norm.scale.set_value(jnp.asarray(draw(16, seed=1)))
-    if norm.bias is not None:
-        norm.bias.set_value(jnp.asarray(draw(16, seed=2)))
+    norm = filled(lambda: layers.Norm(TransformerConfig(**TINY, norm=kind, norm_bias=bias, norm_epsilon=0.1), scope()))
+    w = flat(norm)
+    assert ("bias" in w) == (kind == "layer" and bias)
     x = jnp.asarray(3 + 2 * draw(2, 5, 16), dtype)
     y = np.asarray(x, np.float64)
     if kind == "layer":
         y = (y - y.mean(-1, keepdims=True)) / np.sqrt(y.var(-1, keepdims=True) + 0.1)
     else:
         y = y / np.sqrt((y**2).mean(-1, keepdims=True) + 0.1)
-    y = y * draw(16, seed=1) + (draw(16, seed=2) if norm.bias is not None else 0)
+    y = y * w["scale"] + w.get("bias", 0)
     assert norm(x).dtype == dtype
     np.testing.assert_allclose(np.asarray(norm(x), np.float64), y, rtol=0, atol=2e-6 if dtype == "float32" else 0.02)
 
@@ -63,7 +70,8 @@ def test_layer_norm_of_a_large_mean_keeps_its_digits():
     """The variance is of centred values: E x² − (E x)² would lose it."""
     x = 1000 + draw(1, 1, 16).astype(np.float64)
     expected = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
-    norm = layers.Norm(TransformerConfig(**TINY), scope())
+    norm = nnx.eval_shape(lambda: layers.Norm(TransformerConfig(**TINY), scope()))
+    norm.scale.set_value(jnp.ones(16)), norm.bias.set_value(jnp.zeros(16))
     np.testing.assert_allclose(norm(jnp.asarray(x, jnp.float32)), expected, atol=5e-4)
 
 
@@ -142,10 +150,8 @@ def test_dropout():
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu"])
 @pytest.mark.parametrize("bias", [True, False])
 def test_feed_forward(activation, bias):
-    block = layers.FeedForward(TransformerConfig(**TINY, feedforward=20, activation=activation, bias=bias, init_std=0.3), scope())
-    if bias:
-        block.up_bias.set_value(jnp.asarray(draw(20, seed=1)))
-        block.down_bias.set_value(jnp.asarray(draw(16, seed=2)))
+    block = filled(lambda: layers.FeedForward(TransformerConfig(**TINY, feedforward=20, activation=activation, bias=bias), scope()))
+    assert ("up_bias" in flat(block)) == bias
     w = {name: value.astype(np.float64) for name, value in flat(block).items()}
     normal = np.vectorize(lambda x: 0.5 * (1 + math.erf(x / math.sqrt(2))))
     curve = {
@@ -154,33 +160,33 @@ def test_feed_forward(activation, bias):
         "relu": lambda x: np.maximum(x, 0),
         "silu": lambda x: x / (1 + np.exp(-x)),
     }
-    x = draw(2, 3, 16)
+    x = 0.3 * draw(2, 3, 16)
     up = x @ w["up"] + w.get("up_bias", 0)
     gate = {"swiglu": "silu", "geglu": "gelu_tanh"}.get(activation)
     hidden = up * curve[gate](x @ w["gate"]) if gate else curve[activation](up)
-    np.testing.assert_allclose(block(jnp.asarray(x)), hidden @ w["down"] + w.get("down_bias", 0), atol=5e-6)
+    np.testing.assert_allclose(block(jnp.asarray(x)), hidden @ w["down"] + w.get("down_bias", 0), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 def test_embedding(positions):
     config = TransformerConfig(**TINY, positions=positions, types=2, embedding_scaled=True)
-    embedding = layers.Embedding(config, scope())
+    embedding = filled(lambda: layers.Embedding(config, scope()))
     w = flat(embedding)
     tokens, places, types = jnp.asarray([[3, 23, 3]]), jnp.asarray([[0, 5, 2]]), jnp.asarray([[0, 1, 1]])
     table = {"learned": w.get("positions"), "sinusoidal": np.asarray(layers.sinusoids(8, 16)), "rotary": np.zeros((8, 16))}[positions]
     expected = 4 * w["tokens"][tokens] + table[places] + w["types"][types]
-    np.testing.assert_allclose(embedding(tokens, places, types, None), expected, atol=1e-6)
-    np.testing.assert_allclose(embedding(tokens, places, None, None), expected + w["types"][0] - w["types"][types], atol=1e-6)
+    np.testing.assert_allclose(embedding(tokens, places, types, None), expected, atol=3e-6)
+    np.testing.assert_allclose(embedding(tokens, places, None, None), expected + w["types"][0] - w["types"][types], atol=3e-6)
     assert ("positions" in w) == (positions == "learned")
 
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits(tied):
-    embedding = layers.Embedding(TransformerConfig(**TINY, tied=tied, logits_scaled=True), scope())
+    embedding = filled(lambda: layers.Embedding(TransformerConfig(**TINY, tied=tied, logits_scaled=True), scope()))
     table = flat(embedding)["tokens" if tied else "unembed"]
     h = draw(2, 3, 16)
-    np.testing.assert_allclose(embedding.logits(jnp.asarray(h)), h @ table.T / 4, atol=1e-6)
-    np.testing.assert_allclose(embedding.logits(jnp.asarray(h[0])), h[0] @ table.T / 4, atol=1e-6)
+    np.testing.assert_allclose(embedding.logits(jnp.asarray(h)), h @ table.T / 4, atol=3e-6)
+    np.testing.assert_allclose(embedding.logits(jnp.asarray(h[0])), h[0] @ table.T / 4, atol=3e-6)
 
 
 # Initial values.
@@ -210,8 +216,8 @@ def test_initial_values_do_not_depend_on_the_mesh():
 
 
 def test_initial_values_do_not_depend_on_other_parameters():
-    plain = make(decoder, init_std=0.1)
-    other = make(decoder, init_std=0.1, types=3, tied=False, bias=False, kv_heads=2, activation="geglu", max_length=5)
+    plain = make(decoder)
+    other = make(decoder, types=3, tied=False, bias=False, kv_heads=2, activation="geglu", max_length=5)
     same = [path for path in plain.keys() & other.keys() if plain[path].shape == other[path].shape]
     assert {"embedding/tokens", "stack/blocks/attention/query", "stack/blocks/attention/out", "stack/blocks/feedforward/up"} <= set(same)
     for path in same:
@@ -249,11 +255,10 @@ def test_seeds_and_paths_draw_different_values():
     assert first.get_metadata("axes") == ("width", None)
 
 
-@pytest.mark.parametrize("init_std", [0.05, 0.0])
-def test_standard_deviations(init_std):
+def test_standard_deviations():
     big = {"width": 128, "heads": 4, "head_width": 16, "vocab_size": 300, "max_length": 40, "feedforward": 200, "layers": 2}
-    w = make(decoder, **big, init_std=init_std, embedding_std=0.3, residual_scaled=True, activation="geglu", tied=False)
-    kernel = lambda fan_in: init_std or fan_in**-0.5  # noqa: E731
+    w = make(decoder, **big, init_std=0.0, embedding_std=0.3, residual_scaled=True, activation="geglu", tied=False)
+    kernel = lambda fan_in: fan_in**-0.5  # noqa: E731
     expected = {
         "embedding/tokens": 0.3, "embedding/positions": 0.3, "embedding/unembed": kernel(128),
         "stack/blocks/attention/query": kernel(128), "stack/blocks/attention/key": kernel(128), "stack/blocks/attention/value": kernel(128),
@@ -263,22 +268,18 @@ def test_standard_deviations(init_std):
     for path, std in expected.items():
         assert abs(w[path].std() / std - 1) < 0.04, path
         assert abs(w[path].mean()) < 0.1 * std, path
+    assert TransformerConfig(init_std=0.05).kernel_std(128) == 0.05 and abs(make(decoder)["stack/blocks/feedforward/up"].std() / 0.02 - 1) < 0.05
     for path in w.keys() - expected.keys():
         assert (w[path] == (1.0 if path.endswith("scale") else 0.0)).all(), path
 
 
-def test_query_without_scaled_attention_starts_smaller():
-    scaled, unscaled = make(decoder, init_std=0.1), make(decoder, init_std=0.1, attention_scaled=False)
-    path = "stack/blocks/attention/query"
-    np.testing.assert_allclose(unscaled[path], scaled[path] / 2, rtol=1e-6)  # head width 4
-
-
-def test_keys_can_start_at_the_queries():
-    w = make(decoder, query_key_start="same")
-    np.testing.assert_array_equal(w["stack/blocks/attention/query"], w["stack/blocks/attention/key"])
-    assert (w["stack/blocks/attention/query"] != w["stack/blocks/attention/value"]).all()
-    independent = make(decoder)
-    assert (independent["stack/blocks/attention/query"] != independent["stack/blocks/attention/key"]).all()
+def test_starts_of_queries_and_keys():
+    plain, other = make(decoder), make(decoder, query_key_start="same", attention_scaled=False)
+    query, key, value = (f"stack/blocks/attention/{name}" for name in ("query", "key", "value"))
+    assert (plain[query] != plain[key]).all() and (plain[query] != plain[value]).all()
+    np.testing.assert_array_equal(other[key], plain[query])
+    np.testing.assert_allclose(other[query], plain[query] / 2, rtol=1e-6)  # 1/√H, not in the logits, is here
+    np.testing.assert_array_equal(other[value], plain[value])
 
 
 def test_heads_are_outside_the_model():

@@ -48,7 +48,10 @@ def pack(lengths: np.ndarray, length: int) -> Plan:
       lengths: [D] tokens of each document; empty ones are passed over.
       length: positions a row; at least SPECIALS + SHORTEST.
     """
-    document, start, stop, first = [], [], [], [0]
+    document: list[int] = []
+    start: list[int] = []
+    stop: list[int] = []
+    first = [0]
     used = 0
     for index, size in enumerate(np.asarray(lengths).tolist()):
         begin = 0

@@ -63,7 +63,7 @@ def chunk(store, length: int) -> Chunks:
             f"next-sentence pairs need two documents with at least two sentences each, but the corpus has {len(set(document))}"
             f" ({len(store)} documents); give more text, or another objective"
         )
-    return Chunks(*(np.asarray(part, np.int64) for part in (document, start, stop)), dropped=dropped)
+    return Chunks(np.asarray(document, np.int64), np.asarray(start, np.int64), np.asarray(stop, np.int64), dropped)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,7 +17,7 @@ class Model(nnx.Module):
         self.embedding = Embedding(config, scope / "embedding")
         self.encoder = Stack(config, scope / "encoder", bidirectional=True)
         self.stack = Stack(config, scope / "stack", bidirectional=False, cross=True)
-        self.heads = nnx.Dict()
+        self.heads: nnx.Dict = nnx.Dict()
 
     def encode(
         self,

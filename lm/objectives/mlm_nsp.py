@@ -71,5 +71,5 @@ class Objective:
         logits_BPV = model.heads["masked"](model, gathered_BPD) if "masked" in model.heads else model.logits(gathered_BPD)
         mlm, mlm_hits = heads.classify(logits_BPV, batch["masked_targets"], batch["masked_weights"])
         logits_B2 = model.heads["pair"](hidden_BTD, batch["segments"], batch["types"])
-        nsp, nsp_hits = heads.classify(logits_B2, batch["label"], np.ones(len(batch["label"]), np.float32))
+        nsp, nsp_hits = heads.classify(logits_B2, batch["label"], jnp.ones(len(batch["label"]), jnp.float32))
         return {"mlm": mlm, "nsp": nsp}, {"mlm_accuracy": mlm_hits, "nsp_accuracy": nsp_hits}

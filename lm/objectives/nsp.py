@@ -3,6 +3,7 @@
 import dataclasses
 
 import grain
+import jax.numpy as jnp
 import numpy as np
 
 from lm import heads
@@ -53,5 +54,5 @@ class Objective:
             batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], types_BT=batch["types"], key=key
         )
         logits_B2 = model.heads["pair"](hidden_BTD, batch["segments"], batch["types"])
-        nll, hits = heads.classify(logits_B2, batch["label"], np.ones(len(batch["label"]), np.float32))
+        nll, hits = heads.classify(logits_B2, batch["label"], jnp.ones(len(batch["label"]), jnp.float32))
         return {"nsp": nll}, {"nsp_accuracy": hits}

@@ -1,4 +1,4 @@
-"""Muon (Jordan 2024; optax.contrib) for the matrices of the blocks, AdamW for everything else.
+"""Muon (Jordan 2024; optax.contrib) for the matrices of the blocks, Adam for everything else; both with Nesterov momentum.
 
 Muon takes the update of a matrix to the nearest orthogonal one. Layers are stacked on a leading axis and heads have an
 axis of their own; each layer's matrix is made orthogonal by itself, heads together.
@@ -61,7 +61,7 @@ def make(config: Config, learning_rate: float, schedule: optax.Schedule) -> opta
 
 
 def dimensions(params: Any) -> Any:
-    """For each parameter its MuonDimensionNumbers, or None where AdamW serves."""
+    """For each parameter its MuonDimensionNumbers, or None where Adam serves."""
 
     def of(path, value):
         axes = _AXES.get(_groups.name(path))

@@ -41,7 +41,7 @@ def test_a_corrupted_row(length, fullness, pieces, rate, most, seed):
     size = min(most or length, max(1, round(rate * length)))
     assert after["masked_positions"].shape == after["masked_targets"].shape == after["masked_weights"].shape == (size,)
     assert masking.budget(length, rate, most) == size
-    assert (after["masked_positions"].dtype, after["masked_targets"].dtype, after["masked_weights"].dtype) == (np.int32, np.int32, np.float32)
+    assert after["masked_positions"].dtype == after["masked_targets"].dtype == np.int32 and after["masked_weights"].dtype == np.float32
 
     ordinary = np.flatnonzero(before["tokens"] > TOKENIZER.mask)
     count = min(most or length, max(1, round(rate * used)), len(ordinary))
@@ -81,9 +81,8 @@ def test_eighty_ten_ten(many):
 
 def test_random_ids_are_uniform_over_the_vocabulary(many):
     before = row(128, 128)
-    ids = np.concatenate([
-        after["tokens"][after["masked_positions"]] for after in (corrupted(before, seed, mask_share=0.0, random_share=1.0) for seed in range(600))
-    ])  # fmt: skip
+    rows = [corrupted(before, seed, mask_share=0.0, random_share=1.0) for seed in range(600)]
+    ids = np.concatenate([after["tokens"][after["masked_positions"]] for after in rows])
     assert stats.chisquare(np.bincount(ids, minlength=TOKENIZER.size)).pvalue > 1e-3
 
 
@@ -116,8 +115,8 @@ def test_a_row_without_ordinary_tokens():
 @pytest.mark.parametrize(
     "options",
     [
-        {"rate": 0.0}, {"rate": 1.0}, {"rate": -0.1}, {"mask_share": -0.1}, {"random_share": -0.1}, {"mask_share": 0.8, "random_share": 0.3},
-        {"max_predictions": -1},
+        {"rate": 0.0}, {"rate": 1.0}, {"rate": -0.1}, {"mask_share": -0.1}, {"random_share": -0.1},
+        {"mask_share": 0.8, "random_share": 0.3}, {"max_predictions": -1},
     ],
 )  # fmt: skip
 def test_impossible_settings_are_refused(options):

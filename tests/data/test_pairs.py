@@ -34,7 +34,11 @@ def chunks(store):
 @pytest.fixture(scope="module")
 def drawn(store, chunks):
     """Many pairs, each from a generator of its own, as in a dataset."""
-    return [(index % len(chunks), pairs.draw(store, chunks, index % len(chunks), LENGTH, np.random.default_rng(index))) for index in range(16_000)]
+    found = []
+    for seed in range(16_000):
+        index = seed % len(chunks)
+        found.append((index, pairs.draw(store, chunks, index, LENGTH, np.random.default_rng(seed))))
+    return found
 
 
 def document_of(store, token: int) -> int:

@@ -1,5 +1,3 @@
-import types
-
 import jax
 import numpy as np
 import pytest
@@ -38,7 +36,7 @@ def store():
 sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=1, max_size=12)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(sizes, st.integers(16, 48), st.integers(0, 3))
 def test_clm_asks_every_token_once(documents, length, seed):
     text = numbered(documents, start=SPECIAL)
@@ -63,7 +61,7 @@ def test_clm_asks_every_token_once(documents, length, seed):
     assert ends == len(text), "and so is each document's [EOS]"
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(sizes, st.integers(16, 48), st.sampled_from([0.15, 0.4]))
 def test_mlm_rows(documents, length, rate):
     text = numbered(documents, start=SPECIAL)
@@ -141,10 +139,9 @@ class FixedModel:
         self.states, self.asked = hidden, {}
         rng = np.random.default_rng(1)
         for module in (self.embedding, *self.heads.values(), *(head.norm for head in self.heads.values() if hasattr(head, "norm"))):
-            for name, param in vars(module).items():
+            for param in vars(module).values():
                 if hasattr(param, "get_metadata"):
                     param.set_value(rng.normal(0.0, 0.7, param.shape).astype(np.float32))
-                    setattr(module, name, param)
 
     def hidden(self, tokens, **given):
         self.asked = {"tokens": tokens, **given}
@@ -270,7 +267,7 @@ def test_losses_are_sums_over_rows(store, hidden, name):
     batch, objective = batch_of(name, store), make(name)
     whole = objective.loss(FixedModel(objective, hidden), batch, None)[0]
     added = {term: np.zeros(2) for term in whole}
-    for part in (slice(0, 1), slice(1, 6)):
+    for part in (slice(0, 3), slice(3, 6)):
         terms, _ = objective.loss(FixedModel(objective, hidden[part]), {key: values[part] for key, values in batch.items()}, None)
         for term, pair in terms.items():
             added[term] += [float(value) for value in pair]
@@ -280,7 +277,13 @@ def test_losses_are_sums_over_rows(store, hidden, name):
 
 @pytest.mark.parametrize(
     ("name", "options"),
-    [("mlm", {"head": "linear"}), ("mlm", {"rate": 1.5}), ("mlm_nsp", {"head": "x"}), ("mlm_nsp", {"pooling": "last"}), ("nsp", {"pooling": "last"})],
+    [
+        ("mlm", {"head": "linear"}),
+        ("mlm", {"rate": 1.5}),
+        ("mlm_nsp", {"head": "linear"}),
+        ("mlm_nsp", {"pooling": "last"}),
+        ("nsp", {"pooling": "last"}),
+    ],
 )
 def test_impossible_options_are_refused(name, options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
@@ -293,7 +296,16 @@ def test_pieces_leave_room_for_two_specials():
 
 # Golden metrics: the losses of step 1 and of step 2, that is after one update, and the gradient's norm.
 
-GOLDEN: dict[str, dict[str, float]] = {}
+GOLDEN = {
+    "clm": {"clm 1": 4.1649368, "clm_accuracy 1": 4 / 231, "gradient_norm 1": 0.08026627,
+            "clm 2": 4.1443135, "clm_accuracy 2": 9 / 231, "gradient_norm 2": 0.08008333},
+    "mlm": {"mlm 1": 4.1705940, "mlm_accuracy 1": 1 / 39, "gradient_norm 1": 0.2114052,
+            "mlm 2": 4.1267477, "mlm_accuracy 2": 1 / 39, "gradient_norm 2": 0.2271245},
+    "mlm_nsp": {"mlm 1": 4.1578217, "mlm_accuracy 1": 0.0, "nsp 1": 0.6824859, "nsp_accuracy 1": 0.75, "gradient_norm 1": 0.5251470,
+                "mlm 2": 4.1139730, "mlm_accuracy 2": 2 / 37, "nsp 2": 0.6311408, "nsp_accuracy 2": 0.75, "gradient_norm 2": 0.4591709},
+    "nsp": {"nsp 1": 0.7210662, "nsp_accuracy 1": 0.25, "gradient_norm 1": 0.5324450,
+            "nsp 2": 0.6621477, "nsp_accuracy 2": 0.75, "gradient_norm 2": 0.4138746},
+}  # fmt: skip
 
 
 def measured(name: str) -> dict[str, float]:

@@ -1,0 +1,61 @@
+"""Speed of the training step and of its input, apart from everything else.
+
+  python -m benchmarks.step --config=configs/clm.py:tiny [--steps=30]
+
+Prints tokens/s of the jitted step on batches that are there already (median and best), tokens/s of building batches on one core, and the
+share of a step that input would take if nothing ran in parallel.
+"""
+
+import statistics
+import time
+
+from absl import flags
+
+from lm import command
+
+_CONFIG = command.config_flag()
+_STEPS = flags.DEFINE_integer("steps", 30, "steps to time, after two that are not counted", lower_bound=1)
+
+
+def main() -> None:
+    import jax
+
+    from lm import program
+    from lm.data import corpus as corpora
+    from lm.data.loader import Loader, local_batches
+    from lm.plain import plain
+
+    config = plain(_CONFIG.value)
+    corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+    built = program.Program(config, corpus.tokenizer)
+    examples = built.objective.dataset(corpus.stores["train"], 0)
+    size = built.training.batch_size
+    loader = Loader(examples, size, built.mesh)
+    batches = [next(loader) for _ in range(8)]
+    state, seconds = built.init(), []
+    for step in range(_STEPS.value + 2):
+        begin = time.perf_counter()
+        state, sums = built.step(state, batches[step % len(batches)])
+        jax.block_until_ready(sums)
+        seconds.append(time.perf_counter() - begin)
+    seconds = seconds[2:]
+    tokens = size * built.length
+    import numpy as np
+
+    source = local_batches(examples.repeat(None), np.arange(size), size)
+    begin = time.perf_counter()
+    for step in range(20):
+        source[step]
+    building = (time.perf_counter() - begin) / 20
+    median = statistics.median(seconds)
+    flops = size * built.flops_per_row
+    print(f"{config['objective']['name']} on {config['model']['name']}: {built.parameters:,} parameters, {tokens:,} tokens a step")
+    print(
+        f"step   median {median * 1e3:.1f} ms ({tokens / median:,.0f} tokens/s, {flops / median / 1e9:.0f} GFLOP/s),"
+        f" best {min(seconds) * 1e3:.1f} ms"
+    )
+    print(f"input  {building * 1e3:.1f} ms a batch on one core ({tokens / building:,.0f} tokens/s), {building / median:.1%} of a step")
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)

@@ -1,0 +1,175 @@
+"""What the tests of whole runs share: one tiny corpus, one device, finished runs, and compiled programs kept between runs.
+
+All of it lies in one directory a session, whatever the number of pytest-xdist's workers.
+"""
+
+import contextlib
+import fcntl
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+import small_corpus
+from jax.experimental.compilation_cache import compilation_cache
+
+from lm import mesh, program, trainer
+from lm.checkpoint import Checkpoints
+
+TESTS = Path(__file__).parent
+STEPS = 10
+CLOCKS = {"seconds", "tokens_per_second", "input_wait_share"}  # differ from run to run
+
+
+class Killed(Exception):
+    """Stands for the end of a process."""
+
+
+class Home:
+    """The session's directory."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def config(self, objective: str = "clm", **overrides: Any) -> dict[str, Any]:
+        """STEPS steps with dropout; logged, evaluated and saved at different steps."""
+        sections = {
+            "model": {"layers": 1, "dropout": 0.1},
+            "training": {"steps": STEPS, "log_every": 2, "evaluate_every": 5, "checkpoint_every": 3},
+            # Both optimisers have state of their own to restore.
+            "optimizer": {"name": "muon", "learning_rate": 0.01} if objective == "mlm" else {},
+        }
+        for name, fields in overrides.items():
+            sections[name] = sections[name] | fields if name in sections else fields
+        config = small_corpus.config(objective, self.root, **{name: fields for name, fields in sections.items() if name != "optimizer"})
+        config["optimizer"] |= sections["optimizer"]
+        return config
+
+    def finished(self, objective: str) -> Path:
+        """The workdir of an uninterrupted run: for reading only."""
+        workdir = self.root / "finished" / objective
+        with locked(self.root):
+            trainer.train(self.config(objective), workdir, quiet=True)
+        return workdir
+
+
+@contextlib.contextmanager
+def locked(root: Path) -> Iterator[None]:
+    """Lets one worker of pytest-xdist in."""
+    with open(root / "lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+# Fixtures that a module imports are shadowed by its arguments: ruff calls that F811.
+@pytest.fixture(scope="module")
+def home(tmp_path_factory) -> Iterator[Home]:
+    """The session's directory; while it is used, a mesh takes one device unless its config says how many."""
+    base = tmp_path_factory.getbasetemp()
+    root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs"
+    root.mkdir(exist_ok=True)
+    with locked(root):
+        if not (root / "text").is_dir():
+            small_corpus.write(root)
+    with pytest.MonkeyPatch.context() as patch, compiled(root / "compiled"):
+        one_device(patch)
+        yield Home(root)
+
+
+@contextlib.contextmanager
+def compiled(directory: Path) -> Iterator[None]:
+    """Keeps compiled programs: a run that continues need not compile again."""
+    settings = {"jax_compilation_cache_dir": str(directory), "jax_persistent_cache_min_compile_time_secs": 0.1}
+    before = {name: getattr(jax.config, name) for name in settings}
+    for name, value in settings.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+    yield
+    for name, value in before.items():
+        jax.config.update(name, value)
+    compilation_cache.reset_cache()
+
+
+def one_device(patch) -> None:
+    """Makes meshes that take all devices take the first alone: eight parts of a tiny model only cost time."""
+    make = mesh.make
+    patch.setattr(mesh, "make", lambda config, devices=None: make(config, jax.devices()[:1] if config.data == -1 else devices))
+
+
+def at_step(patch, number: int, action) -> None:
+    """Calls `action` when the step `number`, counted from 1 over sessions, is about to be computed."""
+    step = program.Program.step
+
+    def counted(self, state, batch):
+        if int(state["step"]) + 1 == number:
+            action()
+        return step(self, state, batch)
+
+    patch.setattr(program.Program, "step", counted)
+
+
+def kill() -> None:
+    raise Killed
+
+
+def metrics(workdir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl without what clocks say."""
+    lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return [{name: value for name, value in json.loads(line).items() if name not in CLOCKS} for line in lines]
+
+
+def record(workdir: Path) -> dict[str, Any]:
+    """run.json."""
+    return json.loads((workdir / "run.json").read_text(encoding="utf-8"))
+
+
+def state(workdir: Path, step: int | None = None) -> dict[str, np.ndarray]:
+    """The arrays of a checkpoint, the latest by default."""
+    checkpoints = Checkpoints(workdir, read_only=True)
+    items = ocp.args.Composite(state=ocp.args.StandardRestore())
+    found = checkpoints.manager.restore(step or checkpoints.latest(), args=items)["state"]
+    checkpoints.close()
+    return {name: np.asarray(value) for name, value in found.items()}
+
+
+def assert_same_run(one: Path, other: Path) -> None:
+    """Both ended with the same numbers, to the last bit."""
+    assert metrics(one) == metrics(other)
+    for name in ("status", "final", "step", "tokens", "loss_tokens", "flops", "parameters"):
+        assert record(one)[name] == record(other)[name], name
+    ends = state(one), state(other)
+    assert ends[0].keys() == ends[1].keys()
+    for name in ends[0]:
+        np.testing.assert_array_equal(ends[0][name], ends[1][name], err_msg=name)
+
+
+def files(directory: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of every file below."""
+    return {
+        str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
+        for path in sorted(directory.rglob("*"))
+        if path.is_file()
+    }
+
+
+def command(*arguments: str, **environment: str) -> subprocess.Popen:
+    """Starts python with these arguments in the repository, in a process group of its own, on one CPU device."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "LM_", "PYTEST"))}
+    return subprocess.Popen(
+        [sys.executable, *arguments], cwd=TESTS.parent, env=inherited | {"JAX_PLATFORMS": "cpu"} | environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+    )  # fmt: skip
+
+
+def config_file(config: dict[str, Any], path: Path) -> Path:
+    """Writes a config as a file for --config."""
+    text = f"import json\n\nfrom ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict(json.loads({json.dumps(config)!r}))\n"
+    path.write_text(text, encoding="utf-8")
+    return path

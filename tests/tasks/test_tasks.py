@@ -1,0 +1,282 @@
+import math
+import types
+
+import jax
+import numpy as np
+import pytest
+from small_corpus import Ids, Tokens, config, numbers, quick_compilation, random_store
+
+from lm import lookup, ngrams, program
+from lm.lookup import UserError
+from lm.tasks import causal, masked, next_sentence, probe
+from lm.validation import Validation
+
+LENGTH, VOCABULARY = 32, 64
+quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
+
+
+class TwoByteIds(Ids):
+    """Ordinary ids of two bytes each, so that bytes and tokens are not the same number."""
+
+    def __init__(self, size: int):
+        super().__init__(size)
+        self.bytes_per_id = self.bytes_per_id * 2
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    stores = {"train": random_store(VOCABULARY, 120, seed=1), "test": random_store(VOCABULARY, 40, seed=3)}
+    return types.SimpleNamespace(tokenizer=TwoByteIds(VOCABULARY), stores=stores)
+
+
+def build(corpus, objective: str) -> program.Program:
+    return program.Program(config(objective, model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def decoder(corpus):
+    return build(corpus, "clm")
+
+
+@pytest.fixture(scope="module")
+def encoder(corpus):
+    return build(corpus, "mlm_nsp")
+
+
+def uniform(built: program.Program):
+    """Parameters of a model that gives each token the same probability, and each answer."""
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), built.shapes["params"])
+
+
+@pytest.fixture(scope="module")
+def asked_clm(corpus, decoder):
+    """(token before, target) of everything that the causal task asks on the test split, from its batches."""
+    task = causal.Task(causal.Config(), corpus, "test", LENGTH)
+    batches = Validation(decoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32).batches
+    keep = [batch["weights"] > 0 for batch in batches]
+    return tuple(np.concatenate([batch[name][kept] for batch, kept in zip(batches, keep, strict=True)]) for name in ("tokens", "targets"))
+
+
+def test_causal_scores_of_a_uniform_model(corpus, decoder, asked_clm):
+    task = causal.Task(causal.Config(), corpus, "test", LENGTH)
+    scores = task.score(decoder, uniform(decoder))
+    _, targets = asked_clm
+    assert scores["nll"].value == pytest.approx(math.log(VOCABULARY), rel=1e-5)
+    assert scores["perplexity"].value == pytest.approx(VOCABULARY, rel=1e-4)
+    assert scores["nll"].count == len(targets)
+    size = 2 * int((targets != Ids.eos).sum())
+    assert scores["bits_per_byte"].value == pytest.approx(len(targets) * math.log2(VOCABULARY) / size, rel=1e-5)
+    assert scores["bits_per_byte"].count == size
+    assert {name: (score.unit, score.better) for name, score in scores.items()} == {
+        "nll": ("nats/token", "lower"), "perplexity": ("perplexity", "lower"),
+        "bits_per_byte": ("bits/byte", "lower"), "accuracy": ("share", "higher"),
+    }  # fmt: skip
+
+
+def test_the_causal_task_asks_nearly_all_of_a_small_split_once(corpus, asked_clm):
+    store = corpus.stores["test"]
+    total = len(store.tokens) + len(store)
+    # Whole batches only, so less than one batch of the split is not asked.
+    assert total - 32 * LENGTH < len(asked_clm[1]) <= total
+
+
+def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, asked_clm):
+    task = causal.Task(causal.Config(), corpus, "test", LENGTH)
+    before, targets = asked_clm
+    found = task.baselines(decoder)
+    # Documents of the training split one after the other, by hand: [BOS] text [EOS].
+    store = corpus.stores["train"]
+    pairs = [
+        pair
+        for i in range(len(store))
+        for pair in zip([Ids.bos, *store.document(i).tolist()], [*store.document(i).tolist(), Ids.eos], strict=True)
+    ]
+    first, second = np.array(pairs).T
+    for name, nll in {
+        "unigram": ngrams.Unigram(second, VOCABULARY).nll(targets),
+        "bigram": ngrams.Bigram(first, second, VOCABULARY).nll(before, targets),
+    }.items():
+        assert found[name]["nll"].value == pytest.approx(nll.mean())
+        assert found[name]["nll"].count == len(targets)
+        assert found[name]["bits_per_byte"].value == pytest.approx(nll.sum() / math.log(2) / (2 * (targets != Ids.eos).sum()))
+    assert found["bigram"]["nll"].value < found["unigram"]["nll"].value < math.log(VOCABULARY) + 0.1
+
+
+@pytest.fixture(scope="module")
+def masked_scores(corpus, encoder):
+    task = masked.Task(masked.Config(), corpus, "test", LENGTH)
+    return task.score(encoder, uniform(encoder)), task.baselines(encoder)
+
+
+def test_masked_scores(masked_scores):
+    scores, baselines = masked_scores
+    assert scores["ce"].value == pytest.approx(math.log(VOCABULARY), rel=1e-5)
+    assert baselines.keys() == {"unigram", "bigram"}
+    for found in baselines.values():
+        assert found["ce"].count == found["accuracy"].count == scores["ce"].count
+    assert baselines["bigram"]["ce"].value < baselines["unigram"]["ce"].value
+    assert baselines["bigram"]["accuracy"].value > baselines["unigram"]["accuracy"].value
+
+
+def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
+    task = masked.Task(masked.Config(), corpus, "test", LENGTH)
+    store, inside = corpus.stores["train"], []
+    for i in range(len(store)):
+        text = store.document(i).tolist()
+        inside += zip(text[:-1], text[1:], strict=True)
+    bigram = ngrams.Bigram(*np.array(inside).T, VOCABULARY)
+    unigram = ngrams.Unigram(store.tokens, VOCABULARY)
+    total, hits, ce, count = 0.0, 0, 0.0, 0
+    for batch in Validation(encoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32).batches:
+        for row in range(len(batch["tokens"])):
+            for slot, weight in enumerate(batch["masked_weights"][row]):
+                if weight:
+                    at, target = batch["masked_positions"][row, slot], int(batch["masked_targets"][row, slot])
+                    guess = bigram.between(int(batch["tokens"][row, at - 1]), int(batch["tokens"][row, at + 1]))
+                    total, hits, count = total - guess[target], hits + (guess.argmax() == target), count + 1
+                    ce += float(unigram.nll(np.array([target]))[0])
+    found = masked_scores[1]
+    assert (found["bigram"]["ce"].count, found["unigram"]["ce"].count) == (count, count)
+    assert found["bigram"]["ce"].value == pytest.approx(total / count)
+    assert found["bigram"]["accuracy"].value == pytest.approx(hits / count)
+    assert found["unigram"]["ce"].value == pytest.approx(ce / count)
+
+
+def test_next_sentence(corpus, encoder):
+    task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
+    params = uniform(encoder)
+    labels = np.concatenate([batch["label"] for batch in task._validation(encoder).batches])
+    scores, baselines = task.score(encoder, params), task.baselines(encoder)
+    assert scores["accuracy"].value == pytest.approx((labels == 0).mean())  # a tie answers the first class
+    assert scores["accuracy"].count == baselines["TF-IDF overlap"]["accuracy"].count == len(labels)
+    shares = {label: (labels == label).mean() for label in (0, 1)}
+    assert baselines["majority"]["accuracy"].value in (pytest.approx(shares[0]), pytest.approx(shares[1]))
+
+
+def test_overlap_tells_documents_of_different_words_apart(encoder):
+    """Each document has words of its own: the threshold on training pairs must separate held-out ones completely."""
+    def make(seed: int) -> Tokens:
+        rng = np.random.default_rng(seed)
+        documents = [[list(rng.permutation(np.arange(word, word + 4))) * 2 for _ in range(12)] for word in range(8, 60, 4)]
+        return Tokens(documents)
+
+    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": make(0), "test": make(1)})
+    task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
+    assert task.baselines(encoder)["TF-IDF overlap"]["accuracy"].value == 1.0
+
+
+@pytest.mark.parametrize(
+    ("task", "suited"), [("causal", {"clm"}), ("masked", {"mlm", "mlm_nsp"}), ("next_sentence", {"nsp", "mlm_nsp"})]
+)
+def test_tasks_suit_objectives(corpus, task, suited):
+    module = lookup.find("tasks", task)
+    yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
+    for name in ("clm", "mlm", "nsp", "mlm_nsp"):
+        assert yardstick.suits(lookup.find("objectives", name).Objective) == (name in suited)
+
+
+# The probe.
+
+LABELS = ("red", "green", "blue")
+
+
+def labelled(seed: int, documents: int = 60) -> Tokens:
+    """Documents of several paragraphs whose one word tells the label: id 10, 11 or 12."""
+    rng = np.random.default_rng(seed)
+    texts = [[[10 + number % 3] * int(rng.integers(16, 40)) for _ in range(4)] for number in range(documents)]
+    return Tokens(texts, [LABELS[number % 3] for number in range(documents)])
+
+
+@pytest.fixture(scope="module")
+def probed():
+    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
+    return probe.Task(probe.Config(train=40, test=20), corpus, "test", LENGTH)
+
+
+class Known:
+    """A program whose model answers with features made from the tokens by a NumPy function."""
+
+    def __init__(self, features, scores=("causal",)):
+        self.features = features
+        self.objective = types.SimpleNamespace(scores=scores)
+        self.batch_sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self.seen = []
+
+    def jit(self, function):
+        def answer(params, batch):
+            self.seen.append(jax.device_get(batch))
+            return self.features(self.seen[-1])
+
+        return answer
+
+
+def one_hot(batch) -> np.ndarray:
+    """Shares of the three words among the tokens."""
+    count = np.maximum(1, batch["segments"].sum(1))  # the last batch is filled up with empty rows
+    return np.stack([(batch["tokens"] == word).sum(1) / count for word in (10, 11, 12)], 1)
+
+
+def test_the_probe_reads_features_that_tell_the_label(probed, monkeypatch):
+    monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
+    scores = probed.score(Known(one_hot), None)
+    assert scores["accuracy"].value == scores["balanced_accuracy"].value == 1.0
+    assert scores["accuracy"].count == 60
+
+
+def test_the_probe_cannot_know_what_features_do_not_say(probed, monkeypatch):
+    monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
+    rng = np.random.default_rng(0)
+    scores = probed.score(Known(lambda batch: rng.normal(size=(len(batch["tokens"]), 4))), None)
+    assert 0.1 < scores["balanced_accuracy"].value < 0.6  # 1/3 by chance
+
+
+def test_probe_baselines(probed):
+    found = probed.baselines(None)
+    assert found["bag of words"]["balanced_accuracy"].value == 1.0
+    assert found["majority"]["balanced_accuracy"].value == pytest.approx(1 / 3)
+    assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
+
+
+@pytest.mark.parametrize(("kinds", "first", "last"), [(("causal",), Ids.bos, None), (("masked",), Ids.cls, Ids.sep)])
+def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, kinds, first, last):
+    monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
+    known = Known(one_hot, kinds)
+    probed.score(known, None)
+    for batch in known.seen:
+        for tokens, segments, positions in zip(batch["tokens"], batch["segments"], batch["positions"], strict=True):
+            used = int(segments.sum())
+            if used:
+                assert tokens[0] == first and (last is None or tokens[used - 1] == last)
+                assert (segments[:used] == 1).all() and not segments[used:].any() and not tokens[used:].any()
+                assert positions[:used].tolist() == list(range(used))
+                assert set(tokens[1 : used - (last is not None)].tolist()) <= {10, 11, 12}
+
+
+def test_probe_features_are_means_over_the_text(decoder):
+    params = numbers(decoder.shapes["params"])
+    rng = np.random.default_rng(0)
+    segments = (np.arange(LENGTH)[None] < np.array([[5], [LENGTH]])).astype(np.int32)
+    batch = {
+        "tokens": (rng.integers(7, VOCABULARY, (2, LENGTH)) * segments).astype(np.int32), "segments": segments,
+        "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (2, LENGTH)) * segments,
+    }  # fmt: skip
+
+    def both(model, batch):
+        return probe._features(model, batch), model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+
+    features, hidden = jax.device_get(decoder.jit(both)(params, batch))
+    np.testing.assert_allclose(features, [hidden[0, :5].mean(0), hidden[1].mean(0)], rtol=1e-4, atol=1e-5)
+
+
+def test_the_probe_asks_for_labels():
+    stores = {"train": random_store(VOCABULARY, 20), "test": random_store(VOCABULARY, 9)}
+    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    with pytest.raises(UserError, match="at least two labels"):
+        probe.Task(probe.Config(), corpus, "test", LENGTH)
+
+
+def test_the_probe_asks_for_held_out_paragraphs():
+    stores = {"train": labelled(0), "test": Tokens([[[10] * 5]], ["red"])}
+    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    with pytest.raises(UserError, match="no paragraph of 16 tokens under its labels"):
+        probe.Task(probe.Config(), corpus, "test", LENGTH)

@@ -1,0 +1,161 @@
+"""Which module may import which: read from the source, so that imports inside functions count too."""
+
+import ast
+import functools
+import graphlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import lm
+from lm import mesh
+
+ROOT = Path(lm.__file__).parent
+
+# A module imports from its own layer and those below. A room's name stands for all modules in it; so a new plug-in is placed already,
+# while a new module beside the rooms needs a line here.
+LAYERS = (
+    ("", "lookup", "mesh", "plain", "protocols", "scores"),
+    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "stack", "heads", "flops", "schedules", "ngrams",
+     "statistics", "chips", "speed", "command"),
+    ("models", "data"),
+    ("objectives", "optimizers"),
+    ("program", "validation", "checkpoint", "records"),  # what runs on devices, and what is kept of it
+    ("tasks",),  # they measure compiled programs
+    ("trainer", "evaluator", "report"),
+    ("trial", "comparison"),
+    ("train", "evaluate", "compare"),  # flags only
+)  # fmt: skip
+ROOMS = ("attention", "data.sources", "models", "objectives", "optimizers", "tasks")
+MODEL_CODE = ("attention", "heads", "layers", "models", "stack", "transformer", "vocabulary")
+
+
+@functools.cache
+def modules() -> dict[str, ast.Module]:
+    """Source of every module, by its name below `lm` ("" for lm itself)."""
+    found = {}
+    for path in sorted(ROOT.rglob("*.py")):
+        parts = path.relative_to(ROOT).with_suffix("").parts
+        found[".".join(part for part in parts if part != "__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+    return found
+
+
+@functools.cache
+def imports(module: str) -> frozenset[str]:
+    """Full names of all modules that a module imports, wherever it does, but for those of annotations alone."""
+    found = set()
+    for node in _executed(modules()[module]):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"lm.{module} has a relative import, which this test does not resolve"
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                is_module = name.startswith("lm.") and name.removeprefix("lm.") in modules()
+                found.add(name if is_module else node.module)
+    return frozenset(found)
+
+
+def _executed(node: ast.AST) -> Iterator[ast.AST]:
+    """The node and all below it, without the bodies of `if TYPE_CHECKING`."""
+    yield node
+    if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
+        for child in ast.iter_child_nodes(node):
+            yield from _executed(child)
+
+
+def inner(module: str) -> set[str]:
+    """The modules of `lm` that a module imports, by their names below `lm`."""
+    return {name.removeprefix("lm").removeprefix(".") for name in imports(module) if name.split(".")[0] == "lm"}
+
+
+def within(module: str, place: str) -> bool:
+    return module == place or module.startswith(place + ".")
+
+
+def layer(module: str) -> int:
+    for number, places in enumerate(LAYERS):
+        if any(within(module, place) if place else not module for place in places):
+            return number
+    raise AssertionError(f"lm.{module} has no layer; give it one in the table of this test")
+
+
+def test_the_table_names_what_exists():
+    for place in (place for places in LAYERS for place in places):
+        assert place in modules(), f"lm.{place} of the table is no module"
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_a_module_imports_from_its_layer_or_below(module):
+    for imported in inner(module):
+        assert imported in modules(), f"lm.{module} imports lm.{imported}, which does not exist"
+        assert layer(imported) <= layer(module), f"lm.{module} (layer {layer(module)}) imports lm.{imported} (layer {layer(imported)})"
+
+
+def test_no_module_imports_itself_by_a_detour():
+    graph = {module: inner(module) - {module} for module in modules()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_plug_ins_do_not_know_their_siblings(room):
+    from lm import lookup
+
+    plug_ins = {f"{room}.{name}" for name in lookup.names(room)}
+    assert plug_ins
+    for module in plug_ins:
+        assert not (inner(module) & plug_ins) - {module}, f"lm.{module} imports a sibling"
+    for module in modules():
+        if not within(module, room):
+            known = inner(module) & plug_ins
+            assert not known, f"lm.{module} imports {known} by name; lookup.find keeps plug-ins exchangeable"
+
+
+def test_orbax_is_known_in_one_place():
+    assert [module for module in modules() if any(name.split(".")[0] == "orbax" for name in imports(module))] == ["checkpoint"]
+
+
+def test_model_code_names_no_mesh_axis():
+    for module, source in modules().items():
+        if any(within(module, place) for place in MODEL_CODE):
+            constants = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            assert not constants & set(mesh.AXES), f"lm.{module}"
+            assert not any(name.startswith("jax.sharding") for name in imports(module)), f"lm.{module}"
+
+
+def test_nothing_unpickles():
+    for module in modules():
+        assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & imports(module), f"lm.{module}"
+
+
+def python(code: str) -> str:
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout
+
+
+def test_lm_alone_loads_nothing_heavy():
+    code = "import sys, time; t = time.perf_counter(); import lm; print(time.perf_counter() - t); print(*sys.modules)"
+    # The fastest of three: what else the machine does is not the module's doing.
+    outputs = [python(code).splitlines() for _ in range(3)]
+    assert min(float(seconds) for seconds, _ in outputs) < 0.3
+    loaded = {name.split(".")[0] for name in outputs[0][1].split()}
+    assert "lm" in loaded and not loaded & {"jax", "numpy", "flax", "grain", "sentencepiece", "absl"}
+
+
+def commands() -> list[str]:
+    """Modules that are run with python -m."""
+    return [module for module, source in modules().items() if any(
+        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in source.body
+    )]  # fmt: skip
+
+
+@pytest.mark.parametrize("command", commands())
+def test_commands_load_nothing_heavy_before_they_run(command):
+    loaded = {name.split(".")[0] for name in python(f"import sys, lm.{command}; print(*sys.modules)").split()}
+    assert "lm" in loaded and not loaded & {"jax", "flax", "grain", "orbax", "sentencepiece", "matplotlib", "sklearn", "pyarrow"}
+
+
+def test_commands_are_found():
+    assert {"train", "evaluate", "compare"} <= set(commands())
