@@ -15,8 +15,4 @@ def get_config(size: str = "tiny"):
     }  # fmt: skip
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain", "pooling": "segments"}, learning_rate=0.01)
-    return presets.run(
-        presets.bert(size), objective | {"max_predictions": 77}, data={"length": 512}, tokenizer={"vocab_size": 30522},
-        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
-        training={"batch_size": 256, "steps": 1_000_000},
-    )  # fmt: skip
+    return presets.bert_run(size, objective)

@@ -12,8 +12,4 @@ def get_config(size: str = "tiny"):
     objective = {"name": "mlm", "rate": 0.15, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "head": "transform"}
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain"}, learning_rate=0.03)
-    return presets.run(
-        presets.bert(size), objective, data={"length": 512}, tokenizer={"vocab_size": 30522},
-        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
-        training={"batch_size": 256, "steps": 1_000_000},
-    )  # fmt: skip
+    return presets.bert_run(size, objective)

@@ -92,6 +92,9 @@ def _arms(experiment: dict) -> dict[str, dict]:
         run = described["run"]
         arms[arm] = run | {"training": run["training"] | {"tokens": budget["value"], "steps": 0}}
         step = run["training"]["batch_size"] * run["data"]["length"]
+        if step < 1:
+            sizes = f"training.batch_size={run['training']['batch_size']} and data.length={run['data']['length']}"
+            raise UserError(f"arm {arm!r}: {sizes} must be at least 1")
         if budget["value"] < step:
             raise UserError(f"config.budget.value={budget['value']:,} tokens are less than one step of arm {arm!r}, {step:,}")
     if not arms:
@@ -225,8 +228,16 @@ def _workers(experiment: dict, trials: int) -> int:
         return int(experiment["workers"])
     if os.environ.get("JAX_PLATFORMS", "") != "cpu" and _accelerator():
         return 1
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return max(1, min(trials, len(os.sched_getaffinity(0)), memory // _MEMORY_PER_WORKER))
+    return max(1, min(trials, len(os.sched_getaffinity(0)), _available_memory() // _MEMORY_PER_WORKER))
+
+
+def _available_memory() -> int:
+    """Bytes that programs can still get; file caches count as free, since they give way."""
+    with contextlib.suppress(OSError, IndexError, ValueError):
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
 
 
 def _accelerator() -> bool:
@@ -289,7 +300,10 @@ def _check_same(workdir: Path, experiment: dict, arms: dict) -> None:
     path = workdir / "comparison.json"
     if not path.exists():
         return
-    before, now = flat(read_json(path, "the record of a comparison")["experiment"]), flat(experiment)
+    record = read_json(path, "the record of a comparison")
+    if not isinstance(record, dict) or not isinstance(record.get("experiment"), dict):
+        raise UserError(f"{path} is no record of a comparison; give another --workdir")
+    before, now = flat(record["experiment"]), flat(experiment)
     free = ("seeds", "workers", "question", "checks")
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(free)]
     if differing:

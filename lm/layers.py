@@ -79,12 +79,9 @@ class Attention(nnx.Module):
         std = config.kernel_std(D)
         # Without 1/√H in the logits (T5), the query's initial values carry it.
         self.query = scope.param("query", (D, N, H), ("width", "heads", None), std * (1.0 if config.attention_scaled else H**-0.5))
-        same = config.query_key_start == "same" and N == K
-        self.key = (
-            scope.param("query", (D, K, H), ("width", "kv_heads", None), std)
-            if same
-            else scope.param("key", (D, K, H), ("width", "kv_heads", None), std)
-        )
+        # Initial values follow the name: under the query's, the key starts where the query does.
+        key_name = "query" if config.query_key_start == "same" else "key"
+        self.key = scope.param(key_name, (D, K, H), ("width", "kv_heads", None), std)
         self.value = scope.param("value", (D, K, H), ("width", "kv_heads", None), std)
         self.out = scope.param("out", (N, H, D), ("heads", None, "width"), config.kernel_std(N * H) * config.residual_scale())
         if config.bias:

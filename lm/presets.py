@@ -132,3 +132,11 @@ def laptop_run(name: str, objective: dict, learning_rate: float) -> ConfigDict:
             "name": "muon", "learning_rate": learning_rate, "adam_rate": 0.1, "embedding_rate": 3.0, "schedule": "linear", "warmup": 0.05,
         },
     )  # fmt: skip
+
+
+def bert_run(size: str, objective: dict) -> ConfigDict:
+    """BERT's published training (Devlin et al. 2019, appendix A.2): a million steps of 256 × 512 tokens, Adam at 1e-4 with linear decay."""
+    return run(
+        bert(size), objective, data={"length": 512}, tokenizer={"vocab_size": 30522}, training={"batch_size": 256, "steps": 1_000_000},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
+    )  # fmt: skip

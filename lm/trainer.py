@@ -224,7 +224,8 @@ def training_examples(built: program.Program, store):
     parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
     if size % parts:
         raise UserError(
-            f"config.training.batch_size={size} is not a multiple of mesh data × fsdp = {parts}; choose a multiple, or other sizes of config.mesh"
+            f"config.training.batch_size={size} is not a multiple of mesh data × fsdp = {parts}; choose a multiple, or other sizes of"
+            " config.mesh"
         )
     if len(store.tokens) < length:
         raise UserError(

@@ -39,11 +39,11 @@ class Home:
         self.root = root
 
     def config(self, objective: str = "clm", **overrides: Any) -> dict[str, Any]:
-        """STEPS steps with dropout; logged, evaluated and saved at different steps."""
+        """STEPS steps; logged, evaluated and saved at different steps."""
+        # Both optimisers have state of their own to restore, and dropout has random numbers.
         sections = {
-            "model": {"layers": 1, "dropout": 0.1},
+            "model": {"layers": 1, "dropout": 0.1 if objective in ("mlm", "mlm_nsp") else 0.0},
             "training": {"steps": STEPS, "log_every": 2, "evaluate_every": 5, "checkpoint_every": 3},
-            # Both optimisers have state of their own to restore.
             "optimizer": {"name": "muon", "learning_rate": 0.01} if objective == "mlm" else {},
         }
         for name, fields in overrides.items():
@@ -68,7 +68,6 @@ def locked(root: Path) -> Iterator[None]:
         yield
 
 
-# Fixtures that a module imports are shadowed by its arguments: ruff calls that F811.
 @pytest.fixture(scope="module")
 def home(tmp_path_factory) -> Iterator[Home]:
     """The session's directory; while it is used, a mesh takes one device unless its config says how many."""
@@ -133,8 +132,10 @@ def record(workdir: Path) -> dict[str, Any]:
 def state(workdir: Path, step: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, the latest by default."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    items = ocp.args.Composite(state=ocp.args.StandardRestore())
-    found = checkpoints.manager.restore(step or checkpoints.latest(), args=items)["state"]
+    step, here = step or checkpoints.latest(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    saved = checkpoints.manager.item_metadata(step)["state"]
+    wanted = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in saved.items()}
+    found = checkpoints.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
     checkpoints.close()
     return {name: np.asarray(value) for name, value in found.items()}
 
@@ -163,13 +164,19 @@ def command(*arguments: str, **environment: str) -> subprocess.Popen:
     """Starts python with these arguments in the repository, in a process group of its own, on one CPU device."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "LM_", "PYTEST"))}
     return subprocess.Popen(
-        [sys.executable, *arguments], cwd=TESTS.parent, env=inherited | {"JAX_PLATFORMS": "cpu"} | environment, text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        cwd=TESTS.parent,
+        env=inherited | {"JAX_PLATFORMS": "cpu"} | environment,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
 
 
 def config_file(config: dict[str, Any], path: Path) -> Path:
     """Writes a config as a file for --config."""
-    text = f"import json\n\nfrom ml_collections import ConfigDict\n\n\ndef get_config():\n    return ConfigDict(json.loads({json.dumps(config)!r}))\n"
+    head = "import json\n\nfrom ml_collections import ConfigDict\n\n\n"
+    text = f"{head}def get_config():\n    return ConfigDict(json.loads({json.dumps(config)!r}))\n"
     path.write_text(text, encoding="utf-8")
     return path

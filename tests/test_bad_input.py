@@ -12,7 +12,11 @@ from lm.lookup import UserError
 # Overrides of a run that works: words that the message must have.
 MISTAKES = {
     "width and heads": ("clm", {"model": {"width": 33}}, ["width=33", "heads=2"]),
-    "attention": ("clm", {"model": {"attention": "referense"}}, ["no attention plug-in is called 'referense'", "did you mean 'reference'?"]),
+    "attention": (
+        "clm",
+        {"model": {"attention": "referense"}},
+        ["no attention plug-in is called 'referense'", "did you mean 'reference'?"],
+    ),
     "model": ("clm", {"model": {"name": "decodr"}}, ["no models plug-in is called 'decodr'", "did you mean 'decoder'?", "encoder_decoder"]),
     "objective": ("clm", {"objective": {"name": "clmm"}}, ["no objectives plug-in is called 'clmm'", "did you mean 'clm'?", "mlm_nsp"]),
     "optimiser": ("clm", {"optimizer": {"name": "adamv"}}, ["no optimizers plug-in is called 'adamv'", "did you mean 'adamw'?", "muon"]),
@@ -26,13 +30,20 @@ MISTAKES = {
     "another optimiser's option": ("clm", {"optimizer": {"adam_rate": 0.1}}, ["config.optimizer.adam_rate=0.1 is not known", "takes: "]),
     "another source's option": ("clm", {"data": {"field": "body"}}, ["field='body' is not known", "(source text) takes: path"]),
     "wrong type": ("clm", {"training": {"batch_size": "many"}}, ["config.training.batch_size='many' should be int, not str"]),
-    "mesh": ("clm", {"mesh": {"data": 3, "fsdp": 1, "tensor": 1}}, ["data=3 × fsdp=1 × tensor=1", "there are 8 cpu device(s)", "must be 8"]),
+    "mesh": (
+        "clm",
+        {"mesh": {"data": 3, "fsdp": 1, "tensor": 1}},
+        ["data=3 × fsdp=1 × tensor=1", "there are 8 cpu device(s)", "must be 8"],
+    ),
     "mesh of zero": ("clm", {"mesh": {"data": 0, "fsdp": 1, "tensor": 1}}, ["config.mesh", "each is a positive number"]),
     "mesh and parameters": (
-        "clm", {"mesh": {"data": 1, "fsdp": 1, "tensor": 8}}, ["config.mesh splits", "8 ways along tensor", "not a multiple of 8"],
+        "clm",
+        {"mesh": {"data": 1, "fsdp": 1, "tensor": 8}},
+        ["config.mesh splits", "8 ways along tensor", "not a multiple of 8"],
     ),
     "batch and mesh": (
-        "clm", {"mesh": {"data": 4, "fsdp": 2, "tensor": 1}, "training": {"batch_size": 12}},
+        "clm",
+        {"mesh": {"data": 4, "fsdp": 2, "tensor": 1}, "training": {"batch_size": 12}},
         ["config.training.batch_size=12 is not a multiple of mesh data × fsdp = 8", "choose a multiple"],
     ),
     "batch and microbatches": ("clm", {"training": {"microbatches": 3}}, ["batch_size=8 is not a multiple of microbatches=3"]),
@@ -45,20 +56,38 @@ MISTAKES = {
     "seed": ("clm", {"seed": -1}, ["config.seed=-1 must be a whole number from 0"]),
     "clip": ("clm", {"optimizer": {"clip": -1.0}}, ["config.optimizer.clip=-1.0 must not be negative"]),
     "length": ("clm", {"data": {"length": 8}}, ["config.data.length=8 is too short; at least 16"]),
-    "length and positions": ("clm", {"data": {"length": 64}, "model": {"max_length": 32}}, ["length=64 is longer than config.model.max_length=32"]),
-    "vocabulary of the model": ("clm", {"model": {"vocab_size": 100}}, ["config.model.vocab_size=100 is below the tokenizer's", "set it to 0"]),
+    "length and positions": (
+        "clm",
+        {"data": {"length": 64}, "model": {"max_length": 32}},
+        ["length=64 is longer than config.model.max_length=32"],
+    ),
+    "vocabulary of the model": (
+        "clm",
+        {"model": {"vocab_size": 100}},
+        ["config.model.vocab_size=100 is below the tokenizer's", "set it to 0"],
+    ),
     "vocabulary for the text": ("clm", {"tokenizer": {"vocab_size": 100_000}}, ["vocab_size=100000"]),
     "vocabulary of nothing": ("clm", {"tokenizer": {"vocab_size": 50}}, ["config.tokenizer", "vocab_size=50"]),
-    "text that is not there": ("clm", {"data": {"path": "{home}/nowhere"}}, ["data.path=", "nowhere", "there is no such file or directory"]),
+    "text that is not there": (
+        "clm",
+        {"data": {"path": "{home}/nowhere"}},
+        ["data.path=", "nowhere", "there is no such file or directory"],
+    ),
     "no text": ("clm", {"data": {"path": "{home}/empty"}}, ["empty", "path"]),
     "empty text": ("clm", {"data": {"path": "{home}/blank.txt"}}, ["the source text gave no documents"]),
     "too few documents": ("clm", {"data": {"path": "{home}/text/garden.000.txt"}}, ["no document falls into the", "Give more documents"]),
-    "too little text for a row": ("clm", {"data": {"length": 100_000}}, ["the training split has", "fewer than one row of config.data.length=100000"]),
+    "too little text for a row": (
+        "clm",
+        {"data": {"length": 100_000}},
+        ["the training split has", "fewer than one row of config.data.length=100000"],
+    ),
     "too little text for a batch": (
-        "clm", {"training": {"batch_size": 4096}}, ["the training split gives", "fewer than one batch of config.training.batch_size=4096"],
+        "clm",
+        {"training": {"batch_size": 4096}},
+        ["the training split gives", "fewer than one batch of config.training.batch_size=4096"],
     ),
     "no validation": ("clm", {"data": {"validation": 0.0}}, ["config.data", "validation=0.0 should be a share between 0 and 1"]),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
@@ -93,8 +122,10 @@ def test_a_workdir_that_is_something_else_stays_as_it_is(home, tmp_path):  # noq
     (tmp_path / "photos" / "one.jpg").write_text("kept")
     before = runs.files(tmp_path)
     for name, words in {
-        "file": "is a file; give a directory", "photos": "holds something that is no run of lm.train", "file/below": "cannot be made",
-    }.items():  # fmt: skip
+        "file": "is a file; give a directory",
+        "photos": "holds something that is no run of lm.train",
+        "file/below": "cannot be made",
+    }.items():
         with pytest.raises(UserError, match=words):
             trainer.train(home.config("clm"), tmp_path / name, quiet=True)
     assert runs.files(tmp_path) == before
@@ -106,7 +137,9 @@ def test_a_damaged_store_is_not_trained_on(home, tmp_path):  # noqa: F811
     for path in (tmp_path / "cache" / "stores").glob("*/tokens.bin"):
         path.write_bytes(b"\1" * path.stat().st_size)
     config = home.config("clm", data={"cache": str(tmp_path / "cache")})
-    with pytest.raises(UserError, match=r"is damaged: tokens.bin does not match its checksum. Delete that directory; it is then built again"):
+    with pytest.raises(
+        UserError, match=r"is damaged: tokens.bin does not match its checksum. Delete that directory; it is then built again"
+    ):
         trainer.train(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 

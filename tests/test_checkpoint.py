@@ -16,7 +16,6 @@ from lm import trainer
 from lm.checkpoint import Checkpoints, flatten
 from lm.lookup import UserError
 
-
 # A read that fails ends orbax's event loop while other reads are on their way; these find it closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

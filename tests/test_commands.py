@@ -44,20 +44,39 @@ MLM = "--config=configs/mlm.py:tiny"
 MISTAKES = {
     # What is typed after `python -m`: words that the message must have.
     ("lm.train", MLM, "--workdir={new}", "--learning_rate=1"): "Unknown command line flag 'learning_rate'",
-    ("lm.train", MLM, "--workdir={new}", "--config.model.wdith=3"): "unknown config field 'wdith' Did you mean \"width\" instead of \"wdith\"?",
+    (
+        "lm.train",
+        MLM,
+        "--workdir={new}",
+        "--config.model.wdith=3",
+    ): 'unknown config field \'wdith\' Did you mean "width" instead of "wdith"?',
     ("lm.train", MLM, "--workdir={new}", "--config.model.width=wide"): "flag --config.model.width=wide: invalid literal for int()",
     ("lm.train", "--config=configs/mlm.py:huge", "--workdir={new}"): "'huge' is not one of tiny, small, base, large",
-    ("lm.train", "--config=configs/nothing.py", "--workdir={new}"): "cannot be loaded: [Errno 2] No such file or directory: 'configs/nothing.py'",
+    (
+        "lm.train",
+        "--config=configs/nothing.py",
+        "--workdir={new}",
+    ): "cannot be loaded: [Errno 2] No such file or directory: 'configs/nothing.py'",
     ("lm.train", "--workdir={new}"): "--config is missing",
     ("lm.train", MLM): "--workdir is missing",
     ("lm.train", MLM, "--workdir={new}", "resume"): "'resume' is not a flag; flags begin with --",
     ("lm.train", MLM, "--workdir={file}", "--config.data.path=x"): "file is a file; give a directory",
-    ("lm.train", MLM, "--workdir={new}", "--config.data.source=txt"): "no sources plug-in is called 'txt' (did you mean 'text'?); there are: ",
+    (
+        "lm.train",
+        MLM,
+        "--workdir={new}",
+        "--config.data.source=txt",
+    ): "no sources plug-in is called 'txt' (did you mean 'text'?); there are: ",
     ("lm.evaluate", "--workdir={new}"): "new has no run.json (the record of a run of lm.train); is it the right directory?",
     ("lm.evaluate", "--workdir={new}", "--split=train"): "should be one of <validation|test>",
     ("lm.evaluate", "--workdir={new}", "--tasks=masked,glue"): "no tasks plug-in is called 'glue'; there are: causal, masked, ",
     ("lm.compare", "--config=experiments/objectives.py:huge", "--workdir={new}"): "'huge' is not one of tiny",
-    ("lm.compare", "--config=experiments/objectives.py:tiny", "--workdir={new}", "--config.budget.matched=flops"): "'flops' is not one of tokens",
+    (
+        "lm.compare",
+        "--config=experiments/objectives.py:tiny",
+        "--workdir={new}",
+        "--config.budget.matched=flops",
+    ): "'flops' is not one of tokens",
 }
 
 

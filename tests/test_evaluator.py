@@ -8,8 +8,9 @@ import pytest
 import runs
 from runs import STEPS, home  # noqa: F401
 
-from lm import evaluator
+from lm import evaluator, program
 from lm.lookup import UserError
+from lm.validation import Validation
 
 # Objective: (task, metric) of the model, beside the probe.
 SUITING = {
@@ -20,9 +21,11 @@ SUITING = {
 }
 PROBE = {("probe", "balanced_accuracy"), ("probe", "accuracy")}
 BASELINES = {
-    "causal": {"unigram", "bigram"}, "masked": {"unigram", "bigram"}, "next_sentence": {"TF-IDF overlap", "majority"},
+    "causal": {"unigram", "bigram"},
+    "masked": {"unigram", "bigram"},
+    "next_sentence": {"TF-IDF overlap", "majority"},
     "probe": {"bag of words", "majority"},
-}  # fmt: skip
+}
 
 
 @pytest.fixture
@@ -80,10 +83,9 @@ def test_the_numbers_are_those_of_training(home):  # noqa: F811
     """The restored parameters give the validation loss that the run wrote down."""
     trained = evaluator.load(home.finished("clm"), progress=False)
     config = trained.record["config"]["training"]
-    validation = evaluator.program.lookup.importlib.import_module("lm.validation").Validation(
-        trained.built, trained.built.objective, trained.corpus.stores["validation"], "validation", config["evaluate_tokens"], config["batch_size"]
-    )
-    means = evaluator.program.means(validation.sums(trained.params))
+    store = trained.corpus.stores["validation"]
+    asked = Validation(trained.built, trained.built.objective, store, "validation", config["evaluate_tokens"], config["batch_size"])
+    means = program.means(asked.sums(trained.params))
     assert means["clm"] == trained.record["final"]["clm"]
 
 
@@ -102,7 +104,10 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
         "no record": (lambda run: (run / "run.json").unlink(), r"has no run\.json .*is it the right directory\?"),
         "half a record": (lambda run: (run / "run.json").write_text("{"), r"run\.json .* cannot be read"),
         "no record of a run": (lambda run: (run / "run.json").write_text("{}"), r"run\.json is no record of a run of lm\.train"),
-        "no checkpoints": (lambda run: shutil.rmtree(run / "checkpoints"), r"has no checkpoints; give the workdir of a finished or running"),
+        "no checkpoints": (
+            lambda run: shutil.rmtree(run / "checkpoints"),
+            r"has no checkpoints; give the workdir of a finished or running",
+        ),
         "empty checkpoints": (lambda run: [shutil.rmtree(step) for step in (run / "checkpoints").iterdir()], r"there are: .* none yet"),
         "damaged": (
             lambda run: [path.write_bytes(b"") for path in (run / "checkpoints" / "10").rglob("d/*")],
@@ -114,7 +119,7 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
         ),
     }.values(),
     ids=["no workdir", "no record", "half a record", "no record of a run", "no checkpoints", "empty checkpoints", "damaged", "other text"],
-)  # fmt: skip
+)
 # A read that fails ends orbax's event loop while other reads are on their way; these find it closed.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_a_spoilt_workdir_is_told_in_words(copy, spoil, words):

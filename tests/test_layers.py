@@ -261,14 +261,17 @@ def test_standard_deviations():
     kernel = lambda fan_in: fan_in**-0.5  # noqa: E731
     expected = {
         "embedding/tokens": 0.3, "embedding/positions": 0.3, "embedding/unembed": kernel(128),
-        "stack/blocks/attention/query": kernel(128), "stack/blocks/attention/key": kernel(128), "stack/blocks/attention/value": kernel(128),
-        "stack/blocks/attention/out": kernel(64) / 2, "stack/blocks/feedforward/up": kernel(128), "stack/blocks/feedforward/gate": kernel(128),
-        "stack/blocks/feedforward/down": kernel(200) / 2,
     }  # fmt: skip
+    inside = {
+        "attention/query": kernel(128), "attention/key": kernel(128), "attention/value": kernel(128), "attention/out": kernel(64) / 2,
+        "feedforward/up": kernel(128), "feedforward/gate": kernel(128), "feedforward/down": kernel(200) / 2,
+    }  # fmt: skip
+    expected |= {f"stack/blocks/{path}": std for path, std in inside.items()}
     for path, std in expected.items():
         assert abs(w[path].std() / std - 1) < 0.04, path
         assert abs(w[path].mean()) < 0.1 * std, path
-    assert TransformerConfig(init_std=0.05).kernel_std(128) == 0.05 and abs(make(decoder)["stack/blocks/feedforward/up"].std() / 0.02 - 1) < 0.05
+    assert TransformerConfig(init_std=0.05).kernel_std(128) == 0.05
+    assert abs(make(decoder)["stack/blocks/feedforward/up"].std() / 0.02 - 1) < 0.05  # the default
     for path in w.keys() - expected.keys():
         assert (w[path] == (1.0 if path.endswith("scale") else 0.0)).all(), path
 
@@ -277,7 +280,8 @@ def test_starts_of_queries_and_keys():
     plain, other = make(decoder), make(decoder, query_key_start="same", attention_scaled=False)
     query, key, value = (f"stack/blocks/attention/{name}" for name in ("query", "key", "value"))
     assert (plain[query] != plain[key]).all() and (plain[query] != plain[value]).all()
-    np.testing.assert_array_equal(other[key], plain[query])
+    # Not to the bit: the compiler multiplies constants in another order where one draw is used twice.
+    np.testing.assert_allclose(other[key], plain[query], rtol=1e-6)
     np.testing.assert_allclose(other[query], plain[query] / 2, rtol=1e-6)  # 1/√H, not in the logits, is here
     np.testing.assert_array_equal(other[value], plain[value])
 

@@ -26,9 +26,10 @@ def parameters(section, masked: bool = False, pair: bool = False) -> int:
     def build():
         scope = Scope(jax.random.key(0))
         model = lookup.find("models", section["name"]).Model(config, scope)
-        model.heads = nnx.Dict(
-            ({"masked": heads.MaskedHead(config, scope)} if masked else {}) | ({"pair": heads.PairHead(config, scope, "first")} if pair else {})
-        )
+        if masked:
+            model.heads["masked"] = heads.MaskedHead(config, scope)
+        if pair:
+            model.heads["pair"] = heads.PairHead(config, scope, "first")
         return model
 
     return sum(math.prod(x.shape) for x in jax.tree.leaves(nnx.state(nnx.eval_shape(build))))

@@ -52,7 +52,9 @@ def test_what_is_no_run_is_refused(tmp_path):
         records.check_same_run(tmp_path, RUN["config"])
 
 
-@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"config": {}, "status": "done"}', '{"config": 1, "status": "done", "data": {"fingerprint": 1}}'])
+@pytest.mark.parametrize(
+    "text", ["{", "[]", "{}", '{"config": {}, "status": "done"}', '{"config": 1, "status": "done", "data": {"fingerprint": 1}}']
+)
 def test_a_damaged_record_is_refused(tmp_path, text):
     (tmp_path / "run.json").write_text(text)
     with pytest.raises(UserError, match=r"run\.json"):

@@ -64,9 +64,13 @@ def test_killed_by_the_system(home, tmp_path):  # noqa: F811
         f"sys.argv = ['lm.train', '--config={file}', '--workdir={workdir}']; runpy.run_module('lm.train', run_name='__main__')"
     )
     process = runs.command(
-        "-c", code, PYTHONPATH=f"{runs.TESTS}:{runs.TESTS.parent}", XLA_FLAGS=os.environ["XLA_FLAGS"],
-        JAX_COMPILATION_CACHE_DIR=str(home.root / "compiled"), JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
-    )  # fmt: skip
+        "-c",
+        code,
+        PYTHONPATH=f"{runs.TESTS}:{runs.TESTS.parent}",
+        XLA_FLAGS=os.environ["XLA_FLAGS"],
+        JAX_COMPILATION_CACHE_DIR=str(home.root / "compiled"),
+        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
+    )
     _, told = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, told
     assert runs.record(workdir)["status"] == "running" and runs.metrics(workdir)[-1]["step"] == 8
@@ -146,7 +150,10 @@ def test_another_config_or_other_data_is_refused(home, tmp_path, monkeypatch):  
 def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):  # noqa: F811
     """The first update throws the parameters away; the loss of a later step overflows."""
     workdir = tmp_path / "run"
-    overrides = {"optimizer": {"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0}, "training": {"checkpoint_every": 1, "evaluate_every": STEPS}}
+    overrides = {
+        "optimizer": {"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0},
+        "training": {"checkpoint_every": 1, "evaluate_every": STEPS},
+    }
     with pytest.raises(trainer.Diverged, match=r"is (nan|inf) at step (\d+)") as raised:
         train(home, workdir, **overrides)
     record = runs.record(workdir)

@@ -12,7 +12,7 @@ from lm.attention.mask import KINDS, Mask, allowed
 
 # Without the fusion emitters of XLA's CPU backend compiling takes a quarter of the time.
 jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})
-KINDS_OF_ATTENTION = [name for name in lookup.names("attention") if name != "mask"]
+KINDS_OF_ATTENTION = lookup.names("attention")
 B, T, H = 2, 9, 4
 # Three documents in the first row; one and padding in the second.
 SEGMENTS = np.asarray([[1, 1, 1, 1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 1, 1, 0, 0, 0]], np.int32)

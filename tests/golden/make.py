@@ -24,6 +24,7 @@ import torch
 import transformers
 
 LAYERS, WIDTH, HEADS, VOCABULARY, LENGTH, ROWS = 2, 32, 4, 67, 16, 2
+BUCKETS = ((32, 128), (8, 20), (16, 64), (64, 256))  # (relative_buckets, relative_distance)
 HERE = Path(__file__).parent
 IGNORED = -100  # what the losses of transformers skip
 
@@ -46,7 +47,6 @@ def bert():
         max_position_embeddings=LENGTH + 4, attn_implementation="eager",
     )  # fmt: skip
     model, w = randomised(transformers.BertForPreTraining(config))
-    layer = "bert.encoder.layer.{}."
     params = {
         "embedding/tokens": w["bert.embeddings.word_embeddings.weight"],
         "embedding/positions": w["bert.embeddings.position_embeddings.weight"],
@@ -62,7 +62,7 @@ def bert():
         "heads/pair/output_bias": w["cls.seq_relationship.bias"],
     }
     for index in range(LAYERS):
-        prefix = layer.format(index)
+        prefix = f"bert.encoder.layer.{index}."
         block: dict[str, np.ndarray] = {}
         for ours, theirs in (("query", "query"), ("key", "key"), ("value", "value")):
             block[f"attention/{ours}"] = into_heads(w[f"{prefix}attention.self.{theirs}.weight"].T, HEADS)
@@ -155,7 +155,6 @@ def t5():
     segments = np.ones(sources.shape, np.int32)
     segments[1, -9:] = 0
     tokens = np.concatenate([np.zeros((ROWS, 1), np.int32), targets[:, :-1]], axis=1)  # T5 starts from the padding id
-    # Said, not derived: transformers turns padding ids among the targets into others, and ours has no such rule.
     out = model(
         input_ids=tensor(sources), attention_mask=tensor(segments > 0), decoder_input_ids=tensor(tokens), labels=tensor(targets)
     )
@@ -171,9 +170,6 @@ def t5():
     }
     inputs = dict(sources=sources, source_segments=segments, tokens=tokens, targets=targets, buckets=np.asarray(BUCKETS, np.int32))
     return params, inputs, dict(memory=out.encoder_last_hidden_state, logits=out.logits, loss=out.loss, **buckets)
-
-
-BUCKETS = ((32, 128), (8, 20), (16, 64), (64, 256))  # (relative_buckets, relative_distance)
 
 
 def llama():

@@ -1,0 +1,308 @@
+"""A comparison computes each run once, whoever stops it, counts what counts, and gives every arm the same start."""
+
+import concurrent.futures
+import contextlib
+import copy
+import json
+import os
+import shutil
+import signal
+import time
+
+import jax
+import numpy as np
+import pyarrow.parquet
+import pytest
+import runs
+from runs import STEPS, home  # noqa: F401
+
+from lm import comparison, program, trainer, trial
+from lm.data import corpus as corpora
+from lm.lookup import UserError
+
+RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
+
+
+class Direct(concurrent.futures.Executor):
+    """Runs each job at once, in this process."""
+
+    def submit(self, job, /, *arguments):
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        future.set_result(job(*arguments))
+        return future
+
+
+def in_this_process(patch) -> None:
+    """Makes comparisons run here, with the programs that this process has compiled."""
+    update = jax.config.update
+    kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
+    patch.setattr(comparison, "_pool", lambda workers: contextlib.nullcontext(Direct()))
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    in_this_process(monkeypatch)
+
+
+def experiment(home) -> dict:  # noqa: F811
+    """Two objectives, two seeds, as many steps as `home.finished`."""
+    arms = {name: {"label": name.upper(), "describe": "a test", "run": home.config(name)} for name in ("clm", "nsp")}
+    check = {
+        "text": "better than dice",
+        "arm": "nsp",
+        "task": "next_sentence",
+        "metric": "accuracy",
+        "compare": "",
+        "op": "above",
+        "value": 0.0,
+    }
+    return {
+        "name": "test",
+        "question": "Does it run?",
+        "seeds": (0, 1),
+        "budget": {"matched": "tokens", "value": STEPS * 8 * 32},
+        "split": "test",
+        "tasks": ("causal", "next_sentence", "probe"),
+        "workers": 2,
+        "arms": arms,
+        "checks": (check,),
+    }
+
+
+def compare(wanted, workdir) -> int:
+    return comparison.compare(wanted, workdir, "python -m lm.compare", "a test")
+
+
+def results(workdir) -> dict[tuple, float]:
+    rows = pyarrow.parquet.read_table(workdir / "results.parquet").to_pylist()
+    return {(row["arm"], row["seed"], row["kind"], row["task"], row["metric"]): row["value"] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def whole(home, tmp_path_factory):  # noqa: F811
+    """An uninterrupted comparison, in this process."""
+    home.finished("clm")
+    workdir = tmp_path_factory.mktemp("whole") / "comparison"
+    with pytest.MonkeyPatch.context() as patch:
+        in_this_process(patch)
+        assert compare(experiment(home), workdir) == 0
+    return workdir
+
+
+def test_a_comparison_leaves_every_run_and_a_report(whole):
+    assert sorted(path.name for path in (whole / "runs").iterdir()) == sorted(RUNS)
+    found = results(whole)
+    trained = {(arm, seed, task) for arm, seed, kind, task, _ in found if kind == "model"}
+    own = {("clm", "causal"), ("nsp", "next_sentence"), ("clm", "probe"), ("nsp", "probe")}
+    assert trained == {(arm, seed, task) for arm, task in own for seed in (0, 1)}
+    assert {arm for arm, _, kind, _, _ in found if kind == "untrained"} == {"untrained decoder", "untrained encoder"}
+    assert {arm for arm, seed, kind, _, _ in found if kind == "baseline" and seed == -1} >= {
+        "unigram",
+        "bigram",
+        "majority",
+        "bag of words",
+    }
+    record = json.loads((whole / "comparison.json").read_text())
+    assert record["seeds"] == [0, 1] and record["arms"]["clm"]["parameters"] > 10_000 and record["seconds"] > 0
+    assert all(runs.record(whole / "runs" / name)["tokens"] == record["budget"]["value"] for name in RUNS)
+    assert "Does it run?" in (whole / "report.html").read_text()
+    assert (whole / "report.md").exists()
+
+
+def test_an_arm_is_the_run_that_lm_train_makes(home, whole):  # noqa: F811
+    """The same config with the same seed: the same bits."""
+    config = home.config("clm")
+    assert config["training"]["tokens"] == 0  # the comparison says tokens, the run said steps
+    assert runs.record(whole / "runs" / "clm-seed0")["final"] == runs.record(home.finished("clm"))["final"]
+
+
+def test_a_finished_comparison_computes_nothing_again(home, whole, direct, monkeypatch, capsys):  # noqa: F811
+    before, table = runs.files(whole / "runs"), results(whole)
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    monkeypatch.setattr(trial, "baselines", lambda *_, **__: pytest.fail("measured again"))
+    assert compare(experiment(home), whole) == 0
+    assert runs.files(whole / "runs") == before and results(whole) == table
+    assert "4 of 4 runs were finished before" in capsys.readouterr().err
+
+
+def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):  # noqa: F811
+    """By the command, with worker processes; the kill takes the whole process group once one run is finished."""
+    file, workdir = runs.config_file(experiment(home), tmp_path / "config.py"), tmp_path / "comparison"
+    # It knows what it is about, and has compiled its programs: most of the time would go there.
+    workdir.mkdir()
+    shutil.copy(whole / "comparison.json", workdir)
+    shutil.copytree(home.root / "compiled", workdir / "compiled")
+    arguments = ("-m", "lm.compare", f"--config={file}", f"--workdir={workdir}")
+    first = runs.command(*arguments)
+    deadline = time.monotonic() + 300
+    while not (finished := list(workdir.glob("runs/*/scores.json"))):
+        assert first.poll() is None and time.monotonic() < deadline, first.communicate()
+        time.sleep(0.02)
+    os.killpg(first.pid, signal.SIGKILL)
+    first.communicate()
+    assert not (workdir / "results.parquet").exists()
+    kept = {path: path.stat().st_mtime_ns for run in finished for path in run.parent.iterdir() if path.is_file()}
+    again = runs.command(*arguments)
+    out, err = again.communicate(timeout=300)
+    assert again.returncode == 0, out + err
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    assert f"report: {workdir.resolve() / 'report.html'}" in out and "4 of 4 runs" in out
+    assert all(runs.record(workdir / "runs" / name)["status"] == "done" for name in RUNS)
+    ended, uninterrupted = results(workdir), results(whole)
+    assert ended == uninterrupted
+
+
+def test_a_run_that_fails_is_told_and_not_counted(home, whole, direct, tmp_path, monkeypatch, capsys):  # noqa: F811
+    def fail(config, workdir, **options):
+        if workdir.name == "nsp-seed1":
+            raise RuntimeError("the disk caught fire")
+        raise trainer.Diverged("nsp is nan at step 3; training stops.")
+
+    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    for name in ("nsp-seed0", "nsp-seed1"):
+        shutil.rmtree(workdir / "runs" / name)
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "train", fail)
+        assert compare(experiment(home), workdir) == 1
+    told = capsys.readouterr()
+    assert "nsp-seed1 failed: RuntimeError: the disk caught fire" in told.err
+    assert "nsp-seed0 diverged: nsp is nan at step 3; training stops." in told.err
+    assert "2 of 4 runs" in told.out
+    assert {(arm, seed) for arm, seed, kind, *_ in results(workdir) if kind == "model"} == {("clm", 0), ("clm", 1)}
+    assert "failed" in (workdir / "report.md").read_text()
+    assert compare(experiment(home), workdir) == 0  # started again, what failed is run
+    assert results(workdir) == results(whole)
+
+
+def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct):  # noqa: F811
+    table = results(whole)
+    before = {name: stat for name, stat in runs.files(whole).items() if name != ".lock"}
+    wanted = experiment(home)
+    wanted["arms"]["nsp"]["run"]["optimizer"]["learning_rate"] = 0.5
+    with pytest.raises(UserError, match="holds another experiment:\n") as raised:
+        compare(wanted, whole)
+    assert "config.arms.nsp.run.optimizer.learning_rate: 0.001 there, 0.5 now" in str(raised.value)
+    assert {name: stat for name, stat in runs.files(whole).items() if name != ".lock"} == before
+    assert compare(experiment(home) | {"seeds": (0,)}, whole) == 0
+    assert {key for key in table if key[1] < 1} == results(whole).keys()
+    assert compare(experiment(home), whole) == 0
+    assert results(whole) == table
+
+
+def test_two_comparisons_at_once_are_refused(home, whole):  # noqa: F811
+    with comparison._claimed(whole), pytest.raises(UserError, match="another lm.compare is at work in .*; wait for it, or give another"):
+        compare(experiment(home), whole)
+
+
+def test_a_workdir_of_something_else_is_refused(home, tmp_path):  # noqa: F811
+    (tmp_path / "file").write_text("kept")
+    before = runs.files(tmp_path)
+    with pytest.raises(UserError, match="holds something that is no comparison; give an empty or new directory"):
+        compare(experiment(home), tmp_path)
+    with pytest.raises(UserError, match="is a file; give a directory"):
+        compare(experiment(home), tmp_path / "file")
+    with pytest.raises(UserError, match="cannot be written"):
+        compare(experiment(home), tmp_path / "file" / "below")
+    (tmp_path / "damaged").mkdir()
+    (tmp_path / "damaged" / "comparison.json").write_text("{}")
+    with pytest.raises(UserError, match=r"comparison\.json"):
+        compare(experiment(home), tmp_path / "damaged")
+    assert {name: stat for name, stat in runs.files(tmp_path).items() if not name.startswith("damaged/")} == before
+
+
+def _with(path: str, value):
+    """Sets a field, its path separated by dots."""
+
+    def change(wanted):
+        *sections, field = path.split(".")
+        for section in sections:
+            wanted = wanted[section]
+        wanted[field] = value
+
+    return change
+
+
+IMPOSSIBLE = {
+    "the budget's kind": (_with("budget.matched", "flops"), "config.budget.matched='flops' is not one of tokens"),
+    "no budget": (_with("budget.value", 0), "config.budget.value=0 must be a whole number of tokens above 0"),
+    "less than a step": (_with("budget.value", 100), "config.budget.value=100 tokens are less than one step of arm 'clm', 256"),
+    "unequal steps": (
+        _with("arms.nsp.run.training.batch_size", 24),
+        "the arms cannot be matched within 1 %.*choose a larger budget or equal steps",
+    ),
+    "batch of nothing": (_with("arms.nsp.run.training.batch_size", 0), "arm 'nsp'.*batch_size=0"),
+    "no seeds": (_with("seeds", ()), r"config.seeds=\[\] must be different whole numbers from 0"),
+    "equal seeds": (_with("seeds", (1, 1)), "must be different whole numbers"),
+    "no arms": (_with("arms", {}), "config.arms is empty"),
+    "tasks": (_with("tasks", ("causal", "glue")), "no tasks plug-in is called 'glue'; there are: causal"),
+    "split": (_with("split", "dev"), "split 'dev' is not one of train, validation, test"),
+    "an arm": (_with("arms.nsp.run.model.heads", 3), "arm 'nsp': .*heads=3"),
+    "an arm's batch": (_with("arms.nsp.run.mesh", {"data": 1, "fsdp": 8, "tensor": 2}), "arm 'nsp': config.mesh asks for"),
+    "another corpus": (_with("arms.nsp.run.data.test", 0.2), "the arms read different corpora or tokenizers"),
+}
+
+
+@pytest.mark.parametrize("what", IMPOSSIBLE)
+def test_an_impossible_experiment_ends_before_it_starts(home, direct, tmp_path, what):  # noqa: F811
+    change, words = IMPOSSIBLE[what]
+    wanted = copy.deepcopy(experiment(home))
+    change(wanted)
+    with pytest.raises(UserError, match=words):
+        compare(wanted, tmp_path / "comparison")
+    assert list((tmp_path / "comparison").glob("[!.]*")) == []
+
+
+def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
+    """Were it to wait for more work, it would outlive its parent."""
+    ends = []
+
+    def stop(*_, **__):
+        raise SystemExit(trainer.STOPPED)
+
+    def end(code):
+        ends.append(code)
+        raise runs.Killed
+
+    monkeypatch.setattr(trainer, "train", stop)
+    monkeypatch.setattr(os, "_exit", end)
+    with pytest.raises(runs.Killed), runs.compiled(tmp_path):
+        trial.run(tmp_path / "runs" / "clm-seed0", "clm", 0, {}, [], "test", False)
+    assert ends == [trainer.STOPPED]
+
+
+def test_shared_parameters_start_alike_in_every_arm(home):  # noqa: F811
+    """What two objectives' models have in common has the same initial values at one seed, and other ones at another."""
+    built = {}
+    for objective in ("clm", "mlm", "nsp", "mlm_nsp"):
+        config = home.config(objective)
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+        for seed in (0, 1) if objective == "clm" else (0,):
+            params = program.Program(config | {"seed": seed}, corpus.tokenizer).init()["params"]
+            built[objective, seed] = {jax.tree_util.keystr(path): np.asarray(x) for path, x in jax.tree_util.tree_leaves_with_path(params)}
+    shared = set.intersection(*map(set, built.values()))
+    assert len(shared) >= 8
+    random = [name for name in shared if np.unique(built["clm", 0][name]).size > 1]
+    assert len(random) >= 2
+    for objective in ("mlm", "nsp", "mlm_nsp"):
+        for name in shared:
+            np.testing.assert_array_equal(built[objective, 0][name], built["clm", 0][name], err_msg=name)
+    for name in random:
+        assert (built["clm", 1][name] != built["clm", 0][name]).mean() > 0.9
+
+
+def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):  # noqa: F811
+    rows = {}
+    for objective in ("clm", "mlm"):
+        config = home.config(objective)
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+        made = program.make_objective(config["objective"], corpus.tokenizer, config["data"]["length"])
+        rows[objective] = made.dataset(corpus.stores["train"], 3)
+    assert len(rows["clm"]) == len(rows["mlm"]) > 20
+    specials = corpus.tokenizer.special_ids
+    for index in range(20):
+        causal, masked = rows["clm"][index], rows["mlm"][index]
+        tokens = masked["tokens"].copy()
+        asked = masked["masked_weights"] > 0
+        tokens[masked["masked_positions"][asked]] = masked["masked_targets"][asked]
+        assert [t for t in tokens if t not in specials] == [t for t in causal["targets"] if t not in specials]
