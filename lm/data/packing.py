@@ -48,6 +48,8 @@ def pack(lengths: np.ndarray, length: int) -> Plan:
       lengths: [D] tokens of each document; empty ones are passed over.
       length: positions a row; at least SPECIALS + SHORTEST.
     """
+    if length < SPECIALS + SHORTEST:
+        raise ValueError(f"rows of {length} positions are too short to pack; at least {SPECIALS + SHORTEST}")
     document: list[int] = []
     start: list[int] = []
     stop: list[int] = []

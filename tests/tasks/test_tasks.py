@@ -261,11 +261,20 @@ def test_probe_features_are_means_over_the_text(decoder):
         "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (2, LENGTH)) * segments,
     }  # fmt: skip
 
-    def both(model, batch):
-        return probe._features(model, batch), model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+    def compute(model, batch):
+        hidden = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+        return probe._features(model, batch), model.embedding(batch["tokens"], batch["positions"], None, None), hidden
 
-    features, hidden = jax.device_get(decoder.jit(both)(params, batch))
-    np.testing.assert_allclose(features, [hidden[0, :5].mean(0), hidden[1].mean(0)], rtol=1e-4, atol=1e-5)
+    features, *states = jax.device_get(decoder.jit(compute)(params, batch))
+    expected = np.concatenate([[state[0, :5].mean(0), state[1].mean(0)] for state in states], axis=1)
+    np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_probe_passes_over_short_paragraphs_and_cuts_long_ones():
+    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
+    task = probe.Task(probe.Config(shortest=20, longest=24), corpus, "test", LENGTH)
+    sizes = {len(text) for texts, _ in (task.train, task.test) for text in texts}
+    assert min(sizes) == 20 and max(sizes) == 24
 
 
 def test_the_probe_asks_for_labels():
