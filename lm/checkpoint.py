@@ -126,8 +126,8 @@ class Checkpoints:
             complete = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
             last = f"the last good checkpoint is that of step {max(complete)}" if complete else "there is no checkpoint yet"
             raise UserError(
-                f"a checkpoint could not be saved in {self.directory}: {_first_line(error)}; {last}. Free some space or mend"
-                " the disk; the same command continues from there"
+                f"a checkpoint could not be saved in {self.directory}: {_first_line(error)}; {last}. Free some space or mend the disk;"
+                f" the same command then {'continues from there' if complete else 'starts again'}"
             ) from error
 
     def _compare(self, step: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:

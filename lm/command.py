@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Callable
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -34,10 +35,18 @@ def run(main: Callable[[], int | None], doc: str) -> None:
             print(f"error: {error}", file=sys.stderr)
             return 2
 
+    sys.unraisablehook = _unraisable
     try:
         app.run(guarded, flags_parser=_parse)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _unraisable(unraisable: Any) -> None:
+    """Leaves out what follows when a checkpoint cannot be read or written: orbax has closed its event loop, and every other array
+    on its way prints a traceback about that, before the error that says what is wrong."""
+    if str(unraisable.exc_value) != "Event loop is closed":
+        sys.__unraisablehook__(unraisable)
 
 
 def _parse(arguments: list[str]) -> list[str]:

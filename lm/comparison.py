@@ -25,6 +25,7 @@ from lm.plain import flat, plain, read_json, write_json
 _TUNABLES = "glibc.malloc.hugetlb=1"
 _MEMORY_PER_WORKER = 2 * 2**30
 _MATCHED = ("tokens",)
+_PATIENCE = 60.0  # seconds that runs have for saving when the comparison is stopped
 
 
 def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> int:
@@ -50,12 +51,18 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
         os.environ.setdefault("GLIBC_TUNABLES", _TUNABLES)
         workers = _workers(experiment, len(trials))
         with _pool(workers) as pool:
-            about = pool.submit(trial.check, arms, experiment["split"]).result()
+            about = pool.submit(trial.check, arms, list(experiment["tasks"]), experiment["split"]).result()
             workdir.mkdir(parents=True, exist_ok=True)
             old = read_json(workdir / "comparison.json", "the record of a comparison") if (workdir / "comparison.json").exists() else {}
+            if old and old["data"]["fingerprint"] != about["data"]["fingerprint"]:
+                raise UserError(
+                    f"--workdir={workdir} was compared on other data: fingerprint {old['data']['fingerprint']} there,"
+                    f" {about['data']['fingerprint']} now (the corpus or its tokenizer changed); give another --workdir"
+                )
             record = _record(experiment, arms, about, workers, command, source, old)
             write_json(workdir / "comparison.json", record)
             outcomes = _run_all(pool, experiment, arms, trials, workdir, console)
+        record["git"] = _revisions(workdir, trials) or record["git"]
         record["seconds"] = round(old.get("seconds", 0.0) + time.time() - began, 1)
         write_json(workdir / "comparison.json", record)
     _write_results(workdir, trials)
@@ -106,14 +113,21 @@ def _arms(experiment: dict) -> dict[str, dict]:
     return arms
 
 
-def _trials(experiment: dict, arms: dict, workdir: Path) -> dict[str, tuple[str, int, bool]]:
-    """Name → (arm, seed, whether it also measures the untrained model). Seed by seed, so an interrupted comparison has whole seeds."""
+def _trials(experiment: dict, arms: dict, workdir: Path) -> dict[str, tuple[str, int, str]]:
+    """Name → (arm, seed, name of the untrained model if this run measures it too); seed by seed, so an interruption leaves whole seeds."""
     first: dict[str, str] = {}
+    untrained = {}
     for arm, run in arms.items():
-        first.setdefault(run["model"]["name"], arm)
-    return {
-        f"{arm}-seed{seed}": (arm, seed, first[run["model"]["name"]] == arm) for seed in experiment["seeds"] for arm, run in arms.items()
-    }
+        same = arms[first.setdefault(run["model"]["name"], arm)]["model"] == run["model"]
+        # Another shape under the same name has an untrained model of its own.
+        untrained[arm] = f"untrained {run['model']['name']}" if first[run["model"]["name"]] == arm else "" if same else f"untrained {arm}"
+    return {f"{arm}-seed{seed}": (arm, seed, untrained[arm]) for seed in experiment["seeds"] for arm in arms}
+
+
+def _revisions(workdir: Path, trials: Mapping[str, Any]) -> str:
+    """The commits that the finished runs were made by: more than one where a comparison was continued after a change."""
+    paths = [workdir / "runs" / name / "run.json" for name in trials]
+    return ", ".join(sorted({read_json(path, "the record of a run")["git"] for path in paths if path.exists()}))
 
 
 def _run_all(pool, experiment, arms, trials, workdir: Path, console) -> dict[str, dict]:
@@ -143,7 +157,7 @@ def _run_all(pool, experiment, arms, trials, workdir: Path, console) -> dict[str
             done, waiting = concurrent.futures.wait(waiting, timeout=1.0, return_when=concurrent.futures.FIRST_COMPLETED)
             for job in done:
                 outcome = job.result()
-                if futures[job] == "baselines":
+                if futures[job] == "baselines" and outcome["status"] == "done":
                     continue
                 outcomes[futures[job]] = outcome
                 shown.ended(futures[job], outcome)
@@ -257,9 +271,15 @@ def _pool(workers: int) -> Iterator[concurrent.futures.ProcessPoolExecutor]:
 
     def stop(number: int, frame: Any) -> None:
         print("stopping: the runs save; the same command continues", file=sys.stderr, flush=True)
-        for process in list((pool._processes or {}).values()):
-            process.terminate()
+        processes = list((pool._processes or {}).values())
         pool.shutdown(wait=False, cancel_futures=True)
+        deadline = time.monotonic() + _PATIENCE
+        while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
+            for process in processes:
+                process.terminate()  # again and again: a worker may just have begun another run
+            time.sleep(0.5)
+        for process in processes:
+            process.kill()
         os._exit(128 + number)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -304,7 +324,12 @@ def _check_same(workdir: Path, experiment: dict, arms: dict) -> None:
     if not isinstance(record, dict) or not isinstance(record.get("experiment"), dict):
         raise UserError(f"{path} is no record of a comparison; give another --workdir")
     before, now = flat(record["experiment"]), flat(experiment)
-    free = ("seeds", "workers", "question", "checks")
+    missing = set(read_json(path, "the record of a comparison")["seeds"]) - set(experiment["seeds"])
+    if missing:
+        raise UserError(
+            f"--workdir={workdir} has runs of the seeds {sorted(missing)}: seeds may be added, not left out; give another --workdir"
+        )
+    free = ("seeds", "workers")
     differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(free)]
     if differing:
         lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]

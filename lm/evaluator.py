@@ -63,7 +63,11 @@ def load(workdir: str | Path, step: str = "latest", progress: bool = True) -> Tr
 def make_tasks(
     names: Iterable[str], corpus: Corpus, split: str, length: int, options: Mapping[str, Mapping] | None = None
 ) -> dict[str, Any]:
-    """The task plug-ins by name, with their options; one that the corpus cannot serve is left out with a warning on stderr."""
+    """The task plug-ins by name, with their options.
+
+    Raises:
+      UserError: there is no such task or split, or the corpus cannot serve the task.
+    """
     if split not in corpus.stores:
         raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
     tasks = {}

@@ -8,6 +8,7 @@ in its `SHARED` where other rooms import them too.
 import dataclasses
 import difflib
 import importlib
+import math
 import pkgutil
 import types
 import typing
@@ -91,6 +92,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         inner = (typing.get_args(hint) or (Any,))[0]
         return tuple(_typed(part, inner, where) for part in value)
     if origin is float and isinstance(value, int | float) and not isinstance(value, bool):
+        if not math.isfinite(value):
+            raise UserError(f"{where}={value!r} should be a finite number")
         return float(value)
     if origin is int and isinstance(value, float) and value.is_integer():
         return int(value)

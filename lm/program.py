@@ -5,6 +5,7 @@ and merged inside each jitted function.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -244,7 +245,7 @@ def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation
     module = lookup.find("optimizers", section["name"])
     config = lookup.configure(module.Config, section, "config.optimizer", skip=shared | {"name", "clip"})
     clip = float(section["clip"])
-    if clip < 0:
+    if not 0 <= clip < math.inf:
         raise UserError(f"config.optimizer.clip={clip} must not be negative (0: no clipping)")
     transformation = module.make(config, schedule.learning_rate, schedules.make(schedule, steps))
     return optax.chain(optax.clip_by_global_norm(clip), transformation) if clip else transformation

@@ -230,7 +230,7 @@ def train(texts: Iterable[str], config: TokenizerConfig, path: str | os.PathLike
     Raises:
       UserError: there is no text, or too little for this vocabulary. Nothing is written then.
     """
-    sample = _sample(texts, _SAMPLE[config.kind] * config.vocab_size)
+    sample = _common(_sample(texts, _SAMPLE[config.kind] * config.vocab_size), (config.vocab_size - config.sentinels - _FIXED) // 2)
     if not sample:
         raise UserError("there is no text to train a tokenizer on; the training split is empty")
     model = io.BytesIO()
@@ -294,6 +294,21 @@ def _sample(texts: Iterable[str], limit: int) -> list[str]:
         sample.append(text.replace(_SPACE, _ESCAPE))
         limit -= len(text.encode())
     return sample
+
+
+def _common(sample: list[str], most: int) -> list[str]:
+    """The sample, cut at characters that are not among its `most` commonest where these make up less than SentencePiece's least share.
+
+    Those become bytes; so Chinese text fits a vocabulary that has not even room for its characters.
+    """
+    counts = collections.Counter[str]()
+    for text in sample:
+        counts.update(text)
+    common = {character for character, _ in counts.most_common(most)}
+    if sum(counts[character] for character in common) >= 0.98 * counts.total():
+        return sample
+    cut = dict.fromkeys(map(ord, counts.keys() - common), "\n")
+    return [part for text in sample for part in text.translate(cut).split("\n") if part]
 
 
 def _coverage(sample: list[str], most: int) -> float:

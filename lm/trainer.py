@@ -170,7 +170,7 @@ class _Meter:
                 good = f"The last good checkpoint is that of step {last}." if last else "There is no checkpoint yet."
                 raise Diverged(
                     f"{name} is {value} at step {step}; training stops. {good}"
-                    " Lower config.optimizer.learning_rate, raise config.optimizer.warmup, or look at the data."
+                    " Lower config.optimizer.learning_rate or raise config.optimizer.warmup, in a new --workdir; or look at the data."
                 )
 
     def _read(self) -> None:

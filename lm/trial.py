@@ -34,13 +34,13 @@ def start_worker(parent: int, share: list[int], queue: Any) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def check(arms: Mapping[str, dict], split: str) -> dict[str, Any]:
+def check(arms: Mapping[str, dict], tasks: list[str], split: str) -> dict[str, Any]:
     """Builds every arm without computing, so that a comparison that cannot work ends before it starts.
 
     Returns:
       What the comparison is about: data, machine, versions, and parameters of each arm.
     """
-    from lm import mesh, program, records, trainer
+    from lm import evaluator, mesh, program, records, trainer
     from lm.data import corpus as corpora
 
     mesh.initialize()
@@ -58,9 +58,13 @@ def check(arms: Mapping[str, dict], split: str) -> dict[str, Any]:
         raise UserError(
             "the arms read different corpora or tokenizers, so no yardstick can be shared; give all arms the same data and tokenizer"
         )
-    corpus, _ = next(iter(seen.values()))
+    corpus, built = next(iter(seen.values()))
     if split not in corpus.stores:
         raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
+    try:
+        evaluator.make_tasks(tasks, corpus, split, built.length)
+    except UserError as error:
+        raise UserError(f"config.tasks={tuple(tasks)!r}: {error}; or leave that task out") from error
     splits = {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()}
     return {
         "data": {
@@ -72,11 +76,12 @@ def check(arms: Mapping[str, dict], split: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], split: str, untrained: bool) -> dict[str, Any]:
+def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], split: str, untrained: str) -> dict[str, Any]:
     """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
 
     Args:
-      workdir: of this run. tasks, split: what it is measured on. untrained: also measure its initial values on the shared task.
+      workdir: of this run. tasks, split: what it is measured on. untrained: name under which its initial values are
+        measured on the shared task too; "" for not.
 
     Returns:
       {"status": "done", "diverged" or "failed", "error": …}; the rest is in workdir/run.json and workdir/scores.json.
@@ -94,9 +99,9 @@ def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], spli
         rows = evaluator.score(made, trained.built, trained.params, arm, seed)
         if untrained:
             shared = {name: task for name, task in made.items() if name == "probe"}
-            name = f"untrained {config['model']['name']}"
-            rows += evaluator.score(shared, trained.built, trained.built.init()["params"], name, seed, "untrained")
+            rows += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
         write_json(workdir / "scores.json", {"rows": rows})
+        (workdir / "error.json").unlink(missing_ok=True)  # of an earlier try
         return {"status": "done"}
     except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
         os._exit(stop.code if isinstance(stop.code, int) else 1)

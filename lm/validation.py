@@ -4,6 +4,7 @@ from typing import Any
 
 import grain
 import jax
+import numpy as np
 
 from lm import mesh as meshes
 from lm.data import loader
@@ -37,6 +38,7 @@ class Validation:
         count = max(1, min(tokens // (size * built.length), len(examples) // size))
         batches = loader.local_batches(examples, meshes.local_rows(built.batch_sharding, size), size)
         self.batches = [batches[index] for index in range(count)]
+        self._examples, self._count = examples, count
         self.size, self.sharding = size, built.batch_sharding
 
         def evaluate(model, batch):
@@ -44,6 +46,11 @@ class Validation:
             return terms | metrics
 
         self.evaluate = built.jit(evaluate)
+
+    def whole(self) -> list[dict[str, np.ndarray]]:
+        """The batches with the rows of all processes: what was asked, for baselines and counts."""
+        batches = loader.local_batches(self._examples, np.arange(self.size), self.size)
+        return [batches[index] for index in range(self._count)]
 
     def sums(self, params: Any) -> dict[str, tuple[float, float]]:
         """Loss terms and metrics over all batches as (sum, weight), without dropout."""

@@ -12,7 +12,7 @@ SIGNS = {statistics.HOLDS: "✓", statistics.FAILS: "✗", statistics.INCONCLUSI
 # The head of the budget's column, and the words in a sentence.
 MATCHED = {
     "tokens": ("Tokens seen", "tokens seen"),
-    "loss_tokens": ("Loss-bearing tokens", "loss-bearing tokens"),
+    "loss_tokens": ("Loss-bearing targets", "loss-bearing targets"),
     "flops": ("Training FLOPs", "training FLOPs"),
 }
 
@@ -32,7 +32,7 @@ def page(comparison: Comparison, picture: str) -> Page:
         *_arms(comparison),
         *_budgets(comparison),
         *yardsticks.curves(comparison, picture),
-        *yardsticks.dots(comparison),
+        *yardsticks.dots(comparison, picture),
         *yardsticks.tables(comparison, True, "Each objective on its own yardstick"),
         *yardsticks.tables(comparison, False, "The shared yardstick in numbers"),
         *yardsticks.differences(comparison),
@@ -53,7 +53,7 @@ def judged(comparison: Comparison) -> list[Judged]:
 def headline(results: list[Judged]) -> str:
     """The verdicts in one sentence."""
     if not results:
-        return "No checks were set before the run, so there is no verdict."
+        return "The experiment's config sets no checks, so there is no verdict."
     total = len(results)
     holds, fails, unclear = (sum(each.verdict == verdict for each in results) for verdict in SIGNS)
     if holds == total:
@@ -78,10 +78,12 @@ def _verdict(comparison: Comparison) -> list[Part]:
             rows.append([each.text, f"{SIGNS[each.verdict]} {each.verdict}{why}", each.measured, each.interval, each.needed])
         columns = [("Check", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l")]
         caption = (
-            "Checks were fixed before the run. One holds when the whole interval lies on the needed side, does not hold when all of it "
-            "lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
+            "Checks are those of the experiment's config. One holds when the whole interval lies on the needed side, does not hold when all "
+            "of it lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
         )
         parts.append(Table(columns, rows, caption, stack=True))
+    if behind := yardsticks.behind(comparison):
+        parts += [Paragraph("What simple baselines reach:"), Items(behind)]
     return parts
 
 
@@ -91,10 +93,22 @@ def _arms(comparison: Comparison) -> list[Part]:
         sizes = sorted({size for run in comparison.of(arm) if (size := run.number("parameters")) is not None})
         shown = " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]]))) if sizes else figures.MISSING
         kinds = [str(about.get(key) or figures.MISSING) for key in ("objective", "model")]
-        rows.append([comparison.label(arm), *kinds, shown, f"{len(comparison.of(arm))} of {len(comparison.seeds)}"])
-    columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Seeds done", "r")]
+        rows.append([comparison.label(arm), *kinds, shown, _rates(comparison, arm), f"{len(comparison.of(arm))} of {len(comparison.seeds)}"])
+    columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Learning rate", "r"), ("Seeds done", "r")]
     described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
     return [Heading("What was compared"), Table(columns, rows), *([Items(described)] if described else [])]
+
+
+def _rates(comparison: Comparison, arm: str) -> str:
+    """The learning rate of an arm's runs, as their configs have it."""
+    rates = set()
+    for run in comparison.runs:
+        config = run.record.get("config") if run.arm == arm else None
+        optimizer = config.get("optimizer") if isinstance(config, dict) else None
+        rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
+        if isinstance(rate, int | float):
+            rates.add(rate)
+    return ", ".join(f"{rate:g}" for rate in sorted(rates)) or figures.MISSING
 
 
 def _budgets(comparison: Comparison) -> list[Part]:
@@ -117,7 +131,10 @@ def _budgets(comparison: Comparison) -> list[Part]:
         text += _spread(comparison, matched)
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Input wait"])]
-    caption = "Means over the finished seeds of each arm. Input wait: share of the time in which the step waited for data."
+    caption = (
+        "Means over the finished seeds of each arm. Tokens seen are positions of all rows, padding included; loss-bearing targets are "
+        "predicted tokens, and pair labels where there is a pair loss. Input wait: share of the time in which the step waited for data."
+    )
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
 
 

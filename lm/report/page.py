@@ -41,11 +41,15 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Pictures side by side where there is room: (SVG markup, alternative text) each. Markdown shows `file` instead, if given."""
+    """Pictures side by side where there is room: (SVG markup, alternative text) each.
+
+    Markdown shows `file` instead, or where there is none the text `elsewhere`, which says where the picture is.
+    """
 
     pictures: list[tuple[str, str]]
     caption: str
     file: str = ""
+    elsewhere: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +100,8 @@ def _part(part: Part) -> str:
         case Table():
             return _table(part)
         case Figure():
-            image = f"![{escape(part.caption)}]({part.file})\n\n" if part.file else ""
-            return f"{image}*{escape(part.caption)}*" if part.caption and image else ""
+            caption = f"*{escape(part.caption)}*"
+            return f"![{escape(part.caption)}]({part.file})\n\n{caption}" if part.file else escape(part.elsewhere)
         case Code():
             return _code(part)
         case Details():

@@ -31,7 +31,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One trial. `status` is done, failed, diverged, or what is known of one without a finished record."""
+    """One trial. `status` is done, failed, diverged, or what is known of one that is not finished: a run is done once it is scored."""
 
     arm: str
     seed: int
@@ -103,7 +103,12 @@ def read(workdir: Path) -> Comparison:
 def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:
     directory = root / f"{arm}-seed{seed}"
     validation = _validation(directory / "metrics.jsonl", problems)
-    path = directory / "run.json"
+    path, scored = directory / "run.json", (directory / "scores.json").is_file()
+    if not scored and (directory / "error.json").is_file():
+        # The trial ended in an error, in training or in scoring, whatever the training wrote of itself.
+        failure = _object(directory / "error.json", problems)
+        record = _object(path, problems) if path.is_file() else {}
+        return Run(arm, seed, str(failure.get("status") or "failed"), record | {"error": failure.get("error")}, validation)
     if not path.is_file():
         return Run(arm, seed, "not finished" if directory.is_dir() else "not started", {}, validation)
     try:
@@ -114,7 +119,21 @@ def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:
     if not isinstance(record, dict):
         problems.append(f"{path.relative_to(root.parent)} holds no object; its run is not counted")
         return Run(arm, seed, "unreadable", {}, validation)
-    return Run(arm, seed, str(record.get("status") or "not finished"), record, validation)
+    status = str(record.get("status") or "not finished")
+    # Trained, but not measured yet.
+    return Run(arm, seed, "not finished" if status == DONE and not scored else status, record, validation)
+
+
+def _object(path: Path, problems: list[str]) -> dict[str, Any]:
+    """The JSON object in a file of a failed run; empty where it holds none."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        found = None
+    if isinstance(found, dict):
+        return found
+    problems.append(f"runs/{path.parent.name}/{path.name} holds no JSON object")
+    return {}
 
 
 def _validation(path: Path, problems: list[str]) -> list[tuple[int, float]]:

@@ -63,8 +63,8 @@ def curves(comparison: Comparison, picture: str) -> list[Part]:
     return [title, Figure(shown, caption, picture)]
 
 
-def dots(comparison: Comparison) -> list[Part]:
-    """The dot-and-interval plot of the shared yardstick."""
+def dots(comparison: Comparison, picture: str) -> list[Part]:
+    """The dot-and-interval plot of the shared yardstick. `picture` is the PNG's name: Markdown shows it here where no curves did before."""
     title, (rows, unit, quantity) = Heading("The shared yardstick"), dot_rows(comparison)
     if not rows:
         return [title, Paragraph("No finished run has been measured on the shared yardstick yet.")]
@@ -73,7 +73,9 @@ def dots(comparison: Comparison) -> list[Part]:
         "Mean and 95 % interval on the yardstick that all arms share; the small ticks above a dot are single seeds. Hollow grey: untrained "
         "models and baselines. The numbers stand in a table below."
     )
-    return [title, Figure([shown], caption)]
+    if any(panel.seeds for panel in curve_panels(comparison)):
+        return [title, Figure([shown], caption, elsewhere=f"{caption} It is the lowest part of the picture above ({picture}).")]
+    return [title, Figure([shown], caption, picture)]
 
 
 def tables(comparison: Comparison, own: bool, title: str) -> list[Part]:
@@ -86,8 +88,8 @@ def tables(comparison: Comparison, own: bool, title: str) -> list[Part]:
 
 
 def _table(comparison: Comparison, task: str, metrics: list[str], own: bool) -> Table:
-    arms = scores.who(comparison, task, own)
-    columns, counts = [(_name(TASKS, task).capitalize(), "l"), ("Seeds", "r")], set()
+    arms, noun = scores.who(comparison, task, own), "tokens" if task in _TOKEN_TASKS else "examples"
+    columns, counts = [(_name(TASKS, task).capitalize(), "l"), ("Seeds", "r")], dict[str, set[int]]()
     seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
     for metric in metrics:
         row = scores.rows_of(comparison, task, metric)[0]
@@ -101,13 +103,17 @@ def _table(comparison: Comparison, task: str, metrics: list[str], own: bool) -> 
             if arm in found:
                 cells[arm] += figures.estimate(found[arm].estimate, row.unit, places)
                 seeds[arm] = max(seeds[arm], found[arm].estimate.n)
-                counts.add(found[arm].count)
+                counts.setdefault("bytes" if row.unit.endswith("/byte") else noun, set()).add(found[arm].count)
             else:
                 cells[arm] += [figures.MISSING, figures.MISSING]
     rows = [[comparison.label(arm), str(seeds[arm] or figures.MISSING), *cells[arm]] for arm in arms]
-    span = " to ".join(figures.count(value) for value in dict.fromkeys([min(counts), max(counts)]))
-    noun = "tokens" if task in _TOKEN_TASKS else "examples"
-    return Table(columns, rows, f"On {span} {noun} of documents held out from training. ↓ lower is better, ↑ higher is better.")
+    # A loss by byte counts the bytes of the same text.
+    spans = [
+        " to ".join(figures.count(value) for value in dict.fromkeys([min(found), max(found)])) + f" {what}"
+        for what, found in counts.items()
+    ]
+    size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
+    return Table(columns, rows, f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better.")
 
 
 def differences(comparison: Comparison) -> list[Part]:
@@ -124,6 +130,43 @@ def differences(comparison: Comparison) -> list[Part]:
     if len(parts) == 1:
         parts.append(Paragraph("There are no two arms with a score on the shared yardstick yet."))
     return parts
+
+
+def behind(comparison: Comparison) -> list[str]:
+    """A sentence for each arm whose mean is behind the best baseline, on its own tasks; on the shared one for the best arm."""
+    found = []
+    for arm in comparison.arms:
+        own: dict[str, str] = {}
+        for row in comparison.rows:
+            if row.kind == "model" and row.arm == arm and row.own:
+                own.setdefault(row.task, row.metric)
+        for task, metric in own.items():
+            score = scores.score(comparison, arm, task, metric)
+            if score and (text := _behind(comparison, score, task, metric)):
+                where = f" on the task {_name(TASKS, task)}" if len(own) > 1 else ""
+                found.append(f"{comparison.label(arm)} is behind its {text[0]} baseline{where}: {text[1]}.")
+    for task, metrics in scores.metrics(comparison, own=False).items():
+        each = [score for arm in comparison.arms if (score := scores.score(comparison, arm, task, metrics[0]))]
+        if each and (text := _behind(comparison, best := _best(each), task, metrics[0])):
+            name = comparison.label(best.arm)
+            found.append(f"On the shared yardstick, {_name(TASKS, task)}, the best arm, {name}, is behind the {text[0]} baseline: {text[1]}.")
+    return found
+
+
+def _behind(comparison: Comparison, score: Score, task: str, metric: str) -> tuple[str, str] | None:
+    """The best baseline's name and both numbers where it is better than `score`."""
+    names = dict.fromkeys(row.arm for row in scores.rows_of(comparison, task, metric) if row.kind == "baseline")
+    baselines = [found for name in names if (found := scores.score(comparison, name, task, metric))]
+    if not baselines or (best := _best([score, *baselines])) is score:
+        return None
+    places = figures.places([score.estimate, best.estimate], score.unit)
+    own, other = (figures.estimate(each.estimate, score.unit, places)[0] for each in (score, best))
+    return comparison.label(best.arm), f"{_name(METRICS, metric)} {own} against {other}"
+
+
+def _best(found: list[Score]) -> Score:
+    """The best by its mean; of equals the first."""
+    return (min if found[0].better == "lower" else max)(found, key=lambda each: each.estimate.mean)
 
 
 def _pairs(comparison: Comparison, pairs: list[tuple[Score, Score]], task: str, metric: str) -> Table:

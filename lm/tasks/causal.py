@@ -47,9 +47,9 @@ class Task:
         inside = stream[1:] != tokenizer.bos
         before, after = stream[:-1][inside], stream[1:][inside]
         validation = Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
-        asked = [batch["weights"] > 0 for batch in validation.batches]
-        targets = np.concatenate([batch["targets"][keep] for batch, keep in zip(validation.batches, asked, strict=True)])
-        inputs = np.concatenate([batch["tokens"][keep] for batch, keep in zip(validation.batches, asked, strict=True)])
+        batches = validation.whole()
+        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
+        inputs = np.concatenate([batch["tokens"][batch["weights"] > 0] for batch in batches])
         size = self._bytes(validation)
         found = {
             "unigram": ngrams.Unigram(after, tokenizer.size).nll(targets),
@@ -60,7 +60,7 @@ class Task:
     def _bytes(self, validation: Validation) -> int:
         """Bytes of text behind the targets."""
         table = self.corpus.tokenizer.bytes_per_id
-        return int(sum(table[batch["targets"][batch["weights"] > 0]].sum() for batch in validation.batches))
+        return int(sum(table[batch["targets"][batch["weights"] > 0]].sum() for batch in validation.whole()))
 
     def _scores(self, total: float, count: float, size: int) -> dict[str, Score]:
         return {

@@ -45,7 +45,7 @@ class Task:
         unigram = ngrams.Unigram(tokens, tokenizer.size)
         bigram = ngrams.Bigram(tokens[:-1][inside[1:]], tokens[1:][inside[1:]], tokenizer.size)
         targets, left, right = [], [], []
-        for batch in self._validation(built).batches:
+        for batch in self._validation(built).whole():
             rows, slots = np.nonzero(batch["masked_weights"])
             at = batch["masked_positions"][rows, slots]
             targets.append(batch["masked_targets"][rows, slots])

@@ -41,7 +41,7 @@ class Task:
         cosine, label = self._cosines(fit, weight)
         asked = [
             {name: values[row] for name, values in batch.items()}
-            for batch in self._validation(built).batches
+            for batch in self._validation(built).whole()
             for row in range(len(batch["label"]))
         ]
         cosine_asked, label_asked = self._cosines(asked, weight)

@@ -78,7 +78,7 @@ class Task:
             bag = sparse.coo_matrix((ones, (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)).tocsr()
             bag.data = np.log1p(bag.data)
             bags.append(bag)
-        classes = collections.Counter(self.test[1].tolist())
+        classes = collections.Counter(self.train[1].tolist())
         return {
             "bag of words": self._classify(*bags),
             "majority": self._scores(np.full(len(self.test[1]), classes.most_common(1)[0][0])),
