@@ -54,9 +54,10 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
             about = pool.submit(trial.check, arms, list(experiment["tasks"]), experiment["split"]).result()
             workdir.mkdir(parents=True, exist_ok=True)
             old = read_json(workdir / "comparison.json", "the record of a comparison") if (workdir / "comparison.json").exists() else {}
-            if old and old["data"]["fingerprint"] != about["data"]["fingerprint"]:
+            then = old.get("data", {}).get("fingerprint") if old else about["data"]["fingerprint"]
+            if then != about["data"]["fingerprint"]:
                 raise UserError(
-                    f"--workdir={workdir} was compared on other data: fingerprint {old['data']['fingerprint']} there,"
+                    f"--workdir={workdir} was compared on other data: fingerprint {then} there,"
                     f" {about['data']['fingerprint']} now (the corpus or its tokenizer changed); give another --workdir"
                 )
             record = _record(experiment, arms, about, workers, command, source, old)
@@ -324,7 +325,7 @@ def _check_same(workdir: Path, experiment: dict, arms: dict) -> None:
     if not isinstance(record, dict) or not isinstance(record.get("experiment"), dict):
         raise UserError(f"{path} is no record of a comparison; give another --workdir")
     before, now = flat(record["experiment"]), flat(experiment)
-    missing = set(read_json(path, "the record of a comparison")["seeds"]) - set(experiment["seeds"])
+    missing = set(record.get("seeds", ())) - set(experiment["seeds"])
     if missing:
         raise UserError(
             f"--workdir={workdir} has runs of the seeds {sorted(missing)}: seeds may be added, not left out; give another --workdir"

@@ -4,9 +4,12 @@ import resource
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 
 import pytest
 import runs
+
+from lm import command
 
 COMMANDS = ("train", "evaluate", "compare")
 HEAVY = ("jax", "flax", "optax", "orbax", "grain", "sentencepiece", "pyarrow", "sklearn", "matplotlib", "scipy")
@@ -32,10 +35,10 @@ def test_importing_the_package_is_quick_and_light():
     assert took - bare < 0.3
 
 
-@pytest.mark.parametrize("command", COMMANDS)
-def test_help_is_quick_and_light(command):
-    took, done = seconds("-X", "importtime", "-m", f"lm.{command}", "--help")
-    assert "python -m lm." + command in done.stdout and "--workdir" in done.stdout
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_is_quick_and_light(name):
+    took, done = seconds("-X", "importtime", "-m", f"lm.{name}", "--help")
+    assert "python -m lm." + name in done.stdout and "--workdir" in done.stdout
     assert not imported(done) & set(HEAVY)
     assert took < 2
 
@@ -107,3 +110,12 @@ def test_a_mistake_is_told_in_words(mistaken, typed):
     assert "Traceback" not in out + err
     assert len(err.strip().splitlines()) <= 4, err
     assert not (place / "new").exists() and (place / "file").read_text() == "kept"
+
+
+def test_only_the_noise_of_a_failed_checkpoint_is_left_out(monkeypatch):
+    told = []
+    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
+    noise, fault = (SimpleNamespace(exc_value=RuntimeError(words)) for words in ("Event loop is closed", "something else"))
+    command._unraisable(noise)
+    command._unraisable(fault)
+    assert told == [fault]

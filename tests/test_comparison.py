@@ -184,8 +184,15 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct): 
         compare(wanted, whole)
     assert "config.arms.nsp.run.optimizer.learning_rate: 0.001 there, 0.5 now" in str(raised.value)
     assert {name: stat for name, stat in runs.files(whole).items() if name != ".lock"} == before
-    assert compare(experiment(home) | {"seeds": (0,)}, whole) == 0
-    assert {key for key in table if key[1] < 1} == results(whole).keys()
+    with pytest.raises(UserError, match=r"has runs of the seeds \[1\]: seeds may be added, not left out"):
+        compare(experiment(home) | {"seeds": (0,)}, whole)
+    record = json.loads((whole / "comparison.json").read_text())
+    other = record | {"data": record["data"] | {"fingerprint": "another"}}
+    (whole / "comparison.json").write_text(json.dumps(other))
+    with pytest.raises(UserError, match="was compared on other data: fingerprint another there"):
+        compare(experiment(home), whole)
+    # As a comparison of seed 0 alone would have left it: seed 1 is added.
+    (whole / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
     assert compare(experiment(home), whole) == 0
     assert results(whole) == table
 
@@ -267,7 +274,7 @@ def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
     monkeypatch.setattr(trainer, "train", stop)
     monkeypatch.setattr(os, "_exit", end)
     with pytest.raises(runs.Killed), runs.compiled(tmp_path):
-        trial.run(tmp_path / "runs" / "clm-seed0", "clm", 0, {}, [], "test", False)
+        trial.run(tmp_path / "runs" / "clm-seed0", "clm", 0, {}, [], "test", "")
     assert ends == [trainer.STOPPED]
 
 

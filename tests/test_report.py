@@ -122,7 +122,7 @@ def test_sections_come_in_order(whole):
 
 def test_budgets(whole):
     table = flat(markdown_tables(section(whole[1].markdown.read_text(), "Budgets")))[0]
-    assert table[0][1:4] == ["Tokens seen (matched)", "Loss-bearing tokens", "Training FLOPs"]
+    assert table[0][1:4] == ["Tokens seen (matched)", "Loss-bearing targets", "Training FLOPs"]
     assert table[1] == ["MLM", "1,048,576", "157,286", "12 TFLOP", "59 s", "18,000", "0.40 %"]
 
 
@@ -228,6 +228,70 @@ def test_partial_results_still_give_a_report(tmp_path):
     assert nsp.verdict == "inconclusive" and nsp.measured == "–" and "not measured yet: NSP" in nsp.why
     seeds = {row[0]: row[1] for row in flat(markdown_tables(section(text, "Each objective on its own yardstick")))[0]}
     assert seeds["MLM"] == "2" and seeds["MLM + NSP"] == "3"
+
+
+def test_a_trial_that_failed_after_training_is_not_counted(tmp_path):
+    directory = make(tmp_path / "W")
+    for name in ("clm-seed0", "mlm-seed1", "nsp-seed2"):
+        (directory / f"runs/{name}/scores.json").unlink()
+    (directory / "runs/clm-seed0/error.json").write_text(json.dumps({"status": "failed", "error": "probe: out of memory", "at": "now"}))
+    (directory / "runs/nsp-seed2/error.json").write_text("{")
+    # One from an earlier try says nothing about a run that has been scored since.
+    (directory / "runs/mlm-seed0/error.json").write_text(json.dumps({"status": "failed", "error": "old"}))
+    written = report.write(directory)
+    text = written.markdown.read_text()
+    states = [row[:3] + row[4:] for row in flat(markdown_tables(section(text, "Runs not counted")))[0][1:]]
+    assert states == [["MLM", "1", "not finished", "–"], ["CLM", "0", "failed", "probe: out of memory"], ["NSP", "2", "failed", "–"]]
+    assert "3 of 12 runs give no result (1 not finished yet)" in " ".join(written.problems)
+    assert [[run.seed for run in read(directory).of(arm)] for arm in ("mlm", "clm", "nsp")] == [[0, 2], [1, 2], [0, 1]]
+    seeds = {row[0]: row[1] for row in flat(markdown_tables(section(text, "The shared yardstick in numbers")))[0]}
+    assert (seeds["MLM"], seeds["CLM"], seeds["NSP"]) == ("2", "2", "2")
+
+
+def test_baselines_that_are_ahead_are_named_beside_the_verdict(whole, tmp_path):
+    verdict, page = section(whole[1].markdown.read_text(), "Verdict"), whole[1].html.read_text()
+    sentences = [html.unescape(line[2:]) for line in verdict.split("What simple baselines reach:")[1].strip().splitlines()]
+    assert [re.sub(r"[\d.]+( %)? against", "x against", each) for each in sentences] == [
+        "MLM is behind its bigram baseline: cross-entropy x against 4.98.",
+        "NSP is behind its TF-IDF overlap baseline: accuracy x against 85.3 %.",
+        "MLM + NSP is behind its bigram baseline on the task masked token: cross-entropy x against 4.98.",
+        "MLM + NSP is behind its TF-IDF overlap baseline on the task next sentence: accuracy x against 85.3 %.",
+        "On the shared yardstick, linear probe, the best arm, CLM, is behind the bag of words baseline: "
+        "balanced accuracy x against 63.2 %.",
+    ]
+    assert all(f"<li>{html.escape(each)}</li>" in page for each in sentences)
+    alone = make(tmp_path / "W", rows=[row for row in rows_of(SEEDS) if row["kind"] != "baseline"])
+    assert "simple baselines" not in report.write(alone).markdown.read_text()
+
+
+def test_every_section_says_something(whole, tmp_path):
+    assert "lowest part of the picture above (picture.png)" in section(whole[1].markdown.read_text(), "The shared yardstick")
+    directory = make(tmp_path / "W")
+    for path in (directory / "runs").glob("*/metrics.jsonl"):
+        path.unlink()
+    text = report.write(directory).markdown.read_text()
+    assert "(picture.png)" in section(text, "The shared yardstick") and "picture.png" not in section(text, "Learning curves")
+    assert not re.search("^## .*\n\n## ", text, re.MULTILINE)
+
+
+def test_bytes_are_not_called_tokens(whole):
+    text = section(whole[1].markdown.read_text(), "Each objective on its own yardstick")
+    assert "On 103,412 tokens (401,388 bytes) of documents" in text and "On 15,511 tokens of" in text and "On 2,000 examples of" in text
+
+
+def test_a_constant_guess_has_an_interval_for_its_accuracy_only(whole):
+    table = flat(markdown_tables(section(whole[1].markdown.read_text(), "The shared yardstick in numbers")))[0]
+    row = next(row for row in table if row[0] == "majority")
+    assert row[2:4] == ["12.5 %", "–"] and row[4] == "17.5 %" and row[5].startswith("[")
+
+
+def test_learning_rates_are_shown(tmp_path):
+    directory = make(tmp_path / "W")
+    for seed in SEEDS:
+        edit(directory / f"runs/clm-seed{seed}/run.json", config={"optimizer": {"learning_rate": 1e-4}})
+        edit(directory / f"runs/nsp-seed{seed}/run.json", config={})
+    table = flat(markdown_tables(section(report.write(directory).markdown.read_text(), "What was compared")))[0]
+    assert [row[4] for row in table] == ["Learning rate", "0.003", "0.0001", "–", "0.003"]
 
 
 def test_nothing_finished_yet(tmp_path):

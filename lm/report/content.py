@@ -78,8 +78,8 @@ def _verdict(comparison: Comparison) -> list[Part]:
             rows.append([each.text, f"{SIGNS[each.verdict]} {each.verdict}{why}", each.measured, each.interval, each.needed])
         columns = [("Check", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l")]
         caption = (
-            "Checks are those of the experiment's config. One holds when the whole interval lies on the needed side, does not hold when all "
-            "of it lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
+            "Checks are those of the experiment's config. One holds when the whole interval lies on the needed side, does not hold when "
+            "all of it lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
         )
         parts.append(Table(columns, rows, caption, stack=True))
     if behind := yardsticks.behind(comparison):
@@ -93,7 +93,9 @@ def _arms(comparison: Comparison) -> list[Part]:
         sizes = sorted({size for run in comparison.of(arm) if (size := run.number("parameters")) is not None})
         shown = " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]]))) if sizes else figures.MISSING
         kinds = [str(about.get(key) or figures.MISSING) for key in ("objective", "model")]
-        rows.append([comparison.label(arm), *kinds, shown, _rates(comparison, arm), f"{len(comparison.of(arm))} of {len(comparison.seeds)}"])
+        rows.append(
+            [comparison.label(arm), *kinds, shown, _rates(comparison, arm), f"{len(comparison.of(arm))} of {len(comparison.seeds)}"]
+        )
     columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Learning rate", "r"), ("Seeds done", "r")]
     described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
     return [Heading("What was compared"), Table(columns, rows), *([Items(described)] if described else [])]

@@ -57,7 +57,8 @@ def score(comparison: Comparison, arm: str, task: str, metric: str) -> Score | N
     if len(errors) == len(seeded):
         error = max(errors)
         test = statistics.normal(mean, error)
-    elif proportion and count > 0:
+    elif proportion and count > 0 and (first.kind != "baseline" or metric == "accuracy"):
+        # A baseline's balanced accuracy may be that of a constant guess, the same on any test examples.
         error, test = None, statistics.wilson(mean, count)
     else:
         error, test = None, None

@@ -74,10 +74,12 @@ def reading(comparison: Comparison) -> list[Part]:
                 "each other, so this part may be too narrow.",
                 "For losses (nats, bits, perplexity) it covers the seeds only: another held-out text may move them by more.",
                 "Nothing here covers another corpus, split, tokenizer, model size or set of hyper-parameters.",
-                "Baselines depend on no seed. Their intervals cover other test examples only; without one they are exact on these tokens.",
-                "Paired differences are between runs of one seed, which share initial values, and the order of the data where the objectives "
-                "read the same rows: objectives that pack alike read the same rows in the same order (CLM with MLM), and pair objectives "
-                "theirs (NSP with MLM + NSP). For shares they cover other test examples as if the two models failed independently, which is wider than need be.",
+                "Baselines depend on no seed. Their accuracies have intervals over other test examples only; other "
+                "numbers are exact on this text.",
+                "Paired differences are between runs of one seed, which share initial values, and the order of the data where the "
+                "objectives read the same rows: objectives that pack alike read the same rows in the same order (CLM with MLM), and pair "
+                "objectives theirs (NSP with MLM + NSP). For shares they cover other test examples as if the two models failed "
+                "independently, which is wider than need be.",
                 "A score from one seed has no interval, and its check is inconclusive.",
             ]
         ),

@@ -149,7 +149,9 @@ def behind(comparison: Comparison) -> list[str]:
         each = [score for arm in comparison.arms if (score := scores.score(comparison, arm, task, metrics[0]))]
         if each and (text := _behind(comparison, best := _best(each), task, metrics[0])):
             name = comparison.label(best.arm)
-            found.append(f"On the shared yardstick, {_name(TASKS, task)}, the best arm, {name}, is behind the {text[0]} baseline: {text[1]}.")
+            found.append(
+                f"On the shared yardstick, {_name(TASKS, task)}, the best arm, {name}, is behind the {text[0]} baseline: {text[1]}."
+            )
     return found
 
 

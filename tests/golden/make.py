@@ -155,9 +155,7 @@ def t5():
     segments = np.ones(sources.shape, np.int32)
     segments[1, -9:] = 0
     tokens = np.concatenate([np.zeros((ROWS, 1), np.int32), targets[:, :-1]], axis=1)  # T5 starts from the padding id
-    out = model(
-        input_ids=tensor(sources), attention_mask=tensor(segments > 0), decoder_input_ids=tensor(tokens), labels=tensor(targets)
-    )
+    out = model(input_ids=tensor(sources), attention_mask=tensor(segments > 0), decoder_input_ids=tensor(tokens), labels=tensor(targets))
     offsets = torch.arange(-300, 301)
     buckets = {
         f"buckets_{name}": torch.stack(

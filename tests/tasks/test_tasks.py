@@ -155,6 +155,7 @@ def test_next_sentence(corpus, encoder):
 
 def test_overlap_tells_documents_of_different_words_apart(encoder):
     """Each document has words of its own: the threshold on training pairs must separate held-out ones completely."""
+
     def make(seed: int) -> Tokens:
         rng = np.random.default_rng(seed)
         documents = [[list(rng.permutation(np.arange(word, word + 4))) * 2 for _ in range(12)] for word in range(8, 60, 4)]
@@ -165,9 +166,7 @@ def test_overlap_tells_documents_of_different_words_apart(encoder):
     assert task.baselines(encoder)["TF-IDF overlap"]["accuracy"].value == 1.0
 
 
-@pytest.mark.parametrize(
-    ("task", "suited"), [("causal", {"clm"}), ("masked", {"mlm", "mlm_nsp"}), ("next_sentence", {"nsp", "mlm_nsp"})]
-)
+@pytest.mark.parametrize(("task", "suited"), [("causal", {"clm"}), ("masked", {"mlm", "mlm_nsp"}), ("next_sentence", {"nsp", "mlm_nsp"})])
 def test_tasks_suit_objectives(corpus, task, suited):
     module = lookup.find("tasks", task)
     yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
