@@ -1,9 +1,8 @@
 """A linear probe on frozen features: from which part of the corpus does a paragraph come?
 
 The classes are the eight labels with the most paragraphs (python_docs: packages; text: files). The answer is known by
-construction, every objective can be asked, and nothing of the model is trained: the features are the mean embedding and the mean
-last hidden state of the paragraph's tokens, side by side; a logistic regression is fitted on paragraphs of the training split and
-scored on paragraphs of held-out documents.
+construction, every objective can be asked, and nothing of the model is trained: the features are the mean of the paragraph's
+last hidden states; a logistic regression is fitted on paragraphs of the training split and scored on paragraphs of held-out documents.
 """
 
 import collections
@@ -148,11 +147,9 @@ class Task:
 
 
 def _features(model, batch):
-    """Means over each row's tokens of the embeddings and of the last hidden states: [B, 2 D]."""
+    """Mean of the last hidden states over each row's tokens: [B, D]."""
     if hasattr(model, "encode"):
         h_BTD = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"])
     else:
         h_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
-    x_BTD = model.embedding(batch["tokens"], batch["positions"], None, None)
-    used_BT = batch["segments"] > 0
-    return jnp.concatenate([heads.mean(x.astype(jnp.float32), used_BT) for x in (x_BTD, h_BTD)], axis=1)
+    return heads.mean(h_BTD.astype(jnp.float32), batch["segments"] > 0)
