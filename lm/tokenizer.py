@@ -305,7 +305,8 @@ def _common(sample: list[str], most: int) -> list[str]:
     for text in sample:
         counts.update(text)
     common = {character for character, _ in counts.most_common(most)}
-    if sum(counts[character] for character in common) >= 0.98 * counts.total():
+    share = sum(counts[character] for character in common) / max(1, counts.total())
+    if share >= 0.98 or share < 0.5:  # nothing to cut, or nothing left to learn from: SentencePiece then says what it needs
         return sample
     cut = dict.fromkeys(map(ord, counts.keys() - common), "\n")
     return [part for text in sample for part in text.translate(cut).split("\n") if part]

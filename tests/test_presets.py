@@ -131,7 +131,7 @@ def test_impossible_values(fields, message):
     with pytest.raises(ValueError, match=message):
         TransformerConfig(**fields)
     # Through a config it is the user's error, and names the section.
-    with pytest.raises(lookup.UserError, match=r"config\.model: "):
+    with pytest.raises(lookup.UserError, match=r"config\.model(: |\.dropout=)"):
         configured(fields)
 
 

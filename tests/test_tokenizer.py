@@ -231,3 +231,14 @@ def test_no_such_model(tmp_path):
         tokenizer.load(tmp_path / "x.model")
     with pytest.raises(UserError, match="cannot be read"):
         tokenizer.load(tmp_path)
+
+
+def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
+    rng = np.random.default_rng(0)
+    # 600 characters by Zipf's law, of which a vocabulary of 640 has room for 150: the rest are bytes.
+    weights = 1.0 / np.arange(1, 601) ** 1.2
+    texts = ["".join(chr(0x4E00 + i) for i in rng.choice(600, 30, p=weights / weights.sum())) for _ in range(400)]
+    trained = tokenizer.train(iter(texts), TokenizerConfig(vocab_size=640, sentinels=80))
+    assert trained.size == 640
+    for text in texts[:50]:
+        assert trained.decode(trained.encode(text)) == text
