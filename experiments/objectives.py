@@ -35,7 +35,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
                 "nsp": arm("NSP", "does segment B follow segment A", nsp.get_config(size)),
                 "mlm_nsp": arm("MLM + NSP", "BERT's sum of both", bert.get_config(size)),
             },
-            # Fixed before the run: what a sound set-up should reach at this size.
+            # What a sound set-up should reach at this size.
             "checks": tuple(
                 {"text": text, "arm": arm_, "task": task, "metric": metric, "compare": against, "op": op, "value": value}
                 for text, arm_, task, metric, against, op, value in CHECKS
