@@ -9,10 +9,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {
-        "name": "mlm_nsp", "rate": 0.15, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "head": "transform",
-        "pooling": "first",
-    }  # fmt: skip
+    objective = {"name": "mlm_nsp", **presets.MASKED, "pooling": "first", "format": "segment_pair"}
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain", "pooling": "segments"}, learning_rate=0.01)
     return presets.bert_run(size, objective)

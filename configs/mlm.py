@@ -9,7 +9,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "mlm", "rate": 0.15, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "head": "transform"}
+    objective = {"name": "mlm", "question": "next", **presets.MASKED}
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain"}, learning_rate=0.03)
     return presets.bert_run(size, objective)

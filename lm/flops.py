@@ -7,21 +7,23 @@ counted as T·T, as kernels without block skipping compute it. The backward pass
 from lm.transformer import TransformerConfig
 
 
-def forward_per_row(config: TransformerConfig, length: int, head_positions: int, transform: bool) -> int:
-    """Operations of one row of `length` tokens through one stack and the vocabulary head.
-
-    Args:
-      config: the model. length: T. head_positions: positions at which the vocabulary head runs.
-      transform: whether a dense D × D layer comes before the vocabulary head.
-    """
+def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
+    """Operations of one row of `length` tokens through one stack; with cross-attention to `memory` tokens, if any."""
     D, F, N, K, H = config.width, config.feedforward, config.heads, config.kv_heads, config.head_width
     matrices = 3 if config.activation in ("swiglu", "geglu") else 2
-    per_token = 2 * (D * N * H + 2 * D * K * H + N * H * D + matrices * D * F)
-    attention = 2 * 2 * length * length * N * H
-    head = 2 * D * config.vocab_size * head_positions + (2 * D * D * head_positions if transform else 0)
-    return config.layers * (per_token * length + attention) + head
+    queries, keys = 2 * (2 * D * N * H), 2 * (2 * D * K * H)
+    layer = (queries + keys + 2 * matrices * D * F) * length + 2 * 2 * length * length * N * H
+    if memory:
+        layer += queries * length + keys * memory + 2 * 2 * length * memory * N * H
+    return config.layers * layer
 
 
-def training_per_row(config: TransformerConfig, length: int, head_positions: int, transform: bool) -> int:
+def head(config: TransformerConfig, positions: int, transform: bool = False) -> int:
+    """Operations of the vocabulary head at so many positions; `transform`: with a dense D × D layer before it."""
+    D = config.width
+    return 2 * D * config.vocab_size * positions + (2 * D * D * positions if transform else 0)
+
+
+def training(forward: int) -> int:
     """Forward and backward."""
-    return 3 * forward_per_row(config, length, head_positions, transform)
+    return 3 * forward

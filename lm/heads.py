@@ -23,18 +23,21 @@ class MaskedHead(nnx.Module):
         self.output_bias = scope.param("output_bias", (config.vocab_size,), ("vocabulary",), 0.0)
         self.activation = GATED.get(config.activation, config.activation)
 
-    def __call__(self, model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
+    def transform(self, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
+        """What is multiplied with the vocabulary matrix; `output_bias` is added after that."""
         dtype = h_BPD.dtype
         h_BPD = jnp.einsum("BPD,DE->BPE", h_BPD, self.kernel[...].astype(dtype)) + self.bias[...].astype(dtype)[None, None]
-        h_BPD = self.norm(ACTIVATIONS[self.activation](h_BPD))
-        return model.logits(h_BPD) + self.output_bias[...].astype(dtype)[None, None]
+        return self.norm(ACTIVATIONS[self.activation](h_BPD))
+
+    def __call__(self, model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
+        return model.logits(self.transform(h_BPD)) + self.output_bias[...].astype(h_BPD.dtype)[None, None]
 
 
 class PairHead(nnx.Module):
-    """Two scores for a pair of segments.
+    """Two scores for each pair of segments in a row.
 
-    Pooling "first" is BERT's: tanh of a dense layer on the first token, then a dense layer. "mean" takes the mean of all
-    tokens instead of the first. "segments" compares the means u and v of the two segments by u, v, |u - v| and u·v
+    Pooling "first" is BERT's: tanh of a dense layer on the pair's first token, then a dense layer. "mean" takes the mean of all its
+    tokens instead of the first. "segments" compares the means u and v of the pair's two parts by u, v, |u - v| and u·v
     (Conneau et al. 2017, InferSent), each norm 1, and starts at zero: small models learn it sooner.
     """
 
@@ -49,24 +52,53 @@ class PairHead(nnx.Module):
             self.output = scope.param("output", (D, 2), ("width", None), config.kernel_std(D))
         self.output_bias = scope.param("output_bias", (2,), (None,), 0.0)
 
-    def __call__(self, h_BTD: Float[Array, "B T D"], segments_BT: Int[Array, "B T"], types_BT: Int[Array, "B T"]) -> Float[Array, "B 2"]:
+    def __call__(
+        self, h_BTD: Float[Array, "B T D"], segments_BT: Int[Array, "B T"], types_BT: Int[Array, "B T"], slots: int = 1
+    ) -> Float[Array, "B P 2"]:
+        """Scores of the pairs in segments 1 … `slots`; those of a segment that is not there mean nothing.
+
+        Args:
+          segments_BT: number of the pair in its row, from 1. types_BT: 0 in the first part of a pair, 1 in the second.
+        """
         h_BTD = h_BTD.astype(jnp.float32)
-        used_BT = segments_BT > 0
+        of_BPT = segments_BT[:, None, :] == jnp.arange(1, slots + 1)[None, :, None]
         if self.pooling == "segments":
-            u_BD, v_BD = (_unit(mean(h_BTD, used_BT & (types_BT == part))) for part in (0, 1))
+            u_BPD, v_BPD = (_unit(mean(h_BTD, of_BPT & (types_BT == part)[:, None])) for part in (0, 1))
             # √D keeps every feature near 1, whatever the width.
-            features = jnp.concatenate([u_BD, v_BD, jnp.abs(u_BD - v_BD), u_BD * v_BD * u_BD.shape[1] ** 0.5], axis=1)
-            features *= u_BD.shape[1] ** 0.5
+            root = u_BPD.shape[-1] ** 0.5
+            features = jnp.concatenate([u_BPD, v_BPD, jnp.abs(u_BPD - v_BPD), u_BPD * v_BPD * root], axis=-1) * root
+        elif self.pooling == "first":
+            first_BP = of_BPT.argmax(-1)
+            pooled_BPD = jnp.take_along_axis(h_BTD, first_BP[..., None], axis=1)
+            features = jnp.tanh(pooled_BPD @ self.kernel[...] + self.bias[...][None, None])
         else:
-            pooled_BD = h_BTD[:, 0] if self.pooling == "first" else mean(h_BTD, used_BT)
-            features = jnp.tanh(pooled_BD @ self.kernel[...] + self.bias[...][None])
-        return features @ self.output[...] + self.output_bias[...][None]
+            features = jnp.tanh(mean(h_BTD, of_BPT) @ self.kernel[...] + self.bias[...][None, None])
+        return features @ self.output[...] + self.output_bias[...][None, None]
 
 
-def mean(h_BTD: Float[Array, "B T D"], keep_BT: Array) -> Float[Array, "B D"]:
-    """Mean over the kept positions; 0 where none is kept."""
-    weight_BT = keep_BT.astype(h_BTD.dtype)
-    return jnp.einsum("BTD,BT->BD", h_BTD, weight_BT) / jnp.maximum(weight_BT.sum(1), 1.0)[:, None]
+class ReplacedHead(nnx.Module):
+    """ELECTRA's discriminator: a dense layer, the activation, and one score a token: above 0, it was replaced."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope):
+        D = config.width
+        self.kernel = scope.param("kernel", (D, D), ("width", None), config.kernel_std(D))
+        self.bias = scope.param("bias", (D,), (None,), 0.0)
+        self.output = scope.param("output", (D, 1), ("width", None), config.kernel_std(D))
+        self.output_bias = scope.param("output_bias", (1,), (None,), 0.0)
+        self.activation = GATED.get(config.activation, config.activation)
+
+    def __call__(self, h_BTD: Float[Array, "B T D"]) -> Float[Array, "B T"]:
+        dtype = h_BTD.dtype
+        h_BTD = jnp.einsum("BTD,DE->BTE", h_BTD, self.kernel[...].astype(dtype)) + self.bias[...].astype(dtype)[None, None]
+        h_BTD = ACTIVATIONS[self.activation](h_BTD).astype(jnp.float32)
+        return (h_BTD @ self.output[...])[..., 0] + self.output_bias[...][None]
+
+
+def mean(h_BTD: Float[Array, "B T D"], keep: Array) -> Array:
+    """Mean over the kept positions, 0 where none is kept: [B, D] for `keep` [B, T], [B, P, D] for [B, P, T]."""
+    weight = keep.astype(h_BTD.dtype)
+    total = jnp.einsum("BTD,B...T->B...D", h_BTD, weight)
+    return total / jnp.maximum(weight.sum(-1), 1.0)[..., None]
 
 
 def classify(logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: Float[Array, "*B"]):
@@ -83,5 +115,5 @@ def classify(logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: F
     return ((nll * weights).sum(), total), ((hits * weights).sum(), total)
 
 
-def _unit(x_BD: Float[Array, "B D"]) -> Float[Array, "B D"]:
-    return x_BD * jax.lax.rsqrt(jnp.square(x_BD).sum(1, keepdims=True) + 1e-6)
+def _unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-6)

@@ -6,7 +6,6 @@ it is used. Norms and softmax run in float32.
 """
 
 import dataclasses
-import math
 import zlib
 from collections.abc import Callable
 
@@ -197,11 +196,16 @@ class Embedding(nnx.Module):
         return mesh.constrain(logits, "batch", *[None] * (logits.ndim - 2), "vocabulary")
 
     def cross_entropy(
-        self, h_BTD: Float[Array, "B T D"], targets_BT: Int[Array, "B T"], weights_BT: Float[Array, "B T"]
-    ) -> tuple[Float[Array, ""], Float[Array, ""]]:
-        """Σ weight · nll and Σ weight · hit of the scores of `logits`, which are never held together (lm.vocabulary)."""
-        chunks = math.gcd(self.config.head_chunks, h_BTD.shape[1])
-        return vocabulary.cross_entropy(self._scaled(h_BTD), self._table(h_BTD.dtype), targets_BT, weights_BT, chunks)
+        self,
+        h_BTD: Float[Array, "B T D"],
+        targets_BT: Int[Array, "B T"],
+        weights_BT: Float[Array, "B T"],
+        bias_V: Float[Array, "V"] | None = None,
+        options: vocabulary.LossOptions = vocabulary.PLAIN,
+    ) -> vocabulary.Sums:
+        """Weighted sums of loss, nll and hits of the scores of `logits` plus a bias, which are never held together (lm.vocabulary)."""
+        chunks = min(self.config.head_chunks, h_BTD.shape[1])
+        return vocabulary.cross_entropy(self._scaled(h_BTD), self._table(h_BTD.dtype), targets_BT, weights_BT, chunks, bias_V, options)
 
     def _scaled(self, h: Array) -> Array:
         return h * self.config.width**-0.5 if self.config.logits_scaled else h

@@ -41,6 +41,16 @@ def find(room: str, name: str) -> types.ModuleType:
     return importlib.import_module(f"lm.{room}.{name}")
 
 
+def choice(name: str, value: str, valid: typing.Iterable[str]) -> None:
+    """Refuses an option that is not among the valid ones.
+
+    Raises:
+      ValueError: it is not; the message lists them.
+    """
+    if value not in valid:
+        raise ValueError(f"{name}={value!r} is not one of {', '.join(valid)}")
+
+
 def configure(cls: type[T], section: Mapping[str, Any], where: str, skip: typing.Container[str] = ()) -> T:
     """Builds the frozen dataclass `cls` from a config section.
 

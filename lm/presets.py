@@ -21,6 +21,15 @@ LLAMA = {
 }
 
 
+# Options of objectives, so that any can be overridden on the command line; lm/objectives says what they mean.
+LOSS = {"label_smoothing": 0.0, "z_loss": 0.0}
+PACKED = {"packing": "greedy", **LOSS}
+MASKED = {
+    "rate": 0.15, "final_rate": 0.0, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "unit": "token", "span_p": 0.2,
+    "span_most": 10, "head": "transform", "format": "packed", **LOSS,
+}  # fmt: skip
+
+
 def _size(table: dict, size: str):
     if size not in table:
         raise ValueError(f"size {size!r} is not one of {', '.join(table)} (given after the colon of --config=FILE:SIZE)")
@@ -42,6 +51,23 @@ def gpt2(size: str) -> ConfigDict:
     return _model(
         "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=50257, max_length=1024,
         norm_epsilon=1e-5, activation="gelu_tanh", residual_scaled=True, dropout=0.1,
+    )  # fmt: skip
+
+
+def gpt2_run(size: str, objective: dict) -> ConfigDict:
+    """A GPT-2 shape in 100,000 steps of 512 × 1,024 tokens; GPT-2's own training was not published."""
+    return run(
+        gpt2(size), objective, data={"length": 1024}, tokenizer={"kind": "bpe", "vocab_size": 50257},
+        optimizer={"learning_rate": 6e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
+        training={"batch_size": 512, "steps": 100_000},
+    )  # fmt: skip
+
+
+def t5_run(size: str, objective: dict) -> ConfigDict:
+    """T5's published amount (Raffel et al. 2020, section 3.1.2): 2^19 steps of 128 inputs of 512; by AdamW, where T5 had Adafactor."""
+    return run(
+        t5(size), objective, data={"length": 512}, tokenizer={"vocab_size": 32100}, training={"batch_size": 128, "steps": 2**19},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.02},
     )  # fmt: skip
 
 
@@ -104,7 +130,7 @@ def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
                 "source": "python_docs", "path": "", "field": "", "packages": "", "name": "", "subset": "", "length": 128,
                 "validation": 0.05, "test": 0.05, "cache": "", "workers": 0,
             },
-            "tokenizer": {"kind": "unigram", "vocab_size": 4096, "path": ""},
+            "tokenizer": {"kind": "unigram", "vocab_size": 4096, "path": "", "sentinels": 100},
             "optimizer": {
                 "name": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.05, "cooldown": 0.3, "final": 0.0,
                 "clip": 1.0, **{name: config_dict.placeholder(float) for name in OPTIMIZER_OPTIONS},

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm import flops, lookup, schedules
+from lm import flops, lookup, pairing, schedules
 from lm import mesh as meshes
 from lm.layers import Scope
 from lm.lookup import UserError
@@ -61,9 +61,9 @@ class TrainingConfig:
         if self.batch_size % self.microbatches:
             raise ValueError(f"batch_size={self.batch_size} is not a multiple of microbatches={self.microbatches}")
 
-    def total_steps(self, length: int) -> int:
-        """Steps of the run at `length` tokens a row."""
-        return self.steps or -(-self.tokens // (self.batch_size * length))
+    def total_steps(self, row_tokens: int) -> int:
+        """Steps of the run at so many tokens a row."""
+        return self.steps or -(-self.tokens // (self.batch_size * row_tokens))
 
 
 def model_config(section: Mapping, vocab_size: int, length: int) -> TransformerConfig:
@@ -80,9 +80,10 @@ class Program:
     """Everything that is compiled for one config.
 
     Attributes:
-      objective: the objective plug-in. config: the model's shape. mesh: the devices. length: T.
+      objective: the objective plug-in. model_name: the architecture. config: its shape. mesh: the devices. length: of the data.
+      row_tokens: positions of a row, in all streams. steps: of the run.
       graphdef: the model's structure. shapes, shardings: of the train state. batch_sharding: of a batch's rows.
-      terms: names of the loss terms. parameters: how many. flops_per_row: training FLOPs of one row by formula.
+      terms: the loss terms' factors. parameters: how many. flops_per_row: training FLOPs of one row by formula.
     """
 
     def __init__(self, config: Mapping, tokenizer, devices=None):
@@ -93,18 +94,16 @@ class Program:
             raise UserError(f"config.seed={self.seed} must be a whole number from 0 to {2**31 - 1}")
         self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
         self.config = model_config(config["model"], tokenizer.size, self.length)
-        self.objective = make_objective(config["objective"], tokenizer, self.length)
         name = config["model"]["name"]
-        if name not in self.objective.models:
-            lookup.find("models", name)
-            raise UserError(
-                f"objective {config['objective']['name']!r} does not run on model {name!r}; it runs on: {', '.join(self.objective.models)}"
-            )
+        self.objective = pairing.make(config["objective"], tokenizer, self.length, name)
+        self.model_name = name
         self.model_module = lookup.find("models", name)
         lookup.find("attention", self.config.attention)
-        self.optimizer = make_optimizer(config["optimizer"], self.training.total_steps(self.length))
+        self.row_tokens = self.objective.positions
+        self.steps = self.training.total_steps(self.row_tokens)
+        self.optimizer = make_optimizer(config["optimizer"], self.steps)
         self.dropout = self.config.dropout > 0
-        self.terms: tuple[str, ...] = tuple(self.objective.terms)
+        self.terms: dict[str, float] = dict(self.objective.terms)
 
         model = nnx.eval_shape(lambda: self._model(jax.random.key(0)))
         self.graphdef, abstract = nnx.split(model)
@@ -121,8 +120,7 @@ class Program:
         self.shardings = {"params": param_shardings, "opt_state": opt_shardings, "step": everywhere}
         self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
-        transform = "masked" in shapes.get("heads", {})
-        self.flops_per_row = flops.training_per_row(self.config, self.length, self.objective.head_positions(), transform)
+        self.flops_per_row = flops.training(self.objective.flops(self.config))
         self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=(self.shardings, everywhere))
         self._everywhere = everywhere
 
@@ -192,14 +190,15 @@ class Program:
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
 
     def _gradients(self, params, batch, key, weights):
-        """Gradients of Σ over terms of sum / weight, and the sums. Without `weights` the batch's own divide."""
+        """Gradients of Σ over terms of factor · sum / weight, and the sums. Without `weights` the batch's own divide."""
 
         def loss(params):
             terms, metrics = self.objective.loss(self.model(params), batch, key)
             total = jnp.zeros(())
             for name, (value, weight) in terms.items():
                 divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])
-                total += value / jnp.maximum(divisor, 1.0)
+                # A weight of 0 has a value of 0; else a tiny weight is divided by as it is.
+                total += self.terms[name] * value / jnp.where(divisor > 0, divisor, 1.0)
             return total, terms | metrics
 
         return jax.grad(loss, has_aux=True)(params)
@@ -229,14 +228,6 @@ def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedShardi
     return jax.tree_util.tree_map_with_path(of, opt_shapes)
 
 
-def make_objective(section: Mapping, tokenizer, length: int):
-    """The objective plug-in that the section names, with its options."""
-    if length < 16:
-        raise UserError(f"config.data.length={length} is too short; at least 16 tokens a row")
-    module = lookup.find("objectives", section["name"])
-    return module.Objective(lookup.configure(module.Config, section, "config.objective", skip=("name",)), tokenizer, length)
-
-
 def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation:
     """Clipping, then the optimiser plug-in that the section names, on its schedule over `steps` steps."""
     shared = {field.name for field in dataclasses.fields(schedules.ScheduleConfig)}
@@ -252,5 +243,14 @@ def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation
 
 
 def means(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
-    """Each (sum, weight) divided, as Python floats; a weight of 0 gives nan."""
-    return {name: float(total) / float(weight) if float(weight) else float("nan") for name, (total, weight) in sums.items()}
+    """Each (sum, weight) divided, as Python floats; what has no weight, and so no mean, is left out."""
+    return {name: float(total) / float(weight) for name, (total, weight) in sums.items() if float(weight)}
+
+
+def loss(terms: Mapping[str, float], found: Mapping[str, float]) -> float:
+    """The loss of means: Σ factor · mean over the terms that have one.
+
+    Args:
+      terms: factors by name. found: means by name.
+    """
+    return sum(factor * found[name] for name, factor in terms.items() if name in found)

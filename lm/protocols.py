@@ -3,7 +3,8 @@
     lm/data/sources/<name>.py   Source: text → documents
     lm/models/<name>.py         class Model(config: TransformerConfig, scope: Scope), see Model
     lm/attention/<name>.py      Attention: attend(q, k, v, mask, …)
-    lm/objectives/<name>.py     class Config, class Objective(config, tokenizer, length), see Objective
+    lm/data/formats/<name>.py   class Format(tokenizer, length, question, ends), see lm/data/formats/__init__.py
+    lm/objectives/<name>.py     class Config, class Objective(config, tokenizer, length, mask), see Objective
     lm/optimizers/<name>.py     Optimizer: class Config and make(config, learning_rate, schedule)
     lm/tasks/<name>.py          class Config, class Task(config, corpus, split, length), see Task
 
@@ -16,8 +17,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Protocol
 
 if typing.TYPE_CHECKING:
-    import grain
     import jax
+    import numpy as np
     import optax
 
     from lm.attention.mask import Mask
@@ -52,16 +53,21 @@ class Source(Protocol):
 class Model(Protocol):
     """An architecture with one stack. B batch, T positions, D width, V vocabulary.
 
-    `embedding` holds the token table, and `heads` what the objective adds (a mapping by name, set after construction).
-    An encoder-decoder also has `encode`, and takes the encoded input in `hidden`: `memory_BSD` and `memory_segments_BS`.
+    `masks`, of the class, says what a token can be made to see (lm/pairing.py). `embedding` holds the token table, and `heads` what the
+    objective adds (a mapping by name, set after construction). An encoder-decoder also has `encode`, and takes the encoded input in
+    `hidden`: `memory_BSD` and `memory_segments_BS`.
     """
 
+    masks: tuple[str, ...]
     embedding: Any
     heads: Any
 
-    def hidden(self, tokens_BT: Any, *, segments_BT: Any, positions_BT: Any, types_BT: Any = None, key: Any = None) -> Any:
+    def hidden(
+        self, tokens_BT: Any, *, segments_BT: Any, positions_BT: Any, types_BT: Any = None, prefix_BT: Any = None, key: Any = None
+    ) -> Any:
         """Hidden states after the last layer, [B, T, D]. Segments number the documents of a row from 1; 0 is padding, and no
-        position sees another segment. `key` is for dropout; None in evaluation."""
+        position sees another segment. A prefix is seen by all of its segment, where the model has that mask. `key` is for dropout; None
+        in evaluation."""
         ...
 
     def logits(self, h: Any) -> Any:
@@ -79,27 +85,48 @@ class Attention(Protocol):
         ...
 
 
+class Plan(Protocol):
+    """What an epoch consists of, fixed by the store: its length is the number of rows, its `note` says what was left out, "" if nothing."""
+
+    note: str
+
+    def __len__(self) -> int: ...
+
+
 class Objective(Protocol):
     """Documents → examples, and a loss.
 
     Attributes:
-      models: the architectures it runs on; the first is its usual one.
-      terms: names of its loss terms. The loss is the sum of their means.
-      scores: what a model trained by it can be asked ("causal", "masked", "next_sentence" …); tasks choose by it.
+      masks: what it needs of a model, of the class (lm/pairing.py has the kinds); the first is its usual one. The one that a model has too
+        is given to the constructor.
+      terms: its loss terms with a factor each. The loss is the sum of factor · mean.
+      scores: what a model trained by it can be asked ("causal", "masked", "pair" …); tasks choose by it.
+      positions: tokens of a row, in all streams.
+      standard: whether its loss is `lm.prediction.loss` of its examples, with no heads of its own.
+      composed: whether it is made of other objectives, of the class.
     """
 
-    models: tuple[str, ...]
-    terms: tuple[str, ...]
+    masks: tuple[str, ...]
+    terms: Mapping[str, float]
     scores: tuple[str, ...]
+    positions: int
+    standard: bool
+    composed: bool
 
-    def dataset(self, store: "Store", seed: int) -> "grain.MapDataset":
-        """One epoch of examples: dicts of arrays of constant shape, int32 or float32.
-
-        Example i of epoch e is a pure function of (store, seed, e, i): the dataset is repeated for ever, and draws by grain's
-        own generators.
+    def plan(self, store: "Store") -> Plan:
+        """The rows of an epoch.
 
         Raises:
           UserError: the store cannot give one example.
+        """
+        ...
+
+    def example(self, store: "Store", plan: Plan, row: int, rng: "np.random.Generator", progress: float) -> dict[str, Any]:
+        """A dict of arrays of constant shape, int32 or float32, with `tokens` and `segments` among them: a pure function of its arguments.
+
+        Args:
+          rng: this example's own, in this epoch; the only source of chance. progress: share of the run that is over, alike in all rows of
+            a batch; 1 on held-out text.
         """
         ...
 
@@ -107,12 +134,13 @@ class Objective(Protocol):
         """The modules that it adds to the model, by name; their parameters come from `scope`."""
         ...
 
-    def head_positions(self) -> int:
-        """Positions a row at which the vocabulary head runs: for counting operations."""
+    def flops(self, config: "TransformerConfig") -> int:
+        """Operations of a forward pass of one row by formula: every stack and head that the loss needs (lm/flops.py)."""
         ...
 
     def loss(self, model: Any, batch: Batch, key: Any) -> tuple[Sums, Sums]:
-        """Loss terms, named as in `terms`, and metrics. `key` is for dropout; None in evaluation."""
+        """Loss terms, named as in `terms`, and metrics. `key` is for dropout; None in evaluation. Where weights are no counts, a metric
+        "targets" counts the targets."""
         ...
 
 

@@ -87,7 +87,10 @@ class Stack(nnx.Module):
 
 
 class SingleStack(nnx.Module):
-    """Embedding, one stack, vocabulary head: what an encoder and a decoder have in common."""
+    """Embedding, one stack, vocabulary head: what an encoder and a decoder have in common.
+
+    Its own mask is bidirectional or causal; the call may ask for a prefix mask instead.
+    """
 
     def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
         self.embedding = Embedding(config, scope / "embedding")
@@ -102,6 +105,7 @@ class SingleStack(nnx.Module):
         segments_BT: Int[Array, "B T"],
         positions_BT: Int[Array, "B T"],
         types_BT: Int[Array, "B T"] | None = None,
+        prefix_BT: Int[Array, "B T"] | None = None,
         key: jax.Array | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last layer.
@@ -109,11 +113,16 @@ class SingleStack(nnx.Module):
         Args:
           tokens_BT: token ids. segments_BT: document number in the row, from 1; 0 is padding.
           positions_BT: position in the document. types_BT: segment type (0 or 1), where the model has types.
+          prefix_BT: 1 at positions that all of their segment may see, the rest is causal; None takes the model's own mask.
           key: for dropout; None in evaluation.
         """
         keys = (None, None) if key is None else jax.random.split(key)
         x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, keys[0])
-        return self.stack(x_BTD, positions_BT, Mask(segments_BT, segments_BT, kind=self.mask), keys[1])
+        if prefix_BT is None:
+            mask = Mask(segments_BT, segments_BT, kind=self.mask)
+        else:
+            mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
+        return self.stack(x_BTD, positions_BT, mask, keys[1])
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Scores over the vocabulary for hidden states."""

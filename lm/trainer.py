@@ -16,7 +16,7 @@ from jax.experimental import multihost_utils
 from lm import chips, program, records
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
-from lm.data.loader import Loader
+from lm.data import loader
 from lm.lookup import UserError
 from lm.plain import plain
 from lm.speed import Speed
@@ -49,14 +49,15 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     records.check_same_data(workdir, record, corpus.fingerprint)
     built = program.Program(config, corpus.tokenizer)
     options = built.training
-    total, step_tokens = options.total_steps(built.length), options.batch_size * built.length
-    examples = training_examples(built, corpus.stores["train"])
+    total, step_tokens = built.steps, options.batch_size * built.row_tokens
+    plan = training_plan(built, corpus.stores["train"])
     validation = Validation(built, built.objective, corpus.stores["validation"], "validation", options.evaluate_tokens, options.batch_size)
     _check_disk(workdir, built, options.keep)
 
     multihost_utils.sync_global_devices("workdir looked at")  # before any process writes there
     records.make_directory(workdir)
-    fresh = _new_record(config, corpus, built, total)
+    rows = loader.examples(built.objective, corpus.stores["train"], plan, built.seed, options.batch_size, total)
+    fresh = _new_record(config, corpus, built, total) | {"padding": round(loader.padding(rows), 4)}
     if record is None:
         records.write_run(workdir, fresh)  # before all else, so that whatever is killed now is known as this run
     checkpoints = Checkpoints(workdir, options.keep)
@@ -74,28 +75,28 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     records.write_run(workdir, record)
     if jax.process_index() == 0:
         corpus.tokenizer.save(workdir / "tokenizer.model")
-    loader = Loader(examples, options.batch_size, built.mesh, start)
+    batches = loader.Loader(rows, options.batch_size, built.mesh, start)
 
     peak = chips.peak_flops(jax.devices()[0].device_kind)
     speed = Speed(step_tokens, options.batch_size * built.flops_per_row, peak and peak * built.mesh.size, counters["seconds"])
     shown = records.Records(workdir, start, total, options.tensorboard, quiet)
-    shown.say(_header(config, corpus, built, len(examples), total, start))
+    shown.say(_header(config, corpus, built, plan, fresh["padding"], total, start))
     meter = _Meter(built.terms, counters, checkpoints.latest)
     evaluate_every, save_every = options.evaluate_every or -(-total // 10), options.checkpoint_every or -(-total // 10)
     try:
         with _stop_signals() as asked_to_stop:
             for step in range(start + 1, total + 1):
-                state, sums = built.step(state, next(loader))
+                state, sums = built.step(state, next(batches))
                 meter.add(step, sums)  # reads the step before, while this one computes
                 if step == start + 1:
                     jax.block_until_ready(sums)
-                speed.step_done(loader.waited)
+                speed.step_done(batches.waited)
                 stop = asked_to_stop(step) and step < total
                 evaluate, save = (step == total or step % every == 0 for every in (evaluate_every, save_every))
                 loss = None
                 if step % options.log_every == 0 or evaluate or save:
                     means = meter.flush()
-                    now = speed.values(loader.waited)
+                    now = speed.values(batches.waited)
                     shown.write(step, "train", {"tokens": step * step_tokens, "seconds": speed.seconds(), **means, **now})
                     shown.show(step, means["loss"], now, speed.left(total - step))
                 if evaluate:
@@ -103,13 +104,13 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
                         asked = validation.sums(state["params"])
                         meter.check(step, {f"validation {name}": value for name, (value, _) in asked.items()})
                         means = program.means(asked)
-                        loss = sum(means[term] for term in built.terms)
+                        loss = program.loss(built.terms, means)
                     record["final"] = {"step": step, "loss": loss, **means}
                     shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
                 if save or stop:
                     counters = meter.counters()  # reads this step first: what is saved has a finite loss
                     record |= {"step": step, "tokens": step * step_tokens, "flops": step * options.batch_size * built.flops_per_row}
-                    record |= {"seconds": speed.seconds(), "loss_tokens": meter.loss_tokens} | speed.values(loader.waited)
+                    record |= {"seconds": speed.seconds(), "loss_tokens": meter.loss_tokens} | speed.values(batches.waited)
                     # Before the checkpoint: once the last one is there, nothing is computed again.
                     records.write_run(workdir, record)
                     with speed.pause():
@@ -135,11 +136,11 @@ class _Meter:
     """Adds up metrics as (sum, weight), one step behind the device; refuses numbers that are not finite.
 
     Attributes:
-      loss_tokens: weight of all loss terms so far: targets that bore a loss.
+      loss_tokens: targets that bore a loss so far: the weight of all loss terms, or what the metric "targets" counts where weights do not.
       total: sums since the last flush.
     """
 
-    def __init__(self, terms: tuple[str, ...], counters: Mapping[str, Any], last_good: Callable[[], int | None]):
+    def __init__(self, terms: Mapping[str, float], counters: Mapping[str, Any], last_good: Callable[[], int | None]):
         self.terms, self.last_good = terms, last_good
         self.loss_tokens = counters["loss_tokens"]
         self.total: dict[str, tuple[float, float]] = {name: tuple(pair) for name, pair in counters["sums"].items()}
@@ -151,11 +152,11 @@ class _Meter:
         self.pending = (step, sums)
 
     def flush(self) -> dict[str, float]:
-        """Means since the last flush, "loss" among them: the sum of the terms' means."""
+        """Means since the last flush, "loss" among them."""
         self._read()
         means = program.means(self.total)
         self.total = {}
-        return {"loss": sum(means[term] for term in self.terms), **means}
+        return {"loss": program.loss(self.terms, means), **means}
 
     def counters(self) -> dict[str, Any]:
         """What continues with a checkpoint."""
@@ -180,11 +181,11 @@ class _Meter:
         self.pending = None
         read = jax.device_get(sums)
         self.check(step, {name: value for name, (value, _) in read.items()})
+        counted = float(read.pop("targets", (0.0, 0.0))[0])
+        self.loss_tokens += counted or sum(float(weight) for name, (_, weight) in read.items() if name in self.terms)
         for name, (value, weight) in read.items():
             before = self.total.get(name, (0.0, 0.0))
             self.total[name] = (before[0] + float(value), before[1] + float(weight))
-            if name in self.terms:
-                self.loss_tokens += float(weight)
 
 
 @contextlib.contextmanager
@@ -214,8 +215,8 @@ def _stop_signals() -> Iterator[Callable[[int], bool]]:
             signal.signal(number, handler)
 
 
-def training_examples(built: program.Program, store):
-    """One epoch of the objective's examples.
+def training_plan(built: program.Program, store):
+    """What an epoch of the objective consists of; its length is the number of rows.
 
     Raises:
       UserError: rows cannot be spread over the mesh, or the text does not fill one batch.
@@ -232,13 +233,13 @@ def training_examples(built: program.Program, store):
             f"the training split has {len(store.tokens):,} tokens, fewer than one row of config.data.length={length}; give more text or"
             " shorter rows"
         )
-    examples = built.objective.dataset(store, built.seed)
-    if len(examples) < size:
+    plan = built.objective.plan(store)
+    if len(plan) < size:
         raise UserError(
-            f"the training split gives {len(examples):,} examples of {length} tokens, fewer than one batch of"
+            f"the training split gives {len(plan):,} examples of {length} tokens, fewer than one batch of"
             f" config.training.batch_size={size}; give more text, shorter rows (config.data.length) or smaller batches"
         )
-    return examples
+    return plan
 
 
 def _check_disk(workdir: Path, built: program.Program, keep: int) -> None:
@@ -263,13 +264,15 @@ def _new_record(config: Mapping, corpus, built: program.Program, total: int) -> 
     }  # fmt: skip
 
 
-def _header(config: Mapping, corpus, built: program.Program, rows: int, total: int, start: int) -> str:
+def _header(config: Mapping, corpus, built: program.Program, plan: Any, padding: float, total: int, start: int) -> str:
     mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
+    size = built.training.batch_size
     lines = [
         corpus.describe(),
         f"{config['objective']['name']} on {config['model']['name']}: {built.parameters:,} parameters; {total:,} steps of"
-        f" {built.training.batch_size} × {built.length} tokens ({total * built.training.batch_size / rows:.2f} epochs);"
-        f" {jax.devices()[0].device_kind}, mesh {mesh}",
+        f" {size} × {built.row_tokens} tokens ({total * size / len(plan):.2f} epochs); {jax.devices()[0].device_kind}, mesh {mesh}",
+        f"  {len(plan):,} rows an epoch, {padding:.1%} padding; {built.flops_per_row / 1e6:,.1f} MFLOP a row, forward and backward",
+        *([f"  {plan.note}"] if plan.note else []),
     ]
     return "\n".join(lines + ([f"continues from step {start}"] if start else []))
 

@@ -49,7 +49,7 @@ def check(arms: Mapping[str, dict], tasks: list[str], split: str) -> dict[str, A
         try:
             corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
             built = program.Program(config, corpus.tokenizer)
-            trainer.training_examples(built, corpus.stores["train"])
+            trainer.training_plan(built, corpus.stores["train"])
         except UserError as error:
             raise UserError(f"arm {arm!r}: {error}") from error
         seen[arm] = (corpus, built)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-import grain
 import jax
 import numpy as np
 
@@ -20,14 +19,14 @@ class Validation:
     Args:
       built: the program. objective: whose examples and loss; built.objective or another one that fits the model.
       store: the split. split: its name, for messages. tokens: the most tokens to read.
-      batch_size: rows a batch; made smaller where the split has fewer.
+      batch_size: rows a batch; made smaller where the split has fewer. plan: of rows, where it is not the objective's own.
 
     Attributes:
       batches: the batches, in host memory: the budget is small, and building them again would cost more than scoring.
     """
 
-    def __init__(self, built: Program, objective: Any, store, split: str, tokens: int, batch_size: int):
-        examples: grain.MapDataset = objective.dataset(store, SEED)
+    def __init__(self, built: Program, objective: Any, store, split: str, tokens: int, batch_size: int, plan: Any = None):
+        examples = loader.examples(objective, store, objective.plan(store) if plan is None else plan, SEED)
         parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
         size = min(batch_size, len(examples)) // parts * parts
         if not size:
@@ -35,7 +34,7 @@ class Validation:
                 f"the {split} split gives {len(examples)} examples of {built.length} tokens, fewer than the {parts} parts of the mesh;"
                 f" give more text or a larger config.data.{split} share"
             )
-        count = max(1, min(tokens // (size * built.length), len(examples) // size))
+        count = max(1, min(tokens // (size * objective.positions), len(examples) // size))
         batches = loader.local_batches(examples, meshes.local_rows(built.batch_sharding, size), size)
         self.batches = [batches[index] for index in range(count)]
         self._examples, self._count = examples, count

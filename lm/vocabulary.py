@@ -4,63 +4,139 @@ The positions are cut into chunks. Each chunk's scores, loss and gradients are m
 the gradients are kept. The products are as many as in the plain computation, which `lm.heads.classify` of the logits is.
 """
 
+import dataclasses
 import functools
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+@dataclasses.dataclass(frozen=True)
+class LossOptions:
+    """What is added to the likelihood.
+
+    Attributes:
+      label_smoothing: share ε of the target that is spread over all words: (1 - ε) · nll + ε · mean over words of -log p (Szegedy et al.
+        2016).
+      z_loss: factor on log² Z, which keeps the scores' normaliser near 1 (Chowdhery et al. 2022, PaLM: 1e-4).
+    """
+
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+
+    def __post_init__(self):
+        if not 0.0 <= self.label_smoothing < 1.0:
+            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+        if self.z_loss < 0.0:
+            raise ValueError(f"z_loss={self.z_loss} must not be negative")
+
+
+PLAIN = LossOptions()
+
+
+class Sums(NamedTuple):
+    """Weighted sums, float32: of what is minimised, over all positions []; of -log p in nats and of hits, over each row [B].
+
+    Only `loss` has a gradient: the one to the table is summed over rows while the scores are there.
+    """
+
+    loss: jax.Array
+    nll: jax.Array
+    hits: jax.Array
+
+
 def cross_entropy(
-    h_BTD: Float[Array, "B T D"], table_VD: Float[Array, "V D"], targets_BT: Int[Array, "B T"], weights_BT: Float[Array, "B T"], chunks: int
-) -> tuple[Float[Array, ""], Float[Array, ""]]:
-    """Σ weight · nll (nats) and Σ weight · hit of the scores h · tableᵀ, in float32.
+    h_BTD: Float[Array, "B T D"],
+    table_VD: Float[Array, "V D"],
+    targets_BT: Int[Array, "B T"],
+    weights_BT: Float[Array, "B T"],
+    chunks: int = 1,
+    bias_V: Float[Array, "V"] | None = None,
+    options: LossOptions = PLAIN,
+) -> Sums:
+    """Loss and hits of the scores h · tableᵀ + bias, in float32.
 
     Args:
       h_BTD: hidden states in the compute dtype. table_VD: a row for each word, in the compute dtype.
       targets_BT: word ids. weights_BT: float32; no gradient flows to them.
-      chunks: parts that T is cut into; must divide T.
+      chunks: parts that T is cut into; T is padded to a multiple of it.
+      bias_V: added to the scores. options: smoothing and z-loss.
 
     A hit is a target whose score no other word's exceeds.
     """
-    return _forward(h_BTD, table_VD, targets_BT, weights_BT, chunks)[0]
+    if chunks > 1 and (rest := -h_BTD.shape[1] % chunks):
+        h_BTD = jnp.pad(h_BTD, ((0, 0), (0, rest), (0, 0)))
+        targets_BT, weights_BT = (jnp.pad(x, ((0, 0), (0, rest))) for x in (targets_BT, weights_BT))
+    loss, nll, hits = _cross_entropy(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options)
+    return Sums(loss, jax.lax.stop_gradient(nll), jax.lax.stop_gradient(hits))
 
 
-def _forward(h_BTD, table_VD, targets_BT, weights_BT, chunks):
+@functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
+def _cross_entropy(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options) -> Sums:
+    return _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options)[0]
+
+
+def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
     words_V = jnp.arange(table_VD.shape[0])[None, None]
+    smoothing, z_loss = options.label_smoothing, options.z_loss
 
     def body(carry, part):
-        nll, hits, d_table_VD = carry
+        sums, d_table_VD, d_bias_V = carry
         h, targets, weights = part
         logits = jnp.einsum("BTD,VD->BTV", h, table_VD, preferred_element_type=jnp.float32)
+        if bias_V is not None:
+            logits += bias_V.astype(jnp.float32)[None, None]
         best = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - best)
         total = powers.sum(-1, keepdims=True)
         is_target = words_V == targets[..., None]
+        log_z = (jnp.log(total) + best)[..., 0]
         # A masked sum instead of a gather: it stays where the vocabulary's shards are.
         score = jnp.where(is_target, logits, 0.0).sum(-1)
-        nll += ((jnp.log(total) + best)[..., 0] * weights - score * weights).sum()
-        hits += ((score >= best[..., 0]) * weights).sum()
-        d_logits = (powers * (weights[..., None] / total) - jnp.where(is_target, weights[..., None], 0.0)).astype(h.dtype)
+        nll = log_z * weights - score * weights
+        loss, hits = nll, (score >= best[..., 0]) * weights
+        scale, wanted = weights, weights
+        if smoothing:
+            loss = (1 - smoothing) * nll + smoothing * weights * (log_z - logits.mean(-1))
+            wanted = (1 - smoothing) * weights
+        if z_loss:
+            loss = loss + z_loss * jnp.square(log_z) * weights
+            scale = weights * (1 + 2 * z_loss * log_z)
+        d_logits = powers * (scale[..., None] / total) - jnp.where(is_target, wanted[..., None], 0.0)
+        if smoothing:
+            d_logits -= (smoothing / table_VD.shape[0]) * weights[..., None]
+        if bias_V is not None:
+            d_bias_V += d_logits.sum((0, 1))
+        d_logits = d_logits.astype(h.dtype)
         d_h = jnp.einsum("BTV,VD->BTD", d_logits, table_VD)
         d_table_VD += jnp.einsum("BTV,BTD->VD", d_logits, h, preferred_element_type=jnp.float32)
-        return (nll, hits, d_table_VD), d_h
+        sums = Sums(sums.loss + loss.sum(), sums.nll + nll.sum(1), sums.hits + hits.sum(1))
+        return (sums, d_table_VD, d_bias_V), d_h
 
-    start = (jnp.zeros(()), jnp.zeros(()), jnp.zeros(table_VD.shape, jnp.float32))
+    zeros = jnp.zeros(len(h_BTD), jnp.float32)
+    d_bias_V = None if bias_V is None else jnp.zeros(bias_V.shape, jnp.float32)
+    start = (Sums(jnp.zeros(()), zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32), d_bias_V)
     if chunks == 1:
-        (nll, hits, d_table_VD), d_h_BTD = body(start, (h_BTD, targets_BT, weights_BT))
+        (sums, d_table_VD, d_bias_V), d_h_BTD = body(start, (h_BTD, targets_BT, weights_BT))
     else:
         parts = tuple(_split(x, chunks) for x in (h_BTD, targets_BT, weights_BT))
-        (nll, hits, d_table_VD), d_h = jax.lax.scan(body, start, parts)
+        (sums, d_table_VD, d_bias_V), d_h = jax.lax.scan(body, start, parts)
         d_h_BTD = jnp.moveaxis(d_h, 0, 1).reshape(h_BTD.shape)
-    return (nll, hits), (d_h_BTD, d_table_VD.astype(table_VD.dtype))
+    return sums, (
+        d_h_BTD,
+        d_table_VD.astype(table_VD.dtype),
+        d_bias_V if d_bias_V is None or bias_V is None else d_bias_V.astype(bias_V.dtype),
+    )
 
 
-def _backward(chunks, kept, cotangents):
-    d_h_BTD, d_table_VD = kept
-    scale = cotangents[0]
-    return (d_h_BTD * scale).astype(d_h_BTD.dtype), (d_table_VD * scale).astype(d_table_VD.dtype), None, None
+def _backward(chunks, options, kept, cotangents):
+    d_h_BTD, d_table_VD, d_bias_V = kept
+    scale = cotangents.loss
+    table = (d_table_VD * scale).astype(d_table_VD.dtype)
+    bias = None if d_bias_V is None else (d_bias_V * scale).astype(d_bias_V.dtype)
+    return (d_h_BTD * scale).astype(d_h_BTD.dtype), table, bias, None, None
 
 
 def _split(x: Array, chunks: int) -> Array:
@@ -68,4 +144,4 @@ def _split(x: Array, chunks: int) -> Array:
     return jnp.moveaxis(x.reshape(x.shape[0], chunks, x.shape[1] // chunks, *x.shape[2:]), 1, 0)
 
 
-cross_entropy.defvjp(_forward, _backward)
+_cross_entropy.defvjp(_forward, _backward)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.tokenizer import MODES
+
 DOCUMENTS = 240  # over all labels
 # Nouns, verbs and places of each label.
 TOPICS = {
@@ -84,14 +86,14 @@ def config(
     """A run of a few steps on the corpus that `write(directory)` wrote, cached in the same directory.
 
     Args:
-      objective: a plug-in; the model is the first that it runs on.
+      objective: a plug-in; the model is the first that suits it.
       directory: where `write` was called.
       options: of the objective.
       overrides: sections to update, as training={"steps": 3}, or plain fields, as seed=1.
     """
-    from lm import lookup, presets
+    from lm import pairing, presets
 
-    model = presets.laptop(lookup.find("objectives", objective).Objective.models[0])
+    model = presets.laptop(pairing.models(objective)[0])
     # Spelled out, so that tuning a recipe moves no golden number.
     model.update(
         width=32, layers=2, heads=2, feedforward=64, positions="sinusoidal", norm="rms", bias=False, activation="gelu_tanh",
@@ -113,18 +115,33 @@ def config(
     return presets.run(model, {"name": objective, **(options or {})}, **base).to_dict()
 
 
+def pairings() -> list[tuple[str, str]]:
+    """Every (objective, model) that runs with default options; what is made of other objectives does so on a decoder alone."""
+    from lm import lookup, pairing
+    from lm.objectives._members import COMPOSED
+
+    suiting = [(name, model) for name in lookup.names("objectives") for model in pairing.models(name)]
+    return [(name, model) for name, model in suiting if name not in COMPOSED or model == "decoder"]
+
+
 class Ids:
     """A tokenizer without text: ids 0 to 6 are special as in lm.tokenizer, each other id is one byte.
 
     Args:
-      size: V.
+      size: V. sentinels: at the top of it, below them the three mode tokens; none of these without sentinels. Every third id goes on
+        with a word.
     """
 
     pad, bos, eos, unk, cls, sep, mask = range(7)
 
-    def __init__(self, size: int = 64):
+    def __init__(self, size: int = 64, sentinels: int = 0):
         self.size = size
-        self.bytes_per_id = (np.arange(size) > self.mask).astype(np.int32)
+        self.sentinels = tuple(range(size - 1, size - 1 - sentinels, -1))
+        self.modes = dict(zip(MODES, range(size - sentinels - 3, size - sentinels), strict=True)) if sentinels else {}
+        ordinary = np.arange(size) > self.mask
+        ordinary[size - sentinels - 3 * bool(sentinels) :] = False
+        self.bytes_per_id = ordinary.astype(np.int32)
+        self.is_word_start = np.arange(size) % 3 != 0
 
 
 class Tokens:

@@ -108,7 +108,7 @@ def test_a_mistake_is_told_before_anything_is_written(home, tmp_path, mistake): 
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("room", ["models", "attention", "objectives", "optimizers", "data.sources", "tasks"])
+@pytest.mark.parametrize("room", ["models", "attention", "objectives", "optimizers", "data.formats", "data.sources", "tasks"])
 def test_every_unknown_plugin_lists_the_known_ones(room):
     with pytest.raises(UserError) as raised:
         lookup.find(room, "nothing")

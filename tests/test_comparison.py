@@ -16,8 +16,9 @@ import pytest
 import runs
 from runs import STEPS, home  # noqa: F401
 
-from lm import comparison, program, trainer, trial
+from lm import comparison, pairing, program, trainer, trial
 from lm.data import corpus as corpora
+from lm.data import loader
 from lm.lookup import UserError
 
 RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
@@ -303,13 +304,13 @@ def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):  # 
     for objective in ("clm", "mlm"):
         config = home.config(objective)
         corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
-        made = program.make_objective(config["objective"], corpus.tokenizer, config["data"]["length"])
-        rows[objective] = made.dataset(corpus.stores["train"], 3)
+        made = pairing.make(config["objective"], corpus.tokenizer, config["data"]["length"], config["model"]["name"])
+        rows[objective] = loader.examples(made, corpus.stores["train"], made.plan(corpus.stores["train"]), 3)
     assert len(rows["clm"]) == len(rows["mlm"]) > 20
     specials = corpus.tokenizer.special_ids
     for index in range(20):
         causal, masked = rows["clm"][index], rows["mlm"][index]
         tokens = masked["tokens"].copy()
-        asked = masked["masked_weights"] > 0
-        tokens[masked["masked_positions"][asked]] = masked["masked_targets"][asked]
+        asked = masked["weights"] > 0
+        tokens[masked["target_positions"][asked]] = masked["targets"][asked]
         assert [t for t in tokens if t not in specials] == [t for t in causal["targets"] if t not in specials]

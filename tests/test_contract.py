@@ -13,20 +13,25 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from small_corpus import Ids, Tokens, config, numbers, quick_compilation, random_store
+from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
 
-from lm import lookup, mesh, program
+from lm import flops, lookup, mesh, pairing, program
 from lm.attention.mask import Mask
+from lm.data import loader
 from lm.data.documents import Document, Tally
+from lm.data.pairs import QUESTIONS
 from lm.layers import Scope
 from lm.lookup import UserError
 from lm.optimizers import _groups
 from lm.scores import Score
 from lm.transformer import TransformerConfig
 
-LENGTH, VOCABULARY = 32, 64
-ROOMS = ("attention", "data.sources", "models", "objectives", "optimizers", "tasks")
+LENGTH, VOCABULARY, SENTINELS = 32, 96, 20
+TEXT = VOCABULARY - SENTINELS - 3  # ids from here on are mode tokens and sentinels
+MASKS = {"bidirectional", "causal", "prefix", "cross"}
+ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")
 PLUG_INS = [(room, name) for room in ROOMS for name in lookup.names(room)]
+WITHOUT_OPTIONS = ("attention", "data.formats", "models")
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 
@@ -35,12 +40,12 @@ def corpus():
     """A stand-in for lm.data.corpus.Corpus, with labels."""
 
     def split(documents: int, seed: int) -> Tokens:
-        store = random_store(VOCABULARY, documents, seed)
+        store = random_store(TEXT, documents, seed)
         store.labels = [("red", "green", "blue")[number % 3] for number in range(documents)]
         return store
 
     stores = {"train": split(90, 1), "validation": split(40, 2), "test": split(60, 3)}
-    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY, SENTINELS), stores=stores)
 
 
 @functools.cache
@@ -55,7 +60,7 @@ def test_every_plug_in_says_what_it_is(room, name):
     assert module.__doc__ and len(module.__doc__.strip()) > 20
 
 
-@pytest.mark.parametrize(("room", "name"), [(room, name) for room, name in PLUG_INS if room not in ("attention", "models")])
+@pytest.mark.parametrize(("room", "name"), [(room, name) for room, name in PLUG_INS if room not in WITHOUT_OPTIONS])
 def test_options_are_a_frozen_dataclass_with_defaults(room, name):
     cls = lookup.find(room, name).Config
     assert dataclasses.is_dataclass(cls) and cls.__doc__ and not cls.__doc__.startswith(f"{cls.__name__}("), "say what the options are"
@@ -68,70 +73,157 @@ def test_options_are_a_frozen_dataclass_with_defaults(room, name):
         lookup.configure(cls, {"zzz": 1}, f"config.{room}")
 
 
-# Objectives.
-
-OBJECTIVES = lookup.names("objectives")
+# Formats.
 
 
-def objective(name: str):
-    module = lookup.find("objectives", name)
-    return module.Objective(module.Config(), corpus().tokenizer, LENGTH)
+def same(one: dict, two: dict) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_an_objective_declares_itself(name):
-    made = objective(name)
-    for attribute in ("models", "terms", "scores"):
-        value = getattr(made, attribute)
-        assert isinstance(value, tuple) and value and all(isinstance(part, str) for part in value), attribute
-    assert set(made.models) <= set(lookup.names("models"))
-    assert 0 <= made.head_positions() <= LENGTH
+def kinds(example: dict) -> dict:
+    """Shape and dtype of each field."""
+    return {name: (np.shape(value), np.asarray(value).dtype) for name, value in example.items()}
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_examples_have_one_shape(name):
-    examples = objective(name).dataset(corpus().stores["train"], seed=0)
-    assert isinstance(examples, grain.MapDataset) and len(examples) > 0
-    first = {key: (np.shape(value), np.asarray(value).dtype) for key, value in examples[0].items()}
-    assert first["tokens"][0] == (LENGTH,)
-    assert {dtype for _, dtype in first.values()} <= {np.dtype(np.int32), np.dtype(np.float32)}
-    for index in range(len(examples)):
-        example = examples[index]
-        assert {key: (np.shape(value), np.asarray(value).dtype) for key, value in example.items()} == first
-        assert 0 <= example["tokens"].min() and example["tokens"].max() < VOCABULARY
-        assert (example["tokens"][example["segments"] == 0] == Ids.pad).all()
+@pytest.mark.parametrize("ends", [None, (Ids.bos, Ids.eos)], ids=["default", "bos-eos"])
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", lookup.names("data.formats"))
+def test_a_format(name, question, ends):
+    module, store = lookup.find("data.formats", name), corpus().stores["train"]
+    form = module.Format(corpus().tokenizer, LENGTH, question, ends)
+    first, last = ends or (Ids.cls, Ids.sep)
+    plan = form.plan(store)
+    assert isinstance(plan.note, str) and len(plan) > 0
+    expected = {field: ((LENGTH,), np.dtype(np.int32)) for field in ("tokens", "segments", "positions", "types")}
+    if module.PAIRS:
+        expected |= {"labels": ((form.slots,), np.dtype(np.int32)), "label_weights": ((form.slots,), np.dtype(np.float32))}
+    for index in range(len(plan)):
+        row = form.row(store, plan, index, np.random.default_rng(index))
+        assert kinds(row) == expected
+        assert same(row, form.row(store, plan, index, np.random.default_rng(index))), "chance that is not the generator's"
+        tokens, segments = row["tokens"], row["segments"]
+        used = int((segments > 0).sum())
+        assert segments[:used].all() and not segments[used:].any(), "padding is segment 0, at the end"
+        assert (tokens[used:] == Ids.pad).all() and not row["positions"][used:].any() and not row["types"][used:].any()
+        count = int(segments.max())
+        assert count > 0 and segments[0] == 1 and set(np.diff(segments[:used]).tolist()) <= {0, 1}, "numbered from 1, in order"
+        assert 0 <= tokens.min() and tokens.max() < TEXT
+        for segment in range(1, count + 1):
+            here = np.flatnonzero(segments == segment)
+            types = row["types"][here]
+            assert row["positions"][here].tolist() == list(range(len(here)))
+            assert tokens[here[0]] == first and tokens[here[-1]] == (Ids.sep if module.PAIRS else last)
+            assert types.tolist() == sorted(types.tolist()) and set(types.tolist()) == ({0, 1} if module.PAIRS else {0})
+        if module.PAIRS:
+            assert row["label_weights"].tolist() == [1.0] * count + [0.0] * (form.slots - count)
+            assert set(row["labels"].tolist()) <= {0, 1} and not row["labels"][count:].any()
 
 
-@pytest.mark.parametrize("name", OBJECTIVES)
-def test_a_store_too_small_is_refused_or_gives_no_example(name):
+@pytest.mark.parametrize("name", lookup.names("data.formats"))
+def test_a_format_of_no_text_is_refused_or_has_no_row(name):
     try:
-        assert len(objective(name).dataset(Tokens([]), seed=0)) == 0
+        assert len(lookup.find("data.formats", name).Format(corpus().tokenizer, LENGTH).plan(Tokens([]))) == 0
     except UserError as error:
         assert str(error)
 
 
-@pytest.mark.parametrize(("name", "model"), [(name, model) for name in OBJECTIVES for model in objective(name).models])
+# Objectives.
+
+OBJECTIVES = lookup.names("objectives")
+pairs = pytest.mark.parametrize(("name", "model"), pairings())
+
+
+def objective(name: str, model: str):
+    return pairing.make({"name": name}, corpus().tokenizer, LENGTH, model)
+
+
+def dataset(made, steps: int = 0) -> grain.MapDataset:
+    """One epoch, or the endless examples of a run of so many steps of 8 rows."""
+    store = corpus().stores["train"]
+    return loader.examples(made, store, made.plan(store), 0, 8 if steps else 0, steps)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_runs_on_its_models_and_no_others(name):
+    masks = lookup.find("objectives", name).Objective.masks
+    assert isinstance(masks, tuple) and masks and set(masks) <= MASKS
+    assert pairing.models(name), "an objective that no model suits"
+    assert any(paired == name for paired, _ in pairings())
+    for model in lookup.names("models"):
+        if (name, model) not in pairings():
+            with pytest.raises(UserError, match="needs a mask that is"):
+                objective(name, model)
+
+
+@pairs
+def test_an_objective_declares_itself(name, model):
+    made = objective(name, model)
+    assert made.mask in made.masks and made.mask in lookup.find("models", model).Model.masks
+    assert isinstance(made.scores, tuple) and made.scores and all(isinstance(part, str) for part in made.scores)
+    assert made.terms and all(isinstance(term, str) and factor > 0 for term, factor in made.terms.items())
+    assert isinstance(made.positions, int) and made.positions >= LENGTH
+    assert isinstance(made.standard, bool)
+    shape = build(name, model).config
+    assert isinstance(made.flops(shape), int) and made.flops(shape) >= flops.stack(shape, LENGTH)
+
+
+@pairs
+def test_examples_have_one_shape(name, model):
+    made = objective(name, model)
+    plan = made.plan(corpus().stores["train"])
+    assert isinstance(plan.note, str)
+    examples = dataset(made)
+    assert isinstance(examples, grain.MapDataset) and len(examples) == len(plan) > 0
+    first = kinds(examples[0])
+    assert sum(np.size(examples[0][key]) for key in ("segments", "input_segments") if key in first) == made.positions
+    assert {dtype for _, dtype in first.values()} <= {np.dtype(np.int32), np.dtype(np.float32)}
+    run = dataset(made, steps=3)
+    for example in (*(examples[index] for index in range(len(examples))), *(run[index] for index in range(24))):
+        assert kinds(example) == first
+        for key in [key for key in example if key.split("/")[-1] in ("tokens", "input_tokens")]:
+            tokens, segments = example[key], example[key.replace("tokens", "segments")]
+            assert tokens.shape == segments.shape and 0 <= tokens.min() and tokens.max() < VOCABULARY and segments.min() >= 0
+            assert (tokens[segments == 0] == Ids.pad).all()
+
+
+@pairs
+def test_a_store_too_small_is_refused_or_gives_no_example(name, model):
+    try:
+        assert len(objective(name, model).plan(Tokens([]))) == 0
+    except UserError as error:
+        assert str(error)
+
+
+@pairs
 def test_losses_and_gradients(name, model):
-    built = build(name, model)
-    examples = built.objective.dataset(corpus().stores["train"], 0)
-    batch = {key: np.stack([examples[index][key] for index in range(4)]) for key in examples[0]}
+    """Over two batches, the first of a run and the last: what has phases passes through all of them."""
+    built, steps = build(name, model), 4
+    examples = dataset(built.objective, steps)
+    batches = [{key: np.stack([examples[8 * step + row][key] for row in range(8)]) for key in examples[0]} for step in (0, steps)]
     params = numbers(built.shapes["params"])
 
     @jax.jit
-    def compute(params):
+    def compute(params, batch):
         def loss(params):
             terms, metrics = built.objective.loss(built.model(params), batch, None)
-            return sum(value / weight for value, weight in terms.values()), (terms, metrics)
+            means = {term: value / jnp.where(weight > 0, weight, 1.0) for term, (value, weight) in terms.items()}
+            return sum(built.terms[term] * mean for term, mean in means.items()), (terms, metrics)
 
         return jax.grad(loss, has_aux=True)(params)
 
-    gradients, (terms, metrics) = jax.device_get(compute(params))
-    assert set(terms) == set(built.terms) and not set(terms) & set(metrics)
-    for key, (value, weight) in (terms | metrics).items():
-        assert np.shape(value) == np.shape(weight) == () and value.dtype == weight.dtype == np.float32, key
-        assert math.isfinite(value) and weight > 0, key
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
-    idle = [path for path, leaf in jax.tree_util.tree_leaves_with_path(gradients) if not leaf.any()]
+    both = [jax.device_get(compute(params, batch)) for batch in batches]
+    for gradients, (terms, metrics) in both:
+        assert set(terms) == set(built.terms) and not set(terms) & set(metrics)
+        for key, (value, weight) in (terms | metrics).items():
+            assert np.shape(value) == np.shape(weight) == () and value.dtype == weight.dtype == np.float32, key
+            assert math.isfinite(value) and (weight > 0 or weight == value == 0), key
+        assert any(weight > 0 for _, weight in terms.values())
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    (first, one), (second, two) = both
+    for key in one[0] | one[1]:
+        assert any((terms | metrics)[key][1] > 0 for terms, metrics in (one, two)), f"{key} has no weight all along"
+    reached = jax.tree.map(lambda a, b: bool(a.any() or b.any()), first, second)
+    idle = [path for path, leaf in jax.tree_util.tree_leaves_with_path(reached) if not leaf]
     assert not idle, "parameters that no loss reaches"
 
 
@@ -144,6 +236,7 @@ def test_a_model(name):
         vocab_size=VOCABULARY, width=16, heads=2, layers=2, max_length=LENGTH, types=2, positions="relative", tied=False
     )  # fmt: skip
     cls = lookup.find("models", name).Model
+    assert isinstance(cls.masks, tuple) and cls.masks and set(cls.masks) <= MASKS
     graph, abstract = nnx.split(nnx.eval_shape(lambda: cls(shape, Scope(jax.random.key(0)))))
     for path, param in nnx.to_flat_state(abstract):
         axes = param.get_metadata("axes")
@@ -164,11 +257,18 @@ def test_a_model(name):
             memory = model.encode(tokens, segments_BS=given["segments_BT"], positions_BS=given["positions_BT"])
             more = {"memory_BSD": memory, "memory_segments_BS": given["segments_BT"]}
         hidden = model.hidden(tokens, **given, **more)
-        return hidden, model.logits(hidden)
+        if "prefix" in cls.masks:
+            # The masks that an objective may ask of it: nothing as a prefix is its own mask, the whole row another one.
+            none, whole = (model.hidden(tokens, prefix_BT=jnp.full_like(tokens, value), **given) for value in (0, 1))
+        else:
+            none, whole = hidden, hidden + 1
+        return hidden, model.logits(hidden), none, whole
 
-    hidden, logits = run(numbers(nnx.to_pure_dict(abstract)))
+    hidden, logits, none, whole = run(numbers(nnx.to_pure_dict(abstract)))
     assert hidden.shape == (2, LENGTH, 16) and logits.shape == (2, LENGTH, VOCABULARY)
     assert np.isfinite(hidden).all() and np.std(hidden) > 0
+    np.testing.assert_allclose(none, hidden, rtol=0, atol=1e-5)
+    assert np.abs(whole - hidden).max() > 1e-3
 
 
 # Attention.
@@ -247,14 +347,16 @@ def test_a_source(name):
 def test_a_task(name):
     module = lookup.find("tasks", name)
     task = module.Task(module.Config(), corpus(), "test", LENGTH)
-    suited = [each for each in OBJECTIVES if task.suits(objective(each))]
+    suited = {model: each for each, model in reversed(pairings()) if task.suits(objective(each, model))}
     assert suited, "a task that nothing can be asked"
-    built = build(suited[0])
-    scores = task.score(built, numbers(built.shapes["params"]))
+    asked = [build(each, model) for model, each in suited.items()]  # one on each architecture
+    every = [task.score(built, numbers(built.shapes["params"])) for built in asked]
+    built, scores = asked[0], every[0]
     assert scores
+    assert all(set(each) == set(scores) for each in every)
     baselines = task.baselines(built)
     assert baselines
-    for metrics in (scores, *baselines.values()):
+    for metrics in (*every, *baselines.values()):
         assert set(metrics) <= set(scores), "a baseline that the model is not asked"
         for metric, score in metrics.items():
             assert isinstance(score, Score) and math.isfinite(score.value) and score.count > 0

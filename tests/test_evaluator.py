@@ -14,16 +14,21 @@ from lm.validation import Validation
 
 # Objective: (task, metric) of the model, beside the probe.
 SUITING = {
-    "clm": {("causal", "nll"), ("causal", "perplexity"), ("causal", "bits_per_byte"), ("causal", "accuracy")},
+    "clm": {
+        ("causal", "nll"), ("causal", "perplexity"), ("causal", "bits_per_byte"), ("causal", "accuracy"),
+        ("suffix", "nll"), ("suffix", "accuracy"),
+    },
     "mlm": {("masked", "ce"), ("masked", "accuracy")},
-    "nsp": {("next_sentence", "accuracy")},
-    "mlm_nsp": {("masked", "ce"), ("masked", "accuracy"), ("next_sentence", "accuracy")},
-}
+    "nsp": {("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
+    "mlm_nsp": {("masked", "ce"), ("masked", "accuracy"), ("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
+}  # fmt: skip
 PROBE = {("probe", "balanced_accuracy"), ("probe", "accuracy")}
 BASELINES = {
     "causal": {"unigram", "bigram"},
     "masked": {"unigram", "bigram"},
     "next_sentence": {"TF-IDF overlap", "majority"},
+    "sentence_order": {"naive Bayes", "majority"},
+    "suffix": {"unigram", "bigram"},
     "probe": {"bag of words", "majority"},
 }
 
@@ -132,7 +137,8 @@ def test_a_spoilt_workdir_is_told_in_words(copy, spoil, words):
 def test_a_question_that_does_not_suit_is_refused(home, copy):  # noqa: F811
     with pytest.raises(UserError, match="task 'masked' does not suit objective 'clm'"):
         evaluator.evaluate(copy, "test", ["masked"], "latest")
-    with pytest.raises(UserError, match="no tasks plug-in is called 'maskd' .*there are: causal, masked, next_sentence, probe"):
+    there = "causal, denoising, masked, next_sentence, probe, sentence_order, suffix"
+    with pytest.raises(UserError, match=f"no tasks plug-in is called 'maskd' .*there are: {there}$"):
         evaluator.evaluate(copy, "test", ["maskd"], "latest")
     trained = evaluator.load(copy, progress=False)
     with pytest.raises(UserError, match="split 'dev' is not one of train, validation, test"):

@@ -39,8 +39,9 @@ def test_the_formula_is_what_the_compiler_counts(name, positions, transform, opt
 
     compiled = jax.jit(forward).lower(params, jax.ShapeDtypeStruct((BATCH, LENGTH), np.int32)).compile()
     counted = compiled.cost_analysis()["flops"] / BATCH
-    assert flops.forward_per_row(config, LENGTH, positions, transform) == pytest.approx(counted, rel=0.03)
-    assert flops.training_per_row(config, LENGTH, positions, transform) == 3 * flops.forward_per_row(config, LENGTH, positions, transform)
+    found = flops.stack(config, LENGTH) + flops.head(config, positions, transform)
+    assert found == pytest.approx(counted, rel=0.03)
+    assert flops.training(found) == 3 * found
 
 
 def test_bert_base_by_hand():
@@ -48,5 +49,6 @@ def test_bert_base_by_hand():
     config = TransformerConfig(vocab_size=30522, width=768, layers=12, heads=12, feedforward=3072, max_length=512)
     D, T, P = 768, 512, 77
     layers = 12 * (2 * 12 * D * D * T + 2 * 2 * T * T * D)
-    assert flops.forward_per_row(config, T, P, True) == layers + 2 * D * 30522 * P + 2 * D * D * P
-    assert flops.forward_per_row(config, T, 0, True) == layers
+    assert flops.stack(config, T) == layers
+    assert flops.head(config, P, True) == 2 * D * 30522 * P + 2 * D * D * P
+    assert flops.head(config, P) == 2 * D * 30522 * P

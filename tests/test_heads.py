@@ -70,9 +70,22 @@ def test_pair_head(pooling):
         features = np.tanh(pooled @ u["kernel"] + u["bias"])
     expected = features @ u["output"] + u["output_bias"]
     actual = head(jnp.asarray(h, jnp.float32), jnp.asarray(SEGMENTS), jnp.asarray(TYPES))
-    np.testing.assert_allclose(actual, expected, rtol=0, atol=3e-5)
+    assert actual.shape == (B, 1, 2)
+    np.testing.assert_allclose(actual[:, 0], expected, rtol=0, atol=3e-5)
     low = head(jnp.asarray(h, jnp.bfloat16), jnp.asarray(SEGMENTS), jnp.asarray(TYPES))
     assert low.dtype == jnp.float32
+
+
+@pytest.mark.parametrize("pooling", heads.POOLINGS)
+def test_pairs_of_one_row_are_judged_as_if_alone(pooling):
+    head, _ = filled(lambda: heads.PairHead(CONFIG, Scope(jax.random.key(0)), pooling))
+    h, types = jnp.asarray(draw(1, 2 * T, D)), jnp.asarray(np.tile([[0, 0, 1, 1, 1, 0]], 2), jnp.int32)
+    one = jnp.asarray([[1, 1, 1, 1, 1, 0]], jnp.int32)
+    both = head(h, jnp.concatenate([one, 2 * one], 1), types, 3)
+    assert both.shape == (1, 3, 2) and np.isfinite(both).all()
+    for slot, part in enumerate((slice(0, T), slice(T, 2 * T))):
+        np.testing.assert_allclose(both[:, slot], head(h[:, part], one, types[:, part])[:, 0], rtol=0, atol=1e-5)
+    assert np.abs(both[0, 0] - both[0, 1]).max() > 1e-3
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)

@@ -28,7 +28,7 @@ def test_find():
 @pytest.mark.parametrize(
     ("room", "name", "message"),
     [
-        ("objectives", "clmm", r"no objectives plug-in is called 'clmm' \(did you mean 'clm'\?\); there are: clm, mlm"),
+        ("objectives", "clmm", r"no objectives plug-in is called 'clmm' \(did you mean 'clm'\?\); there are: biphasic, clm, "),
         ("objectives", "zzz", r"no objectives plug-in is called 'zzz'; there are: "),
         ("data.sources", "parket", r"no sources plug-in is called 'parket' \(did you mean 'parquet'\?\)"),
         ("optimizers", "_groups", "no optimizers plug-in"),

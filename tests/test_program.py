@@ -32,7 +32,8 @@ def build(objective: str, mesh: str = "", options: dict | None = None, **section
 
 
 def batches(built: program.Program, store, count: int) -> list:
-    source = loader.Loader(built.objective.dataset(store, 0), built.training.batch_size, built.mesh)
+    examples = loader.examples(built.objective, store, built.objective.plan(store), 0).repeat(None)
+    source = loader.Loader(examples, built.training.batch_size, built.mesh)
     return [next(source) for _ in range(count)]
 
 
@@ -118,7 +119,7 @@ def whole_batch(store):
     built = build("mlm_nsp", options=PLAIN)
     batch = {name: np.array(values) for name, values in batches(built, store, 1)[0].items()}
     # Row r goes to part r mod parts: rows 1, 3, 5, 7 keep one mask of several.
-    batch["masked_weights"][1::2, 1:] = 0.0
+    batch["weights"][1::2, 1:] = 0.0
     batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
     return batch, jax.device_get(built.step(state(built), batch)), built
 
@@ -155,7 +156,10 @@ def test_a_mean_of_means_would_be_noticed(whole_batch):
         ({"mesh": {"data": 1, "fsdp": 8}, "model": {"width": 36}}, r"8 ways along fsdp, but 36 is not a multiple of 8; choose sizes of"),
         ({"model": {"vocab_size": 60}}, r"config\.model\.vocab_size=60 is below the tokenizer's 64"),
         ({"model": {"max_length": 16}}, r"config\.data\.length=32 is longer than config\.model\.max_length=16"),
-        ({"model": {"name": "encoder"}}, r"objective 'clm' does not run on model 'encoder'; it runs on: decoder"),
+        (
+            {"model": {"name": "encoder"}},
+            r"objective 'clm' does not run on model 'encoder': .* is causal or prefix, .* are bidirectional; it runs on: decoder$",
+        ),
         ({"model": {"name": "decodr"}}, r"no models plug-in is called 'decodr' \(did you mean 'decoder'\?\)"),
         ({"model": {"heads": 3}}, r"config\.model: width=32 is not a multiple of heads=3"),
         ({"model": {"attention": "xl"}}, r"no attention plug-in is called 'xl'"),
@@ -183,5 +187,8 @@ def test_total_steps(steps, tokens, expected):
 
 
 def test_means():
-    found = program.means({"a": (6.0, 4.0), "none": (0.0, 0.0)})
-    assert found["a"] == 1.5 and np.isnan(found["none"])
+    assert program.means({"a": (6.0, 4.0), "none": (0.0, 0.0)}) == {"a": 1.5}  # what has no weight has no mean
+
+
+def test_the_loss_is_the_sum_of_factors_and_means():
+    assert program.loss({"a": 1.0, "b": 50.0, "none": 2.0}, {"a": 1.5, "b": 0.1, "accuracy": 0.5}) == pytest.approx(6.5)

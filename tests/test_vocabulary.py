@@ -27,19 +27,20 @@ def draw(dtype=jnp.float32):
 
 
 def plain(h, table, targets, weights):
-    """By the logits, all at once, as heads.classify has it."""
+    """By the logits, all at once, as heads.classify has it: the sum, and nll and hits of each row."""
     logits = jnp.einsum("BTD,VD->BTV", h, table, preferred_element_type=jnp.float32)
-    (nll, _), (hits, _) = heads.classify(logits, targets, weights)
-    return nll, hits
+    rows = [heads.classify(logits[row], targets[row], weights[row]) for row in range(len(h))]
+    nll, hits = (jnp.stack([row[each][0] for row in rows]) for each in (0, 1))
+    return vocabulary.Sums(heads.classify(logits, targets, weights)[0][0], nll, hits)
 
 
 @functools.cache
 def with_gradients(function):
-    """(nll, hits), gradients of 3 · nll with respect to hidden states and table."""
+    """3 · loss and (loss, nll, hits), gradients of 3 · loss with respect to hidden states and table."""
 
     def loss(h, table, targets, weights):
-        nll, hits = function(h, table, targets, weights)
-        return 3 * nll, (nll, hits)
+        sums = function(h, table, targets, weights)
+        return 3 * sums.loss, sums
 
     return jit(jax.value_and_grad(loss, (0, 1), has_aux=True))
 
@@ -51,11 +52,13 @@ def chunked(chunks):
 
 def assert_same(actual, expected, tolerance):
     """Relative to the largest element of each gradient."""
-    (_, (nll, hits)), gradients = actual
-    (_, (expected_nll, expected_hits)), expected_gradients = expected
-    np.testing.assert_allclose(nll, expected_nll, rtol=tolerance)
-    np.testing.assert_allclose(hits, expected_hits, rtol=1e-6)
-    assert hits > 0
+    (_, sums), gradients = actual
+    (_, expected_sums), expected_gradients = expected
+    assert sums.loss.shape == () and sums.nll.shape == sums.hits.shape == (B,)
+    np.testing.assert_allclose(sums.loss, expected_sums.loss, rtol=tolerance)
+    np.testing.assert_allclose(sums.nll, expected_sums.nll, rtol=tolerance)
+    np.testing.assert_allclose(sums.hits, expected_sums.hits, rtol=1e-6)
+    assert sums.hits.sum() > 0
     for one, other in zip(gradients, expected_gradients, strict=True):
         one, other = np.asarray(one, np.float64), np.asarray(other, np.float64)
         assert np.abs(other).max() > 0
@@ -75,28 +78,37 @@ def test_against_numpy():
     powers = np.exp(logits)
     share = powers / powers.sum(-1, keepdims=True)
     chosen = np.eye(V)[targets]
-    nll = -(np.log((share * chosen).sum(-1)) * weights).sum()
-    hits = ((logits.argmax(-1) == targets) * weights).sum()
+    nll = -(np.log((share * chosen).sum(-1)) * weights).sum(1)
+    hits = ((logits.argmax(-1) == targets) * weights).sum(1)
     d_logits = (share - chosen) * weights[..., None] * 3
-    expected = ((3 * nll, (nll, hits)), (d_logits @ table, np.einsum("BTV,BTD->VD", d_logits, h)))
+    sums = vocabulary.Sums(nll.sum(), nll, hits)
+    expected = ((3 * sums.loss, sums), (d_logits @ table, np.einsum("BTV,BTD->VD", d_logits, h)))
     assert_same(with_gradients(chunked(2))(*draw()), expected, 2e-6)
 
 
 def test_bfloat16_is_close_and_keeps_its_dtype():
     low = with_gradients(chunked(2))(*draw(jnp.bfloat16))
-    (_, (nll, hits)), gradients = low
-    assert nll.dtype == hits.dtype == jnp.float32
+    (_, sums), gradients = low
+    assert {x.dtype for x in sums} == {jnp.dtype("float32")}
     assert [x.dtype for x in gradients] == [jnp.bfloat16, jnp.bfloat16]
     # Against float32 on the same rounded numbers.
     exact = with_gradients(plain)(*(x.astype(jnp.float32) if x.dtype == jnp.bfloat16 else x for x in draw(jnp.bfloat16)))
-    np.testing.assert_allclose(nll, exact[0][1][0], rtol=1e-5)  # scores are summed in float32
+    np.testing.assert_allclose(sums.loss, exact[0][1].loss, rtol=1e-5)  # scores are summed in float32
     assert_same(low, exact, 0.02)
+
+
+def test_only_the_loss_has_a_gradient():
+    h, table, targets, weights = draw()
+    for name in ("nll", "hits"):
+        found = jax.grad(lambda h, table, name=name: getattr(chunked(2)(h, table, targets, weights), name).sum(), (0, 1))(h, table)
+        for gradient in found:
+            np.testing.assert_array_equal(gradient, 0)
 
 
 def test_weights_zero():
     h, table, targets, weights = draw()
-    (_, (nll, hits)), gradients = with_gradients(chunked(2))(h, table, targets, 0 * weights)
-    assert nll == hits == 0
+    (_, sums), gradients = with_gradients(chunked(2))(h, table, targets, 0 * weights)
+    assert sums.loss == 0 and not sums.nll.any() and not sums.hits.any()
     for gradient in gradients:
         np.testing.assert_array_equal(gradient, 0)
     # A position of weight 0 gets no gradient, and what it holds does not matter.
@@ -109,8 +121,8 @@ def test_weights_zero():
 
 def test_large_scores_are_finite():
     h, table, targets, weights = draw()
-    (_, (nll, _)), gradients = with_gradients(chunked(2))(1e4 * h, table, targets, weights)
-    assert np.isfinite(nll) and all(np.isfinite(gradient).all() for gradient in gradients)
+    (_, sums), gradients = with_gradients(chunked(2))(1e4 * h, table, targets, weights)
+    assert np.isfinite(sums.loss) and np.isfinite(sums.nll).all() and all(np.isfinite(gradient).all() for gradient in gradients)
 
 
 @pytest.mark.parametrize("chunks", [1, 3])

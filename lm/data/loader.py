@@ -6,6 +6,7 @@ the rows that its own devices hold. So a batch is a function of the seed and the
 
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grain
 import jax
@@ -16,9 +17,26 @@ from lm import mesh as meshes
 from lm.lookup import UserError
 
 
-def endless(examples: grain.MapDataset) -> grain.MapDataset:
-    """Repeats one epoch for ever, with another order and other random draws in each."""
-    return examples.repeat(None)
+def examples(objective: Any, store: Any, plan: Any, seed: int, batch_size: int = 0, steps: int = 0) -> grain.MapDataset:
+    """The examples of an objective: example i of epoch e is a pure function of (store, seed, e, i) and of the run's progress.
+
+    Args:
+      plan: `objective.plan(store)`. seed: of order and draws.
+      batch_size, steps: of the run: then they repeat for ever, with another order and other draws in each epoch, and know which share of
+        the run is over, alike in all rows of a batch. By default one epoch, as at the end of a run.
+    """
+    rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
+    if not steps:
+        return rows.random_map(lambda row, rng: objective.example(store, plan, row, rng, 1.0))
+    placed = rows.repeat(None).map_with_index(lambda index, row: (row, min(1.0, index // batch_size / steps)))
+    return placed.random_map(lambda place, rng: objective.example(store, plan, place[0], rng, place[1]))
+
+
+def padding(rows: grain.MapDataset, count: int = 64) -> float:
+    """Share of positions, of all streams, that hold no token; over the first `count` examples."""
+    found = [rows[index] for index in range(min(count, len(rows)))]
+    segments = [example[name] for example in found for name in ("segments", "input_segments") if name in example]
+    return sum(int((part == 0).sum()) for part in segments) / max(1, sum(map(len, segments)))
 
 
 def local_batches(examples: grain.MapDataset, rows: np.ndarray, batch_size: int) -> grain.MapDataset:
@@ -37,7 +55,7 @@ def local_batches(examples: grain.MapDataset, rows: np.ndarray, batch_size: int)
 
 
 class Loader:
-    """Iterates over global batches from `start` on, read ahead in the background.
+    """Iterates over global batches of an endless dataset from `start` on, read ahead in the background.
 
     Attributes:
       waited: seconds that the caller spent waiting for input.
@@ -51,7 +69,7 @@ class Loader:
             raise UserError(f"training.batch_size={batch_size} is not a multiple of mesh data × fsdp = {parts}")
         self.sharding = NamedSharding(mesh, meshes.spec(("batch",)))
         rows = meshes.local_rows(self.sharding, batch_size)
-        batches = local_batches(endless(examples), rows, batch_size)
+        batches = local_batches(examples, rows, batch_size)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self.batches = iter(batches.slice(slice(start, None)).to_iter_dataset(options))
         self.batch_size = batch_size

@@ -8,5 +8,7 @@ from lm.transformer import TransformerConfig
 class Model(SingleStack):
     """tokens → hidden states → scores over the vocabulary, under a causal mask."""
 
+    masks = ("causal", "prefix")
+
     def __init__(self, config: TransformerConfig, scope: Scope):
         super().__init__(config, scope, bidirectional=False)

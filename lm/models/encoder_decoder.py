@@ -13,6 +13,8 @@ from lm.transformer import TransformerConfig
 class Model(nnx.Module):
     """(input tokens, target tokens) → hidden states of the decoder → scores over the vocabulary. Embeddings are shared."""
 
+    masks = ("cross",)
+
     def __init__(self, config: TransformerConfig, scope: Scope):
         self.embedding = Embedding(config, scope / "embedding")
         self.encoder = Stack(config, scope / "encoder", bidirectional=True)

@@ -6,64 +6,53 @@ where a row cuts a document, the next row's piece starts from the token before t
 
 import dataclasses
 
-import grain
 import numpy as np
 
+from lm import flops, prediction
 from lm.data import packing
+from lm.objectives import _causal
+from lm.vocabulary import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """No options."""
+class Config(LossOptions):
+    """packing: "greedy" or "best_fit" (lm/data/packing.py); label smoothing and z-loss."""
+
+    packing: str = "greedy"
+
+    def __post_init__(self):
+        LossOptions.__post_init__(self)
+        packing.check(self.packing)
 
 
 class Objective:
-    models = ("decoder",)
-    terms = ("clm",)
+    masks = ("causal", "prefix")
+    composed = False
+    terms = {"clm": 1.0}
     scores = ("causal",)
+    standard = True
 
-    def __init__(self, config: Config, tokenizer, length: int):
-        self.config, self.tokenizer, self.length = config, tokenizer, length
+    def __init__(self, config: Config, tokenizer, length: int, mask: str = "causal"):
+        self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
+        self.positions = length
 
-    def dataset(self, store, seed: int) -> grain.MapDataset:
-        """One epoch of examples: tokens, targets, segments, positions int32 [T], weights float32 [T]."""
-        plan = packing.pack(np.diff(store.document_offsets), self.length)
-        rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
-        return rows.map(lambda row: self.example(store, plan, row))
+    def plan(self, store) -> packing.Plan:
+        """Documents into rows."""
+        return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing)
 
-    def example(self, store, plan: packing.Plan, row: int) -> dict[str, np.ndarray]:
-        """Row `row` of the plan."""
-        length = self.length
-        names = ("tokens", "targets", "segments", "positions")
-        example = {name: np.zeros(length, np.int32) for name in names} | {"weights": np.zeros(length, np.float32)}
-        at = 0
-        for segment, (document, start, stop) in enumerate(plan.pieces(row), 1):
-            text = store.document(document)
-            count = stop - start
-            span = slice(at, at + count + 1)
-            example["tokens"][at] = text[start - 1] if start else self.tokenizer.bos
-            example["tokens"][at + 1 : at + count + 1] = text[start:stop]
-            example["targets"][at : at + count] = text[start:stop]
-            example["weights"][at : at + count] = 1.0
-            if stop == len(text):
-                example["targets"][at + count] = self.tokenizer.eos
-                example["weights"][at + count] = 1.0
-            example["segments"][span] = segment
-            example["positions"][span] = np.arange(count + 1)
-            at += count + packing.SPECIALS
-        return example
+    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+        """tokens, targets, segments, positions int32 [T], weights float32 [T]; under a prefix mask also `prefix`, which is empty."""
+        example = _causal.row(store, plan, row, self.length, self.tokenizer)
+        return example | ({"prefix": np.zeros(self.length, np.int32)} if self.mask == "prefix" else {})
 
     def heads(self, config, scope) -> dict:
         """Nothing beyond the model's vocabulary head."""
         return {}
 
-    def head_positions(self) -> int:
-        """Positions a row at which the vocabulary head runs."""
-        return self.length
+    def flops(self, config) -> int:
+        """Operations of a forward pass of one row."""
+        return flops.stack(config, self.length) + flops.head(config, self.length)
 
     def loss(self, model, batch, key):
         """Terms and metrics, each name: (sum, weight)."""
-        hidden_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], key=key)
-        nll, hits = model.embedding.cross_entropy(hidden_BTD, batch["targets"], batch["weights"])
-        weight = batch["weights"].sum()
-        return {"clm": (nll, weight)}, {"clm_accuracy": (hits, weight)}
+        return prediction.loss("clm", model, batch, key, self.config)

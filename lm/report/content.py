@@ -122,7 +122,8 @@ def _budgets(comparison: Comparison) -> list[Part]:
     for arm in comparison.arms:
         amounts = [figures.count(mean(arm, "tokens")), figures.count(mean(arm, "loss_tokens")), figures.flops(mean(arm, "flops"))]
         speed = [figures.duration(mean(arm, "seconds")), figures.plain(mean(arm, "tokens_per_second"))]
-        rows.append([comparison.label(arm), *amounts, *speed, figures.share(mean(arm, "input_wait_share"), 2)])
+        shares = [figures.share(mean(arm, "padding")), figures.share(mean(arm, "input_wait_share"), 2)]
+        rows.append([comparison.label(arm), *amounts, *speed, *shares])
     budget = comparison.about.get("budget") or {}
     matched, wanted = budget.get("matched"), budget.get("value")
     text = "What was matched is not recorded."
@@ -132,9 +133,10 @@ def _budgets(comparison: Comparison) -> list[Part]:
         text = f"Matched over the arms: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
         text += _spread(comparison, matched)
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
-    columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Input wait"])]
+    columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
-        "Means over the finished seeds of each arm. Tokens seen are positions of all rows, padding included; loss-bearing targets are "
+        "Means over the finished seeds of each arm. Tokens seen are positions of all rows, an encoder-decoder's input and output alike, "
+        "padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing targets are "
         "predicted tokens, and pair labels where there is a pair loss. Input wait: share of the time in which the step waited for data."
     )
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]

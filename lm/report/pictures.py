@@ -74,7 +74,7 @@ def png(path: Path, curves: list[Curve], rows: list[Dot], unit: str, quantity: s
     """All pictures in one PNG on white, for a README. Needs a curve or a row."""
     from matplotlib.figure import Figure
 
-    columns = 2 if len(curves) > 1 else 1
+    columns = min(len(curves), 2 if len(curves) <= 6 else 4) or 1
     lines = -(-len(curves) // columns)
     below = 0.7 + 0.3 * len(rows) if rows else 0.0
     with _style():

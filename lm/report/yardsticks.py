@@ -8,9 +8,13 @@ from lm.report.page import Figure, Heading, Paragraph, Part, Table
 from lm.report.read import Comparison
 from lm.report.scores import Score
 
-TASKS = {"causal": "next token", "masked": "masked token", "next_sentence": "next sentence", "probe": "linear probe"}
+TASKS = {
+    "causal": "next token", "suffix": "second half of a text", "masked": "masked token", "denoising": "words behind sentinels",
+    "next_sentence": "next sentence", "sentence_order": "sentence order", "probe": "linear probe",
+}  # fmt: skip
 METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
-_TOKEN_TASKS = ("causal", "masked")
+_TOKEN_TASKS = ("causal", "suffix", "masked", "denoising")
+_ALL_PAIRS = 6  # arms up to which every pair is shown; more are compared with the first
 _UNTRAINED = "untrained "
 _INTERVAL = ("95 % interval", "r")
 
@@ -123,7 +127,7 @@ def differences(comparison: Comparison) -> list[Part]:
         everyone = {arm: scores.score(comparison, arm, task, metrics[0]) for arm in scores.who(comparison, task)}
         found = {arm: each for arm, each in everyone.items() if each and each.estimate.n}
         arms = [arm for arm in found if arm in comparison.arms]
-        pairs = list(itertools.combinations(arms, 2))
+        pairs = list(itertools.combinations(arms, 2)) if len(arms) <= _ALL_PAIRS else [(arm, arms[0]) for arm in arms[1:]]
         pairs += [(arm, other) for arm in arms if (other := _UNTRAINED + str(comparison.arms[arm].get("model"))) in found]
         if pairs:
             parts.append(_pairs(comparison, [(found[first], found[second]) for first, second in pairs], task, metrics[0]))

@@ -8,8 +8,9 @@ import math
 
 import numpy as np
 
-from lm import lookup, ngrams
+from lm import ngrams, pairing
 from lm.scores import Score, nats, share
+from lm.tasks import _text
 from lm.validation import Validation
 
 
@@ -24,9 +25,8 @@ class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
     def __init__(self, config: Config, corpus, split: str, length: int):
-        module = lookup.find("objectives", "clm")
         self.config, self.corpus, self.split = config, corpus, split
-        self.objective = module.Objective(module.Config(), corpus.tokenizer, length)
+        self.objective = pairing.make({"name": "clm"}, corpus.tokenizer, length, "decoder")
 
     def suits(self, objective) -> bool:
         return "causal" in objective.scores
@@ -39,13 +39,8 @@ class Task:
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
-        tokenizer, store = self.corpus.tokenizer, self.corpus.stores["train"]
-        # Documents as the objective reads them: [BOS] text [EOS].
-        stream = np.insert(np.asarray(store.tokens, np.int64), store.document_offsets[:-1], tokenizer.bos)
-        ends = np.asarray(store.document_offsets[1:]) + np.arange(1, len(store) + 1)
-        stream = np.insert(stream, ends, tokenizer.eos)
-        inside = stream[1:] != tokenizer.bos
-        before, after = stream[:-1][inside], stream[1:][inside]
+        tokenizer = self.corpus.tokenizer
+        before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
         validation = Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
         batches = validation.whole()
         targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])

@@ -7,7 +7,7 @@ import dataclasses
 
 import numpy as np
 
-from lm import lookup, ngrams
+from lm import ngrams, pairing
 from lm.scores import Score, nats, share
 from lm.validation import Validation
 
@@ -24,17 +24,16 @@ class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
     def __init__(self, config: Config, corpus, split: str, length: int):
-        module = lookup.find("objectives", "mlm")
-        self.config, self.corpus, self.split = config, corpus, split
-        self.objective = module.Objective(module.Config(rate=config.rate), corpus.tokenizer, length)
+        self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
     def suits(self, objective) -> bool:
-        return "masked" in objective.scores
+        return "masked" in objective.scores or "masked_next" in objective.scores
 
     def score(self, built, params) -> dict[str, Score]:
         """ce, accuracy."""
-        sums = self._validation(built).sums(params)
-        return {"ce": nats(*sums["mlm"]), "accuracy": share(*sums["mlm_accuracy"])}
+        name = "mlm" if "masked" in built.objective.scores else "mntp"
+        sums = self._validation(built, name).sums(params)
+        return {"ce": nats(*sums[name]), "accuracy": share(*sums[f"{name}_accuracy"])}
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """The training split's unigram, and its bigrams to both neighbours as they stand in the corrupted input."""
@@ -45,10 +44,10 @@ class Task:
         unigram = ngrams.Unigram(tokens, tokenizer.size)
         bigram = ngrams.Bigram(tokens[:-1][inside[1:]], tokens[1:][inside[1:]], tokenizer.size)
         targets, left, right = [], [], []
-        for batch in self._validation(built).whole():
-            rows, slots = np.nonzero(batch["masked_weights"])
-            at = batch["masked_positions"][rows, slots]
-            targets.append(batch["masked_targets"][rows, slots])
+        for batch in self._validation(built, "mlm").whole():
+            rows, slots = np.nonzero(batch["weights"])
+            at = batch["target_positions"][rows, slots]
+            targets.append(batch["targets"][rows, slots])
             left.append(batch["tokens"][rows, at - 1])  # position 0 is always special, so never masked
             right.append(batch["tokens"][rows, np.minimum(at + 1, batch["tokens"].shape[1] - 1)])
         target = np.concatenate(targets)
@@ -64,8 +63,13 @@ class Task:
             "bigram": {"ce": nats(float(both[:, 0].sum()), count), "accuracy": share(float(both[:, 1].sum()), count)},
         }
 
-    def _validation(self, built) -> Validation:
-        return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+    def _validation(self, built, name: str) -> Validation:
+        """Held-out rows as the model knows them: mlm and mntp hide the same tokens of the same rows, between other special tokens."""
+        head = "transform" if "masked" in built.shapes["params"].get("heads", {}) else "plain"
+        section = {"name": name, "rate": self.config.rate, "head": head}
+        model = built.model_name if "masked" in built.objective.scores or "masked_next" in built.objective.scores else "encoder"
+        objective = pairing.make(section, self.corpus.tokenizer, self.length, model)
+        return Validation(built, objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
 
 
 def _nll_and_hit(bigram: ngrams.Bigram, left: int, right: int, target: int) -> tuple[float, float]:

@@ -134,12 +134,14 @@ class Task:
         return [texts[at] for at in order], np.asarray(answers)[order]
 
     def _lay_out(self, texts: list[np.ndarray], objective) -> dict[str, np.ndarray]:
-        """A batch as the model knows its input: [BOS] text for causal models, [CLS] text [SEP] for all others."""
+        """A batch as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for encoders."""
         tokenizer = self.corpus.tokenizer
-        causal = "causal" in objective.scores
         batch = {name: np.zeros((BATCH, self.length), np.int32) for name in ("tokens", "segments", "positions")}
         for row, text in enumerate(texts):
-            ids = [tokenizer.bos, *text] if causal else [tokenizer.cls, *text, tokenizer.sep]
+            if objective.mask == "bidirectional":
+                ids = [tokenizer.cls, *text, tokenizer.sep]
+            else:
+                ids = [*text, tokenizer.eos] if objective.mask == "cross" else [tokenizer.bos, *text]
             batch["tokens"][row, : len(ids)] = ids
             batch["segments"][row, : len(ids)] = 1
             batch["positions"][row, : len(ids)] = np.arange(len(ids))

@@ -1,23 +1,26 @@
 import concurrent.futures
 import time
 
+import grain
 import jax
 import numpy as np
 import pytest
-from small_corpus import Ids, random_store
+from small_corpus import Ids, pairings, random_store
 
-from lm import lookup
 from lm import mesh as meshes
+from lm import pairing
 from lm.data import loader
 from lm.data.loader import Loader
 from lm.lookup import UserError
 
-LENGTH, BATCH, VOCABULARY = 32, 8, 64
+LENGTH, BATCH, STEPS = 32, 8, 14
+TOKENIZER = Ids(96, 20)
+TEXT = 73  # ids below are ordinary or special: no sentinels, no mode tokens
 
 
 @pytest.fixture(scope="module")
 def store():
-    return random_store(VOCABULARY, 40)
+    return random_store(TEXT, 40)
 
 
 @pytest.fixture(scope="module")
@@ -25,23 +28,28 @@ def mesh():
     return meshes.make(meshes.MeshConfig())
 
 
-def dataset(store, name: str = "mlm", seed: int = 0):
-    module = lookup.find("objectives", name)
-    return module.Objective(module.Config(), Ids(VOCABULARY), LENGTH).dataset(store, seed)
+def dataset(store, name: str = "mlm", model: str = "encoder", seed: int = 0, steps: int = STEPS):
+    """The endless examples of a run of so many steps; one epoch for 0."""
+    objective = pairing.make({"name": name}, TOKENIZER, LENGTH, model)
+    return loader.examples(objective, store, objective.plan(store), seed, BATCH if steps else 0, steps)
+
+
+def epoch_of(store, name: str = "mlm", model: str = "encoder", seed: int = 0):
+    return dataset(store, name, model, seed, steps=0)
 
 
 def same(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize("name", lookup.names("objectives"))
-def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name):
-    first = loader.endless(dataset(store, name))
-    epoch = len(dataset(store, name))
+@pytest.mark.parametrize(("name", "model"), pairings())
+def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name, model):
+    first = dataset(store, name, model)
+    epoch = len(epoch_of(store, name, model))
     asked = np.random.default_rng(0).permutation(3 * epoch)[:60]
     known = {int(index): first[int(index)] for index in asked}
     # Again, in another order, twice, and by threads at once, from a dataset made anew.
-    again = loader.endless(dataset(store, name))
+    again = dataset(store, name, model)
     for index in sorted(known):
         assert same(again[index], known[index]) and same(again[index], known[index])
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
@@ -49,12 +57,12 @@ def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name):
             assert same(example, known[index])
 
 
-@pytest.mark.parametrize("name", lookup.names("objectives"))
-def test_epochs_and_seeds_differ(store, name):
-    examples = loader.endless(dataset(store, name))
-    epoch = len(dataset(store, name))
+@pytest.mark.parametrize(("name", "model"), pairings())
+def test_epochs_and_seeds_differ(store, name, model):
+    epoch = len(epoch_of(store, name, model))
+    examples = epoch_of(store, name, model).repeat(None)  # always at the end of the run, so that the epoch alone makes the difference
     assert not all(same(examples[index], examples[index + epoch]) for index in range(epoch))
-    other = dataset(store, name, seed=1)
+    other = epoch_of(store, name, model, seed=1)
     assert not all(same(examples[index], other[index]) for index in range(epoch))
 
 
@@ -64,13 +72,13 @@ def batches(store, count: int, mesh, start: int = 0, **options) -> list[dict[str
 
 
 def test_a_batch_is_a_function_of_seed_and_step(store, mesh):
-    run = batches(store, 14, mesh)
-    assert 14 * BATCH > len(dataset(store)), "the run must pass the end of an epoch"
+    run = batches(store, STEPS, mesh)
+    assert STEPS * BATCH > len(epoch_of(store)), "the run must pass the end of an epoch"
     for start in (0, 5, 11):
-        assert all(map(same, run[start:], batches(store, 14 - start, mesh, start)))
-    examples = loader.endless(dataset(store))
+        assert all(map(same, run[start:], batches(store, STEPS - start, mesh, start)))
+    examples = dataset(store)
     assert same(run[3], {name: np.stack([examples[3 * BATCH + row][name] for row in range(BATCH)]) for name in run[3]})
-    assert not any(map(same, run, batches(store, 14, mesh, seed=1)))
+    assert not any(map(same, run, batches(store, STEPS, mesh, seed=1)))
     far = batches(store, 1, mesh, start=10**9)[0]
     assert far["tokens"].shape == (BATCH, LENGTH)
 
@@ -98,7 +106,7 @@ def test_processes_together_hold_the_global_batch(store, processes, shape):
     devices = np.split(np.array(built.devices.ravel()), processes)
     rows = [meshes.local_rows(OneProcess(sharding, part.tolist()), BATCH) for part in devices]
     assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
-    examples = loader.endless(dataset(store))
+    examples = dataset(store)
     parts = [loader.local_batches(examples, part, BATCH) for part in rows]
     whole = loader.local_batches(examples, np.arange(BATCH), BATCH)
     for step in (0, 6):
@@ -118,11 +126,42 @@ def test_batches_lie_on_the_mesh(store, mesh, shape):
 
 
 def test_an_epoch_holds_each_row_once(store):
-    examples = dataset(store, "clm")
+    examples = epoch_of(store, "clm", "decoder")
     rows = {example["tokens"].tobytes() for example in (examples[index] for index in range(len(examples)))}
-    repeated = loader.endless(examples)
-    for epoch in (1, 2):
-        assert rows == {repeated[index]["tokens"].tobytes() for index in range(epoch * len(examples), (epoch + 1) * len(examples))}
+    assert len(rows) == len(examples)
+    for repeated in (examples.repeat(None), dataset(store, "clm", "decoder")):
+        for epoch in (0, 1, 2):
+            assert rows == {repeated[index]["tokens"].tobytes() for index in range(epoch * len(examples), (epoch + 1) * len(examples))}
+
+
+class Telling:
+    """An objective whose examples say what they were given."""
+
+    def example(self, store, plan, row, rng, progress):
+        return {"row": np.array(row), "draw": rng.random(), "progress": progress}
+
+
+def test_all_rows_of_a_batch_know_which_share_of_the_run_is_over():
+    plan, steps = range(11), 5
+    rows = loader.examples(Telling(), None, plan, 0, BATCH, steps)
+    for step in range(8):
+        assert {rows[step * BATCH + row]["progress"] for row in range(BATCH)} == {min(1.0, step / steps)}
+    one_epoch = loader.examples(Telling(), None, plan, 0)
+    assert {one_epoch[index]["progress"] for index in range(len(plan))} == {1.0}, "held-out text is asked as at the end of a run"
+    for epoch in range(3):
+        found = [rows[epoch * len(plan) + index] for index in range(len(plan))]
+        assert sorted(int(example["row"]) for example in found) == list(plan)
+    assert len({rows[index]["draw"] for index in range(3 * len(plan))}) == 3 * len(plan)
+
+
+def test_padding_is_counted_over_all_streams():
+    segments = np.array([1, 1, 2, 0])
+
+    def of(examples: list) -> float:
+        return loader.padding(grain.MapDataset.source(examples))
+
+    assert of([{"segments": segments}, {"segments": segments * 0}]) == 5 / 8
+    assert of([{"segments": segments, "input_segments": np.ones(4, int)}]) == 1 / 8
 
 
 def test_waiting_is_measured(store, mesh):

@@ -23,7 +23,7 @@ def row(length: int, used: int, seed: int = 0, pieces: int = 1) -> dict[str, np.
 
 
 def corrupted(given: dict[str, np.ndarray], seed: int, **options) -> dict[str, np.ndarray]:
-    return masking.corrupt(given, TOKENIZER, np.random.default_rng(seed), **BERT | options)
+    return masking.corrupt(given, TOKENIZER, np.random.default_rng(seed), masking.Options(**BERT | options))
 
 
 @settings(max_examples=300, deadline=None)
@@ -39,17 +39,17 @@ def test_a_corrupted_row(length, fullness, pieces, rate, most, seed):
     assert all((before[name] == kept[name]).all() for name in before), "the given row was changed"
 
     size = min(most or length, max(1, round(rate * length)))
-    assert after["masked_positions"].shape == after["masked_targets"].shape == after["masked_weights"].shape == (size,)
-    assert masking.budget(length, rate, most) == size
-    assert after["masked_positions"].dtype == after["masked_targets"].dtype == np.int32 and after["masked_weights"].dtype == np.float32
+    assert after["target_positions"].shape == after["targets"].shape == after["weights"].shape == (size,)
+    assert masking.Options(rate=rate, max_predictions=most).budget(length) == size
+    assert after["target_positions"].dtype == after["targets"].dtype == np.int32 and after["weights"].dtype == np.float32
 
     ordinary = np.flatnonzero(before["tokens"] > TOKENIZER.mask)
     count = min(most or length, max(1, round(rate * used)), len(ordinary))
-    assert after["masked_weights"].tolist() == [1.0] * count + [0.0] * (size - count)
-    chosen = after["masked_positions"][:count]
+    assert after["weights"].tolist() == [1.0] * count + [0.0] * (size - count)
+    chosen = after["target_positions"][:count]
     assert (np.diff(chosen) > 0).all() and set(chosen) <= set(ordinary), "special tokens and padding are never chosen"
-    assert (after["masked_targets"][:count] == before["tokens"][chosen]).all()
-    assert not after["masked_positions"][count:].any() and not after["masked_targets"][count:].any()
+    assert (after["targets"][:count] == before["tokens"][chosen]).all()
+    assert not after["target_positions"][count:].any() and not after["targets"][count:].any()
     untouched = np.setdiff1d(np.arange(length), chosen)
     assert (after["tokens"][untouched] == before["tokens"][untouched]).all()
     assert ((0 <= after["tokens"]) & (after["tokens"] < TOKENIZER.size)).all()
@@ -65,9 +65,9 @@ def test_eighty_ten_ten(many):
     before, rows = many
     masked = random = same = total = 0
     for after in rows:
-        real = after["masked_weights"] > 0
-        targets = after["masked_targets"][real]
-        became = after["tokens"][after["masked_positions"][real]]
+        real = after["weights"] > 0
+        targets = after["targets"][real]
+        became = after["tokens"][after["target_positions"][real]]
         total += len(targets)
         masked += int((became == TOKENIZER.mask).sum())
         same += int((became == targets).sum())
@@ -82,13 +82,13 @@ def test_eighty_ten_ten(many):
 def test_random_ids_are_uniform_over_the_vocabulary(many):
     before = row(128, 128)
     rows = [corrupted(before, seed, mask_share=0.0, random_share=1.0) for seed in range(600)]
-    ids = np.concatenate([after["tokens"][after["masked_positions"]] for after in rows])
+    ids = np.concatenate([after["tokens"][after["target_positions"]] for after in rows])
     assert stats.chisquare(np.bincount(ids, minlength=TOKENIZER.size)).pvalue > 1e-3
 
 
 def test_every_ordinary_position_about_equally_often(many):
     before, rows = many
-    counts = sum(np.bincount(after["masked_positions"][after["masked_weights"] > 0], minlength=128) for after in rows)
+    counts = sum(np.bincount(after["target_positions"][after["weights"] > 0], minlength=128) for after in rows)
     ordinary = before["tokens"] > TOKENIZER.mask
     assert not counts[~ordinary].any()
     # Drawn without replacement, so counts vary less than a chi-square test expects: the variance is that of a hypergeometric draw.
@@ -101,7 +101,7 @@ def test_every_ordinary_position_about_equally_often(many):
 def test_pure_masks_and_no_masks():
     before = row(64, 64)
     after = corrupted(before, 1, mask_share=1.0, random_share=0.0)
-    assert (after["tokens"][after["masked_positions"]] == TOKENIZER.mask).all()
+    assert (after["tokens"][after["target_positions"]] == TOKENIZER.mask).all()
     after = corrupted(before, 1, mask_share=0.0, random_share=0.0)
     assert (after["tokens"] == before["tokens"]).all()
 
@@ -109,7 +109,7 @@ def test_pure_masks_and_no_masks():
 def test_a_row_without_ordinary_tokens():
     before = row(16, 2)
     after = corrupted(before, 0)
-    assert not after["masked_weights"].any() and (after["tokens"] == before["tokens"]).all()
+    assert not after["weights"].any() and (after["tokens"] == before["tokens"]).all()
 
 
 @pytest.mark.parametrize(
@@ -121,4 +121,4 @@ def test_a_row_without_ordinary_tokens():
 )  # fmt: skip
 def test_impossible_settings_are_refused(options):
     with pytest.raises(ValueError, match=str(next(iter(options.values()))).replace(".", r"\.")):
-        masking.check(**BERT | options)
+        masking.Options(**BERT | options)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_corpus import Ids, numbered
 
-from lm.data import pairs
+from lm.data import pairs, rows
 from lm.data.pairs import IS_NEXT, NOT_NEXT, SPECIALS
 from lm.lookup import UserError
 
@@ -112,7 +112,7 @@ def test_other_documents_are_equally_likely(store, drawn):
 
 def test_where_a_ends_does_not_tell_the_label(monkeypatch):
     """In the original data code every one-sentence chunk becomes a random pair, and so the length of A tells."""
-    monkeypatch.setattr(pairs, "_truncate", lambda a, b, room, rng: (a, b))
+    monkeypatch.setattr(pairs, "truncate", lambda a, b, room, rng: (a, b))
     # Many sentences fill half a row or more, and chunks at the end of a document are short: what the original trips over.
     text = numbered([np.random.default_rng(seed).integers(2, 50, 7).tolist() for seed in range(60)])
     chunks = pairs.chunk(text, LENGTH)
@@ -177,7 +177,7 @@ def bert_truncate(a: list, b: list, room: int, rng: np.random.Generator) -> tupl
 @given(st.integers(1, 60), st.integers(1, 60), st.integers(2, 64), st.integers(0, 2**32 - 1))
 def test_truncation_leaves_as_many_tokens_as_the_loop(size_a, size_b, room, seed):
     a, b = np.arange(size_a), 1000 + np.arange(size_b)
-    cut_a, cut_b = pairs._truncate(a, b, room, np.random.default_rng(seed))
+    cut_a, cut_b = pairs.truncate(a, b, room, np.random.default_rng(seed))
     loop_a, loop_b = bert_truncate(a, b, room, np.random.default_rng(seed))
     assert (len(cut_a), len(cut_b)) == (len(loop_a), len(loop_b))
     assert min(len(cut_a), len(cut_b)) >= 1
@@ -187,7 +187,7 @@ def test_truncation_leaves_as_many_tokens_as_the_loop(size_a, size_b, room, seed
 def test_truncation_takes_from_both_ends_as_the_loop_does():
     a, b, room = np.arange(30), 100 + np.arange(18), 26
     rng = np.random.default_rng(0)
-    ours = [tuple(int(part[0]) for part in pairs._truncate(a, b, room, rng)) for _ in range(4000)]
+    ours = [tuple(int(part[0]) for part in pairs.truncate(a, b, room, rng)) for _ in range(4000)]
     theirs = [tuple(int(part[0]) for part in bert_truncate(a, b, room, rng)) for _ in range(4000)]
     for segment in (0, 1):
         fronts = [np.array([start[segment] for start in starts]) for starts in (ours, theirs)]
@@ -197,8 +197,10 @@ def test_truncation_takes_from_both_ends_as_the_loop_does():
 
 def test_rows():
     tokenizer = Ids(1000)
-    row = pairs.lay_out(pairs.Pair(np.array([20, 21]), np.array([30, 31, 32]), IS_NEXT), tokenizer, 10)
     cls, sep, pad = tokenizer.cls, tokenizer.sep, tokenizer.pad
+    laid = rows.Row(10, pad)
+    pairs.lay_out(laid, pairs.Pair(np.array([20, 21]), np.array([30, 31, 32]), IS_NEXT), cls, sep)
+    row = laid.arrays
     assert row["tokens"].tolist() == [cls, 20, 21, sep, 30, 31, 32, sep, pad, pad]
     assert row["types"].tolist() == [0, 0, 0, 0, 1, 1, 1, 1, 0, 0]
     assert row["segments"].tolist() == [1] * 8 + [0, 0]

@@ -3,28 +3,30 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_corpus import Ids, config, numbered, quick_compilation, random_store, state
+from small_corpus import Ids, config, numbered, pairings, quick_compilation, random_store, state
 
-from lm import heads, layers, lookup, program
-from lm.data import loader, masking, packing, pairs
+from lm import flops, heads, layers, lookup, pairing, program
+from lm.data import loader, packing, pairs
+from lm.lookup import UserError
 from lm.transformer import TransformerConfig
 
 LENGTH, VOCABULARY = 32, 64
+WIDE = Ids(96, 20)  # with sentinels and mode tokens above the ordinary ids
 SPECIAL = Ids.mask + 1  # ids below are special
 
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 
-def make(name: str, tokenizer=None, length: int = LENGTH, **options):
-    module = lookup.find("objectives", name)
-    return module.Objective(module.Config(**options), tokenizer or Ids(VOCABULARY), length)
+def make(name: str, tokenizer=None, length: int = LENGTH, model: str = "", **options):
+    """The objective for a model, its usual one by default."""
+    return pairing.make({"name": name, **options}, tokenizer or Ids(VOCABULARY), length, model or pairing.models(name)[0])
 
 
 def epoch(name: str, store, seed: int = 0, number: int = 0, **options) -> list[dict[str, np.ndarray]]:
     """The examples of one epoch."""
     objective = make(name, Ids(max(VOCABULARY, int(store.tokens.max(initial=0)) + 1)), **options)
-    examples = objective.dataset(store, seed)
-    repeated = loader.endless(examples)
+    examples = loader.examples(objective, store, objective.plan(store), seed)
+    repeated = examples.repeat(None)
     return [repeated[index] for index in range(number * len(examples), (number + 1) * len(examples))]
 
 
@@ -68,8 +70,8 @@ def test_mlm_rows(documents, length, rate):
     seen = []
     for row in epoch("mlm", text, length=length, rate=rate):
         original = row["tokens"].copy()
-        real = row["masked_weights"] > 0
-        original[row["masked_positions"][real]] = row["masked_targets"][real]
+        real = row["weights"] > 0
+        original[row["target_positions"][real]] = row["targets"][real]
         used = int((row["segments"] > 0).sum())
         assert real.sum() == max(1, round(rate * used))
         for segment in range(1, row["segments"].max() + 1):
@@ -79,7 +81,7 @@ def test_mlm_rows(documents, length, rate):
             assert (np.diff(original[here[1:-1]]) == 1).all(), "a piece is consecutive text"
             seen += original[here[1:-1]].tolist()
         assert not original[row["segments"] == 0].any()
-        assert (row["masked_targets"][real] >= SPECIAL).all()
+        assert (row["targets"][real] >= SPECIAL).all()
     assert sorted(seen) == list(range(SPECIAL, SPECIAL + len(text.tokens)))
 
 
@@ -90,9 +92,9 @@ def test_masks_are_drawn_afresh_in_each_epoch(store):
         found = {}
         for row in rows:
             original = row["tokens"].copy()
-            real = row["masked_weights"] > 0
-            original[row["masked_positions"][real]] = row["masked_targets"][real]
-            found[original.tobytes()] = row["masked_positions"][real].tobytes()
+            real = row["weights"] > 0
+            original[row["target_positions"][real]] = row["targets"][real]
+            found[original.tobytes()] = row["target_positions"][real].tobytes()
         return found
 
     one, two = by_text(first), by_text(second)
@@ -104,8 +106,8 @@ def test_masks_are_drawn_afresh_in_each_epoch(store):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_mlm_and_clm_see_the_same_text_in_the_same_rows(store, seed):
     for mlm, clm in zip(epoch("mlm", store, seed), epoch("clm", store, seed), strict=True):
-        real = mlm["masked_weights"] > 0
-        mlm["tokens"][mlm["masked_positions"][real]] = mlm["masked_targets"][real]
+        real = mlm["weights"] > 0
+        mlm["tokens"][mlm["target_positions"][real]] = mlm["targets"][real]
         pieces = []
         for row, tokens, ends in ((mlm, mlm["tokens"], slice(1, -1)), (clm, clm["targets"], slice(0, -1))):
             pieces.append([tokens[row["segments"] == segment][ends].tolist() for segment in range(1, row["segments"].max() + 1)])
@@ -117,8 +119,8 @@ def test_nsp_and_mlm_nsp_draw_the_same_pairs(store, seed):
     alone, both = epoch("nsp", store, seed), epoch("mlm_nsp", store, seed)
     assert len(alone) == len(pairs.chunk(store, LENGTH))
     for nsp, joint in zip(alone, both, strict=True):
-        real = joint["masked_weights"] > 0
-        joint["tokens"][joint["masked_positions"][real]] = joint["masked_targets"][real]
+        real = joint["weights"] > 0
+        joint["tokens"][joint["target_positions"][real]] = joint["targets"][real]
         for name, values in nsp.items():
             assert np.array_equal(values, joint[name]), name
         assert real.sum() == max(1, round(0.15 * int((nsp["segments"] > 0).sum())))
@@ -126,17 +128,17 @@ def test_nsp_and_mlm_nsp_draw_the_same_pairs(store, seed):
 
 # Losses against NumPy.
 
-CONFIG = TransformerConfig(vocab_size=VOCABULARY, width=16, heads=2, max_length=LENGTH, activation="gelu_tanh", norm="layer", head_chunks=2)
+CONFIG = TransformerConfig(vocab_size=WIDE.size, width=16, heads=2, max_length=LENGTH, activation="gelu_tanh", norm="layer", head_chunks=2)
 
 
 class FixedModel:
-    """A model whose hidden states are given."""
+    """A model whose hidden states are given; an encoder's are those of its input."""
 
     def __init__(self, objective, hidden):
         scope = layers.Scope(jax.random.key(3))
         self.embedding = layers.Embedding(CONFIG, scope / "embedding")
         self.heads = objective.heads(CONFIG, scope / "heads")
-        self.states, self.asked = hidden, {}
+        self.states, self.asked, self.encoded = hidden, {}, {}
         rng = np.random.default_rng(1)
         for module in (self.embedding, *self.heads.values(), *(head.norm for head in self.heads.values() if hasattr(head, "norm"))):
             for param in vars(module).values():
@@ -145,7 +147,11 @@ class FixedModel:
 
     def hidden(self, tokens, **given):
         self.asked = {"tokens": tokens, **given}
-        return self.states
+        return self.states[:, : tokens.shape[1]]
+
+    def encode(self, tokens, **given):
+        self.encoded = {"tokens": tokens, **given}
+        return self.states[:, : tokens.shape[1]]
 
     def logits(self, h):
         return self.embedding.logits(h)
@@ -162,8 +168,8 @@ def array(param) -> np.ndarray:
     return np.asarray(param[...], np.float64)
 
 
-def batch_of(name: str, store, rows: int = 6, **options) -> dict[str, np.ndarray]:
-    examples = make(name, **options).dataset(store, 0)
+def batch_of(objective, store, rows: int = 6) -> dict[str, np.ndarray]:
+    examples = loader.examples(objective, store, objective.plan(store), 0)
     return {key: np.stack([examples[index][key] for index in range(rows)]) for key in examples[0]}
 
 
@@ -171,8 +177,8 @@ def masked_reference(model, batch, hidden, head: str) -> tuple[float, float, flo
     """Σ nll, Σ hits and Σ weights, position by position."""
     total = hits = count = 0.0
     for row in range(len(hidden)):
-        for slot, position in enumerate(batch["masked_positions"][row]):
-            weight, target = batch["masked_weights"][row, slot], batch["masked_targets"][row, slot]
+        for slot, position in enumerate(batch["target_positions"][row]):
+            weight, target = batch["weights"][row, slot], batch["targets"][row, slot]
             h = hidden[row, position].astype(np.float64)
             if head == "transform":
                 own = model.heads["masked"]
@@ -189,7 +195,7 @@ def masked_reference(model, batch, hidden, head: str) -> tuple[float, float, flo
 
 
 def pair_reference(model, batch, hidden, pooling: str) -> np.ndarray:
-    """Two scores for each row."""
+    """Two scores for the pair of each row."""
     own, out = model.heads["pair"], []
     for row in range(len(hidden)):
         h, used, types = hidden[row].astype(np.float64), batch["segments"][row] > 0, batch["types"][row]
@@ -209,13 +215,22 @@ def check(given, expected_sum: float, expected_weight: float) -> None:
     assert float(given[1]) == expected_weight
 
 
+def check_pairs(term, accuracy, scores: np.ndarray, batch) -> None:
+    """Of one pair a row."""
+    assert batch["labels"].shape == (6, 1) and (batch["label_weights"] == 1.0).all() and len(np.unique(batch["labels"])) == 2
+    labels = batch["labels"][:, 0]
+    check(term, float(softmax_nll(scores, labels).sum()), 6)
+    check(accuracy, float((scores.argmax(1) == labels).sum()), 6)
+
+
 @pytest.fixture(scope="module")
 def hidden():
     return np.random.default_rng(2).normal(0.0, 1.0, (6, LENGTH, CONFIG.width)).astype(np.float32)
 
 
 def test_clm_loss(store, hidden):
-    batch, objective = batch_of("clm", store), make("clm")
+    objective = make("clm")
+    batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
     terms, metrics = objective.loss(model, batch, None)
     scores = hidden.astype(np.float64) @ array(model.embedding.tokens).T
@@ -224,55 +239,65 @@ def test_clm_loss(store, hidden):
     check(metrics["clm_accuracy"], float(((scores.argmax(-1) == batch["targets"]) * weights).sum()), weights.sum())
     assert model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
     assert model.asked["positions_BT"] is batch["positions"] and model.asked["key"] is None
+    assert model.asked["prefix_BT"] is None and not model.encoded
+    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, LENGTH)
 
 
 @pytest.mark.parametrize("head", ["transform", "plain"])
 def test_mlm_loss(store, hidden, head):
-    batch, objective = batch_of("mlm", store), make("mlm", head=head)
+    objective = make("mlm", head=head)
+    batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
     terms, metrics = objective.loss(model, batch, None)
     total, hits, count = masked_reference(model, batch, hidden, head)
-    assert 0 < count < batch["masked_weights"].size, "the batch needs slots that are filling"
+    assert 0 < count < batch["weights"].size, "the batch needs slots that are filling"
     check(terms["mlm"], total, count)
     check(metrics["mlm_accuracy"], hits, count)
-    assert objective.head_positions() == batch["masked_positions"].shape[1] == masking.budget(LENGTH, 0.15, 0)
+    places = batch["target_positions"].shape[1]
+    assert places == objective.config.budget(LENGTH) == round(0.15 * LENGTH)
+    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, places, transform=head == "transform")
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
 def test_nsp_loss(store, hidden, pooling):
-    batch, objective = batch_of("nsp", store), make("nsp", pooling=pooling)
+    objective = make("nsp", pooling=pooling)
+    batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
     terms, metrics = objective.loss(model, batch, None)
     scores = pair_reference(model, batch, hidden, pooling)
-    check(terms["nsp"], float(softmax_nll(scores, batch["label"]).sum()), 6)
-    check(metrics["nsp_accuracy"], float((scores.argmax(1) == batch["label"]).sum()), 6)
+    check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
     assert model.asked["types_BT"] is batch["types"] and model.asked["segments_BT"] is batch["segments"]
 
 
 def test_mlm_nsp_loss(store, hidden):
-    batch, objective = batch_of("mlm_nsp", store), make("mlm_nsp")
+    objective = make("mlm_nsp")
+    batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
     terms, metrics = objective.loss(model, batch, None)
     total, hits, count = masked_reference(model, batch, hidden, "transform")
     check(terms["mlm"], total, count)
     check(metrics["mlm_accuracy"], hits, count)
     scores = pair_reference(model, batch, hidden, "first")
-    check(terms["nsp"], float(softmax_nll(scores, batch["label"]).sum()), 6)
-    check(metrics["nsp_accuracy"], float((scores.argmax(1) == batch["label"]).sum()), 6)
+    check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
 
 
-@pytest.mark.parametrize("name", lookup.names("objectives"))
-def test_losses_are_sums_over_rows(store, hidden, name):
+@pytest.mark.parametrize(("name", "model"), pairings())
+def test_losses_are_sums_over_rows(store, hidden, name, model):
     """Each row's (sum, weight) add up to the batch's: nothing is divided before the end."""
-    batch, objective = batch_of(name, store), make(name)
-    whole = objective.loss(FixedModel(objective, hidden), batch, None)[0]
-    added = {term: np.zeros(2) for term in whole}
-    for part in (slice(0, 3), slice(3, 6)):
-        terms, _ = objective.loss(FixedModel(objective, hidden[part]), {key: values[part] for key, values in batch.items()}, None)
-        for term, pair in terms.items():
-            added[term] += [float(value) for value in pair]
-    for term, pair in whole.items():
-        assert added[term] == pytest.approx([float(value) for value in pair], rel=1e-5)
+    objective = make(name, WIDE, model=model)
+    batch = batch_of(objective, store)
+
+    def sums(part: slice) -> dict[str, list[float]]:
+        fixed = FixedModel(objective, hidden[part])
+        terms, metrics = objective.loss(fixed, {key: values[part] for key, values in batch.items()}, None)
+        assert set(terms) == set(objective.terms) and not set(terms) & set(metrics)
+        assert ("memory_BSD" in fixed.asked) == bool(fixed.encoded) == (model == "encoder_decoder")
+        return {key: [float(value) for value in pair] for key, pair in (terms | metrics).items()}
+
+    whole, first, second = (sums(part) for part in (slice(0, 6), slice(0, 3), slice(3, 6)))
+    assert any(whole[term][1] > 0 for term in objective.terms)
+    for key, pair in whole.items():
+        assert [one + two for one, two in zip(first[key], second[key], strict=True)] == pytest.approx(pair, rel=1e-5), key
 
 
 @pytest.mark.parametrize(
@@ -287,6 +312,8 @@ def test_losses_are_sums_over_rows(store, hidden, name):
 )
 def test_impossible_options_are_refused(name, options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
+        lookup.find("objectives", name).Config(**options)
+    with pytest.raises(UserError, match=rf"config\.objective: .*{next(iter(options.values()))}"):
         make(name, **options)
 
 
@@ -311,7 +338,9 @@ GOLDEN = {
 def measured(name: str) -> dict[str, float]:
     section = config(name, model={"layers": 1, "heads": 2}, optimizer={"learning_rate": 0.01, "warmup": 0.0, "schedule": "constant"})
     built = program.Program(section, Ids(VOCABULARY), jax.devices()[:1])
-    source = loader.Loader(built.objective.dataset(random_store(VOCABULARY, 60), 0), built.training.batch_size, built.mesh)
+    objective, text, size = built.objective, random_store(VOCABULARY, 60), built.training.batch_size
+    examples = loader.examples(objective, text, objective.plan(text), 0).repeat(None)
+    source = loader.Loader(examples, size, built.mesh)
     batch, trained = next(source), state(built)
     found = {}
     for step in (1, 2):

@@ -4,9 +4,9 @@ import types
 import jax
 import numpy as np
 import pytest
-from small_corpus import Ids, Tokens, config, numbers, quick_compilation, random_store
+from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
 
-from lm import lookup, ngrams, program
+from lm import lookup, ngrams, pairing, program
 from lm.lookup import UserError
 from lm.tasks import causal, masked, next_sentence, probe
 from lm.validation import Validation
@@ -127,11 +127,11 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
     bigram = ngrams.Bigram(*np.array(inside).T, VOCABULARY)
     unigram = ngrams.Unigram(store.tokens, VOCABULARY)
     total, hits, ce, count = 0.0, 0, 0.0, 0
-    for batch in Validation(encoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32).batches:
+    for batch in task._validation(encoder, "mlm").batches:
         for row in range(len(batch["tokens"])):
-            for slot, weight in enumerate(batch["masked_weights"][row]):
+            for slot, weight in enumerate(batch["weights"][row]):
                 if weight:
-                    at, target = batch["masked_positions"][row, slot], int(batch["masked_targets"][row, slot])
+                    at, target = batch["target_positions"][row, slot], int(batch["targets"][row, slot])
                     guess = bigram.between(int(batch["tokens"][row, at - 1]), int(batch["tokens"][row, at + 1]))
                     total, hits, count = total - guess[target], hits + (guess.argmax() == target), count + 1
                     ce += float(unigram.nll(np.array([target]))[0])
@@ -145,7 +145,9 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
 def test_next_sentence(corpus, encoder):
     task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
     params = uniform(encoder)
-    labels = np.concatenate([batch["label"] for batch in task._validation(encoder).batches])
+    batches = task._validation(encoder).batches
+    assert all(batch["labels"].shape == (len(batch["tokens"]), 1) and (batch["label_weights"] == 1).all() for batch in batches)
+    labels = np.concatenate([batch["labels"][:, 0] for batch in batches])
     scores, baselines = task.score(encoder, params), task.baselines(encoder)
     assert scores["accuracy"].value == pytest.approx((labels == 0).mean())  # a tie answers the first class
     assert scores["accuracy"].count == baselines["TF-IDF overlap"]["accuracy"].count == len(labels)
@@ -166,12 +168,25 @@ def test_overlap_tells_documents_of_different_words_apart(encoder):
     assert task.baselines(encoder)["TF-IDF overlap"]["accuracy"].value == 1.0
 
 
-@pytest.mark.parametrize(("task", "suited"), [("causal", {"clm"}), ("masked", {"mlm", "mlm_nsp"}), ("next_sentence", {"nsp", "mlm_nsp"})])
-def test_tasks_suit_objectives(corpus, task, suited):
+ASKED_PAIRS = {"nsp", "sop", "mlm_nsp", "mlm_sop"}
+# Objectives by the tasks that suit them; where it depends on the model, "objective on model".
+SUITED = {
+    "causal": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm on decoder"},
+    "masked": {"mlm", "mntp", "hybrid", "mixture", "biphasic", "mlm_nsp", "mlm_sop"},
+    "next_sentence": ASKED_PAIRS,
+    "sentence_order": ASKED_PAIRS,
+    "suffix": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm"},
+    "denoising": {"span_corruption", "ul2"},
+}
+
+
+@pytest.mark.parametrize("task", SUITED)
+def test_tasks_suit_objectives(corpus, task):
     module = lookup.find("tasks", task)
     yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
-    for name in ("clm", "mlm", "nsp", "mlm_nsp"):
-        assert yardstick.suits(lookup.find("objectives", name).Objective) == (name in suited)
+    for name, model in pairings():
+        objective = pairing.make({"name": name}, Ids(96, 20), LENGTH, model)
+        assert yardstick.suits(objective) == (not SUITED[task].isdisjoint((name, f"{name} on {model}"))), (name, model)
 
 
 # The probe.
@@ -195,9 +210,9 @@ def probed():
 class Known:
     """A program whose model answers with features made from the tokens by a NumPy function."""
 
-    def __init__(self, features, scores=("causal",)):
+    def __init__(self, features, mask="causal"):
         self.features = features
-        self.objective = types.SimpleNamespace(scores=scores)
+        self.objective = types.SimpleNamespace(mask=mask)
         self.batch_sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self.seen = []
 
@@ -236,19 +251,22 @@ def test_probe_baselines(probed):
     assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
 
 
-@pytest.mark.parametrize(("kinds", "first", "last"), [(("causal",), Ids.bos, None), (("masked",), Ids.cls, Ids.sep)])
-def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, kinds, first, last):
+@pytest.mark.parametrize(
+    ("mask", "first", "last"),
+    [("causal", Ids.bos, None), ("prefix", Ids.bos, None), ("bidirectional", Ids.cls, Ids.sep), ("cross", None, Ids.eos)],
+)
+def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, mask, first, last):
     monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
-    known = Known(one_hot, kinds)
+    known = Known(one_hot, mask)
     probed.score(known, None)
     for batch in known.seen:
         for tokens, segments, positions in zip(batch["tokens"], batch["segments"], batch["positions"], strict=True):
             used = int(segments.sum())
             if used:
-                assert tokens[0] == first and (last is None or tokens[used - 1] == last)
+                assert (first is None or tokens[0] == first) and (last is None or tokens[used - 1] == last)
                 assert (segments[:used] == 1).all() and not segments[used:].any() and not tokens[used:].any()
                 assert positions[:used].tolist() == list(range(used))
-                assert set(tokens[1 : used - (last is not None)].tolist()) <= {10, 11, 12}
+                assert set(tokens[first is not None : used - (last is not None)].tolist()) <= {10, 11, 12}
 
 
 def test_probe_features_are_means_over_the_text(decoder):

@@ -1,0 +1,52 @@
+"""Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows? (ALBERT's table 5)
+
+  python -m lm.compare --config=experiments/nsp_sop.py:tiny --workdir=runs/nsp_sop
+
+tiny: both objectives × 3 seeds on 2 CPU cores, about 10 minutes.
+"""
+
+from ml_collections import ConfigDict
+
+TOKENS = {"tiny": 4_000_000}
+
+
+def get_config(size: str = "tiny") -> ConfigDict:
+    from configs import albert, bert, nsp, sop  # beside this folder
+
+    if size not in TOKENS:
+        raise ValueError(f"size {size!r} is not one of {', '.join(TOKENS)} (given after the colon of --config=FILE:SIZE)")
+
+    def arm(label: str, describe: str, run: ConfigDict) -> dict:
+        run.training.update(evaluate_tokens=32_768, tensorboard=False, keep=1)
+        return {"label": label, "describe": describe, "run": run}
+
+    return ConfigDict(
+        {
+            "name": "nsp_sop",
+            "question": "Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows?",
+            "seeds": (0, 1, 2),
+            "budget": {"matched": "tokens", "value": TOKENS[size]},
+            "split": "test",
+            "tasks": ("next_sentence", "sentence_order", "masked"),
+            "workers": 0,
+            "arms": {
+                "nsp": arm("NSP", "does segment B follow segment A", nsp.get_config(size)),
+                "sop": arm("SOP", "do two consecutive segments stand in their order", sop.get_config(size)),
+                "mlm_nsp": arm("MLM + NSP", "BERT's sum", bert.get_config(size)),
+                "mlm_sop": arm("MLM + SOP", "ALBERT's sum", albert.get_config(size)),
+            },
+            "checks": tuple(
+                {"text": text, "arm": arm_, "task": task, "metric": "accuracy", "compare": "", "op": op, "value": value}
+                for text, arm_, task, op, value in CHECKS
+            ),
+        }
+    )
+
+
+CHECKS = (
+    ("NSP reaches 75 % on next sentence", "nsp", "next_sentence", "above", 0.75),
+    ("NSP stays above 45 % on sentence order", "nsp", "sentence_order", "above", 0.45),
+    ("NSP stays below 55 % on sentence order", "nsp", "sentence_order", "below", 0.55),
+    ("SOP reaches 80 % on sentence order", "sop", "sentence_order", "above", 0.8),
+    ("SOP is above chance on sentence order", "sop", "sentence_order", "above", 0.5),
+)

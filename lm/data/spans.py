@@ -1,0 +1,123 @@
+"""Span corruption (T5, Raffel et al. 2020, section 3.1.4): spans of text give way to sentinels, and the target spells them out.
+
+    input    Thank you <extra_id_0> me to your party <extra_id_1> week [EOS]
+    target   <extra_id_0> for inviting <extra_id_1> last [EOS]
+
+n tokens at density r and mean span m lose round(n·r) tokens in round(n·r / m) spans, so that sizes are known before anything is drawn:
+568 tokens at 0.15 and 3 give exactly 512 and 114. Noise is rolled by a random offset; without that the first token is never masked and the
+last one always. A span that would be cut in two by the roll, at the text's ends, is paid for by joining two others.
+"""
+
+import functools
+
+import numpy as np
+
+from lm.lookup import UserError
+
+
+def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
+    """(noise tokens, spans) of a text of n ≥ 2 tokens."""
+    noise = min(max(int(np.round(n * density)), 1), n - 1)
+    return noise, min(max(int(np.round(noise / mean_span)), 1), n - noise)
+
+
+@functools.cache
+def sizes(most: int, density: float, mean_span: float) -> tuple[np.ndarray, np.ndarray]:
+    """Tokens of input and target, [EOS] included, of texts of 0 … most tokens; one of fewer than 2 cannot be corrupted and counts as 2."""
+    table = np.array([counts(max(2, n), density, mean_span) for n in range(most + 1)], np.int64).reshape(-1, 2)
+    noise, spans = table.T
+    return np.maximum(2, np.arange(most + 1)) - noise + spans + 1, noise + spans + 1
+
+
+def raw_length(inputs: int, density: float, mean_span: float) -> int:
+    """The most tokens whose corrupted input, [EOS] included, fits `inputs` positions: 568 for 512 at 0.15 and 3."""
+    table = sizes(int(inputs / (1.0 - density)) + 8, density, mean_span)[0]
+    return int(np.searchsorted(table, inputs, side="right")) - 1
+
+
+def noise_spans(n: int, density: float, mean_span: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Where the noise is: (starts, stops) of its spans, ascending, no two adjacent; as many spans and tokens as `counts` says.
+
+    The first and the last position are noise exactly as often as positions are on average; but where there is one span only, as a span
+    that lies anywhere covers the ends least.
+    """
+    noise, spans = counts(n, density, mean_span)
+    lengths, gaps = _parts(noise, spans, rng), _parts(n - noise, spans, rng)
+    if spans == 1:
+        start = int(rng.integers(n - noise + 1))
+        return np.array([start]), np.array([start + noise])
+    # A circle: span, gap, span, gap …; it is opened `offset` tokens after the first span's start.
+    both = np.empty(2 * spans, np.int64)
+    both[0::2], both[1::2] = lengths, gaps
+    ends = np.cumsum(both)
+    offset = int(rng.integers(n))
+    place = int(np.searchsorted(ends, offset, side="right"))
+    both = np.roll(both, -place)
+    head = int(ends[place]) - offset  # what is left of the part that is opened
+    if place % 2:  # a gap is opened: it lies at both ends
+        pieces = np.concatenate([[0, head], both[1:], [both[0] - head]])
+    elif head == both[0]:  # opened exactly where a span starts
+        pieces = both
+    else:  # a span is opened: one more span than wanted, so two others are joined
+        tail = both[0] - head
+        if spans == 2:  # the other one joins the opened span's head
+            pieces = np.array([head + both[2], both[1] + both[3], tail])
+        else:
+            join = 2 * int(rng.integers(1, spans - 1))  # a span that is neither the opened one nor the last
+            gap = both[join + 1]
+            merged = np.concatenate([both[:join], [both[join] + both[join + 2]], both[join + 3 :]])
+            merged[join + 1] += gap
+            pieces = np.concatenate([[head], merged[1:], [tail]])
+    stops = np.cumsum(pieces)
+    starts = stops - pieces
+    starts, stops = starts[0::2], stops[0::2]
+    used = stops > starts
+    return starts[used], stops[used]
+
+
+def replace(tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, sentinels: np.ndarray, eos: int) -> tuple[np.ndarray, np.ndarray]:
+    """(input, target) with these spans replaced by the first sentinels; both end with `eos`.
+
+    Args:
+      tokens: the text. starts, stops: spans, ascending, none empty. sentinels: ids, at least as many.
+    """
+    n, count = len(tokens), len(starts)
+    change = np.zeros(n + 1, np.int64)
+    change[starts] += 1
+    change[stops] -= 1
+    noise = np.cumsum(change[:-1]) > 0
+    marked = np.array(tokens, np.int32)
+    marked[starts] = sentinels[:count]
+    keep = ~noise
+    keep[starts] = True
+    inputs = np.append(marked[keep], np.int32(eos))
+    targets = np.empty(int((stops - starts).sum()) + count + 1, np.int32)
+    at = np.cumsum(stops - starts + 1) - (stops - starts + 1)  # where each span's sentinel stands
+    is_text = np.ones(len(targets), bool)
+    is_text[at] = False
+    is_text[-1] = False
+    targets[at] = sentinels[:count]
+    targets[is_text] = np.asarray(tokens)[noise]
+    targets[-1] = eos
+    return inputs, targets
+
+
+def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
+    """A uniformly drawn ordered split of `total` into `count` positive parts."""
+    if count == 1:
+        return np.array([total])
+    cuts = np.sort(rng.permutation(total - 1)[: count - 1]) + 1
+    return np.diff(cuts, prepend=0, append=total)
+
+
+def check_sentinels(needed: int, tokenizer, length: int) -> None:
+    """Refuses a vocabulary with too few sentinels.
+
+    Raises:
+      UserError: says how many are needed.
+    """
+    if needed > len(tokenizer.sentinels):
+        raise UserError(
+            f"rows of {length} tokens have up to {needed} spans, but the vocabulary has {len(tokenizer.sentinels)} sentinels; set"
+            f" config.tokenizer.sentinels={needed} (and a new vocabulary), a larger mean span, or a smaller config.data.length"
+        )

@@ -1,0 +1,62 @@
+"""What objectives that hide tokens have in common: rows of a format, corrupted, and the vocabulary head at the hidden places only."""
+
+import dataclasses
+
+import numpy as np
+
+from lm import flops, heads, lookup, prediction
+from lm.data import masking
+from lm.vocabulary import LossOptions
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(masking.Options, LossOptions):
+    """How tokens are hidden (lm/data/masking.py); label smoothing and z-loss.
+
+    Attributes:
+      head: "transform" (BERT's) or "plain" (the vocabulary matrix alone).
+      format: how text becomes rows, a plug-in of lm/data/formats.
+    """
+
+    head: str = "transform"
+    format: str = "packed"
+
+    def __post_init__(self):
+        masking.Options.__post_init__(self)
+        LossOptions.__post_init__(self)
+        if self.head not in ("transform", "plain"):
+            raise ValueError(f"head={self.head!r} is not one of transform, plain")
+        lookup.find("data.formats", self.format)
+
+
+class Masked:
+    """The part of an objective that hides tokens and asks for them.
+
+    Args:
+      name: of its term. form: the format that lays out rows. mask: "bidirectional", or "prefix" for a decoder that sees the whole row.
+      shift: how far before a hidden token its prediction stands.
+    """
+
+    def __init__(self, name: str, config: Config, tokenizer, form, length: int, mask: str, shift: int = 0):
+        self.name, self.config, self.tokenizer, self.form = name, config, tokenizer, form
+        self.length, self.mask, self.shift = length, mask, shift
+
+    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+        """The format's row, corrupted; under a prefix mask all of it is prefix."""
+        example = masking.corrupt(self.form.row(store, plan, row, rng), self.tokenizer, rng, self.config, progress)
+        if self.shift:
+            example["target_positions"] = np.maximum(0, example["target_positions"] - self.shift)
+        return example | ({"prefix": (example["segments"] > 0).astype(np.int32)} if self.mask == "prefix" else {})
+
+    def heads(self, config, scope) -> dict:
+        """BERT's masked-language head, or nothing."""
+        return {"masked": heads.MaskedHead(config, scope / "masked")} if self.config.head == "transform" else {}
+
+    def head_flops(self, config) -> int:
+        """Operations of the vocabulary head on one row."""
+        return flops.head(config, self.config.budget(self.length), self.config.head == "transform")
+
+    def measured(self, model, hidden_BTD, batch):
+        """Terms and metrics, each name: (sum, weight)."""
+        head = model.heads["masked"] if self.config.head == "transform" else None
+        return prediction.measured(self.name, prediction.sums(model, hidden_BTD, batch, self.config, head), batch, self.config)

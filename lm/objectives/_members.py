@@ -1,0 +1,47 @@
+"""Objectives made of others: their members, and one example with the fields of all."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from lm import lookup, pairing
+from lm.lookup import UserError
+
+
+def make(names: Mapping[str, Mapping[str, Any]], tokenizer, length: int, mask: str, where: str) -> dict[str, Any]:
+    """The member objectives, by name.
+
+    Raises:
+      UserError: there is no such objective, it cannot be a member, or not under this mask.
+    """
+    members = {}
+    for name, options in names.items():
+        if lookup.find("objectives", name).Objective.composed:
+            raise UserError(f"{where}: {name!r} is made of other objectives and cannot be a member itself; name its members instead")
+        members[name] = pairing.build({**options, "name": name}, tokenizer, length, mask, f"{where}.{name}")
+    return members
+
+
+def check_heads(members: Mapping[str, Any]) -> None:
+    """Refuses members that would put different heads under one name."""
+    poolings = {member.config.pooling for member in members.values() if hasattr(member.config, "pooling")}
+    if len(poolings) > 1:
+        raise UserError(f"the members judge pairs with one head, but their poolings are {', '.join(sorted(poolings))}; choose one")
+
+
+def prefixed(name: str, example: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields under the member's name."""
+    return {f"{name}/{key}": value for key, value in example.items()}
+
+
+def part(name: str, batch: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a member, under their own names."""
+    return {key.removeprefix(f"{name}/"): value for key, value in batch.items() if key.startswith(f"{name}/")}
+
+
+def template(member, store, plan) -> dict[str, np.ndarray]:
+    """An example of the member with nothing in it."""
+    if not len(plan):
+        return {}
+    return {key: np.zeros_like(value) for key, value in member.example(store, plan, 0, np.random.default_rng(0), 1.0).items()}

@@ -1,0 +1,10 @@
+"""ALBERT's objective: masked tokens and sentence-order prediction on the same pairs (Lan et al. 2020); the losses add up."""
+
+from lm.objectives import _pairs
+
+Config = _pairs.MaskedConfig
+
+
+class Objective(_pairs.MaskedPairObjective):
+    terms = {"mlm": 1.0, "sop": 1.0}
+    name, question = "sop", "order"

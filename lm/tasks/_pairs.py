@@ -1,0 +1,57 @@
+"""What tasks on pairs of segments have in common."""
+
+from typing import Any
+
+import numpy as np
+
+from lm import pairing
+from lm.data import loader
+from lm.scores import Score, share
+from lm.validation import Validation
+
+
+class PairTask:
+    """The accuracy of the model's pair classifier on an objective's held-out pairs; a subclass names the objective and adds baselines."""
+
+    name = ""
+
+    def __init__(self, config, corpus, split: str, length: int):
+        self.config, self.corpus, self.split = config, corpus, split
+        self.objective = pairing.make({"name": self.name}, corpus.tokenizer, length, "encoder")
+
+    def suits(self, objective) -> bool:
+        return "pair" in objective.scores
+
+    def score(self, built, params) -> dict[str, Score]:
+        """accuracy."""
+        return {"accuracy": share(*self._validation(built).sums(params)[f"{self.name}_accuracy"])}
+
+    def _validation(self, built) -> Validation:
+        return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+
+    def _asked(self, built) -> list[dict[str, Any]]:
+        """The held-out examples, one by one."""
+        batches = self._validation(built).whole()
+        return [{name: values[row] for name, values in batch.items()} for batch in batches for row in range(len(batch["labels"]))]
+
+    def _training(self, count: int) -> list[dict[str, Any]]:
+        """Examples of the training split, for baselines."""
+        store = self.corpus.stores["train"]
+        rows = loader.examples(self.objective, store, self.objective.plan(store), seed=0)
+        return [rows[index] for index in range(min(count, len(rows)))]
+
+
+def labels(examples: list[dict[str, Any]]) -> np.ndarray:
+    """The answer of each example."""
+    return np.array([int(example["labels"][0]) for example in examples])
+
+
+def sides(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The tokens of the first and of the second segment of each example."""
+    first, second = ([example["tokens"][(example["segments"] > 0) & (example["types"] == side)] for example in examples] for side in (0, 1))
+    return first, second
+
+
+def majority(fit: np.ndarray, asked: np.ndarray) -> dict[str, Score]:
+    """The more frequent answer."""
+    return {"accuracy": share(int((asked == int(fit.mean() > 0.5)).sum()), len(asked))}

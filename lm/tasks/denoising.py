@@ -1,0 +1,58 @@
+"""The words behind T5's sentinels on held-out text: cross-entropy and accuracy at density 0.15 and mean span 3, alike for every model.
+
+Sentinels and [EOS] are not counted: they stand where they must.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lm import ngrams, pairing
+from lm.scores import Score, nats, share
+from lm.tasks import _text
+from lm.tokenizer import MODES
+from lm.validation import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """tokens: the most held-out tokens to read."""
+
+    tokens: int = 262144
+
+
+class Task:
+    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+
+    def __init__(self, config: Config, corpus, split: str, length: int):
+        self.config, self.corpus, self.split, self.length = config, corpus, split, length
+
+    def suits(self, objective) -> bool:
+        return "denoising" in objective.scores
+
+    def score(self, built, params) -> dict[str, Score]:
+        """ce, accuracy."""
+        model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
+        mode = MODES[0] if getattr(built.objective.config, "mode_tokens", False) else getattr(built.objective.config, "mode_token", "")
+        sums = self._validation(built, model, mode).sums(params)
+        return {"ce": nats(*sums["span_corruption"]), "accuracy": share(*sums["span_corruption_accuracy"])}
+
+    def baselines(self, built) -> dict[str, dict[str, Score]]:
+        """The training split's unigram."""
+        unigram = ngrams.Unigram(np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size)
+        batches = self._validation(built, "decoder", "").whole()
+        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
+        hits = int((targets == unigram.best()).sum())
+        return {"unigram": {"ce": nats(float(unigram.nll(targets).sum()), len(targets)), "accuracy": share(hits, len(targets))}}
+
+    def _validation(self, built, model: str, mode: str) -> Validation:
+        def make(model, mode):
+            return pairing.make({"name": "span_corruption", "mode_token": mode}, self.corpus.tokenizer, self.length, model)
+
+        store, is_text = self.corpus.stores[self.split], self.corpus.tokenizer.bytes_per_id > 0
+        # The rows that suit a decoder with a mode token suit all others: so the same spans of the same texts are asked.
+        plan = make("decoder", MODES[0]).plan(store)
+        asked = _text.Changed(
+            make(model, mode), self.length, lambda example: example | {"weights": example["weights"] * is_text[example["targets"]]}
+        )
+        return Validation(built, asked, store, self.split, self.config.tokens, 32, plan)

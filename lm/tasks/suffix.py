@@ -1,0 +1,58 @@
+"""The second half of held-out texts, given the first: nats a token. Causal models, prefix models and encoder-decoders are asked the same.
+
+A causal model reads the first half from left to right, the others see it whole.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from lm import ngrams, pairing
+from lm.scores import Score, nats, share
+from lm.tasks import _text
+from lm.validation import Validation
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """tokens: the most held-out tokens to read, given or asked."""
+
+    tokens: int = 131072
+
+
+class Task:
+    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+
+    def __init__(self, config: Config, corpus, split: str, length: int):
+        self.config, self.corpus, self.split, self.length = config, corpus, split, length
+
+    def suits(self, objective) -> bool:
+        return "suffix" in objective.scores or "causal" in objective.scores
+
+    def score(self, built, params) -> dict[str, Score]:
+        """nll, accuracy."""
+        model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
+        sums = self._validation(built, model, causal="suffix" not in built.objective.scores).sums(params)
+        return {"nll": nats(*sums["prefix_lm"]), "accuracy": share(*sums["prefix_lm_accuracy"])}
+
+    def baselines(self, built) -> dict[str, dict[str, Score]]:
+        """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
+        tokenizer = self.corpus.tokenizer
+        before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
+        batches = self._validation(built, "decoder", causal=True).whole()
+        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
+        inputs = np.concatenate([batch["tokens"][batch["weights"] > 0] for batch in batches])
+        unigram, bigram = ngrams.Unigram(after, tokenizer.size), ngrams.Bigram(before, after, tokenizer.size)
+        return {
+            "unigram": {
+                "nll": nats(float(unigram.nll(targets).sum()), len(targets)),
+                "accuracy": share(int((targets == unigram.best()).sum()), len(targets)),
+            },
+            "bigram": {"nll": nats(float(bigram.nll(inputs, targets).sum()), len(targets))},
+        }
+
+    def _validation(self, built, model: str, causal: bool) -> Validation:
+        objective = pairing.make({"name": "prefix_lm", "split": 0.5}, self.corpus.tokenizer, self.length, model)
+        # Tokens are counted as a decoder's, so that every model is asked as many.
+        asked = _text.Changed(objective, self.length, (lambda example: example | {"prefix": 0 * example["prefix"]}) if causal else None)
+        return Validation(built, asked, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
