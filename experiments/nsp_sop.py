@@ -29,6 +29,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "split": "test",
             "tasks": ("next_sentence", "sentence_order", "masked"),
             "workers": 0,
+            "reference": "nsp",
             "arms": {
                 "nsp": arm("NSP", "does segment B follow segment A", nsp.get_config(size)),
                 "sop": arm("SOP", "do two consecutive segments stand in their order", sop.get_config(size)),

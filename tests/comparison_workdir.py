@@ -101,7 +101,7 @@ def make(directory, seeds=SEEDS, checks=CHECKS, rows=None, **about):
             run.mkdir()
             record = {
                 "parameters": 983_040 + 1_000 * (arm == "nsp"), "flops": 1.2e13, "tokens": TOKENS,
-                "loss_tokens": TOKENS * (1 if arm == "clm" else 0.15),
+                "loss_tokens": TOKENS * (1 if arm == "clm" else 0.15), "padding": 0.0312,
                 "seconds": 58.3 + seed, "tokens_per_second": 18_000.4, "steps": 512, "status": "done", "input_wait_share": 0.004,
                 "config": {"objective": {"name": arm}, "optimizer": {"learning_rate": 0.003}, "seed": seed, "note": "a|b <i> ``` *"},
             }  # fmt: skip

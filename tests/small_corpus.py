@@ -118,10 +118,9 @@ def config(
 def pairings() -> list[tuple[str, str]]:
     """Every (objective, model) that runs with default options; what is made of other objectives does so on a decoder alone."""
     from lm import lookup, pairing
-    from lm.objectives._members import COMPOSED
 
     suiting = [(name, model) for name in lookup.names("objectives") for model in pairing.models(name)]
-    return [(name, model) for name, model in suiting if name not in COMPOSED or model == "decoder"]
+    return [(name, model) for name, model in suiting if model == "decoder" or not lookup.find("objectives", name).Objective.composed]
 
 
 class Ids:

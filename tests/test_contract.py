@@ -162,7 +162,7 @@ def test_an_objective_declares_itself(name, model):
     assert isinstance(made.scores, tuple) and made.scores and all(isinstance(part, str) for part in made.scores)
     assert made.terms and all(isinstance(term, str) and factor > 0 for term, factor in made.terms.items())
     assert isinstance(made.positions, int) and made.positions >= LENGTH
-    assert isinstance(made.standard, bool)
+    assert isinstance(made.standard, bool) and isinstance(made.composed, bool)
     shape = build(name, model).config
     assert isinstance(made.flops(shape), int) and made.flops(shape) >= flops.stack(shape, LENGTH)
 

@@ -52,6 +52,7 @@ def test_the_finished_run_left_a_whole_record(home):  # noqa: F811
     assert STEPS * 8 < record["loss_tokens"] < record["tokens"]
     for part in ("config", "versions", "machine", "git", "mesh", "parameters", "flops", "data", "started", "input_wait_share"):
         assert record[part], part
+    assert 0.0 <= record["padding"] < 1.0
 
 
 def test_killed_by_the_system(home, tmp_path):  # noqa: F811

@@ -34,8 +34,15 @@ class Layout:
         return (inputs, targets) if self.mask == "cross" else (inputs + targets,)
 
     def row(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
-        """The fields of lm/prediction.py. The pieces must fit."""
+        """The fields of lm/prediction.py.
+
+        Raises:
+          ValueError: the pieces do not fit; a plan made with `needs` never gives such a row.
+        """
         size = self.rooms[-1]
+        taken = self.needs(*(np.array([sum(map(len, side)) for side in zip(*pieces, strict=True)]).reshape(2, 1)))
+        if any(int(need[0]) > room for need, room in zip(taken, self.rooms, strict=True)):
+            raise ValueError(f"pieces of {[int(need[0]) for need in taken]} positions do not fit streams of {self.rooms}")
         row = {name: np.zeros(size, np.int32) for name in ("tokens", "segments", "positions", "targets")}
         row["tokens"][:] = self.tokenizer.pad
         row["weights"] = np.zeros(size, np.float32)

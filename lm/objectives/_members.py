@@ -9,17 +9,20 @@ from lm import lookup, pairing
 from lm.lookup import UserError
 
 
-def make(names: Mapping[str, Mapping[str, Any]], tokenizer, length: int, mask: str, where: str) -> dict[str, Any]:
+def make(given: Mapping[str, tuple[str, Mapping[str, Any]]], tokenizer, length: int, mask: str) -> dict[str, Any]:
     """The member objectives, by name.
+
+    Args:
+      given: for each objective by name, where its options stand in the config, and the options.
 
     Raises:
       UserError: there is no such objective, it cannot be a member, or not under this mask.
     """
     members = {}
-    for name, options in names.items():
+    for name, (where, options) in given.items():
         if lookup.find("objectives", name).Objective.composed:
             raise UserError(f"{where}: {name!r} is made of other objectives and cannot be a member itself; name its members instead")
-        members[name] = pairing.build({**options, "name": name}, tokenizer, length, mask, f"{where}.{name}")
+        members[name] = pairing.build({**options, "name": name}, tokenizer, length, mask, where)
     return members
 
 

@@ -59,8 +59,11 @@ class Objective:
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
         self.config, self.length, self.mask = config, length, mask
-        named = {config.first: config.first_options, config.second: config.second_options}
-        self.members = _members.make(named, tokenizer, length, mask, "config.objective")
+        named = {
+            config.first: ("config.objective.first_options", config.first_options),
+            config.second: ("config.objective.second_options", config.second_options),
+        }
+        self.members = _members.make(named, tokenizer, length, mask)
         _members.check_heads(self.members)
         # A term keeps its name; one that both phases have is one term.
         self.terms = {term: factor for member in self.members.values() for term, factor in member.terms.items()}

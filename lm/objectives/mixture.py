@@ -63,8 +63,11 @@ class Objective:
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
         self.config, self.length, self.mask = config, length, mask
-        own = {name: {key: value for key, value in options.items() if key != "weight"} for name, options in config.members.items()}
-        self.members = _members.make(own, tokenizer, length, mask, "config.objective.members")
+        own = {
+            name: (f"config.objective.members.{name}", {key: value for key, value in options.items() if key != "weight"})
+            for name, options in config.members.items()
+        }
+        self.members = _members.make(own, tokenizer, length, mask)
         _members.check_heads(self.members)
         weights = np.array([config.members[name].get("weight", 1.0) for name in self.members], float)
         self.shares = weights / weights.sum()

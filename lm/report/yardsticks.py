@@ -14,7 +14,7 @@ TASKS = {
 }  # fmt: skip
 METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
 _TOKEN_TASKS = ("causal", "suffix", "masked", "denoising")
-_ALL_PAIRS = 6  # arms up to which every pair is shown; more are compared with the first
+_ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
 _UNTRAINED = "untrained "
 _INTERVAL = ("95 % interval", "r")
 
@@ -127,7 +127,11 @@ def differences(comparison: Comparison) -> list[Part]:
         everyone = {arm: scores.score(comparison, arm, task, metrics[0]) for arm in scores.who(comparison, task)}
         found = {arm: each for arm, each in everyone.items() if each and each.estimate.n}
         arms = [arm for arm in found if arm in comparison.arms]
-        pairs = list(itertools.combinations(arms, 2)) if len(arms) <= _ALL_PAIRS else [(arm, arms[0]) for arm in arms[1:]]
+        pairs = list(itertools.combinations(arms, 2))
+        if len(arms) > _ALL_PAIRS:
+            reference = comparison.about.get("reference")
+            reference = reference if reference in arms else arms[0]
+            pairs = [(arm, reference) for arm in arms if arm != reference]
         pairs += [(arm, other) for arm in arms if (other := _UNTRAINED + str(comparison.arms[arm].get("model"))) in found]
         if pairs:
             parts.append(_pairs(comparison, [(found[first], found[second]) for first, second in pairs], task, metrics[0]))

@@ -8,6 +8,7 @@ import dataclasses
 import numpy as np
 
 from lm import ngrams, pairing
+from lm.data import packing
 from lm.scores import Score, nats, share
 from lm.tasks import _text
 from lm.tokenizer import MODES
@@ -50,8 +51,10 @@ class Task:
             return pairing.make({"name": "span_corruption", "mode_token": mode}, self.corpus.tokenizer, self.length, model)
 
         store, is_text = self.corpus.stores[self.split], self.corpus.tokenizer.bytes_per_id > 0
-        # The rows that suit a decoder with a mode token suit all others: so the same spans of the same texts are asked.
-        plan = make("decoder", MODES[0]).plan(store)
+        # Rows that fit every model, with a mode token or without: so the same spans of the same texts are asked.
+        one, two = (make(each, MODES[0]) for each in ("decoder", "encoder_decoder"))
+        rooms = (one.layout.rooms[0], two.layout.rooms[1])
+        plan = packing.pack(np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])).without(2, "texts of one token")
         asked = _text.Changed(
             make(model, mode), self.length, lambda example: example | {"weights": example["weights"] * is_text[example["targets"]]}
         )

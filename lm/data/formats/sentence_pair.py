@@ -1,8 +1,8 @@
 """`[CLS] A [SEP] B [SEP]` with a single sentence each (RoBERTa's SENTENCE-PAIR).
 
 Such pairs are much shorter than a row. RoBERTa lets the batch grow; here several pairs share a row of fixed size and do not see each other.
-A pair that is longer than what is left of its row is shortened as long segments are. Where less than half of it would be left if B followed,
-it is left out of this epoch's row: what B is drawn has no say in that, or labels would not be half and half.
+A pair that is longer than what is left of its row is shortened as long segments are. Where less than half of it would be left if B
+followed, it is left out of this epoch's row: what B is drawn has no say in that, or labels would not be half and half.
 """
 
 import dataclasses
