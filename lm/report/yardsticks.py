@@ -14,6 +14,14 @@ TASKS = {
 }  # fmt: skip
 METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
 _TOKEN_TASKS = ("causal", "suffix", "masked", "denoising")
+# The objective whose loss is the task's quantity.
+_QUESTIONS: dict[str, dict] = {
+    "causal": {"name": "clm", "label_smoothing": 0.0, "z_loss": 0.0},
+    "masked": {
+        "name": "mlm", "rate": 0.15, "final_rate": 0.0, "mask_share": 0.8, "random_share": 0.1, "unit": "token", "format": "packed",
+        "label_smoothing": 0.0, "z_loss": 0.0,
+    },
+}  # fmt: skip
 _ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
 _UNTRAINED = "untrained "
 _INTERVAL = ("95 % interval", "r")
@@ -26,15 +34,24 @@ def curve_panels(comparison: Comparison) -> list[pictures.Curve]:
         own = [row for row in comparison.rows if row.arm == arm and row.kind == "model" and row.own]
         losses = {(row.task, row.metric, row.unit) for row in own if row.unit.startswith("nats/")}
         baselines, quantity = [], "validation loss (nats)"
-        if len({row.task for row in own}) == 1 and len(losses) == 1:
-            # With two tasks the loss is a sum of two terms, and no baseline measures that sum.
-            task, metric, unit = losses.pop()
+        same = [found for found in sorted(losses) if _same_question(comparison, arm, found[0])]
+        if same:
+            task, metric, unit = same[0]
             quantity = f"validation loss ({unit})"
             rows = [row for row in scores.rows_of(comparison, task, metric) if row.kind == "baseline" and row.seed < 0]
             baselines = [(comparison.label(row.arm), row.value) for row in rows]
         seeds = {run.seed: run.validation for run in comparison.of(arm) if run.validation}
         panels.append(pictures.Curve(comparison.label(arm), index, seeds, baselines, quantity))
     return panels
+
+
+def _same_question(comparison: Comparison, arm: str, task: str) -> bool:
+    """Whether an arm's loss is what the task's baselines measure: not with other tokens hidden, nor as a sum of two terms."""
+    configs = [run.record.get("config") for run in comparison.runs if run.arm == arm]
+    config = next((each["objective"] for each in configs if isinstance(each, dict) and isinstance(each.get("objective"), dict)), None)
+    if config is None:
+        config = {"name": comparison.arms[arm].get("objective")}
+    return task in _QUESTIONS and all(config.get(key, value) == value for key, value in _QUESTIONS[task].items())
 
 
 def dot_rows(comparison: Comparison) -> tuple[list[pictures.Dot], str, str]:
