@@ -67,7 +67,7 @@ def _others() -> dict[str, dict]:
         "mlm_40": _arm("MLM, 40 % pure", "40 % hidden, all by [MASK]", mlm.get_config(), rate=0.4, mask_share=1.0, random_share=0.0),
         "sop": _arm("SOP", "do two consecutive segments stand in their order", sop.get_config()),
         "mlm_sop": _arm("MLM + SOP", "ALBERT's sum of both", albert.get_config()),
-        "rtd": _arm("RTD", "ELECTRA: which tokens did a generator put there", electra.get_config()),
+        "rtd": _arm("RTD", "ELECTRA: which tokens did a generator of half the width put there", electra.get_config()),
         "electra_15": _arm("ELECTRA 15 %", "RTD judged at the hidden places only", electra.get_config(), variant="electra_15"),
         "replace_mlm": _arm("Replace MLM", "MLM that reads a generator's samples", electra.get_config(), variant="replace_mlm"),
         "all_tokens_mlm": _arm("All-tokens MLM", "the same, asked for every token", electra.get_config(), variant="all_tokens_mlm"),

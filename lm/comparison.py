@@ -47,11 +47,12 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
         _check_same(workdir, experiment, arms)
         console = rich.console.Console(stderr=True)
         _prepare_corpus(arms)
-        trials = _trials(experiment, arms, workdir)
         os.environ.setdefault("GLIBC_TUNABLES", _TUNABLES)
-        workers = _workers(experiment, len(trials))
+        workers = _workers(experiment, len(arms) * len(experiment["seeds"]))
         with _pool(workers) as pool:
             about = pool.submit(trial.check, arms, list(experiment["tasks"]), experiment["split"]).result()
+            untrained = _untrained(arms, about["masks"])
+            trials = _trials(experiment, arms, untrained)
             workdir.mkdir(parents=True, exist_ok=True)
             old = read_json(workdir / "comparison.json", "the record of a comparison") if (workdir / "comparison.json").exists() else {}
             then = old.get("data", {}).get("fingerprint") if old else about["data"]["fingerprint"]
@@ -60,7 +61,7 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
                     f"--workdir={workdir} was compared on other data: fingerprint {then} there,"
                     f" {about['data']['fingerprint']} now (the corpus or its tokenizer changed); give another --workdir"
                 )
-            record = _record(experiment, arms, about, workers, command, source, old)
+            record = _record(experiment, arms, about, untrained, workers, command, source, old)
             write_json(workdir / "comparison.json", record)
             outcomes = _run_all(pool, experiment, arms, trials, workdir, console)
         record["git"] = _revisions(workdir, trials) or record["git"]
@@ -114,15 +115,28 @@ def _arms(experiment: dict) -> dict[str, dict]:
     return arms
 
 
-def _trials(experiment: dict, arms: dict, workdir: Path) -> dict[str, tuple[str, int, str]]:
-    """Name → (arm, seed, name of the untrained model if this run measures it too); seed by seed, so an interruption leaves whole seeds."""
-    first: dict[str, str] = {}
-    untrained = {}
+def _untrained(arms: dict, masks: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
+    """For each arm the name of the untrained model that it is held against, and whether it is the arm that measures it.
+
+    One for each architecture and the mask it reads under; another shape under the same name has one of its own.
+    """
+    first: dict[tuple[str, str], str] = {}
+    found = {}
+    usual = {"decoder": "causal"}
     for arm, run in arms.items():
-        same = arms[first.setdefault(run["model"]["name"], arm)]["model"] == run["model"]
-        # Another shape under the same name has an untrained model of its own.
-        untrained[arm] = f"untrained {run['model']['name']}" if first[run["model"]["name"]] == arm else "" if same else f"untrained {arm}"
-    return {f"{arm}-seed{seed}": (arm, seed, untrained[arm]) for seed in experiment["seeds"] for arm in arms}
+        model, mask = run["model"]["name"], masks[arm]
+        owner = first.setdefault((model, mask), arm)
+        name = f"untrained {model}" + (f", {mask}" if mask != usual.get(model, mask) else "")
+        if arms[owner]["model"] != run["model"]:
+            name, owner = f"untrained {arm}", arm
+        found[arm] = (name, owner == arm)
+    return found
+
+
+def _trials(experiment: dict, arms: dict, untrained: Mapping[str, tuple[str, bool]]) -> dict[str, tuple[str, int, str]]:
+    """Name → (arm, seed, name of the untrained model if this run measures it too); seed by seed, so an interruption leaves whole seeds."""
+    measures = {arm: name if owns else "" for arm, (name, owns) in untrained.items()}
+    return {f"{arm}-seed{seed}": (arm, seed, measures[arm]) for seed in experiment["seeds"] for arm in arms}
 
 
 def _revisions(workdir: Path, trials: Mapping[str, Any]) -> str:
@@ -330,8 +344,13 @@ def _check_same(workdir: Path, experiment: dict, arms: dict) -> None:
         raise UserError(
             f"--workdir={workdir} has runs of the seeds {sorted(missing)}: seeds may be added, not left out; give another --workdir"
         )
-    free = ("seeds", "workers")
-    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(free)]
+    # What only says how many runs there are, or how the report puts it.
+    free, words = ("seeds", "workers", "question", "reference"), (".label", ".describe")
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(free) and not key.endswith(words)
+    ]
     if differing:
         lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]
         raise UserError(f"--workdir={workdir} holds another experiment:\n" + "\n".join(lines) + "\ngive another --workdir")
@@ -345,11 +364,12 @@ def _prepare_corpus(arms: dict) -> None:
         corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
 
 
-def _record(experiment, arms, about, workers, command, source, old) -> dict[str, Any]:
+def _record(experiment, arms, about, untrained, workers, command, source, old) -> dict[str, Any]:
     described = {
         arm: {
             "label": value["label"], "objective": arms[arm]["objective"]["name"], "model": arms[arm]["model"]["name"],
-            "describe": value["describe"], "parameters": about["parameters"][arm],
+            "describe": value["describe"], "parameters": about["parameters"][arm], "mask": about["masks"][arm],
+            "untrained": untrained[arm][0],
         }
         for arm, value in experiment["arms"].items()
     }  # fmt: skip

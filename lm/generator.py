@@ -47,7 +47,8 @@ class Generator(nnx.Module):
         h_BPG = prediction.gathered(h_BTG, batch)
         h_BPD = jnp.einsum("BPG,GD->BPD", h_BPG, self.kernel[...].astype(dtype)) + self.bias[...].astype(dtype)[None, None]
         h_BPD = self.norm(ACTIVATIONS[self.activation](h_BPD))
-        return model.logits(h_BPD) + self.output_bias[...].astype(dtype)[None, None]
+        # In float32, whatever the compute dtype: these scores are sampled from.
+        return model.logits(h_BPD.astype(jnp.float32)) + self.output_bias[...][None, None]
 
     @staticmethod
     def flops(config: TransformerConfig, share: float, length: int, positions: int) -> int:

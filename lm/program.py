@@ -72,7 +72,10 @@ def model_config(section: Mapping, vocab_size: int, length: int) -> TransformerC
     if config.vocab_size and config.vocab_size < vocab_size:
         raise UserError(f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids; raise it, or set it to 0")
     if config.max_length and config.max_length < length:
-        raise UserError(f"config.data.length={length} is longer than config.model.max_length={config.max_length}")
+        raise UserError(
+            f"rows of {length} positions (config.data.length, or the objective's targets) are longer than config.model.max_length="
+            f"{config.max_length}; raise it, or shorten the rows"
+        )
     return dataclasses.replace(config, vocab_size=config.vocab_size or vocab_size, max_length=config.max_length or length)
 
 
@@ -93,9 +96,9 @@ class Program:
         if not 0 <= self.seed < 2**31:
             raise UserError(f"config.seed={self.seed} must be a whole number from 0 to {2**31 - 1}")
         self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
-        self.config = model_config(config["model"], tokenizer.size, self.length)
         name = config["model"]["name"]
         self.objective = pairing.make(config["objective"], tokenizer, self.length, name)
+        self.config = model_config(config["model"], tokenizer.size, max(self.length, getattr(self.objective, "longest", self.length)))
         self.model_name = name
         self.model_module = lookup.find("models", name)
         lookup.find("attention", self.config.attention)

@@ -101,7 +101,7 @@ class Objective(Protocol):
         is given to the constructor.
       terms: its loss terms with a factor each. The loss is the sum of factor · mean.
       scores: what a model trained by it can be asked ("causal", "masked", "pair" …); tasks choose by it.
-      positions: tokens of a row, in all streams.
+      positions: tokens of a row, in all streams. longest: of the longest stream, where it is not the data's length.
       standard: whether its loss is `lm.prediction.loss` of its examples, with no heads of its own.
       composed: whether it is made of other objectives, of the class.
     """

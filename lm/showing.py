@@ -42,7 +42,7 @@ def show(config: Mapping, split: str, count: int, step: int, arrays: bool, force
     rows = loader.examples(objective, store, plan, int(config["seed"]), training.batch_size, total)
     console.print(
         f"{config['objective']['name']} on {model}, mask {objective.mask}: {len(plan):,} rows of {objective.positions} positions in the"
-        f" {split} split, {loader.padding(rows):.1%} padding" + (f"; {plan.note}" if plan.note else "")
+        f" {split} split, {loader.padding(objective, store, plan):.1%} padding" + (f"; {plan.note}" if plan.note else "")
     )
     fields = ", ".join(f"{name} {list(np.shape(value))}" for name, value in rows[0].items())
     console.print(f"fields: {fields}\n", style=DIM)
@@ -90,7 +90,7 @@ def _stream(what: str, example: Mapping[str, np.ndarray], prefix: str, tokenizer
     for segment, group in itertools.groupby(range(len(tokens)), key=lambda at: int(segments[at])):
         at = list(group)
         if not segment:
-            yield Padding(Text(f"{len(at)} positions of padding", style=DIM), (0, 0, 0, 2))
+            yield Padding(Text(f"padding: {len(at)}", style=DIM), (0, 0, 0, 2))
             continue
         yield Padding(Text(f"segment {segment}, positions {positions[at[0]]}–{positions[at[-1]]}", style=DIM), (0, 0, 0, 2))
         text = Text(f"{what}  ", style=DIM)
@@ -109,7 +109,7 @@ def _stream(what: str, example: Mapping[str, np.ndarray], prefix: str, tokenizer
             line = Text("asked  ", style=DIM)
             for place, run in itertools.groupby(at, key=lambda place: place if place in asked else -1):
                 if place < 0:
-                    line.append(f"({len(list(run))} places without a loss) ", style=DIM)
+                    line.append(f"(without a loss: {len(list(run))}) ", style=DIM)
                 else:
                     line.append(f"{tokenizer.name(asked[place])} ", style=TARGET)
             yield Padding(line, (0, 0, 0, 4))

@@ -57,7 +57,7 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     multihost_utils.sync_global_devices("workdir looked at")  # before any process writes there
     records.make_directory(workdir)
     rows = loader.examples(built.objective, corpus.stores["train"], plan, built.seed, options.batch_size, total)
-    fresh = _new_record(config, corpus, built, total) | {"padding": round(loader.padding(rows), 4)}
+    fresh = _new_record(config, corpus, built, total) | {"padding": round(loader.padding(built.objective, corpus.stores["train"], plan), 4)}
     if record is None:
         records.write_run(workdir, fresh)  # before all else, so that whatever is killed now is known as this run
     checkpoints = Checkpoints(workdir, options.keep)
@@ -137,13 +137,14 @@ class _Meter:
 
     Attributes:
       loss_tokens: targets that bore a loss so far: the weight of all loss terms, or what the metric "targets" counts where weights do not.
-      total: sums since the last flush.
+      total: sums since the last flush. steps: how many of them each term had a weight in.
     """
 
     def __init__(self, terms: Mapping[str, float], counters: Mapping[str, Any], last_good: Callable[[], int | None]):
         self.terms, self.last_good = terms, last_good
         self.loss_tokens = counters["loss_tokens"]
         self.total: dict[str, tuple[float, float]] = {name: tuple(pair) for name, pair in counters["sums"].items()}
+        self.steps: dict[str, int] = dict(counters.get("steps", {}))
         self.pending: tuple[int, program.Sums] | None = None
 
     def add(self, step: int, sums: program.Sums) -> None:
@@ -154,14 +155,16 @@ class _Meter:
     def flush(self) -> dict[str, float]:
         """Means since the last flush, "loss" among them."""
         self._read()
-        means = program.means(self.total)
-        self.total = {}
-        return {"loss": program.loss(self.terms, means), **means}
+        means, steps = program.means(self.total), max(self.steps.values(), default=1)
+        # A term that only some of the steps had counts for those: in a run of two phases, one line may hold both.
+        shares = {name: factor * self.steps.get(name, 0) / steps for name, factor in self.terms.items()}
+        self.total, self.steps = {}, {}
+        return {"loss": program.loss(shares, means), **means}
 
     def counters(self) -> dict[str, Any]:
         """What continues with a checkpoint."""
         self._read()
-        return {"loss_tokens": self.loss_tokens, "sums": self.total}
+        return {"loss_tokens": self.loss_tokens, "sums": self.total, "steps": self.steps}
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Raises Diverged where a value is not finite."""
@@ -183,9 +186,12 @@ class _Meter:
         self.check(step, {name: value for name, (value, _) in read.items()})
         counted = float(read.pop("targets", (0.0, 0.0))[0])
         self.loss_tokens += counted or sum(float(weight) for name, (_, weight) in read.items() if name in self.terms)
+        self.steps[""] = self.steps.get("", 0) + 1  # all of them
         for name, (value, weight) in read.items():
             before = self.total.get(name, (0.0, 0.0))
             self.total[name] = (before[0] + float(value), before[1] + float(weight))
+            if name in self.terms and float(weight):
+                self.steps[name] = self.steps.get(name, 0) + 1
 
 
 @contextlib.contextmanager

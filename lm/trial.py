@@ -38,7 +38,7 @@ def check(arms: Mapping[str, dict], tasks: list[str], split: str) -> dict[str, A
     """Builds every arm without computing, so that a comparison that cannot work ends before it starts.
 
     Returns:
-      What the comparison is about: data, machine, versions, and parameters of each arm.
+      What the comparison is about: data, machine, versions, and parameters and mask of each arm.
     """
     from lm import evaluator, mesh, program, records, trainer
     from lm.data import corpus as corpora
@@ -72,6 +72,7 @@ def check(arms: Mapping[str, dict], tasks: list[str], split: str) -> dict[str, A
             "tokenizer": {"kind": arms[next(iter(arms))]["tokenizer"]["kind"], "size": corpus.tokenizer.size},
         },
         "parameters": {arm: built.parameters for arm, (_, built) in seen.items()},
+        "masks": {arm: built.objective.mask for arm, (_, built) in seen.items()},
         "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
     }  # fmt: skip
 

@@ -26,7 +26,10 @@ class Validation:
     """
 
     def __init__(self, built: Program, objective: Any, store, split: str, tokens: int, batch_size: int, plan: Any = None):
-        examples = loader.examples(objective, store, objective.plan(store) if plan is None else plan, SEED)
+        try:
+            examples = loader.examples(objective, store, objective.plan(store) if plan is None else plan, SEED)
+        except UserError as error:
+            raise UserError(f"the {split} split: {error} (config.data.{split} is its share)") from error
         parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
         size = min(batch_size, len(examples)) // parts * parts
         if not size:
@@ -56,6 +59,7 @@ class Validation:
         total: dict[str, tuple[float, float]] = {}
         for batch in self.batches:
             sums = jax.device_get(self.evaluate(params, loader.place(batch, self.sharding, self.size)))
+            sums.pop("targets", None)  # a count for training, no measure
             for name, (value, weight) in sums.items():
                 before = total.get(name, (0.0, 0.0))
                 total[name] = (before[0] + float(value), before[1] + float(weight))

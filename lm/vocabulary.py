@@ -64,7 +64,7 @@ def cross_entropy(
       chunks: parts that T is cut into; T is padded to a multiple of it.
       bias_V: added to the scores. options: smoothing and z-loss.
 
-    A hit is a target whose score no other word's exceeds.
+    A hit is a target whose score no other word's exceeds; with n words at the top it counts 1/n.
     """
     if chunks > 1 and (rest := -h_BTD.shape[1] % chunks):
         h_BTD = jnp.pad(h_BTD, ((0, 0), (0, rest), (0, 0)))
@@ -96,7 +96,8 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         # A masked sum instead of a gather: it stays where the vocabulary's shards are.
         score = jnp.where(is_target, logits, 0.0).sum(-1)
         nll = log_z * weights - score * weights
-        loss, hits = nll, (score >= best[..., 0]) * weights
+        # Words that tie share the hit: a model that scores all alike is right once in V.
+        loss, hits = nll, (score >= best[..., 0]) * weights / (logits >= best).sum(-1)
         scale, wanted = weights, weights
         if smoothing:
             loss = (1 - smoothing) * nll + smoothing * weights * (log_z - logits.mean(-1))

@@ -122,7 +122,7 @@ def test_sections_come_in_order(whole):
 
 def test_budgets(whole):
     table = flat(markdown_tables(section(whole[1].markdown.read_text(), "Budgets")))[0]
-    assert table[0][1:4] == ["Tokens seen (matched)", "Loss-bearing targets", "Training FLOPs"]
+    assert table[0][1:4] == ["Token positions (matched)", "Loss-bearing targets", "Training FLOPs"]
     assert table[1] == ["MLM", "1,048,576", "157,286", "12 TFLOP", "59 s", "18,000", "3.12 %", "0.40 %"]
 
 

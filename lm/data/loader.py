@@ -32,8 +32,12 @@ def examples(objective: Any, store: Any, plan: Any, seed: int, batch_size: int =
     return placed.random_map(lambda place, rng: objective.example(store, plan, place[0], rng, place[1]))
 
 
-def padding(rows: grain.MapDataset, count: int = 64) -> float:
-    """Share of positions, of all streams, that hold no token; over the first `count` examples."""
+def padding(objective: Any, store: Any, plan: Any, count: int = 64) -> float:
+    """Share of positions, of all streams, that hold no token; over `count` examples, of each member where there are several."""
+    if objective.composed:
+        parts = zip(objective.shares, objective.members.values(), plan.plans.values(), strict=True)
+        return float(sum(share * padding(member, store, theirs, count) for share, member, theirs in parts))
+    rows = examples(objective, store, plan, 0)
     found = [rows[index] for index in range(min(count, len(rows)))]
     segments = [example[name] for example in found for name in ("segments", "input_segments") if name in example]
     return sum(int((part == 0).sum()) for part in segments) / max(1, sum(map(len, segments)))

@@ -7,7 +7,8 @@ What is chosen together (`unit`):
     token_span   runs of tokens
     word_span    runs of whole words (SpanBERT: lengths geometric with p = 0.2, at most 10); the last one is cut at the budget
 
-A run's length is geometric with parameter `span_p` on 1 … `span_most`, or uniform there where `span_p` is 0 (GPT-BERT: 1 to 3).
+Runs go on from where they begin, as in SpanBERT: the first token after a special one is hidden less often than others. A run's length is
+geometric with parameter `span_p` on 1 … `span_most`, or uniform there where `span_p` is 0 (GPT-BERT: 1 to 3).
 """
 
 import dataclasses
@@ -71,6 +72,7 @@ def corrupt(
     options: Options,
     progress: float = 1.0,
     eligible: np.ndarray | bool = True,
+    replacement: bool = False,
 ) -> dict[str, np.ndarray]:
     """Chooses n = min(max_predictions, max(1, round(rate · tokens))) positions and corrupts them.
 
@@ -80,16 +82,24 @@ def corrupt(
       row: `tokens` and `segments`, each [T], padding in segment 0.
       rng: draws of this example and epoch alone.
       progress: share of the run that is over, for a rate that moves. eligible: [T] places that may be chosen.
+      replacement: draw single tokens with replacement, as ELECTRA's code does: a place that is drawn again counts again, so that fewer
+        than n places are hidden.
 
     Returns:
-      The row with corrupted `tokens` and target_positions, targets int32 [P], weights float32 [P] (1 for a masked position, 0 for filling).
+      The row with corrupted `tokens` and target_positions, targets int32 [P], weights float32 [P] (1 for a masked position, or how often
+      it was drawn; 0 for filling).
     """
     tokens, segments = row["tokens"], row["segments"]
     used = int(np.count_nonzero(segments))
     ordinary = np.flatnonzero((segments > 0) & (tokenizer.bytes_per_id[tokens] > 0) & eligible)
     count = min(_budget(used, options.rate_at(progress), options.max_predictions), len(ordinary))
+    times: np.ndarray | float = 1.0
     if options.unit == "token":
-        chosen = np.sort(rng.permutation(ordinary)[:count])
+        if replacement and count:
+            chosen, times = np.unique(ordinary[rng.integers(len(ordinary), size=count)], return_counts=True)
+            count = len(chosen)
+        else:
+            chosen = np.sort(rng.permutation(ordinary)[:count])
         group = np.arange(count)
     else:
         chosen, group = _units(tokens, ordinary, count, tokenizer, rng, options)
@@ -106,7 +116,7 @@ def corrupt(
     found = {"target_positions": np.zeros(size, np.int32), "targets": np.zeros(size, np.int32), "weights": np.zeros(size, np.float32)}
     found["target_positions"][:count] = chosen
     found["targets"][:count] = targets
-    found["weights"][:count] = 1.0
+    found["weights"][:count] = times
     return row | found | {"tokens": corrupted}
 
 

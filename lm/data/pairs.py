@@ -50,6 +50,9 @@ class Chunks:
 def chunk(store, length: int, question: str = "next") -> Chunks:
     """Cuts the store's documents into chunks for rows of `length` positions.
 
+    For "next" a chunk ends with the sentence that fills the row, as in BERT's code. For "order" it ends before a sentence that would go
+    beyond it: such a sentence is longer than most, so if it always came last, which segment is the longer would tell the answer.
+
     Raises:
       UserError: no chunk of two sentences; for "next", not in two documents.
     """
@@ -61,7 +64,13 @@ def chunk(store, length: int, question: str = "next") -> Chunks:
         ends = offsets[begin : end + 1].tolist()
         first = begin
         for sentence in range(begin, end):
-            full = ends[sentence + 1 - begin] - ends[first - begin] >= room
+            size = ends[sentence + 1 - begin] - ends[first - begin]
+            if question == "order" and size > room and sentence - first >= 2:
+                document.append(index)
+                start.append(first)
+                stop.append(sentence)
+                first, size = sentence, ends[sentence + 1 - begin] - ends[sentence - begin]
+            full = size >= room and (question == "next" or sentence > first)
             if full or sentence + 1 == end:
                 if sentence + 1 - first >= 2:
                     document.append(index)
@@ -103,8 +112,7 @@ def draw(store, chunks: Chunks, index: int, length: int, rng: np.random.Generato
     first, last = int(chunks.start[index]), int(chunks.stop[index])
     ends = np.asarray(offsets[first : last + 1])
     filled = int(np.searchsorted(ends[1:] - ends[0], target, side="left" if question == "next" else "right"))
-    # The shortest run of at least two sentences that fills the target. For the order, the longest that fits: the sentence that goes beyond
-    # is longer than most, and which segment is the longer one would tell the answer.
+    # At least two sentences: the fewest that fill the target, and for the order the most that fit it (as `chunk` says).
     count = min(last - first, max(2, filled + (question == "next")))
     split = int(rng.integers(1, count))
     a = store.tokens[ends[0] : ends[split]]

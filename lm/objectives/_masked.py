@@ -34,16 +34,17 @@ class Masked:
 
     Args:
       name: of its term. form: the format that lays out rows. mask: "bidirectional", or "prefix" for a decoder that sees the whole row.
-      shift: how far before a hidden token its prediction stands.
+      shift: how far before a hidden token its prediction stands. replacement: whether places are drawn with replacement.
     """
 
-    def __init__(self, name: str, config: Config, tokenizer, form, length: int, mask: str, shift: int = 0):
+    def __init__(self, name: str, config: Config, tokenizer, form, length: int, mask: str, shift: int = 0, replacement: bool = False):
         self.name, self.config, self.tokenizer, self.form = name, config, tokenizer, form
-        self.length, self.mask, self.shift = length, mask, shift
+        self.length, self.mask, self.shift, self.replacement = length, mask, shift, replacement
 
     def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
         """The format's row, corrupted; under a prefix mask all of it is prefix."""
-        example = masking.corrupt(self.form.row(store, plan, row, rng), self.tokenizer, rng, self.config, progress)
+        example = self.form.row(store, plan, row, rng)
+        example = masking.corrupt(example, self.tokenizer, rng, self.config, progress, replacement=self.replacement)
         if self.shift:
             example["target_positions"] = np.maximum(0, example["target_positions"] - self.shift)
         return example | ({"prefix": (example["segments"] > 0).astype(np.int32)} if self.mask == "prefix" else {})

@@ -27,10 +27,29 @@ def make(given: Mapping[str, tuple[str, Mapping[str, Any]]], tokenizer, length: 
 
 
 def check_heads(members: Mapping[str, Any]) -> None:
-    """Refuses members that would put different heads under one name."""
-    poolings = {member.config.pooling for member in members.values() if hasattr(member.config, "pooling")}
-    if len(poolings) > 1:
-        raise UserError(f"the members judge pairs with one head, but their poolings are {', '.join(sorted(poolings))}; choose one")
+    """Refuses members that would put different heads, or different questions to one head, under one name."""
+    for what, found in (
+        ("poolings", {member.config.pooling for member in members.values() if hasattr(member.config, "pooling")}),
+        ("questions", {member.question for member in members.values() if hasattr(member, "question")}),
+    ):
+        if len(found) > 1:
+            raise UserError(f"the members judge pairs with one head, but their {what} are {', '.join(sorted(found))}; choose one")
+
+
+def longest(members: Mapping[str, Any]) -> int:
+    """Positions of the longest stream of any member."""
+    return max(getattr(member, "longest", member.length) for member in members.values())
+
+
+def shown(example: Mapping[str, np.ndarray], templates: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+    """`tokens` and `segments` of the member's example, in one size for all members."""
+    size = max(len(empty["tokens"]) for empty in templates.values())
+    return {key: padded(example[key], size) for key in ("tokens", "segments")}
+
+
+def padded(values: np.ndarray, size: int) -> np.ndarray:
+    """The values with zeros up to `size`."""
+    return values if len(values) == size else np.pad(values, (0, size - len(values)))
 
 
 def prefixed(name: str, example: Mapping[str, Any]) -> dict[str, Any]:

@@ -68,7 +68,9 @@ class Objective:
         # A term keeps its name; one that both phases have is one term.
         self.terms = {term: factor for member in self.members.values() for term, factor in member.terms.items()}
         self.scores = tuple(dict.fromkeys(score for member in self.members.values() for score in member.scores))
-        self.positions = max(member.positions for member in self.members.values())
+        self.shares = (config.share, 1.0 - config.share)
+        self.positions = round(sum(share * member.positions for share, member in zip(self.shares, self.members.values(), strict=True)))
+        self.longest = _members.longest(self.members)
 
     def plan(self, store) -> Plan:
         """The rows of both phases."""
@@ -84,7 +86,7 @@ class Objective:
         example = self.members[name].example(store, theirs, at, rng, progress)
         fields = {key: value for other, empty in plan.templates.items() for key, value in _members.prefixed(other, empty).items()}
         fields |= _members.prefixed(name, example) | {"phase": np.array(phase, np.int32)}
-        return fields | {key: example[key] for key in ("tokens", "segments")}
+        return fields | _members.shown(example, plan.templates)
 
     def heads(self, config, scope) -> dict:
         """Those of both phases."""

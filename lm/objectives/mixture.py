@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm import flops, prediction
+from lm.lookup import UserError
 from lm.objectives import _members
 from lm.vocabulary import LossOptions
 
@@ -74,6 +75,11 @@ class Objective:
         self.together = all(member.standard for member in self.members.values())
         self.scores = tuple(dict.fromkeys(score for member in self.members.values() for score in member.scores))
         self.positions = max(member.positions for member in self.members.values())
+        self.longest = _members.longest(self.members)
+        options = [member.config for member in self.members.values()] if self.together else [config]
+        if any(getattr(each, "label_smoothing", 0.0) or getattr(each, "z_loss", 0.0) for each in options):
+            where = "the mixture, since its members run together" if self.together else "its members, since they run apart"
+            raise UserError(f"config.objective: label_smoothing and z_loss have no effect there; set them on {where}")
 
     def plan(self, store) -> Plan:
         """The members' rows."""
@@ -99,7 +105,7 @@ class Objective:
         if self.together:
             return self._common(example, plan.templates) | facts
         fields = {key: value for other, empty in plan.templates.items() for key, value in _members.prefixed(other, empty).items()}
-        return fields | _members.prefixed(name, example) | facts | {key: example[key] for key in ("tokens", "segments")}
+        return fields | _members.prefixed(name, example) | facts | _members.shown(example, plan.templates)
 
     def _common(self, example: Mapping[str, np.ndarray], templates: Mapping[str, Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
         """The example in the fields and sizes that all members share."""
@@ -108,7 +114,7 @@ class Objective:
         common = {}
         for key in _PADDED:
             if any(key in empty for empty in templates.values()):
-                common[key] = _padded(example[key], T) if key in example else np.zeros(T, np.int32)
+                common[key] = _members.padded(example[key], T) if key in example else np.zeros(T, np.int32)
         common |= {key: value for key, value in example.items() if key.startswith("input_")}
         if dense and "target_positions" in example:
             real = example["weights"] > 0
@@ -118,7 +124,7 @@ class Objective:
             return common | {"targets": targets, "weights": weights}
         P = T if dense else max(len(empty["targets"]) for empty in templates.values())
         keys = ("targets", "weights") if dense else ("target_positions", "targets", "weights")
-        return common | {key: _padded(example[key], P) for key in keys}
+        return common | {key: _members.padded(example[key], P) for key in keys}
 
     def heads(self, config, scope) -> dict:
         """Those of all members; members that name a head alike share it."""
@@ -152,7 +158,3 @@ class Objective:
                 metrics[f"{name}_{term}_loss"] = (value, mine[name].sum())
             metrics |= {f"{name}_{metric}": pair for metric, pair in more.items()}
         return {"mixture": (total, rows)}, metrics
-
-
-def _padded(values: np.ndarray, size: int) -> np.ndarray:
-    return values if len(values) == size else np.pad(values, (0, size - len(values)))

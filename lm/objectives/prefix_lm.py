@@ -38,7 +38,7 @@ class Objective:
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.scores = ("suffix", "causal") if mask == "prefix" else ("suffix",)
         self.layout = sequences.Layout(tokenizer, mask, length, length)
-        self.positions = self.layout.positions
+        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
     def plan(self, store) -> packing.Plan:
         """Documents into rows, the same on any model; a text of one token, which cannot be split, is left out and counted."""

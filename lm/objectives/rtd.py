@@ -2,6 +2,8 @@
 
 A generator, trained by MLM, fills hidden places by sampling; no gradient flows through the samples. The model, the discriminator, judges
 every token: a sample that equals the original counts as original. loss = MLM + 50 · RTD. The embeddings are shared, and trained by both.
+As in ELECTRA's code, places are drawn with replacement: of n draws at 15 % about 93 % fall on different places, and one that is drawn twice
+counts twice for the generator.
 
 `variant` has the ablations of the paper's section 3.4:
 
@@ -66,7 +68,7 @@ class Objective:
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         first = tokenizer.modes[config.mode_token] if config.mode_token else tokenizer.cls
         self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, ends=(first, tokenizer.sep))
-        self.masked = _masked.Masked("mlm", config, tokenizer, self.form, length, mask)
+        self.masked = _masked.Masked("mlm", config, tokenizer, self.form, length, mask, replacement=True)
         self.judges = config.variant in ("rtd", "electra_15")
         self.terms = {"mlm": 1.0, config.variant: config.weight or (50.0 if self.judges else 1.0)}
         self.positions = length
@@ -132,7 +134,8 @@ class Objective:
             terms, metrics = self.masked.measured(model, hidden_BTD, batch)
             return terms["mlm"], {f"{variant}_accuracy": metrics["mlm_accuracy"]}
         head = model.heads["masked"] if "masked" in model.heads else None
-        logits_BTV = (head(model, hidden_BTD) if head is not None else model.logits(hidden_BTD)).astype(jnp.float32)
+        hidden_BTD = hidden_BTD.astype(jnp.float32)
+        logits_BTV = head(model, hidden_BTD) if head is not None else model.logits(hidden_BTD)
         log_p_BTV = jax.nn.log_softmax(logits_BTV)
         log_p_BT = jnp.take_along_axis(log_p_BTV, original_BT[..., None], axis=-1)[..., 0]
         gate_BT = model.heads["copied"](hidden_BTD)

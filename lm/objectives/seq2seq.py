@@ -40,7 +40,7 @@ class Objective:
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.layout = sequences.Layout(tokenizer, mask, length, config.target_length or length)
-        self.positions = self.layout.positions
+        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
     def plan(self, store) -> packing.Plan:
         """Documents into rows: pieces (document, where the first paragraph ends, where the document ends), whole ones.
@@ -66,6 +66,7 @@ class Objective:
         cut = int((sizes.sum(1) < stop[kept]).sum())
         notes = [f"left out: {len(store) - len(kept):,} documents of one paragraph"] * (len(kept) < len(store))
         notes += [f"cut to fit: {cut:,} documents"] * bool(cut)
+        notes += [f"{sizes.sum() / max(1, int(stop.sum())):.0%} of the tokens are used"] * bool(notes)
         rows = [[(int(kept[at]), int(split[kept[at]]), int(stop[kept[at]])) for at in row] for row in order]
         return dataclasses.replace(packing.plan(rows), note="; ".join(notes))
 

@@ -53,7 +53,7 @@ class Objective:
         longest = min(int(np.searchsorted(need, room, side="right")) - 1 for need, room in zip(self.needs, self.layout.rooms, strict=True))
         spans.check_sentinels(spans.counts(max(2, longest), *noise)[1], tokenizer, length)
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
-        self.positions = self.layout.positions
+        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
     def plan(self, store) -> packing.Plan:
         """Documents into rows; a text of one token, which cannot be corrupted, is left out and counted."""

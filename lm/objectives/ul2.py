@@ -61,7 +61,7 @@ class Objective:
         longest = min(int(np.searchsorted(need, room, side="right")) - 1 for need, room in zip(self.needs, self.layout.rooms, strict=True))
         spans.check_sentinels(max(spans.counts(max(2, longest), rate, span)[1] for span, rate, _ in DENOISERS), tokenizer, length)
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
-        self.positions = self.layout.positions
+        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
     def _sizes(self, rate: float, span: float, most: int) -> tuple[np.ndarray, np.ndarray]:
         inputs, targets = spans.sizes(most, rate, span)

@@ -11,7 +11,7 @@ from lm.report.scores import Judged
 SIGNS = {statistics.HOLDS: "✓", statistics.FAILS: "✗", statistics.INCONCLUSIVE: "?"}
 # The head of the budget's column, and the words in a sentence.
 MATCHED = {
-    "tokens": ("Tokens seen", "tokens seen"),
+    "tokens": ("Token positions", "token positions"),
     "loss_tokens": ("Loss-bearing targets", "loss-bearing targets"),
     "flops": ("Training FLOPs", "training FLOPs"),
 }
@@ -135,9 +135,10 @@ def _budgets(comparison: Comparison) -> list[Part]:
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
-        "Means over the finished seeds of each arm. Tokens seen are positions of all rows, an encoder-decoder's input and output alike, "
+        "Means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output alike, "
         "padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing targets are "
-        "predicted tokens, and pair labels where there is a pair loss. Input wait: share of the time in which the step waited for data."
+        "predicted tokens, judged tokens, and pair labels where there is a pair loss; a place that is both predicted and judged counts "
+        "twice. Input wait: share of the time in which the step waited for data."
     )
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
 

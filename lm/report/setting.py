@@ -65,6 +65,8 @@ def reading(comparison: Comparison) -> list[Part]:
         Heading("How to read this"),
         Items(
             [
+                "On the shared yardstick each model reads under its own mask: a causal decoder from left to right; a decoder that was "
+                "trained with a prefix sees the whole text, as an encoder does.",
                 "Never rank objectives by their own cross-entropy. Predicting the next token, a masked token or the next sentence are "
                 "different questions; only the shared yardstick and the differences on it compare arms.",
                 "An interval covers other seeds: other initial values and another order of the data. It is two-sided, 95 %, by Student's t "

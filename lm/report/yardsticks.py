@@ -149,7 +149,7 @@ def differences(comparison: Comparison) -> list[Part]:
             reference = comparison.about.get("reference")
             reference = reference if reference in arms else arms[0]
             pairs = [(arm, reference) for arm in arms if arm != reference]
-        pairs += [(arm, other) for arm in arms if (other := _UNTRAINED + str(comparison.arms[arm].get("model"))) in found]
+        pairs += [(arm, other) for arm in arms if (other := _untrained(comparison, arm)) in found]
         if pairs:
             parts.append(_pairs(comparison, [(found[first], found[second]) for first, second in pairs], task, metrics[0]))
     if len(parts) == 1:
@@ -194,6 +194,12 @@ def _behind(comparison: Comparison, score: Score, task: str, metric: str) -> tup
 def _best(found: list[Score]) -> Score:
     """The best by its mean; of equals the first."""
     return (min if found[0].better == "lower" else max)(found, key=lambda each: each.estimate.mean)
+
+
+def _untrained(comparison: Comparison, arm: str) -> str:
+    """The untrained model that an arm is held against."""
+    about = comparison.arms[arm]
+    return str(about.get("untrained") or _UNTRAINED + str(about.get("model")))
 
 
 def _pairs(comparison: Comparison, pairs: list[tuple[Score, Score]], task: str, metric: str) -> Table:

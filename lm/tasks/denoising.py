@@ -34,7 +34,9 @@ class Task:
     def score(self, built, params) -> dict[str, Score]:
         """ce, accuracy."""
         model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
-        mode = MODES[0] if getattr(built.objective.config, "mode_tokens", False) else getattr(built.objective.config, "mode_token", "")
+        members = built.objective.members.values() if built.objective.composed else [built.objective]
+        asked = [member.config for member in members if "denoising" in member.scores][-1]
+        mode = MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
         sums = self._validation(built, model, mode).sums(params)
         return {"ce": nats(*sums["span_corruption"]), "accuracy": share(*sums["span_corruption_accuracy"])}
 

@@ -31,7 +31,8 @@ class Task:
 
     def score(self, built, params) -> dict[str, Score]:
         """ce, accuracy."""
-        name = "mlm" if "masked" in built.objective.scores else "mntp"
+        # Of two, the one that the run ended with.
+        name = {"masked": "mlm", "masked_next": "mntp"}[[score for score in built.objective.scores if score.startswith("masked")][-1]]
         sums = self._validation(built, name).sums(params)
         return {"ce": nats(*sums[name]), "accuracy": share(*sums[f"{name}_accuracy"])}
 

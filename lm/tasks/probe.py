@@ -1,8 +1,9 @@
 """A linear probe on frozen features: from which part of the corpus does a paragraph come?
 
 The classes are the eight labels with the most paragraphs (python_docs: packages; text: files). The answer is known by
-construction, every objective can be asked, and nothing of the model is trained: the features are the mean of the paragraph's
-last hidden states; a logistic regression is fitted on paragraphs of the training split and scored on paragraphs of held-out documents.
+construction, every objective can be asked, each model reads under its own mask, and nothing of the model is trained: the features are the
+mean of the paragraph's last hidden states; a logistic regression is fitted on paragraphs of the training split and scored on paragraphs of
+held-out documents.
 """
 
 import collections
@@ -134,7 +135,10 @@ class Task:
         return [texts[at] for at in order], np.asarray(answers)[order]
 
     def _lay_out(self, texts: list[np.ndarray], objective) -> dict[str, np.ndarray]:
-        """A batch as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for encoders."""
+        """A batch as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for encoders.
+
+        A decoder that was trained under a prefix mask sees all of it, a causal one from left to right.
+        """
         tokenizer = self.corpus.tokenizer
         batch = {name: np.zeros((BATCH, self.length), np.int32) for name in ("tokens", "segments", "positions")}
         for row, text in enumerate(texts):
@@ -145,7 +149,7 @@ class Task:
             batch["tokens"][row, : len(ids)] = ids
             batch["segments"][row, : len(ids)] = 1
             batch["positions"][row, : len(ids)] = np.arange(len(ids))
-        return batch
+        return batch | ({"prefix": batch["segments"]} if objective.mask == "prefix" else {})
 
 
 def _features(model, batch):
@@ -153,5 +157,5 @@ def _features(model, batch):
     if hasattr(model, "encode"):
         h_BTD = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"])
     else:
-        h_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+        h_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], prefix_BT=batch.get("prefix"))
     return heads.mean(h_BTD.astype(jnp.float32), batch["segments"] > 0)

@@ -1,7 +1,7 @@
 import concurrent.futures
 import time
+import types
 
-import grain
 import jax
 import numpy as np
 import pytest
@@ -157,11 +157,23 @@ def test_all_rows_of_a_batch_know_which_share_of_the_run_is_over():
 def test_padding_is_counted_over_all_streams():
     segments = np.array([1, 1, 2, 0])
 
-    def of(examples: list) -> float:
-        return loader.padding(grain.MapDataset.source(examples))
+    class Given:
+        """An objective whose examples are given; its plan is their number."""
 
-    assert of([{"segments": segments}, {"segments": segments * 0}]) == 5 / 8
-    assert of([{"segments": segments, "input_segments": np.ones(4, int)}]) == 1 / 8
+        composed = False
+
+        def __init__(self, *examples: dict):
+            self.examples = examples
+
+        def example(self, store, plan, row, rng, progress):
+            return self.examples[row]
+
+    one, two = Given({"segments": segments}, {"segments": segments * 0}), Given({"segments": segments, "input_segments": np.ones(4, int)})
+    assert loader.padding(one, None, range(2)) == 5 / 8
+    assert loader.padding(two, None, range(1)) == 1 / 8
+    # Of objectives made of others: each member's, by its share of the run.
+    both = types.SimpleNamespace(composed=True, shares=(0.25, 0.75), members={"one": one, "two": two})
+    assert loader.padding(both, None, types.SimpleNamespace(plans={"one": range(2), "two": range(1)})) == 0.25 * 5 / 8 + 0.75 / 8
 
 
 def test_waiting_is_measured(store, mesh):

@@ -230,7 +230,7 @@ def test_seq2seq_splits_at_paragraphs_not_sentences():
         ([*range(a, a + 7), Ids.eos], [*range(a + 7, a + 18), Ids.eos]),
         ([c, Ids.eos], [*range(c + 1, c + 10), Ids.eos]),
     ]
-    assert objective.plan(text).note == "left out: 1 documents of one paragraph"
+    assert objective.plan(text).note.startswith("left out: 1 documents of one paragraph; ")
 
 
 @pytest.mark.parametrize("mask", MODELS)

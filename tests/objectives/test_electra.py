@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
-from lm import pairing, prediction, program
+from lm import lookup, pairing, prediction, program
 from lm.data import loader
 from lm.objectives import rtd
 
@@ -171,7 +171,7 @@ def test_copying_is_a_probability_over_the_vocabulary():
 
     def log_p(word, place):
         batch = {"token_weights": jnp.zeros((1, 5)).at[0, place].set(1.0)}
-        nll, weight = objective._own(Fake, None, jnp.full((1, 5), word), jnp.asarray(inputs), batch)[0]
+        nll, weight = objective._own(Fake, jnp.zeros((1, 5, 4)), jnp.full((1, 5), word), jnp.asarray(inputs), batch)[0]
         return -nll
 
     words, places = jnp.arange(VOCABULARY), jnp.arange(5)
@@ -192,7 +192,9 @@ def test_the_generators_term_is_the_same_in_every_variant(run, batch, params, va
     assert terms.keys() == {"mlm", variant} == other.terms.keys()
     np.testing.assert_allclose(terms["mlm"], run(batch)[0]["mlm"], rtol=1e-5)
     assert np.isfinite(terms[variant][0])
-    assert terms[variant][1] == (masked(own).sum() if variant != "all_tokens_mlm" else (own["segments"] > 0).sum())
+    # Places that were drawn twice count twice where words are asked, and once where places are judged.
+    asked = {"electra_15": masked(own).sum(), "replace_mlm": own["weights"].sum(), "all_tokens_mlm": (own["segments"] > 0).sum()}
+    assert terms[variant][1] == asked[variant]
 
 
 def test_flops_by_hand(built):
@@ -203,3 +205,24 @@ def test_flops_by_hand(built):
     assert built.objective.flops(built.config) == model + generator
     shapes = built.shapes["params"]["heads"]["generator"]
     assert shapes["project"].shape == (32, 8) and shapes["stack"]["blocks"]["attention"]["query"].shape == (1, 8, 1, 8)
+
+
+def test_places_are_drawn_with_replacement_as_in_the_published_code():
+    """n draws from L places fall on L · (1 - (1 - 1/L)^n) different ones; what is drawn twice weighs twice."""
+    tokenizer, length = Ids(96, 20), 128
+    text = random_store(73, 200, seed=3)
+    made = lookup.find("objectives", "rtd")
+    objective = made.Objective(made.Config(), tokenizer, length)
+    plan = objective.plan(text)
+    unique, expected = [], []
+    for row in range(min(100, len(plan))):
+        for seed in range(4):
+            example = objective.example(text, plan, row, np.random.default_rng([row, seed]), 1.0)
+            n, found = round(0.15 * int((example["segments"] > 0).sum())), example["weights"][example["weights"] > 0]
+            places = int((objective.form.row(text, plan, row, None)["tokens"] > Ids.mask).sum())
+            assert found.sum() == n and len(np.unique(example["target_positions"][example["weights"] > 0])) == len(found)
+            unique.append(len(found) / n)
+            expected.append(places * (1 - (1 - 1 / places) ** n) / n)
+    error = np.std(unique) / len(unique) ** 0.5
+    assert abs(np.mean(unique) - np.mean(expected)) < 3.3 * error
+    assert 0.9 < np.mean(expected) < 0.95
