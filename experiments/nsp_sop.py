@@ -8,7 +8,7 @@ two segments can hardly be told (experiments/LOG.md).
 
 from ml_collections import ConfigDict
 
-TOKENS = {"tiny": 3_000_000}
+TOKENS = {"tiny": 4_000_000}
 
 
 def get_config(size: str = "tiny") -> ConfigDict:

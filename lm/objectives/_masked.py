@@ -1,6 +1,7 @@
 """What objectives that hide tokens have in common: rows of a format, corrupted, and the vocabulary head at the hidden places only."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -61,3 +62,31 @@ class Masked:
         """Terms and metrics, each name: (sum, weight)."""
         head = model.heads["masked"] if self.config.head == "transform" else None
         return prediction.measured(self.name, prediction.sums(model, hidden_BTD, batch, self.config, head), batch, self.config)
+
+
+class MaskedObjective:
+    """Hidden tokens alone. A subclass makes `form` and `masked`; it names its masks, terms and scores."""
+
+    composed = False
+    form: Any
+    masked: Masked
+
+    def plan(self, store):
+        """The format's rows."""
+        return self.form.plan(store)
+
+    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+        """tokens, segments, positions, types int32 [T], target_positions, targets int32 [P], weights float32 [P]."""
+        return self.masked.example(store, plan, row, rng, progress)
+
+    def heads(self, config, scope) -> dict:
+        """BERT's masked-language head, or nothing."""
+        return self.masked.heads(config, scope)
+
+    def flops(self, config) -> int:
+        """Operations of a forward pass of one row."""
+        return flops.stack(config, self.masked.length) + self.masked.head_flops(config)
+
+    def loss(self, model, batch, key):
+        """Terms and metrics, each name: (sum, weight)."""
+        return self.masked.measured(model, prediction.states(model, batch, key), batch)

@@ -6,9 +6,7 @@ The vocabulary head runs at the masked positions only. On a decoder the whole ro
 
 import dataclasses
 
-import numpy as np
-
-from lm import flops, lookup, prediction
+from lm import lookup
 from lm.objectives import _masked
 
 
@@ -27,9 +25,8 @@ class Config(_masked.Config):
         lookup.choice("question", self.question, ("next", "order"))
 
 
-class Objective:
+class Objective(_masked.MaskedObjective):
     masks = ("bidirectional", "prefix")
-    composed = False
     terms = {"mlm": 1.0}
     scores = ("masked",)
 
@@ -38,23 +35,3 @@ class Objective:
         self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, config.question)
         self.masked = _masked.Masked("mlm", config, tokenizer, self.form, length, mask)
         self.positions, self.standard = length, config.head == "plain"
-
-    def plan(self, store):
-        """The format's rows."""
-        return self.form.plan(store)
-
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types int32 [T], target_positions, targets int32 [P], weights float32 [P]."""
-        return self.masked.example(store, plan, row, rng, progress)
-
-    def heads(self, config, scope) -> dict:
-        """BERT's masked-language head, or nothing."""
-        return self.masked.heads(config, scope)
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row."""
-        return flops.stack(config, self.length) + self.masked.head_flops(config)
-
-    def loss(self, model, batch, key):
-        """Terms and metrics, each name: (sum, weight)."""
-        return self.masked.measured(model, prediction.states(model, batch, key), batch)

@@ -8,9 +8,8 @@ import dataclasses
 
 import numpy as np
 
-from lm import prediction
 from lm.data import packing, sequences
-from lm.objectives import _causal
+from lm.objectives import _causal, _sequences
 from lm.vocabulary import LossOptions
 
 
@@ -28,11 +27,8 @@ class Config(LossOptions):
         packing.check(self.packing)
 
 
-class Objective:
-    masks = ("cross", "prefix")
-    composed = False
-    terms = {"prefix_lm": 1.0}
-    standard = True
+class Objective(_sequences.SequenceObjective):
+    name, terms = "prefix_lm", {"prefix_lm": 1.0}
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
@@ -67,15 +63,3 @@ class Objective:
     def _split(self, count: int, rng: np.random.Generator) -> int:
         """How many of a text's tokens are given: at least one, and not all."""
         return min(max(1, round(self.config.split * count)), count - 1) if self.config.split else int(rng.integers(1, count))
-
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
-        return {}
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row."""
-        return self.layout.flops(config)
-
-    def loss(self, model, batch, key):
-        """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("prefix_lm", model, batch, key, self.config)

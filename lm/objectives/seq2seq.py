@@ -8,9 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from lm import prediction
 from lm.data import packing, sequences
 from lm.lookup import UserError
+from lm.objectives import _sequences
 from lm.vocabulary import LossOptions
 
 
@@ -30,12 +30,9 @@ class Config(LossOptions):
         packing.check(self.packing)
 
 
-class Objective:
-    masks = ("cross", "prefix")
-    composed = False
-    terms = {"seq2seq": 1.0}
+class Objective(_sequences.SequenceObjective):
+    name, terms = "seq2seq", {"seq2seq": 1.0}
     scores = ("transduction",)
-    standard = True
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
@@ -88,15 +85,3 @@ class Objective:
             source, target = self._sizes(split, stop)
             pieces.append((np.append(parts[0][:source], eos), np.append(parts[1][:target], eos)))
         return self.layout.row(pieces)
-
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
-        return {}
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row."""
-        return self.layout.flops(config)
-
-    def loss(self, model, batch, key):
-        """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("seq2seq", model, batch, key, self.config)

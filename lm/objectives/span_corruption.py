@@ -8,8 +8,9 @@ import dataclasses
 
 import numpy as np
 
-from lm import lookup, prediction
+from lm import lookup
 from lm.data import packing, sequences, spans
+from lm.objectives import _sequences
 from lm.tokenizer import MODES
 from lm.vocabulary import LossOptions
 
@@ -35,12 +36,9 @@ class Config(LossOptions):
         packing.check(self.packing)
 
 
-class Objective:
-    masks = ("cross", "prefix")
-    composed = False
-    terms = {"span_corruption": 1.0}
+class Objective(_sequences.SequenceObjective):
+    name, terms = "span_corruption", {"span_corruption": 1.0}
     scores = ("denoising",)
-    standard = True
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
@@ -68,15 +66,3 @@ class Objective:
             inputs, targets = spans.replace(store.document(document)[start:stop], *noise, self.sentinels, self.tokenizer.eos)
             pieces.append((np.concatenate([self.mode, inputs]) if self.mode else inputs, targets))
         return self.layout.row(pieces)
-
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
-        return {}
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row."""
-        return self.layout.flops(config)
-
-    def loss(self, model, batch, key):
-        """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("span_corruption", model, batch, key, self.config)

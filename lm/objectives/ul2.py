@@ -11,8 +11,8 @@ import dataclasses
 
 import numpy as np
 
-from lm import prediction
 from lm.data import packing, sequences, spans
+from lm.objectives import _sequences
 from lm.tokenizer import MODES
 from lm.vocabulary import LossOptions
 
@@ -41,12 +41,9 @@ class Config(LossOptions):
         packing.check(self.packing)
 
 
-class Objective:
-    masks = ("cross", "prefix")
-    composed = False
-    terms = {"ul2": 1.0}
+class Objective(_sequences.SequenceObjective):
+    name, terms = "ul2", {"ul2": 1.0}
     scores = ("denoising",)
-    standard = True
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
@@ -87,15 +84,3 @@ class Objective:
             starts, stops = spans.noise_spans(n, rate, span, rng)
         inputs, targets = spans.replace(text, starts, stops, self.sentinels, self.tokenizer.eos)
         return (np.append(np.int32(self.tokenizer.modes[mode]), inputs), targets) if self.config.mode_tokens else (inputs, targets)
-
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
-        return {}
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row."""
-        return self.layout.flops(config)
-
-    def loss(self, model, batch, key):
-        """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("ul2", model, batch, key, self.config)
