@@ -66,17 +66,20 @@ class TrainingConfig:
         return self.steps or -(-self.tokens // (self.batch_size * row_tokens))
 
 
-def model_config(section: Mapping, vocab_size: int, length: int) -> TransformerConfig:
-    """The model section as a TransformerConfig, with vocabulary and length filled in from the data where they are 0."""
+def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 0) -> TransformerConfig:
+    """The model section as a TransformerConfig, with vocabulary and length filled in from the data where they are 0; `longest` is the
+    objective's longest stream."""
     config = lookup.configure(TransformerConfig, section, "config.model", skip=("name",))
     if config.vocab_size and config.vocab_size < vocab_size:
         raise UserError(f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids; raise it, or set it to 0")
     if config.max_length and config.max_length < length:
+        raise UserError(f"config.data.length={length} is longer than config.model.max_length={config.max_length}")
+    if config.max_length and config.max_length < longest:
         raise UserError(
-            f"rows of {length} positions (config.data.length, or the objective's targets) are longer than config.model.max_length="
-            f"{config.max_length}; raise it, or shorten the rows"
+            f"targets of this objective have up to {longest} positions, more than config.model.max_length={config.max_length}; raise it, or"
+            " shorten the targets"
         )
-    return dataclasses.replace(config, vocab_size=config.vocab_size or vocab_size, max_length=config.max_length or length)
+    return dataclasses.replace(config, vocab_size=config.vocab_size or vocab_size, max_length=config.max_length or max(length, longest))
 
 
 class Program:
@@ -98,7 +101,7 @@ class Program:
         self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
         name = config["model"]["name"]
         self.objective = pairing.make(config["objective"], tokenizer, self.length, name)
-        self.config = model_config(config["model"], tokenizer.size, max(self.length, getattr(self.objective, "longest", self.length)))
+        self.config = model_config(config["model"], tokenizer.size, self.length, getattr(self.objective, "longest", self.length))
         self.model_name = name
         self.model_module = lookup.find("models", name)
         lookup.find("attention", self.config.attention)
