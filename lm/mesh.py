@@ -95,6 +95,12 @@ def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
     return jax.lax.with_sharding_constraint(x, spec(axes))
 
 
+def parts(axis: str) -> int:
+    """How many ways the mesh in use splits a logical axis; 1 without a mesh."""
+    sizes = jax.sharding.get_abstract_mesh().shape
+    return math.prod(sizes.get(name, 1) for name in RULES.get(axis, ()))
+
+
 def check_divisible(mesh: jax.sharding.Mesh, shardings_and_shapes: dict[str, tuple[PartitionSpec, tuple[int, ...]]]) -> None:
     """Refuses a mesh that does not divide a parameter evenly, naming the parameter and the axis."""
     for name, (partition, shape) in shardings_and_shapes.items():

@@ -3,8 +3,10 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
+from lm import remat
 from lm.attention.mask import Mask
 from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
 from lm.transformer import TransformerConfig
@@ -68,11 +70,10 @@ class Stack(nnx.Module):
 
         def body(x, layer):
             block, layer_key = layer
+            x = checkpoint_name(x, remat.BLOCK_INPUT)
             return block(x, positions_BT, mask, bias, memory_BSD, cross_mask, layer_key), None
 
-        if self.config.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.config.remat == "dots" else None
-            body = jax.checkpoint(body, policy=policy)
+        body = remat.block(self.config.remat, body)
         keys = None if key is None else jax.random.split(key, L)
         if self.config.scan:
             x_BTD, _ = jax.lax.scan(body, x_BTD, (self.blocks, keys))
