@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from lm import mesh
+from lm import mesh as meshes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,24 +123,24 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         return (sums, d_table_PVD, d_bias_PV), d_h
 
     zeros = jnp.zeros((P, B // P), jnp.float32)
-    d_table_PVD = mesh.constrain(jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None)
+    d_table_PVD = meshes.constrain(jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None)
     d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
     start = (Sums(jnp.zeros(P), zeros, zeros), d_table_PVD, d_bias_PV)
     grouped = tuple(x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT))
-    grouped = tuple(mesh.constrain(x, "batch", *[None] * (x.ndim - 1)) for x in grouped)
+    grouped = tuple(meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3)) for x in grouped)
     if chunks == 1:
         (sums, d_table_PVD, d_bias_PV), d_h = body(start, grouped)
     else:
         (sums, d_table_PVD, d_bias_PV), d_h = jax.lax.scan(body, start, tuple(_split(x, chunks) for x in grouped))
-        d_h = jnp.moveaxis(d_h, 0, 2)
+        d_h = _join(d_h)
     sums = Sums(sums.loss.sum(), sums.nll.reshape(B), sums.hits.reshape(B))
-    d_table_VD = mesh.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
+    d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
     d_bias_V = d_bias_PV if d_bias_PV is None or bias_V is None else _sum(d_bias_PV.astype(bias_V.dtype))
     return sums, (d_h.reshape(h_BTD.shape), d_table_VD, d_bias_V)
 
 
 def _groups(rows: int) -> int:
-    parts = mesh.parts("batch")
+    parts = meshes.parts("batch")
     return parts if rows % parts == 0 else 1
 
 
@@ -158,8 +158,17 @@ def _backward(chunks, options, kept, cotangents):
 
 
 def _split(x: Array, chunks: int) -> Array:
-    """[P, B, T, …] → [chunks, P, B, T / chunks, …]."""
+    """[P, B, T, …] → [chunks, P, B, T / chunks, …]: consecutive positions; every so-many-th one where T is split over devices, so that each
+    device has a share of every chunk."""
+    if meshes.parts("length") > 1:
+        return jnp.moveaxis(x.reshape(*x.shape[:2], x.shape[2] // chunks, chunks, *x.shape[3:]), 3, 0)
     return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, x.shape[2] // chunks, *x.shape[3:]), 2, 0)
+
+
+def _join(parts: Array) -> Array:
+    """The inverse of `_split`."""
+    parts = jnp.moveaxis(parts, 0, 3 if meshes.parts("length") > 1 else 2)
+    return parts.reshape(*parts.shape[:2], -1, *parts.shape[4:])
 
 
 _cross_entropy.defvjp(_forward, _backward)
