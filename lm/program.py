@@ -148,6 +148,12 @@ class Program:
         with jax.set_mesh(self.mesh):
             return self._step(state, batch)
 
+    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings."""
+        state = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), self.shapes, self.shardings)
+        with jax.set_mesh(self.mesh):
+            return self._step.lower(state, batch)
+
     def jit(self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]) -> Callable[[Any, dict[str, jax.Array]], Any]:
         """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
         compiled = jax.jit(lambda params, batch: function(self.model(params), batch), out_shardings=self._everywhere)
