@@ -16,7 +16,8 @@ class Chip:
     Attributes:
       kinds: JAX's names of its devices begin so. devices: JAX devices a chip. tflops: peak, dense bfloat16.
       hbm: GiB. usable: GiB of HBM that a program gets on one device, as the compiler says where it refuses one. bandwidth: of HBM, TB/s.
-      link: GB/s of one ICI link in one direction. links: a chip. dcn: GB/s of network of a host of four chips, in one direction.
+      link: GB/s of one ICI link in one direction. links: a chip. dcn: GB/s of a chip's share of its
+        host's network, in one direction: of v5e and v6e a pod's divided by its chips, of the others an assumption.
       mxus: matrix units a chip. mxu: their width.
     """
 
@@ -44,13 +45,13 @@ class Chip:
 
 
 TPUS = {
-    "v2": Chip(("TPU v2",), 2, 45.0, 16, 7.48, 0.7, 62.0, 4, 6.25, 2, 128),
-    "v3": Chip(("TPU v3",), 2, 123.0, 32, 15.48, 0.9, 82.0, 4, 6.25, 4, 128),
-    "v4": Chip(("TPU v4",), 1, 275.0, 32, 30.75, 1.23, 45.0, 6, 25.0, 8, 128),
-    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 1, 197.0, 16, 15.75, 0.82, 50.0, 4, 25.0, 4, 128),
-    "v5p": Chip(("TPU v5", "TPU v5p"), 1, 459.0, 95, 95.74, 2.77, 100.0, 6, 25.0, 8, 128),
-    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 1, 918.0, 32, 31.25, 1.64, 100.0, 4, 25.0, 4, 256),
-    "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 25.0, 8, 256),
+    "v2": Chip(("TPU v2",), 2, 45.0, 16, 7.48, 0.7, 62.0, 4, 3.125, 2, 128),
+    "v3": Chip(("TPU v3",), 2, 123.0, 32, 15.48, 0.9, 82.0, 4, 3.125, 4, 128),
+    "v4": Chip(("TPU v4",), 1, 275.0, 32, 30.75, 1.23, 45.0, 6, 6.25, 8, 128),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 1, 197.0, 16, 15.75, 0.82, 50.0, 4, 3.125, 4, 128),
+    "v5p": Chip(("TPU v5", "TPU v5p"), 1, 459.0, 95, 95.74, 2.77, 100.0, 6, 6.25, 8, 128),
+    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 1, 918.0, 32, 31.25, 1.64, 100.0, 4, 12.5, 4, 256),
+    "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 12.5, 8, 256),
 }
 _NVIDIA_TFLOPS = {"NVIDIA A100": 312.0, "NVIDIA H100": 989.0, "NVIDIA H200": 989.0, "NVIDIA B200": 2250.0}
 _PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {kind: 1e12 * tflops for kind, tflops in _NVIDIA_TFLOPS.items()}

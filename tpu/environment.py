@@ -3,12 +3,9 @@
 `prepare` comes before the first import of jax.
 """
 
-import contextlib
 import importlib.metadata
 import os
 import sys
-import tempfile
-from collections.abc import Iterator
 
 from lm.lookup import UserError
 
@@ -65,16 +62,10 @@ def _wanted() -> str | None:
     return None
 
 
-@contextlib.contextmanager
-def quiet() -> Iterator[None]:
-    """Keeps what libtpu writes to the standard error's file descriptor away from the user; shows it if the block fails unexpectedly."""
+def hush() -> None:
+    """For the rest of the process, keeps what libtpu writes to the standard error's file descriptor from the user; Python's own goes on."""
     sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield
-        finally:
-            sys.stderr.flush()
-            os.dup2(kept, 2)
-            os.close(kept)
+    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)

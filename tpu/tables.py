@@ -1,0 +1,148 @@
+"""Records of `tpu.measure` for people."""
+
+import contextlib
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from lm.lookup import UserError
+
+MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
+_LEGEND = "m: computed from the config and lm/chips.py by formula; c: what the compiler said of the program; mc: what it said, over the chip's peak"
+
+
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Shows that something goes on, on a terminal's standard error."""
+    console = Console(file=sys.stderr)
+    if console.is_terminal:
+        with console.status(what):
+            yield
+    else:
+        yield
+
+
+def write(path: str, text: str) -> None:
+    """Writes a file that the user named.
+
+    Raises:
+      UserError: it cannot be written.
+    """
+    try:
+        Path(path).write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{path!r} cannot be written: {error.strerror}") from error
+
+
+def show(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]) -> None:
+    """Prints one table of all slices, then collectives and largest buffers of each."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    model = title["model"]
+    heading = f"{title['objective']['name']} on {model['name']}, {model['layers']} layers of width {model['width']}, {title['data']['length']} tokens"
+    table = Table(title=heading, title_justify="left", caption=_LEGEND, caption_justify="left")
+    table.add_column("")
+    table.add_column("")
+    for record in records:
+        table.add_column(record["tpu"], justify="right")
+    for name, mark, cells in _rows(records):
+        table.add_row(name, mark, *cells, end_section=name in _ENDS)
+    console.print(table)
+    for record in records:
+        if "error" in record:
+            console.print(f"[bold]{record['tpu']}[/] error: {record['error']}", highlight=False)
+        elif record["fits"]:
+            console.print(_collectives(record))
+            console.print(_largest(record))
+        else:
+            console.print(_refused(record), highlight=False)
+
+
+_ENDS = ("dtype, remat", "fits", "code", "collectives, sent a device", "model FLOPs a device")
+
+
+def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
+    def row(name: str, mark: str, value: Any) -> tuple[str, str, list[str]]:
+        return name, mark, [_cell(value, record) for record in records]
+
+    ceilings = [
+        ("compute", "mc", "FLOPs at peak"), ("hbm", "mc", "bytes of HBM"), ("schedule", "c", "estimated cycles"), ("ici", "mc", "ICI"),
+        ("dcn", "mc", "DCN"),
+    ]  # fmt: skip
+    return [
+        row("chips, devices, hosts", "m", lambda r: f"{r['chips']}, {r['devices']}, {r['hosts']}"),
+        row("topology", "m", lambda r: f"{r['slices']} × {r['topology']}" if r["slices"] > 1 else r["topology"]),
+        row("mesh", "m", lambda r: " × ".join(f"{axis} {size}" for axis, size in r["mesh"].items() if size > 1) or "one device"),
+        row("batch: rows, tokens, microbatches", "m", lambda r: f"{r['batch_size']:,}, {r['tokens_per_step']:,}, {r['microbatches']}"),
+        row("parameters", "m", lambda r: f"{r['parameters']:,}"),
+        row("dtype, remat", "m", lambda r: f"{r['dtype']}, {r['remat']}"),
+        row("fits", "c", lambda r: "[green]yes[/]" if r["fits"] else f"[red]no, {_over(r)}[/]"),
+        row("peak HBM a device", "c", lambda r: f"{r['memory']['peak']:.2f} of {r['usable_gib']:.2f} GiB"),
+        row("  parameters", "m", lambda r: f"{r['held']['parameters']:.3f} GiB"),
+        row("  optimiser", "m", lambda r: f"{r['held']['optimizer']:.3f} GiB"),
+        row("  batch", "m", lambda r: f"{r['held']['batch']:.3f} GiB"),
+        row("  padding of these", "c", lambda r: f"{r['memory']['padding']:.3f} GiB"),
+        row("  gradients, activations, temporaries", "c", lambda r: f"{r['memory']['temporary']:.2f} GiB"),
+        row("code", "c", lambda r: f"{r['memory']['code']:.3f} GiB"),
+        row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
+        row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
+        row("FLOPs a device", "c", lambda r: f"{r['cost']['flops'] / 1e12:,.3f} TFLOP"),
+        row("memory traffic a device", "c", lambda r: f"{r['cost']['bytes'] / 1e9:,.1f} GB"),
+        *(row(f"  {told}", mark, lambda r, name=name: f"{1e3 * r['ceilings'][name]:,.1f} ms") for name, mark, told in ceilings),
+        row("roofline step", "mc", lambda r: f"{1e3 * r['step_seconds']:,.1f} ms ({r['bound']})"),
+        row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
+        row("tokens/s a chip", "mc", lambda r: f"{r['tokens_per_second_per_chip']:,.0f}"),
+        row("compile time", "c", lambda r: f"{r['compile_seconds']:.0f} s"),
+    ]
+
+
+def _cell(value: Any, record: Mapping[str, Any]) -> str:
+    try:
+        return value(record)
+    except (KeyError, TypeError):  # a record of a step that does not fit, or without costs, has no such number
+        return "–"
+
+
+def _over(record: Mapping[str, Any]) -> str:
+    return f"{record['needs_gib'] - record['has_gib']:.2f} GiB too much" if record["needs_gib"] else "too large"
+
+
+def _refused(record: Mapping[str, Any]) -> str:
+    needs = f"needs {record['needs_gib']:.2f} GiB a device, has {record['has_gib']:.2f}" if record["needs_gib"] else record["compiler_says"]
+    return "\n".join([f"[bold]{record['tpu']}[/] does not fit: {needs}. What would help:", *(f"  {each}" for each in record["advice"])])
+
+
+def _collectives(record: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{record['tpu']}: collectives of a step \\[c]", title_justify="left")
+    for name, side in (("kind", "left"), ("mesh axes", "left"), ("over", "left"), ("times", "right"), ("buffers MiB", "right"),
+                       ("sent a device MiB", "right"), ("at full bandwidth ms", "right"), ("most of it from", "left")):  # fmt: skip
+        table.add_column(name, justify=side, no_wrap=name == "kind")  # type: ignore[arg-type]
+    for row in record["collectives"]:
+        if row["buffer_mib"] >= 0.05:
+            table.add_row(
+                row["kind"], "×".join(row["axes"]) or "–", row["network"], f"{row['count']:,}", f"{row['buffer_mib']:,.1f}",
+                f"{row['wire_mib']:,.1f}", f"{1e3 * row['seconds']:,.2f}", _plain(row["largest"]),
+            )  # fmt: skip
+    small = sum(row["count"] for row in record["collectives"] if row["buffer_mib"] < 0.05)
+    table.caption = f"and {small} of a few bytes" if small else None
+    return table
+
+
+def _largest(record: Mapping[str, Any]) -> Table:
+    table = Table(title=f"{record['tpu']}: what takes the most memory \\[c]", title_justify="left")
+    for name, side in (("GiB", "right"), ("buffer", "left"), ("from", "left")):
+        table.add_column(name, justify=side)  # type: ignore[arg-type]
+    state = record["held"]["parameters"] + record["held"]["optimizer"]
+    rows = [(state, "parameters and optimiser", "held between steps")] + [
+        (each["gib"], each["shape"], _plain(each["from"])) for each in record["largest"]
+    ]
+    for gib, what, source in sorted(rows, reverse=True):
+        table.add_row(f"{gib:.3f}", what.replace("[", "\\["), source)
+    return table
+
+
+def _plain(source: str) -> str:
+    return source.replace("[", "\\[")[-70:]
