@@ -54,7 +54,9 @@ TPUS = {
     "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 12.5, 8, 256),
 }
 _NVIDIA_TFLOPS = {"NVIDIA A100": 312.0, "NVIDIA H100": 989.0, "NVIDIA H200": 989.0, "NVIDIA B200": 2250.0}
-_PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {kind: 1e12 * tflops for kind, tflops in _NVIDIA_TFLOPS.items()}
+_PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {
+    kind: 1e12 * tflops for kind, tflops in _NVIDIA_TFLOPS.items()
+}
 
 
 def peak_flops(device_kind: str) -> float | None:

@@ -17,7 +17,9 @@ _CONFIG = command.config_flag()
 _TPU = flags.DEFINE_list("tpu", None, "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)", required=True)
 _JSON = flags.DEFINE_string("json", "", "print JSON instead of tables; with a value, write it to this file beside the tables")
 _FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, over the generation's own; an empty value removes one")
-_SAVE = flags.DEFINE_string("save", "", "a file for the compiled program's text; with several slices the slice's name is put before its suffix")
+_SAVE = flags.DEFINE_string(
+    "save", "", "a file for the compiled program's text; with several slices the slice's name is put before its suffix"
+)
 _COST = flags.DEFINE_bool("cost", True, "compile two small unrolled depths, too, for FLOPs and bytes of memory traffic")
 
 

@@ -111,7 +111,10 @@ def compile_step(built: Built, options: Mapping[str, str]) -> tuple[Any, float]:
 
 def _refusal(text: str) -> OutOfMemory:
     line = next(line for line in text.splitlines() if "RESOURCE_EXHAUSTED" in line)
-    for pattern in (r"required.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)", r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])"):
+    for pattern in (
+        r"required.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
+        r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])",
+    ):
         if found := re.search(pattern, text):
             return OutOfMemory(_gib(found[1], found[2]), _gib(found[3], found[4]), line)
     return OutOfMemory(0.0, 0.0, line)

@@ -36,7 +36,9 @@ def options(generation: str, given: Sequence[str] = ()) -> dict[str, str]:
     for each in given:
         name, equals, value = each.strip().lstrip("-").partition("=")
         if not equals or not name:
-            raise UserError(f"--flag={each!r} should be name=value, as --flag=xla_tpu_scoped_vmem_limit_kib=98304 (an empty value removes it)")
+            raise UserError(
+                f"--flag={each!r} should be name=value, as --flag=xla_tpu_scoped_vmem_limit_kib=98304 (an empty value removes it)"
+            )
         merged.pop(name, None)
         if value:
             merged[name] = value

@@ -15,13 +15,16 @@ from tpu import groups
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all", "ragged-all-to-all", "collective-broadcast")
 _SIZES = {
-    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
+    "pred": 1,
+    "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
     "f32": 4, "s64": 8, "u64": 8, "f64": 8,
 }  # fmt: skip
 _ARRAY = re.compile(r"\b(" + "|".join(_SIZES) + r")\[([0-9,]*)\](?:\{([0-9,]*)(?::([^}]*))?\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*->.*\{\s*$")
 _NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
-_CALLED = re.compile(r"(?:calls|to_apply|condition|body|branch_computations|true_computation|false_computation)=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)")
+_CALLED = re.compile(
+    r"(?:calls|to_apply|condition|body|branch_computations|true_computation|false_computation)=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
+)
 _MOVES_NOTHING = {
     "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "constant", "optimization-barrier", "after-all",
 }  # fmt: skip
@@ -69,8 +72,8 @@ class Collective:
 
     Attributes:
       kind: of KINDS; an all-reduce of which each device keeps a part is a reduce-scatter. count: times a step.
-      bytes: of the whole buffer, once: what an all-gather gives, what the others are given. wire: bytes that a device sends, once, in a ring.
-      axes: mesh axes that it runs along. dcn: whether it leaves the slice. rate: bytes a second that a device can send for it, 0 if unknown.
+      bytes: of the whole buffer, once: what an all-gather gives, what the others are given. wire: that a device sends, once, in a ring.
+      axes: mesh axes that it runs along. dcn: whether it leaves the slice. rate: bytes a second that a device can send, 0 if unknown.
       source: where it comes from.
     """
 
@@ -136,7 +139,7 @@ class Module:
 
     def trips(self, loop: Instruction) -> int | None:
         """How often a loop runs: from its backend config, or from the one bound in its condition, for loops that count from 0 by 1."""
-        known = re.search(r'known_trip_count[^0-9]*(\d+)', loop.rest)
+        known = re.search(r"known_trip_count[^0-9]*(\d+)", loop.rest)
         if known:
             return int(known[1])
         condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
@@ -265,9 +268,7 @@ def arrays(shape: str) -> list[Array]:
         dims = tuple(int(size) for size in sizes.split(",") if size)
         space = re.search(r"S\((\d+)\)", rest)
         padded = _padded(dims, [int(dim) for dim in order.split(",") if dim], rest)
-        found.append(
-            Array(dtype, dims, int(math.prod(dims) * _SIZES[dtype]), int(padded * _SIZES[dtype]), int(space[1]) if space else 0)
-        )
+        found.append(Array(dtype, dims, int(math.prod(dims) * _SIZES[dtype]), int(padded * _SIZES[dtype]), int(space[1]) if space else 0))
     return found
 
 

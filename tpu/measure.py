@@ -18,7 +18,8 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
     """Compiles the step and reads the program.
 
     Args:
-      config: plain. options: of the compiler. costs: also compile two small unrolled depths for FLOPs and bytes. save: a file for the program.
+      config: plain. options: of the compiler. costs: also compile two small unrolled depths for FLOPs and bytes. save: a
+        file for the program.
 
     Returns:
       A record; "fits" says whether there is one of "memory", "collectives", "ceilings" and so on.
@@ -31,7 +32,8 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
     rows, devices = program.training.batch_size, of.devices
     record: dict[str, Any] = {
         "tpu": of.name, "topology": of.topology, "slices": of.slices, "chips": of.chips, "devices": devices, "hosts": of.hosts,
-        "mesh": {axis: int(size) for axis, size in program.mesh.shape.items()}, "dtype": program.config.dtype, "remat": program.config.remat,
+        "mesh": {axis: int(size) for axis, size in program.mesh.shape.items()}, "dtype": program.config.dtype,
+        "remat": program.config.remat,
         "batch_size": rows, "microbatches": program.training.microbatches, "tokens_per_step": rows * program.row_tokens,
         "parameters": program.parameters, "layers": program.config.layers, "options": dict(options),
         "model_flops": program.flops_per_row * rows / devices, "held": held(built), "usable_gib": of.chip.usable,

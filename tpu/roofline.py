@@ -58,4 +58,6 @@ def by_kind(collectives: Sequence[Collective]) -> list[dict]:
         row["seconds"] += each.seconds
         if each.count * each.wire > row["_most"]:
             row["_most"], row["largest"] = each.count * each.wire, each.source
-    return sorted(({name: value for name, value in row.items() if name != "_most"} for row in rows.values()), key=lambda row: -row["wire_mib"])
+    return sorted(
+        ({name: value for name, value in row.items() if name != "_most"} for row in rows.values()), key=lambda row: -row["wire_mib"]
+    )

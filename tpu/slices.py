@@ -14,7 +14,8 @@ from lm.lookup import UserError
 
 _FLAT = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBIC = {
-    4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16",
+    4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8", 1024: "8x8x16",
+    2048: "8x16x16",
 }  # fmt: skip
 # Of each generation: chips → shape of a slice.
 SHAPES: dict[str, dict[int, str]] = {
@@ -125,9 +126,9 @@ def parse(name: str) -> Slice:
     chips, rest = divmod(int(size), per_chip)
     if rest or chips not in SHAPES[generation] or (count is not None and int(count) < 1):
         what = "TensorCores, two a chip" if per_chip == 2 else "chips"
+        near = ", ".join(_nearest(generation, int(size)))
         raise UserError(
-            f"--tpu={name!r}: there is no {generation}-{size}; the number counts {what}. Nearest: {', '.join(_nearest(generation, int(size)))}."
-            f" All: {', '.join(names(generation))}"
+            f"--tpu={name!r}: there is no {generation}-{size}; the number counts {what}. Nearest: {near}. All: {', '.join(names(generation))}"
         )
     slices = int(count or 1)
     shape = tuple(map(int, SHAPES[generation][chips].split("x")))

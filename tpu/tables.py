@@ -12,7 +12,7 @@ from rich.table import Table
 from lm.lookup import UserError
 
 MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
-_LEGEND = "m: computed from the config and lm/chips.py by formula; c: what the compiler said of the program; mc: what it said, over the chip's peak"
+_LEGEND = "m: computed from the config and lm/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
 
 
 @contextlib.contextmanager
@@ -42,7 +42,8 @@ def show(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]) -> None
     """Prints one table of all slices, then collectives and largest buffers of each."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     model = title["model"]
-    heading = f"{title['objective']['name']} on {model['name']}, {model['layers']} layers of width {model['width']}, {title['data']['length']} tokens"
+    shape = f"{model['layers']} layers of width {model['width']}, {title['data']['length']} tokens"
+    heading = f"{title['objective']['name']} on {model['name']}, {shape}"
     table = Table(title=heading, title_justify="left", caption=_LEGEND, caption_justify="left")
     table.add_column("")
     table.add_column("")
@@ -80,19 +81,19 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         row("parameters", "m", lambda r: f"{r['parameters']:,}"),
         row("dtype, remat", "m", lambda r: f"{r['dtype']}, {r['remat']}"),
         row("fits", "c", lambda r: "[green]yes[/]" if r["fits"] else f"[red]no, {_over(r)}[/]"),
-        row("peak HBM a device", "c", lambda r: f"{r['memory']['peak']:.2f} of {r['usable_gib']:.2f} GiB"),
-        row("  parameters", "m", lambda r: f"{r['held']['parameters']:.3f} GiB"),
-        row("  optimiser", "m", lambda r: f"{r['held']['optimizer']:.3f} GiB"),
-        row("  batch", "m", lambda r: f"{r['held']['batch']:.3f} GiB"),
-        row("  padding of these", "c", lambda r: f"{r['memory']['padding']:.3f} GiB"),
-        row("  gradients, activations, temporaries", "c", lambda r: f"{r['memory']['temporary']:.2f} GiB"),
-        row("code", "c", lambda r: f"{r['memory']['code']:.3f} GiB"),
+        row("peak HBM a device", "c", lambda r: f"{_gib(r['memory']['peak'])} of {_gib(r['usable_gib'])}"),
+        row("  parameters", "m", lambda r: _gib(r["held"]["parameters"])),
+        row("  optimiser", "m", lambda r: _gib(r["held"]["optimizer"])),
+        row("  batch", "m", lambda r: _gib(r["held"]["batch"])),
+        row("  padding of these", "c", lambda r: _gib(r["memory"]["padding"])),
+        row("  gradients, activations, temporaries", "c", lambda r: _gib(r["memory"]["temporary"])),
+        row("code", "c", lambda r: _gib(r["memory"]["code"])),
         row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
         row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
         row("FLOPs a device", "c", lambda r: f"{r['cost']['flops'] / 1e12:,.3f} TFLOP"),
         row("memory traffic a device", "c", lambda r: f"{r['cost']['bytes'] / 1e9:,.1f} GB"),
-        *(row(f"  {told}", mark, lambda r, name=name: f"{1e3 * r['ceilings'][name]:,.1f} ms") for name, mark, told in ceilings),
-        row("roofline step", "mc", lambda r: f"{1e3 * r['step_seconds']:,.1f} ms ({r['bound']})"),
+        *(row(f"  {told}", mark, lambda r, name=name: _ms(r["ceilings"][name])) for name, mark, told in ceilings),
+        row("roofline step", "mc", lambda r: f"{_ms(r['step_seconds'])} ({r['bound']})"),
         row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
         row("tokens/s a chip", "mc", lambda r: f"{r['tokens_per_second_per_chip']:,.0f}"),
         row("compile time", "c", lambda r: f"{r['compile_seconds']:.0f} s"),
@@ -104,6 +105,14 @@ def _cell(value: Any, record: Mapping[str, Any]) -> str:
         return value(record)
     except (KeyError, TypeError):  # a record of a step that does not fit, or without costs, has no such number
         return "–"
+
+
+def _gib(value: float) -> str:
+    return f"{value:.2f} GiB" if value >= 0.1 else f"{1024 * value:.1f} MiB"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1e3 * seconds:,.1f} ms" if seconds >= 0.01 else f"{1e3 * seconds:.3f} ms"
 
 
 def _over(record: Mapping[str, Any]) -> str:
@@ -118,13 +127,13 @@ def _refused(record: Mapping[str, Any]) -> str:
 def _collectives(record: Mapping[str, Any]) -> Table:
     table = Table(title=f"{record['tpu']}: collectives of a step \\[c]", title_justify="left")
     for name, side in (("kind", "left"), ("mesh axes", "left"), ("over", "left"), ("times", "right"), ("buffers MiB", "right"),
-                       ("sent a device MiB", "right"), ("at full bandwidth ms", "right"), ("most of it from", "left")):  # fmt: skip
+                       ("sent a device MiB", "right"), ("at full bandwidth", "right"), ("most of it from", "left")):  # fmt: skip
         table.add_column(name, justify=side, no_wrap=name == "kind")  # type: ignore[arg-type]
     for row in record["collectives"]:
         if row["buffer_mib"] >= 0.05:
             table.add_row(
                 row["kind"], "×".join(row["axes"]) or "–", row["network"], f"{row['count']:,}", f"{row['buffer_mib']:,.1f}",
-                f"{row['wire_mib']:,.1f}", f"{1e3 * row['seconds']:,.2f}", _plain(row["largest"]),
+                f"{row['wire_mib']:,.1f}", _ms(row["seconds"]), _plain(row["largest"]),
             )  # fmt: skip
     small = sum(row["count"] for row in record["collectives"] if row["buffer_mib"] < 0.05)
     table.caption = f"and {small} of a few bytes" if small else None
@@ -133,14 +142,14 @@ def _collectives(record: Mapping[str, Any]) -> Table:
 
 def _largest(record: Mapping[str, Any]) -> Table:
     table = Table(title=f"{record['tpu']}: what takes the most memory \\[c]", title_justify="left")
-    for name, side in (("GiB", "right"), ("buffer", "left"), ("from", "left")):
+    for name, side in (("memory", "right"), ("buffer", "left"), ("from", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     state = record["held"]["parameters"] + record["held"]["optimizer"]
     rows = [(state, "parameters and optimiser", "held between steps")] + [
         (each["gib"], each["shape"], _plain(each["from"])) for each in record["largest"]
     ]
     for gib, what, source in sorted(rows, reverse=True):
-        table.add_row(f"{gib:.3f}", what.replace("[", "\\["), source)
+        table.add_row(_gib(gib), what.replace("[", "\\["), source)
     return table
 
 
