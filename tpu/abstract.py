@@ -3,7 +3,6 @@
 The batch's shapes come from the objective's own `example` on made-up ids, so that any objective is covered.
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -70,29 +69,7 @@ def build(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> program.P
     Raises:
       UserError: the mesh does not fit the devices or the model, or the batch does not divide.
     """
-    built = program.Program(config, ids(config["tokenizer"]), devices=list(devices))
-    parts = batch_parts(built)
-    size = built.training.batch_size
-    if size % parts:
-        raise UserError(
-            f"config.training.batch_size={size} rows cannot be split over the {parts} parts of the mesh"
-            f" ({_axes(built)}); choose a multiple of {parts}, such as {math.ceil(size / parts) * parts}"
-        )
-    return built
-
-
-def batch_parts(built: program.Program) -> int:
-    """How many ways the mesh splits the rows of a batch."""
-    return math.prod(built.mesh.shape[axis] for axis in _batch_axes(built))
-
-
-def _batch_axes(built: program.Program) -> tuple[str, ...]:
-    axes = built.batch_sharding.spec[0] if len(built.batch_sharding.spec) else ()
-    return axes if isinstance(axes, tuple) else (axes,) if axes else ()
-
-
-def _axes(built: program.Program) -> str:
-    return " × ".join(f"{axis}={built.mesh.shape[axis]}" for axis in _batch_axes(built))
+    return program.Program(config, ids(config["tokenizer"]), devices=list(devices))
 
 
 def batch(built: program.Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:

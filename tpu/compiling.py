@@ -79,8 +79,8 @@ def build(config: Mapping[str, Any], of: Slice) -> Built:
       UserError: it does not fit together; see `abstract.build`.
     """
     own = copy.deepcopy(dict(config))
-    if of.slices > 1 and own["mesh"].get("slices") == 1:
-        own["mesh"]["slices"] = of.slices
+    if of.slices > 1 and own["mesh"]["slice"] == 1:
+        own["mesh"]["slice"] = of.slices
     built = abstract.build(own, devices(of))
     return Built(own, of, built, abstract.batch(built, own["tokenizer"]))
 
@@ -133,7 +133,7 @@ def cost(config: Mapping[str, Any], of: Slice, options: Mapping[str, str]) -> di
       {"flops", "bytes", "depths": those compiled, "seconds"}; None where such a program does not fit the memory.
     """
     mesh = config["mesh"]
-    unit = max(1, mesh.get("stage") or 1) * max(1, mesh.get("repeats") or 1)
+    unit = mesh["stage"] * mesh["pipeline_repeats"]
     layers = int(config["model"]["layers"])
     wanted = [unit * depth for depth in DEPTHS]
     depths = [layers] if layers <= wanted[-1] else wanted
