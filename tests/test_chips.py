@@ -4,7 +4,8 @@ import pytest
 
 from lm import chips
 
-# Where the vendor's pages and jax differ, ours are the pages: v5p 2.77 TB/s (jax 2.46), v3 123 TFLOP/s and 0.9 TB/s (140, 0.83), v2 45 and 0.7 (46, 0.72).
+# Where the vendor's pages and jax differ, ours are the pages': v5p 2.77 TB/s (jax 2.46), v3 123 TFLOP/s and 0.9 TB/s (140, 0.83), v2 45 and
+# 0.7 (46, 0.72).
 DIFFERENT = {("v5p", "bandwidth"), ("v3", "peak"), ("v3", "bandwidth"), ("v2", "peak"), ("v2", "bandwidth")}
 
 

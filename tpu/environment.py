@@ -69,3 +69,8 @@ def hush() -> None:
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
     os.close(nowhere)
+
+
+def versions() -> dict[str, str | None]:
+    """Of what turns a config into a program."""
+    return {package: _version(package) for package in ("jax", "jaxlib", "libtpu", "flax", "optax")}

@@ -128,7 +128,7 @@ def parse(name: str) -> Slice:
         what = "TensorCores, two a chip" if per_chip == 2 else "chips"
         near = ", ".join(_nearest(generation, int(size)))
         raise UserError(
-            f"--tpu={name!r}: there is no {generation}-{size}; the number counts {what}. Nearest: {near}. All: {', '.join(names(generation))}"
+            f"--tpu={name!r}: no {generation}-{size}; the number counts {what}. Nearest: {near}. All: {', '.join(names(generation))}"
         )
     slices = int(count or 1)
     shape = tuple(map(int, SHAPES[generation][chips].split("x")))

@@ -2,11 +2,12 @@
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from lm.lookup import UserError
@@ -24,6 +25,21 @@ def working(what: str) -> Iterator[None]:
             yield
     else:
         yield
+
+
+@contextlib.contextmanager
+def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
+    """A bar on standard error, and a function that moves it by one and prints a line above it."""
+    console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(what, total=most)
+
+        def told(line: str) -> None:
+            console.print(f"  {line}", highlight=False, markup=False)
+            bar.advance(task)
+
+        yield told
 
 
 def write(path: str, text: str) -> None:
@@ -155,3 +171,41 @@ def _largest(record: Mapping[str, Any]) -> Table:
 
 def _plain(source: str) -> str:
     return source.replace("[", "\\[")[-70:]
+
+
+def show_plans(result: Mapping[str, Any], source: str) -> None:
+    """Prints the plans that were found for a slice, and the flags of each."""
+    console = Console(width=None if sys.stdout.isatty() else 140)
+    settled = "settled" if result["settled"] else "stopped by --most"
+    count = f"{result['compiled']} compiled, {result['left']} not needed"
+    title = f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {settled}"
+    if not result["plans"]:
+        console.print(f"[bold]{title}[/]\nnothing fits; a larger slice, fewer rows, or --head_chunks=1,8,32", highlight=False)
+        return
+    table = Table(title=title, title_justify="left", caption_justify="left")
+    table.caption = (
+        f"{result['price']:g} USD per chip-hour ({source}); times are rooflines: ceilings of what the compiler made, not measurements"
+    )
+    for name in (
+        "",
+        "mesh",
+        "remat",
+        "micro- batches",
+        "roofline step",
+        "bound",
+        "tokens/s a chip",
+        "MFU",
+        "peak HBM",
+        "USD per 1e9 tokens",
+    ):
+        table.add_column(name, justify="left" if name in ("mesh", "remat", "bound") else "right")
+    for number, plan in enumerate(result["plans"], 1):
+        mesh = " × ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
+        table.add_row(
+            str(number), mesh, plan["remat"], str(plan["microbatches"]), _ms(plan["step_seconds"]), plan["bound"],
+            f"{plan['tokens_per_second_per_chip']:,.0f}", f"{100 * plan['mfu']:.1f} %", _gib(plan["memory"]["peak"]),
+            f"{plan['usd_per_billion_tokens']:,.2f}",
+        )  # fmt: skip
+    console.print(table)
+    for number, plan in enumerate(result["plans"], 1):
+        console.print(f"{number}: {' '.join(plan['flags'])}", highlight=False, soft_wrap=True)
