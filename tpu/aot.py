@@ -20,7 +20,9 @@ _FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, ov
 _SAVE = flags.DEFINE_string(
     "save", "", "a file for the compiled program's text; with several slices the slice's name is put before its suffix"
 )
-_COST = flags.DEFINE_bool("cost", True, "compile two small unrolled depths, too, for FLOPs and bytes of memory traffic")
+_UNSCANNED = flags.DEFINE_bool(
+    "unscanned", False, "also compile two small depths without any loop and extrapolate the compiler's own count"
+)
 
 
 def main() -> int:
@@ -44,7 +46,7 @@ def main() -> int:
         start = time.perf_counter()
         try:
             with tables.working(f"compiling for {of.name}"):
-                record = measure.measure(config, of, options, costs=_COST.value, save=save)
+                record = measure.measure(config, of, options, costs=_UNSCANNED.value, save=save)
         except UserError as error:
             if len(wanted) == 1:
                 raise

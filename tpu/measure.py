@@ -8,17 +8,17 @@ import jax
 import numpy as np
 
 from lm.lookup import UserError
-from tpu import compiling, flags, hlo, roofline
+from tpu import compiling, flags, hlo, roofline, work
 from tpu.slices import Slice
 
 GIB = 2**30
 
 
-def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], costs: bool = True, save: str = "") -> dict[str, Any]:
+def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], costs: bool = False, save: str = "") -> dict[str, Any]:
     """Compiles the step and reads the program.
 
     Args:
-      config: plain. options: of the compiler. costs: also compile two small unrolled depths for FLOPs and bytes. save: a
+      config: plain. options: of the compiler. costs: also count by `compiling.cost`, which compiles twice more. save: a
         file for the program.
 
     Returns:
@@ -51,15 +51,17 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
             raise UserError(f"--save={save!r} cannot be written: {error.strerror}") from error
     module = hlo.Module(text)
     found = module.collectives(built.layout)
-    cost = compiling.cost(config, of, options) if costs else None
-    ceilings = roofline.ceilings(of.chip, cost, module.cycles(), found)
+    done = work.Work(module)
+    ceilings = roofline.ceilings(of.chip, done.flops, done.traffic, module.cycles(), found)
     seconds, bound = roofline.step(ceilings)
     record |= {
         "fits": True, "memory": memory(compiled, record["held"]),
         "largest": [{"shape": shape, "gib": size / GIB, "from": source} for shape, size, source in module.largest()],
-        "collectives": roofline.by_kind(found), "wire_mib": sum(each.count * each.wire for each in found) / 2**20, "cost": cost,
-        "cycles": module.cycles(), "unknown_loops": module.loops.count(None), "ceilings": ceilings, "step_seconds": seconds, "bound": bound,
-        "mfu": record["model_flops"] / of.chip.peak / seconds, "tokens_per_second_per_chip": record["tokens_per_step"] / seconds / of.chips,
+        "collectives": roofline.by_kind(found), "wire_mib": sum(each.count * each.wire for each in found) / 2**20,
+        "flops": done.flops, "traffic_gb": done.traffic / 1e9, "unscanned": compiling.cost(config, of, options) if costs else None,
+        "unknown_kernels": done.unknown, "unknown_loops": module.loops.count(None), "cycles": module.cycles(),
+        "ceilings": ceilings, "step_seconds": seconds, "bound": bound, "mfu": record["model_flops"] / of.chip.peak / seconds,
+        "tokens_per_second_per_chip": record["tokens_per_step"] / seconds / of.chips,
     }  # fmt: skip
     return record
 

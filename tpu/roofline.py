@@ -2,8 +2,8 @@
 
 The step is as long as the longest of its ceilings, as if all the others were hidden behind it:
 
-    compute    the compiler's FLOPs, recomputation included, at the chip's peak
-    hbm        the bytes that the compiler's operations access, at the memory's bandwidth
+    compute    the program's matrix products, recomputation included, at the chip's peak
+    hbm        the bytes that its operations read from memory and write to it, at the memory's bandwidth
     schedule   the backend's estimate of cycles of all operations one after another, at the clock: what it thinks the first two really take
     ici        the bytes that a device sends in its slice, at the bandwidth of the links that each collective can use, one after another
     dcn        the bytes that a device sends to other slices, at its share of its host's network
@@ -19,20 +19,19 @@ from tpu.hlo import Collective
 CEILINGS = ("compute", "hbm", "schedule", "ici", "dcn")
 
 
-def ceilings(chip: Chip, cost: Mapping | None, cycles: int, collectives: Sequence[Collective]) -> dict[str, float]:
-    """Seconds a step of each ceiling that is known.
+def ceilings(chip: Chip, flops: float, traffic: float, cycles: int, collectives: Sequence[Collective]) -> dict[str, float]:
+    """Seconds a step of each ceiling.
 
     Args:
-      cost: of one device, as `compiling.cost` gives it; None leaves compute and hbm out. cycles: of one device.
+      flops, traffic (bytes), cycles, collectives: of one device.
     """
-    found = {}
-    if cost is not None:
-        found["compute"] = cost["flops"] / chip.peak
-        found["hbm"] = cost["bytes"] / (chip.bandwidth * 1e12 / chip.devices)
-    found["schedule"] = cycles / chip.clock
-    found["ici"] = sum(each.seconds for each in collectives if not each.dcn)
-    found["dcn"] = sum(each.seconds for each in collectives if each.dcn)
-    return found
+    return {
+        "compute": flops / chip.peak,
+        "hbm": traffic / (chip.bandwidth * 1e12 / chip.devices),
+        "schedule": cycles / chip.clock,
+        "ici": sum(each.seconds for each in collectives if not each.dcn),
+        "dcn": sum(each.seconds for each in collectives if each.dcn),
+    }
 
 
 def step(found: Mapping[str, float]) -> tuple[float, str]:

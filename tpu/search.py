@@ -34,7 +34,8 @@ def meshes(facts: Facts, of: Slice, streams: Sequence[int]) -> Iterator[Plan]:
       streams: lengths of the token streams of a row.
     """
     for sizes in factorizations(of.devices // of.slices, len(AXES)):
-        plan = replace(Plan(slice=of.slices), **dict(zip(AXES, sizes, strict=True)))
+        data, fsdp, stage, context, tensor = sizes
+        plan = Plan(slice=of.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor)
         split_by_tensor = (facts.heads, facts.kv_heads, facts.feedforward, facts.vocabulary)
         if any(size % plan.tensor for size in split_by_tensor) or facts.width % plan.fsdp or facts.rows % plan.split:
             continue
@@ -79,8 +80,8 @@ class Search:
     """The search for one config on one slice.
 
     Attributes:
-      found: (step seconds, plan, record) of what fits, best first. compiled: programs looked at. left: plans that were not. settled: whether the best
-        has stood for PATIENCE plans that fit, or none that is left can beat it.
+      found: (step seconds, plan, record) of what fits, best first. compiled: programs looked at. left: plans that were not.
+      settled: whether the best has stood for PATIENCE plans that fit, or none that is left can beat it.
     """
 
     def __init__(self, config: Mapping[str, Any], of: Slice, options: Mapping[str, str], kept: cache.Cache):
@@ -156,11 +157,11 @@ class Search:
 
         def make() -> dict[str, Any]:
             try:
-                return measure.measure(config, self.of, self.options, costs=False)
+                return measure.measure(config, self.of, self.options)
             except UserError as error:
                 return {"tpu": self.of.name, "fits": False, "error": str(error)}
 
-        return self.kept.get(cache.key(config, self.of.name, self.options, costs=False), make)
+        return self.kept.get(cache.key(config, self.of.name, self.options), make)
 
 
 def _alone(config: Mapping[str, Any]) -> dict[str, Any]:

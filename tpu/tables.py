@@ -66,6 +66,8 @@ def show(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]) -> None
     for record in records:
         table.add_column(record["tpu"], justify="right")
     for name, mark, cells in _rows(records):
+        if name.endswith("unscanned") and set(cells) == {"–"}:
+            continue
         table.add_row(name, mark, *cells, end_section=name in _ENDS)
     console.print(table)
     for record in records:
@@ -106,8 +108,13 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         row("code", "c", lambda r: _gib(r["memory"]["code"])),
         row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
         row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
-        row("FLOPs a device", "c", lambda r: f"{r['cost']['flops'] / 1e12:,.3f} TFLOP"),
-        row("memory traffic a device", "c", lambda r: f"{r['cost']['bytes'] / 1e9:,.1f} GB"),
+        row("FLOPs a device, loops × trips", "c", lambda r: f"{r['flops'] / 1e12:,.3f} TFLOP"),
+        row("HBM traffic a device, loops × trips", "c", lambda r: f"{r['traffic_gb']:,.1f} GB"),
+        row(
+            "FLOPs, bytes accessed, unscanned",
+            "c",
+            lambda r: f"{r['unscanned']['flops'] / 1e12:,.3f} T, {r['unscanned']['bytes'] / 1e9:,.1f} GB",
+        ),
         *(row(f"  {told}", mark, lambda r, name=name: _ms(r["ceilings"][name])) for name, mark, told in ceilings),
         row("roofline step", "mc", lambda r: f"{_ms(r['step_seconds'])} ({r['bound']})"),
         row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
