@@ -127,13 +127,12 @@ def test_it_goes_on_while_things_get_better(monkeypatch):
 
 
 def test_what_does_not_fit_comes_back_smaller(monkeypatch):
-    compiler = Compiler(
-        monkeypatch, tmp_path, gib=lambda plan: 64.0 / plan.microbatches if plan.remat == "none" else 40.0 / plan.microbatches
-    )
+    compiler = Compiler(monkeypatch, gib=lambda plan: {"none": 64.0, "full": 40.0}[plan.remat] / plan.microbatches)
     looking = compiler.run()
     assert looking.found and all(plan.microbatches >= 4 for _, plan, _ in looking.found)
-    # 64 GiB into 15.75: no need to try half of them first.
-    assert not any(plan.remat == "none" and plan.microbatches == 2 and plan.data == 1 and plan.fsdp == 16 for plan in compiler.asked[1:])
+    # 64 GiB into 15.75 takes eight parts: with two there is no need to try four.
+    asked = [plan.microbatches for plan in compiler.asked if plan.fsdp == 16 and plan.remat == "none"]
+    assert asked in ([1, 8], [2, 16], [4, 32])
 
 
 def test_nothing_fits(monkeypatch):
