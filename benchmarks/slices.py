@@ -2,9 +2,9 @@
 
   python -m benchmarks.slices --workdir=runs/slices [--tables=configs,fits,growth,depth]
 
-configs: every config at :base on slices of 16 of the cloud's units, bfloat16, parameters split over all chips; the first that fits of: as it is,
-    remat=full, and 2, 4, 8, … microbatches. fits: the smallest slice of each kind that holds a decoder of 1B and one of 8B. growth: a 1B
-    decoder from 4 to 1,024 chips, four rows a chip. depth: seconds to compile 12 and 48 layers.
+configs: every config at :base on slices of 16 of the cloud's units, bfloat16, parameters split over all chips; the first that fits of:
+    as it is, remat=full, and 2, 4, 8, … microbatches. fits: the smallest slice of each kind that holds a decoder of 1B and one of 8B.
+    growth: a 1B decoder from 4 to 1,024 chips, four rows a chip. depth: seconds to compile 12 and 48 layers.
 
 What was compiled is kept in the workdir, so the same command goes on where it stopped. Prints Markdown, and writes it to WORKDIR/slices.md.
 An hour and a half on two free cores; for one config alone: --only=llama.
@@ -47,11 +47,10 @@ def main() -> None:
 
 def configs(kept: Any) -> Iterator[str]:
     """Every config at :base."""
-    yield (
-        "| config | slice | parameters | rows | what fits first | peak GiB | model TFLOP | wire MiB | compute ms | HBM ms | schedule ms | ICI ms"
-        " | bound | MFU % | tokens/s/chip | compile s |"
-    )
-    yield "|" + "---|" * 16
+    yield from _head(
+        "config", "slice", "parameters", "rows", "what fits first", "peak GiB", "model TFLOP", "wire MiB", "compute ms", "HBM ms",
+        "schedule ms", "ICI ms", "bound", "MFU %", "tokens/s/chip", "compile s",
+    )  # fmt: skip
     for name in _ONLY.value or sorted(path.stem for path in _CONFIGS.glob("*.py")):
         for tpu in _TPU.value:
             record, how = first_that_fits(_config(name, "base"), tpu, kept)
@@ -63,8 +62,7 @@ def fits(kept: Any) -> Iterator[str]:
     """The smallest slice that holds each decoder, four rows a chip."""
     from tpu import slices
 
-    yield "| decoder | slice | chips | fits | what fits first | peak GiB | state GiB a device | MFU % | tokens/s/chip |"
-    yield "|" + "---|" * 9
+    yield from _head("decoder", "slice", "chips", "fits", "what fits first", "peak GiB", "state GiB a device", "MFU %", "tokens/s/chip")
     for size, told in (("base", "1B"), ("large", "8B")):
         for generation in ("v4", "v5e", "v5p", "v6e", "tpu7x"):
             for name in slices.names(generation):
@@ -92,8 +90,10 @@ def growth(kept: Any) -> Iterator[str]:
     """A 1B decoder on more and more chips."""
     from tpu import slices
 
-    yield "| slice | chips | mesh | rows | peak GiB | wire MiB a chip | over DCN MiB | compute ms | HBM ms | schedule ms | ICI ms | DCN ms | roofline step ms | MFU % |"
-    yield "|" + "---|" * 14
+    yield from _head(
+        "slice", "chips", "mesh", "rows", "peak GiB", "wire MiB a chip", "over DCN MiB", "compute ms", "HBM ms", "schedule ms", "ICI ms",
+        "DCN ms", "roofline step ms", "MFU %",
+    )  # fmt: skip
     for name in ("v5e-4", "v5e-8", "v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256", "4xv5e-256"):
         of = slices.parse(name)
         config = _config("llama", "base")
@@ -116,8 +116,7 @@ def growth(kept: Any) -> Iterator[str]:
 
 def depth(kept: Any) -> Iterator[str]:
     """Seconds to trace and compile scanned layers, few and many."""
-    yield "| layers | trace and compile s | peak GiB | estimated cycles |"
-    yield "|" + "---|" * 4
+    yield from _head("layers", "trace and compile s", "peak GiB", "estimated cycles")
     seconds = {}
     for layers in (12, 48):
         config = _config("clm", "base")
@@ -128,6 +127,11 @@ def depth(kept: Any) -> Iterator[str]:
         yield f"| {layers} | {seconds[layers]:.1f} | {record['memory']['peak']:.2f} | {record['cycles']:,} |"
     yield ""
     yield f"48 layers take {seconds[48] / seconds[12]:.2f} times as long as 12."
+
+
+def _head(*names: str) -> Iterator[str]:
+    yield f"| {' | '.join(names)} |"
+    yield "|" + "---|" * len(names)
 
 
 def first_that_fits(config: Mapping[str, Any], tpu: str, kept: Any, most: int = 64) -> tuple[dict[str, Any], str]:

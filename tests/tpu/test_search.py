@@ -105,9 +105,9 @@ class Compiler:
 
         patch.setattr(self.looking, "record", record)
 
-    def run(self, most=200, top=3):
+    def run(self, most=200, top=3, remats=("none", "full")):
         self.told: list[str] = []
-        self.looking.run(["none", "full"], [1], top, most, self.told.append)
+        self.looking.run(remats, [1], top, most, self.told.append)
         return self.looking
 
 
@@ -127,12 +127,11 @@ def test_it_goes_on_while_things_get_better(monkeypatch):
 
 
 def test_what_does_not_fit_comes_back_smaller(monkeypatch):
-    compiler = Compiler(monkeypatch, gib=lambda plan: {"none": 64.0, "full": 40.0}[plan.remat] / plan.microbatches)
-    looking = compiler.run()
-    assert looking.found and all(plan.microbatches >= 4 for _, plan, _ in looking.found)
+    compiler = Compiler(monkeypatch, gib=lambda plan: 64.0 / plan.microbatches)
+    looking = compiler.run(remats=["none"])
+    assert looking.found and all(plan.microbatches >= 8 for _, plan, _ in looking.found)
     # 64 GiB into 15.75 takes eight parts: with two there is no need to try four.
-    asked = [plan.microbatches for plan in compiler.asked if plan.fsdp == 16 and plan.remat == "none"]
-    assert asked in ([1, 8], [2, 16], [4, 32])
+    assert not {2, 4} <= {plan.microbatches for plan in compiler.asked if plan.fsdp == 16}
 
 
 def test_nothing_fits(monkeypatch):
