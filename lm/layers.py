@@ -105,6 +105,8 @@ class Attention(nnx.Module):
         bias: Float[Array, "1 N T S"] | None = None,
     ) -> Float[Array, "B T D"]:
         dtype = x_BTD.dtype
+        # Rows are gathered here, and scattered again below: tensor splits heads in between, and the sequence elsewhere.
+        x_BTD, source_BSD = (mesh.constrain(x, "batch", "length", None) for x in (x_BTD, source_BSD))
         q_BTNH = _to_heads(x_BTD, self.query[...].astype(dtype))
         k_BSKH = _to_heads(source_BSD, self.key[...].astype(dtype))
         v_BSKH = _to_heads(source_BSD, self.value[...].astype(dtype))
@@ -119,7 +121,8 @@ class Attention(nnx.Module):
         q_BTNH, k_BSKH, v_BSKH = map(checkpoint_name, (q_BTNH, k_BSKH, v_BSKH), ("query", "key", "value"))
         attend = functools.partial(context.split(lookup.find("attention", self.kind).attend), scale=self.scale)
         attend = remat.attention(self.remat, attend)
-        o_BTNH = checkpoint_name(attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias), "attended")
+        o_BTNH = mesh.constrain(attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias), "batch", "length", "heads", None)
+        o_BTNH = checkpoint_name(o_BTNH, "attended")
         y_BTD = _from_heads(o_BTNH, self.out[...].astype(dtype))
         if self.biased:
             y_BTD += _wide(self.out_bias[...].astype(dtype), y_BTD)
@@ -144,6 +147,7 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         dtype = x_BTD.dtype
+        x_BTD = mesh.constrain(x_BTD, "batch", "length", None)
         h_BTF = jnp.einsum("BTD,DF->BTF", x_BTD, self.up[...].astype(dtype))
         if self.biased:
             h_BTF += _wide(self.up_bias[...].astype(dtype), h_BTF)
