@@ -150,3 +150,16 @@ def test_every_slice_is_known_to_the_compiler():
         assert len(devices) == of.devices and math.prod(of.shape) * of.slices == of.chips
         assert len({getattr(device, "slice_index", None) or 0 for device in devices}) == of.slices
         assert any(devices[0].device_kind.startswith(kind) for kind in of.chip.kinds)
+
+
+def test_the_compiler_knows_every_generations_options():
+    import jax
+    import jax.numpy as jnp
+    from jax.sharding import SingleDeviceSharding
+
+    from tpu import compiling, flags, slices
+
+    for name in ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-4"):
+        of = slices.parse(name)
+        here = SingleDeviceSharding(compiling.devices(of)[0])
+        jax.jit(jnp.negative).lower(jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here)).compile(flags.options(of.generation))
