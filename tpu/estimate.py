@@ -89,6 +89,11 @@ class Plan:
     head_chunks: int = 1
 
     @property
+    def mesh(self) -> tuple[int, ...]:
+        """Devices along each axis."""
+        return self.slice, self.data, self.fsdp, self.stage, self.context, self.tensor
+
+    @property
     def split(self) -> int:
         """Ways that the rows are split."""
         return self.slice * self.data * self.fsdp * self.stage
