@@ -264,16 +264,20 @@ def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
 
 
 def _to_heads(x_BTD: Array, kernel_DNH: Array) -> Array:
-    """Heads are one axis in the product: so the kernel's gradient is a matrix, which the partitioner scatters as it sums it up."""
     D, N, H = kernel_DNH.shape
-    kernel = jax.lax.optimization_barrier(kernel_DNH.reshape(D, N * H))
-    return jnp.einsum("BTD,DF->BTF", x_BTD, kernel).reshape(*x_BTD.shape[:2], N, H)
+    return jnp.einsum("BTD,DF->BTF", x_BTD, _matrix(kernel_DNH, (D, N * H))).reshape(*x_BTD.shape[:2], N, H)
 
 
 def _from_heads(x_BTNH: Array, kernel_NHD: Array) -> Array:
     N, H, D = kernel_NHD.shape
-    kernel = jax.lax.optimization_barrier(kernel_NHD.reshape(N * H, D))
-    return jnp.einsum("BTF,FD->BTD", x_BTNH.reshape(*x_BTNH.shape[:2], N * H), kernel)
+    return jnp.einsum("BTF,FD->BTD", x_BTNH.reshape(*x_BTNH.shape[:2], N * H), _matrix(kernel_NHD, (N * H, D)))
+
+
+def _matrix(kernel: Array, shape: tuple[int, int]) -> Array:
+    """The kernel with heads in one axis. Where devices hold parts of it, the TPU compiler scatters the gradient of a matrix while it sums it
+    up, but not one of rank 3 (twice the bytes); the barrier keeps it from seeing through to the rank."""
+    matrix = kernel.reshape(shape)
+    return jax.lax.optimization_barrier(matrix) if mesh.parts("width") > 1 else matrix
 
 
 def _wide(vector: Array, like: Array) -> Array:
