@@ -117,8 +117,8 @@ class Attention(nnx.Module):
         q_BTNH = mesh.constrain(q_BTNH, "batch", "length", "heads", None)
         k_BSKH, v_BSKH = (mesh.constrain(x, "batch", "length", "kv_heads", None) for x in (k_BSKH, v_BSKH))
         q_BTNH, k_BSKH, v_BSKH = map(checkpoint_name, (q_BTNH, k_BSKH, v_BSKH), ("query", "key", "value"))
-        attend = functools.partial(context.split(lookup.find("attention", self.kind).attend), scale=self.scale)
-        attend = remat.attention(self.remat, attend)
+        attend = context.split(lookup.find("attention", self.kind).attend)
+        attend = remat.attention(self.remat, functools.partial(attend, scale=self.scale))
         o_BTNH = checkpoint_name(attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias), "attended")
         y_BTD = _from_heads(o_BTNH, self.out[...].astype(dtype))
         if self.biased:
@@ -274,8 +274,8 @@ def _from_heads(x_BTNH: Array, kernel_NHD: Array) -> Array:
 
 
 def _matrix(kernel: Array, shape: tuple[int, int]) -> Array:
-    """The kernel with heads in one axis. Where devices hold parts of it, the TPU compiler scatters the gradient of a matrix while it sums it
-    up, but not one of rank 3 (twice the bytes); the barrier keeps it from seeing through to the rank."""
+    """The kernel with heads in one axis. Where devices hold parts of it, the TPU compiler scatters a matrix's gradient while it sums it up,
+    but not one of rank 3 (twice the bytes on the wire); the barrier keeps it from seeing through to the rank."""
     matrix = kernel.reshape(shape)
     return jax.lax.optimization_barrier(matrix) if mesh.parts("width") > 1 else matrix
 
