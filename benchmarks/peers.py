@@ -3,9 +3,9 @@
   python -m benchmarks.peers [--rows=small-v5e,1b-v5e] [--workdir=runs/peers] [--scan]
 
 Prints Markdown: a line of ours, one of theirs and their ratio for each row; then the best of our own choices of remat and mesh for the same
-model, slice and rows a step. Theirs are PEERS below. What was compiled is kept in the workdir by config and source: the same command goes on
-where it stopped. A row takes 3 to 10 minutes of a free core unrolled, as theirs were compiled; less with --scan (layers in a loop, counted
-as often as it runs).
+model, slice and rows a step. Theirs are PEERS below. What was compiled is kept in the workdir by config and source, so the same command
+goes on where it stopped. A row takes 3 to 10 minutes of a free core unrolled, as theirs were compiled; less with --scan (layers in a loop,
+counted as often as it runs).
 
 est s is the sum of the backend's estimated cycles at the chip's clock: a ratio between programs, no measured time; collectives that run
 beside other work are not in it, so their bytes stand beside it. TFLOP are those of matrix products, loops by their trips.
