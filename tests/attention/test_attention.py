@@ -19,6 +19,12 @@ SEGMENTS = np.asarray([[1, 1, 1, 1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 1, 1, 0, 0, 0]]
 PREFIX = np.asarray([[1, 1, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], bool)
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """So that even the rows of these tests are several blocks."""
+    monkeypatch.setattr(lookup.find("attention", "blocked"), "ROWS", 3)
+
+
 def draw(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
