@@ -172,8 +172,8 @@ def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):  # noqa: F811
 def test_a_validation_loss_that_is_no_number_is_not_saved_as_good(home, tmp_path, monkeypatch):  # noqa: F811
     sums = validation.Validation.sums
 
-    def spoilt(self, params):
-        return {name: (float("nan"), weight) for name, (_, weight) in sums(self, params).items()}
+    def spoilt(self, params, *rest):
+        return {name: (float("nan"), weight) for name, (_, weight) in sums(self, params, *rest).items()}
 
     with monkeypatch.context() as patch:
         patch.setattr(validation.Validation, "sums", spoilt)
