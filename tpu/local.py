@@ -15,6 +15,7 @@ process: what the launcher of a real slice does. The two are counted apart, for 
 import argparse
 import ctypes
 import os
+import queue
 import signal
 import socket
 import subprocess
@@ -47,6 +48,7 @@ class Gang:
             "LM_COORDINATOR": coordinator, "LM_PROCESSES": str(count), "LM_HEARTBEAT": str(heartbeat), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self.hosts: list[subprocess.Popen] = []
+        self.ended: queue.Queue[tuple[int, int]] = queue.Queue()  # in the order in which they ended: the first is the cause
         self.readers: list[threading.Thread] = []
         try:
             for number in range(count):
@@ -62,6 +64,7 @@ class Gang:
                     preexec_fn=_end_with_parent,
                 )
                 self.hosts.append(host)
+                threading.Thread(target=self._wait_for, args=(number, host), daemon=True).start()
                 for source, sink in ((host.stdout, sys.stdout), (host.stderr, sys.stderr)):
                     reader = threading.Thread(target=_prefixed, args=(number, source, sink), daemon=True)
                     reader.start()
@@ -70,6 +73,9 @@ class Gang:
         except OSError:
             self.end(0.0)
             raise
+
+    def _wait_for(self, number: int, host: subprocess.Popen) -> None:
+        self.ended.put((number, host.wait()))
 
     def signal(self, number: int) -> None:
         """Sends a signal to all hosts that still run."""
@@ -83,25 +89,27 @@ class Gang:
         Returns:
           0, 42 or the status of the host that failed first.
         """
-        stopped_at = 0.0
-        while True:
-            statuses = [host.poll() for host in self.hosts]
-            failed = [number for number, status in enumerate(statuses) if status not in (None, 0, STOPPED)]
-            if failed:
-                status = _exit_status(self.hosts[failed[0]].returncode)
-                if None in statuses:
-                    _say(f"host {failed[0]} ended with {status}; ending the others")
-                self.end(grace)
-                return status
-            if None not in statuses:
-                self.end(0.0)
-                return STOPPED if STOPPED in statuses else 0
-            if STOPPED in statuses:  # the others stop at the same step, and end when it is saved
-                stopped_at = stopped_at or time.monotonic()
-                if time.monotonic() - stopped_at > 6 * grace:
-                    _say(f"host {statuses.index(STOPPED)} has stopped, but not all others have; ending them")
+        statuses: dict[int, int] = {}
+        deadline = None
+        while len(statuses) < len(self.hosts):
+            try:
+                number, status = self.ended.get(timeout=0.5)
+            except queue.Empty:
+                if deadline and time.monotonic() > deadline:
+                    _say(f"hosts {', '.join(map(str, statuses))} have ended, but not all others; ending them")
                     self.end(grace)
-            time.sleep(0.05)
+                    deadline = None
+                continue
+            statuses[number] = status
+            if status not in (0, STOPPED):
+                if len(statuses) < len(self.hosts):
+                    _say(f"host {number} ended with {_exit_status(status)}; ending the others")
+                self.end(grace)
+                return _exit_status(status)
+            if status == STOPPED:  # the others stop at the same step, and end when it is saved
+                deadline = deadline or time.monotonic() + 6 * grace
+        self.end(0.0)
+        return STOPPED if STOPPED in statuses.values() else 0
 
     def end(self, grace: float) -> None:
         """SIGTERM, and SIGKILL for what still runs after `grace` seconds."""
