@@ -141,6 +141,15 @@ class Checkpoints:
         state = jax.tree.unflatten(jax.tree.structure(abstract), [restored["state"][name] for name in flat])
         return state, dict(restored["counters"])
 
+    def arrays(self, step: int) -> dict[str, np.ndarray]:
+        """All arrays of a step by path, whatever model it is of, in the memory of this process."""
+        self._verify(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self.manager.item_metadata(step)["state"]
+        wanted = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in saved.items()}
+        found = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
+        return {name: np.asarray(value) for name, value in found.items()}
+
     def wait(self) -> None:
         """Blocks until the saves in flight are on disk."""
         with self._writing():
