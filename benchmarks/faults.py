@@ -100,12 +100,12 @@ class Run:
     """A workdir, and how its run is started."""
 
     def __init__(self, root: Path, name: str, hosts: int, steps: int):
-        self.workdir, self.hosts = root / name, hosts
+        self.workdir, self.hosts, self.steps = root / name, hosts, steps
         fields = {
             "model.layers": 1, "model.width": 32, "model.heads": 2, "model.feedforward": 64, "data.source": "text", "data.length": 32,
             "data.path": root / "text", "data.cache": root / "cache", "tokenizer.vocab_size": 400, "mesh.data": 1, "mesh.fsdp": -1,
             "training.tokens": 0, "training.steps": steps, "training.batch_size": 8, "training.log_every": 1,
-            "training.checkpoint_every": 25, "training.evaluate_every": 60, "training.evaluate_tokens": 2048, "training.keep": 3,
+            "training.checkpoint_every": steps // 50, "training.evaluate_every": steps // 20, "training.evaluate_tokens": 2048, "training.keep": 3,
         }  # fmt: skip
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         self.command = [sys.executable, "-m", "lm.train", "--config=configs/clm.py:tiny", f"--workdir={self.workdir}", *overrides]
@@ -166,14 +166,14 @@ def write_text(folder: Path, draw: random.Random) -> None:
         (folder / f"{number:03}.txt").write_text(" ".join(sentences) + "\n", encoding="utf-8")
 
 
-def torment(run: Run, kinds: list[str], steps: int, draw: random.Random) -> list[Fault]:
+def torment(run: Run, kinds: list[str], draw: random.Random) -> list[Fault]:
     """Runs to the end with a fault of each of these kinds on the way, in this order.
 
     Raises:
       RuntimeError: a session ended otherwise than it should.
     """
     # Spread over the run, at random places; the first after a few checkpoints, so that there is one to fall back to.
-    targets = sorted(draw.randint(steps // 12, steps * 9 // 10) for _ in kinds)
+    targets = sorted(draw.randint(run.steps // 12, run.steps * 9 // 10) for _ in kinds)
     faults: list[Fault] = []
     done, waiting, since = 0, None, 0.0  # waiting: the fault whose step is not reached again yet
     while True:
@@ -263,7 +263,7 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--kills", type=int, default=30, help="how many (30)")
     flags.add_argument("--seed", type=int, default=0, help="of kinds and moments (0)")
-    flags.add_argument("--steps", type=int, default=1500, help="length of each run (1500)")
+    flags.add_argument("--steps", type=int, default=1500, help="length of the run of one process; a third for two (1500)")
     flags.add_argument("--workdir", type=Path, help="a new folder; by default a temporary one, which is removed unless something fails")
     args = flags.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
@@ -275,14 +275,13 @@ def main() -> int:
         for hosts, known, count in ((1, ALONE, args.kills - args.kills // 2), (2, HOSTS, args.kills // 2)):
             kinds = [known[number % len(known)] for number in range(count)]
             draw.shuffle(kinds)
-            print(
-                f"{hosts} process{'es' * (hosts > 1)}: {args.steps} steps without a fault, then with {count}", file=sys.stderr, flush=True
-            )
-            undisturbed, disturbed = (Run(root, f"{name}-{hosts}", hosts, args.steps) for name in ("undisturbed", "disturbed"))
+            steps = args.steps // (1 if hosts == 1 else 3)
+            print(f"{hosts} process{'es' * (hosts > 1)}: {steps} steps without a fault, then with {count}", file=sys.stderr, flush=True)
+            undisturbed, disturbed = (Run(root, f"{name}-{hosts}", hosts, steps) for name in ("undisturbed", "disturbed"))
             session = undisturbed.start()
             if session.end() != 0:
                 raise RuntimeError(f"the run without faults failed:\n{session.said}")
-            faults += torment(disturbed, kinds, args.steps, draw)
+            faults += torment(disturbed, kinds, draw)
             different += differences(undisturbed, disturbed)
     except RuntimeError as error:
         print(f"LOST: {error}\nkept: {root}", file=sys.stderr)
