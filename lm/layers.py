@@ -16,6 +16,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from lm import lookup, mesh, vocabulary
+from lm.attention import _context as context
 from lm.attention.mask import Mask
 from lm.transformer import TransformerConfig
 
@@ -111,14 +112,14 @@ class Attention(nnx.Module):
             v_BSKH += _wide(self.value_bias[...].astype(dtype), v_BSKH)
         if self.rotary_base:
             q_BTNH, k_BSKH = (rotate(x, positions_BT, self.rotary_base) for x in (q_BTNH, k_BSKH))
-        q_BTNH = mesh.constrain(q_BTNH, "batch", None, "heads", None)
-        k_BSKH, v_BSKH = (mesh.constrain(x, "batch", None, "kv_heads", None) for x in (k_BSKH, v_BSKH))
-        attend = lookup.find("attention", self.kind).attend
+        q_BTNH = mesh.constrain(q_BTNH, "batch", "length", "heads", None)
+        k_BSKH, v_BSKH = (mesh.constrain(x, "batch", "length", "kv_heads", None) for x in (k_BSKH, v_BSKH))
+        attend = context.split(lookup.find("attention", self.kind).attend)
         o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, scale=self.scale, bias=bias)
         y_BTD = jnp.einsum("BTNH,NHD->BTD", o_BTNH, self.out[...].astype(dtype))
         if self.biased:
             y_BTD += _wide(self.out_bias[...].astype(dtype), y_BTD)
-        return mesh.constrain(y_BTD, "batch", None, None)
+        return mesh.constrain(y_BTD, "batch", "sequence", None)
 
 
 class FeedForward(nnx.Module):
@@ -147,11 +148,11 @@ class FeedForward(nnx.Module):
             h_BTF *= ACTIVATIONS[self.activation](gate_BTF)
         else:
             h_BTF = ACTIVATIONS[self.activation](h_BTF)
-        h_BTF = mesh.constrain(h_BTF, "batch", None, "feedforward")
+        h_BTF = mesh.constrain(h_BTF, "batch", "length", "feedforward")
         y_BTD = jnp.einsum("BTF,FD->BTD", h_BTF, self.down[...].astype(dtype))
         if self.biased:
             y_BTD += _wide(self.down_bias[...].astype(dtype), y_BTD)
-        return mesh.constrain(y_BTD, "batch", None, None)
+        return mesh.constrain(y_BTD, "batch", "sequence", None)
 
 
 class Embedding(nnx.Module):
@@ -188,12 +189,12 @@ class Embedding(nnx.Module):
         if config.embedding_norm:
             x_BTD = self.norm(x_BTD)
         x_BTD = dropout(x_BTD, config.dropout, key)
-        return mesh.constrain(x_BTD, "batch", None, None)
+        return mesh.constrain(x_BTD, "batch", "sequence", None)
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Scores over the vocabulary for each vector, in the vectors' dtype."""
         logits = jnp.einsum("...D,VD->...V", self._scaled(h), self._table(h.dtype))
-        return mesh.constrain(logits, "batch", *[None] * (logits.ndim - 2), "vocabulary")
+        return mesh.constrain(logits, "batch", *["length"] * (logits.ndim - 2), "vocabulary")
 
     def cross_entropy(
         self,

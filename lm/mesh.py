@@ -1,44 +1,92 @@
 """Devices, named axes, and the one table that maps logical axes to mesh axes.
 
-Model code names logical axes only ("width", "heads", "vocabulary"); RULES alone says where they lie.
+Model code names logical axes only ("width", "heads", "vocabulary"); RULES alone says where they lie. What each mesh axis splits:
+
+    slice     the batch, over slices joined by the data-centre network; everything else stays inside a slice
+    data      the batch
+    fsdp      the batch, and each parameter with its optimiser state (ZeRO-3, Rajbhandari et al. 2020)
+    stage     the layers, in a pipeline of microbatches (lm/pipeline.py); outside of the pipeline the batch
+    context   the sequence, attention included (lm/attention/_context.py)
+    tensor    heads, feed-forward and vocabulary (Shoeybi et al. 2019), and the sequence between them (Korthikanti et al. 2022)
 """
 
+import contextlib
+import contextvars
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from lm.lookup import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("slice", "data", "fsdp", "stage", "context", "tensor")
 
 # Logical axis -> mesh axes. What is not listed is replicated.
 RULES: dict[str, tuple[str, ...]] = {
-    "batch": ("data", "fsdp"),
-    "width": ("fsdp",),  # of parameters: the axis that fully sharded data parallelism splits
+    # Of activations.
+    "batch": ("slice", "data", "fsdp", "stage"),
+    "sequence": ("context", "tensor"),  # of the residual stream
+    "length": ("context",),  # where tensor splits heads, feed-forward or vocabulary
+    # Of parameters.
+    "layers": ("stage",),  # the leading axis of stacked layers
+    "width": ("fsdp",),
+    # Of both.
     "feedforward": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
     "vocabulary": ("tensor",),
 }
 
+CONTEXT_ATTENTION = ("gather", "ring")
+
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 (at most once) takes all that are left."""
+    """Devices along each axis; -1 (at most once) takes all that are left.
 
+    Attributes:
+      pipeline_microbatches: parts that a pipeline cuts the batch into; 0 takes as many as stages.
+      pipeline_repeats: how often each part goes round the stages, each time through other layers; more make the bubble smaller.
+      context_attention: "gather" collects all keys and values on each device, "ring" passes them on from device to device.
+    """
+
+    slice: int = 1
     data: int = -1
     fsdp: int = 1
+    stage: int = 1
+    context: int = 1
     tensor: int = 1
+    pipeline_microbatches: int = 0
+    pipeline_repeats: int = 1
+    context_attention: str = "gather"
 
     def __post_init__(self):
-        sizes = [getattr(self, axis) for axis in AXES]
+        sizes = self.sizes()
         if any(size < 1 and size != -1 for size in sizes) or sizes.count(-1) > 1:
             raise ValueError(f"sizes {dict(zip(AXES, sizes, strict=True))}: each is a positive number, and at most one is -1")
+        if self.pipeline_microbatches < 0 or self.pipeline_repeats < 1:
+            raise ValueError(
+                f"pipeline_microbatches={self.pipeline_microbatches} must be at least 0, and"
+                f" pipeline_repeats={self.pipeline_repeats} at least 1"
+            )
+        if self.context_attention not in CONTEXT_ATTENTION:
+            raise ValueError(f"context_attention={self.context_attention!r} is not one of {', '.join(CONTEXT_ATTENTION)}")
+
+    def sizes(self) -> list[int]:
+        """Devices along each of AXES, as given."""
+        return [getattr(self, axis) for axis in AXES]
+
+
+_ONE_DEVICE = MeshConfig()
+_CONFIG: contextvars.ContextVar[MeshConfig] = contextvars.ContextVar("mesh config", default=_ONE_DEVICE)
+_RULES: contextvars.ContextVar[dict[str, tuple[str, ...]]] = contextvars.ContextVar("mesh rules", default=RULES)
 
 
 def initialize() -> None:
@@ -65,54 +113,126 @@ def initialize() -> None:
 
 
 def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
-    """The mesh with axes data, fsdp, tensor over the devices.
+    """The mesh with all of AXES over the devices.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices.
+      UserError: the sizes do not multiply to the number of devices, or the slices are not those of the machine.
     """
     devices = list(jax.devices() if devices is None else devices)
-    sizes = [config.data, config.fsdp, config.tensor]
+    sizes = config.sizes()
     known = math.prod(size for size in sizes if size != -1)
     if -1 in sizes and len(devices) % known == 0:
         sizes[sizes.index(-1)] = len(devices) // known
     if math.prod(sizes) != len(devices):
-        asked = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, (config.data, config.fsdp, config.tensor), strict=True))
+        asked = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, config.sizes(), strict=True) if size != 1) or "one device"
         raise UserError(
             f"config.mesh asks for {asked}, but there are {len(devices)} {devices[0].platform} device(s); the product must be"
             f" {len(devices)}. (To emulate 8 devices on a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=8)"
         )
-    return jax.make_mesh(tuple(sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+    return jax.sharding.Mesh(_placed(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def spec(axes: Sequence[str | None], rank: int | None = None) -> PartitionSpec:
+def _placed(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
+    """The devices as an array of these sizes, neighbours along an axis near each other on the machine's network."""
+    if devices[0].platform != "tpu":
+        return np.asarray(devices).reshape(sizes)
+    slices = len({getattr(device, "slice_index", 0) for device in devices})
+    if slices == 1 and sizes[0] == 1:
+        return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
+    if sizes[0] != slices:
+        raise UserError(f"config.mesh.slice={sizes[0]}, but the devices lie in {slices} slices; set config.mesh.slice={slices}")
+    across = [slices] + [1] * (len(AXES) - 1)
+    return mesh_utils.create_hybrid_device_mesh([1, *sizes[1:]], across, devices, allow_split_physical_axes=True)
+
+
+@contextlib.contextmanager
+def use(mesh: jax.sharding.Mesh, config: MeshConfig) -> Iterator[None]:
+    """Inside, what is traced is laid out on this mesh."""
+    token = _CONFIG.set(config)
+    try:
+        with jax.set_mesh(mesh):
+            yield
+    finally:
+        _CONFIG.reset(token)
+
+
+@contextlib.contextmanager
+def rules(**changes: tuple[str, ...]) -> Iterator[None]:
+    """Inside, these logical axes lie elsewhere."""
+    token = _RULES.set(_RULES.get() | changes)
+    try:
+        yield
+    finally:
+        _RULES.reset(token)
+
+
+def options() -> MeshConfig:
+    """The config of the mesh in use."""
+    return _CONFIG.get()
+
+
+def axes(logical: str) -> tuple[str, ...]:
+    """The mesh axes that a logical axis is split over."""
+    return _RULES.get().get(logical, ())
+
+
+def parts(logical: str, mesh: jax.sharding.Mesh | None = None) -> int:
+    """Into how many parts a logical axis is split, on the mesh in use by default; 1 without a mesh."""
+    shape = dict((jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape)
+    return math.prod(shape.get(axis, 1) for axis in axes(logical))
+
+
+def spec(names: Sequence[str | None], rank: int | None = None) -> PartitionSpec:
     """The PartitionSpec of an array with these logical axes.
 
     Args:
-      axes: a logical name, or None, for each dimension.
-      rank: the array's rank; if it is larger, leading dimensions (stacked layers) are replicated.
+      names: a logical name, or None, for each dimension.
+      rank: the array's rank; if it is larger by one, the first dimension is that of stacked layers.
     """
-    padding = 0 if rank is None else rank - len(axes)
-    return PartitionSpec(*[None] * padding, *[RULES.get(axis) if axis else None for axis in axes])
+    if rank is not None and rank > len(names):
+        names = ("layers", *[None] * (rank - len(names) - 1), *names)
+    return PartitionSpec(*[axes(name) or None if name else None for name in names])
 
 
-def constrain(x: jax.Array, *axes: str | None) -> jax.Array:
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
     """Asks the partitioner to lay `x` out by its logical axes; does nothing without a mesh."""
     if jax.sharding.get_abstract_mesh().empty:
         return x
-    return jax.lax.with_sharding_constraint(x, spec(axes))
+    return jax.lax.with_sharding_constraint(x, spec(names))
 
 
 def check_divisible(mesh: jax.sharding.Mesh, shardings_and_shapes: dict[str, tuple[PartitionSpec, tuple[int, ...]]]) -> None:
     """Refuses a mesh that does not divide a parameter evenly, naming the parameter and the axis."""
     for name, (partition, shape) in shardings_and_shapes.items():
         for size, entry in zip(shape, partition, strict=False):
-            axes = entry if isinstance(entry, tuple) else (entry,) if entry else ()
-            parts = math.prod(mesh.shape[axis] for axis in axes)
-            if size % parts:
+            over = entry if isinstance(entry, tuple) else (entry,) if entry else ()
+            count = math.prod(mesh.shape[axis] for axis in over)
+            if size % count:
                 raise UserError(
-                    f"config.mesh splits {name} {shape} {parts} ways along {'×'.join(axes)}, but {size} is not a multiple of {parts};"
-                    f" choose sizes of {'×'.join(axes)} that divide {size}"
+                    f"config.mesh splits {name} {shape} {count} ways along {'×'.join(over)}, but {size} is not a multiple of {count};"
+                    f" choose sizes of {'×'.join(over)} that divide {size}"
                 )
+
+
+def check_batch(mesh: jax.sharding.Mesh, batch_size: int) -> None:
+    """Refuses a batch that the mesh does not divide."""
+    count = parts("batch", mesh)
+    if batch_size % count:
+        split = " × ".join(f"{axis} {mesh.shape[axis]}" for axis in axes("batch") if mesh.shape[axis] > 1)
+        raise UserError(
+            f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that the mesh splits it into ({split});"
+            " choose a multiple, or other sizes of config.mesh"
+        )
+
+
+def split_rows(batch: Any, count: int) -> Any:
+    """[B, …] → [count, B / count, …] for every array; row r goes to part r mod count, so that each device keeps its rows."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
+
+
+def join_rows(parts: Any) -> Any:
+    """The inverse of `split_rows`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> np.ndarray:

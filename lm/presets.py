@@ -139,7 +139,10 @@ def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
                 "batch_size": 16, "steps": 0, "tokens": 0, "microbatches": 1, "log_every": 20, "evaluate_every": 0,
                 "evaluate_tokens": 65536, "checkpoint_every": 0, "keep": 2, "tensorboard": True,
             },
-            "mesh": {"data": -1, "fsdp": 1, "tensor": 1},
+            "mesh": {
+                "slice": 1, "data": -1, "fsdp": 1, "stage": 1, "context": 1, "tensor": 1, "pipeline_microbatches": 0,
+                "pipeline_repeats": 1, "context_attention": "gather",
+            },
         }
     )  # fmt: skip
     for name, fields in sections.items():

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm import flops, lookup, pairing, schedules
+from lm import flops, lookup, pairing, pipeline, schedules
 from lm import mesh as meshes
 from lm.layers import Scope
 from lm.lookup import UserError
@@ -98,10 +98,14 @@ class Program:
         self.seed = int(config["seed"])
         if not 0 <= self.seed < 2**31:
             raise UserError(f"config.seed={self.seed} must be a whole number from 0 to {2**31 - 1}")
-        self.mesh = meshes.make(lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh"), devices)
+        self.mesh_config = lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh")
+        self.mesh = meshes.make(self.mesh_config, devices)
+        rows = self.training.batch_size // self.training.microbatches
+        meshes.check_batch(self.mesh, self.training.batch_size)
         name = config["model"]["name"]
         self.objective = pairing.make(config["objective"], tokenizer, self.length, name)
         self.config = model_config(config["model"], tokenizer.size, self.length, getattr(self.objective, "longest", self.length))
+        pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
         self.model_name = name
         self.model_module = lookup.find("models", name)
         lookup.find("attention", self.config.attention)
@@ -140,23 +144,32 @@ class Program:
 
         # It runs once: on a CPU, optimising it takes five times as long as running it unoptimised.
         quick = {"xla_backend_optimization_level": 0} if self.mesh.devices.flat[0].platform == "cpu" else None
-        with jax.set_mesh(self.mesh):
+        with self._on_mesh():
             return jax.jit(init, out_shardings=self.shardings, compiler_options=quick)(jax.random.key(self.seed))
 
     def step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
         """One update. The given state is donated. Returns the new state and metrics as (sum, weight)."""
-        with jax.set_mesh(self.mesh):
+        with self._on_mesh():
             return self._step(state, batch)
+
+    def gradients(self, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, Sums]:
+        """Gradients of the loss, without dropout, and the sums: what a step computes before it updates."""
+        with self._on_mesh():
+            compiled = jax.jit(lambda params, batch: self._gradients(params, batch, None, None))
+            return compiled(params, batch)
 
     def jit(self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]) -> Callable[[Any, dict[str, jax.Array]], Any]:
         """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
         compiled = jax.jit(lambda params, batch: function(self.model(params), batch), out_shardings=self._everywhere)
 
         def call(params, batch):
-            with jax.set_mesh(self.mesh):
+            with self._on_mesh():
                 return compiled(params, batch)
 
         return call
+
+    def _on_mesh(self):
+        return meshes.use(self.mesh, self.mesh_config)
 
     def model(self, params: Any) -> nnx.Module:
         """The model with these parameters."""
@@ -174,8 +187,7 @@ class Program:
         if parts == 1:
             gradients, sums = self._gradients(state["params"], batch, key, None)
         else:
-            # Row r goes to part r mod parts: so each device keeps its rows.
-            split = jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0), batch)
+            split = meshes.split_rows(batch, parts)
             # Losses divide by the weights of the whole batch, so these come first; the rest of this pass is dead code.
             weights = {name: weight for name, (_, weight) in self.objective.loss(self.model(state["params"]), batch, None)[0].items()}
 

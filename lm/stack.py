@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from lm import mesh as meshes
+from lm import pipeline
 from lm.attention.mask import Mask
 from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
 from lm.transformer import TransformerConfig
@@ -63,8 +65,26 @@ class Stack(nnx.Module):
           mask: of self-attention. memory_BSD, cross_mask: the encoder's output and who may attend to it.
           key: for dropout; None in evaluation.
         """
-        T, L = x_BTD.shape[1], self.config.layers
+        T = x_BTD.shape[1]
         bias = self.relative(T, T) if self.relative is not None else None
+        keys = None if key is None else jax.random.split(key, self.config.layers)
+        rows = (positions_BT, mask, memory_BSD, cross_mask)
+        if meshes.parts(pipeline.AXIS) > 1:
+
+            def group(blocks, x, rows, microbatch):
+                blocks, keys = blocks
+                return self._layers(
+                    blocks, x, rows, bias, None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, microbatch)
+                )
+
+            x_BTD = pipeline.run(group, (self.blocks, keys), x_BTD, rows)
+        else:
+            x_BTD = self._layers(self.blocks, x_BTD, rows, bias, keys)
+        return self.norm(x_BTD) if self.norm is not None else x_BTD
+
+    def _layers(self, blocks, x_BTD, rows, bias, keys):
+        """Runs consecutive blocks, stacked along a leading axis, on rows of a batch."""
+        positions_BT, mask, memory_BSD, cross_mask = rows
 
         def body(x, layer):
             block, layer_key = layer
@@ -73,17 +93,16 @@ class Stack(nnx.Module):
         if self.config.remat != "none":
             policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.config.remat == "dots" else None
             body = jax.checkpoint(body, policy=policy)
-        keys = None if key is None else jax.random.split(key, L)
         if self.config.scan:
-            x_BTD, _ = jax.lax.scan(body, x_BTD, (self.blocks, keys))
-        else:
-            # One split instead of L slices: its gradient is one concatenation, not L padded sums.
-            leaves, treedef = jax.tree.flatten(self.blocks)
-            layers = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
-            for index in range(L):
-                block = jax.tree.unflatten(treedef, [leaf[index] for leaf in layers])
-                x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
-        return self.norm(x_BTD) if self.norm is not None else x_BTD
+            return jax.lax.scan(body, x_BTD, (blocks, keys))[0]
+        # One split instead of L slices: its gradient is one concatenation, not L padded sums.
+        leaves, treedef = jax.tree.flatten(blocks)
+        L = len(leaves[0])
+        layers = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
+        for index in range(L):
+            block = jax.tree.unflatten(treedef, [leaf[index] for leaf in layers])
+            x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
+        return x_BTD
 
 
 class SingleStack(nnx.Module):

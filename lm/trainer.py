@@ -16,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from lm import chips, program, records
+from lm import mesh as meshes
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data import loader
@@ -255,12 +256,7 @@ def training_plan(built: program.Program, store):
       UserError: rows cannot be spread over the mesh, or the text does not fill one batch.
     """
     size, length = built.training.batch_size, built.length
-    parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
-    if size % parts:
-        raise UserError(
-            f"config.training.batch_size={size} is not a multiple of mesh data × fsdp = {parts}; choose a multiple, or other sizes of"
-            " config.mesh"
-        )
+    meshes.check_batch(built.mesh, size)
     if len(store.tokens) < length:
         raise UserError(
             f"the training split has {len(store.tokens):,} tokens, fewer than one row of config.data.length={length}; give more text or"

@@ -31,7 +31,7 @@ class Validation:
             examples = loader.examples(objective, store, objective.plan(store) if plan is None else plan, SEED)
         except UserError as error:
             raise UserError(f"the {split} split: {error} (config.data.{split} is its share)") from error
-        parts = built.mesh.shape["data"] * built.mesh.shape["fsdp"]
+        parts = meshes.parts("batch", built.mesh)
         size = min(batch_size, len(examples)) // parts * parts
         if not size:
             raise UserError(

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from lm import mesh as meshes
+
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
@@ -124,7 +126,7 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
     else:
         parts = tuple(_split(x, chunks) for x in (h_BTD, targets_BT, weights_BT))
         (sums, d_table_VD, d_bias_V), d_h = jax.lax.scan(body, start, parts)
-        d_h_BTD = jnp.moveaxis(d_h, 0, 1).reshape(h_BTD.shape)
+        d_h_BTD = _join(d_h)
     return sums, (
         d_h_BTD,
         d_table_VD.astype(table_VD.dtype),
@@ -141,8 +143,17 @@ def _backward(chunks, options, kept, cotangents):
 
 
 def _split(x: Array, chunks: int) -> Array:
-    """[B, T, …] → [chunks, B, T / chunks, …]."""
+    """[B, T, …] → [chunks, B, T / chunks, …]: consecutive positions; every so-many-th one where T is split over devices, so that each
+    device has a share of every chunk."""
+    if meshes.parts("length") > 1:
+        return jnp.moveaxis(x.reshape(x.shape[0], x.shape[1] // chunks, chunks, *x.shape[2:]), 2, 0)
     return jnp.moveaxis(x.reshape(x.shape[0], chunks, x.shape[1] // chunks, *x.shape[2:]), 1, 0)
+
+
+def _join(parts: Array) -> Array:
+    """The inverse of `_split`."""
+    parts = jnp.moveaxis(parts, 0, 2 if meshes.parts("length") > 1 else 1)
+    return parts.reshape(parts.shape[0], -1, *parts.shape[3:])
 
 
 _cross_entropy.defvjp(_forward, _backward)

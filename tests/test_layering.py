@@ -19,8 +19,8 @@ ROOT = Path(lm.__file__).parent
 # while a new module beside the rooms needs a line here.
 LAYERS = (
     ("", "lookup", "mesh", "plain", "protocols", "scores"),
-    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "stack", "heads", "flops", "pairing", "prediction",
-     "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
+    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "pipeline", "stack", "heads", "flops", "pairing",
+     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
     ("models", "data"),
     ("objectives", "optimizers"),
     ("program", "validation", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it

@@ -77,15 +77,15 @@ def test_placement_follows_the_rule_table():
             leaf = leaf[key]
         return leaf.spec
 
-    batch, width, tensor = ("data", "fsdp"), ("fsdp",), ("tensor",)
+    batch, width, tensor, layers = ("slice", "data", "fsdp", "stage"), ("fsdp",), ("tensor",), ("stage",)
     attention, feedforward = ("stack", "blocks", "attention"), ("stack", "blocks", "feedforward")
     assert spec("embedding", "tokens") == PartitionSpec(tensor, width)
     # The leading axis is that of the stacked layers.
-    assert spec(*attention, "query") == PartitionSpec(None, width, tensor, None)
-    assert spec(*attention, "out") == PartitionSpec(None, tensor, None, width)
-    assert spec(*attention, "query_bias") == PartitionSpec(None, tensor, None)
-    assert spec(*feedforward, "up") == PartitionSpec(None, width, tensor)
-    assert spec(*feedforward, "down") == PartitionSpec(None, tensor, width)
+    assert spec(*attention, "query") == PartitionSpec(layers, width, tensor, None)
+    assert spec(*attention, "out") == PartitionSpec(layers, tensor, None, width)
+    assert spec(*attention, "query_bias") == PartitionSpec(layers, tensor, None)
+    assert spec(*feedforward, "up") == PartitionSpec(layers, width, tensor)
+    assert spec(*feedforward, "down") == PartitionSpec(layers, tensor, width)
     assert spec("stack", "norm", "scale") == PartitionSpec(None)
     assert spec("heads", "masked", "kernel") == PartitionSpec(width, None)
     assert spec("heads", "masked", "output_bias") == PartitionSpec(tensor)
@@ -148,8 +148,8 @@ def test_a_mean_of_means_would_be_noticed(whole_batch):
 @pytest.mark.parametrize(
     ("sections", "message"),
     [
-        ({"mesh": {"data": 3}}, r"config\.mesh asks for data=3 × fsdp=1 × tensor=1, but there are 8 cpu device\(s\); the product must"),
-        ({"mesh": {"data": -1, "fsdp": 3}}, r"data=-1 × fsdp=3 × tensor=1, but there are 8"),
+        ({"mesh": {"data": 3}}, r"config\.mesh asks for data=3, but there are 8 cpu device\(s\); the product must"),
+        ({"mesh": {"data": -1, "fsdp": 3}}, r"data=-1 × fsdp=3, but there are 8"),
         ({"mesh": {"data": -1, "fsdp": -1}}, r"config\.mesh: sizes .* at most one is -1"),
         ({"mesh": {"data": 0}}, r"config\.mesh: sizes .* each is a positive number"),
         ({"mesh": {"data": 1, "tensor": 8}}, r"splits stack/blocks/attention/\w+ \(2, 32, 2, 16\) 8 ways along tensor, but 2 is not"),

@@ -22,12 +22,15 @@ class Mask:
       key_segments: [B, S] segment of each key.
       prefix: [B, S] bool for kind "prefix": keys that every query of the segment may see.
       kind: one of KINDS.
+      query_start, key_start: [] places in the row of the first query and key, where these are a piece of the row; None for 0.
     """
 
     query_segments: jax.Array
     key_segments: jax.Array
     prefix: jax.Array | None = None
     kind: str = dataclasses.field(default="bidirectional", metadata={"static": True})
+    query_start: jax.Array | None = None
+    key_start: jax.Array | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -41,9 +44,15 @@ def allowed(mask: Mask) -> jax.Array:
     query_BT, key_BS = mask.query_segments, mask.key_segments
     ok_BTS = query_BT[:, :, None] == key_BS[:, None, :]
     if mask.kind != "bidirectional":
-        past_1TS = (jnp.arange(query_BT.shape[1])[:, None] >= jnp.arange(key_BS.shape[1])[None, :])[None]
+        query_T, key_S = _places(query_BT.shape[1], mask.query_start), _places(key_BS.shape[1], mask.key_start)
+        past_1TS = (query_T[:, None] >= key_S[None, :])[None]
         if mask.kind == "prefix":
             assert mask.prefix is not None
             past_1TS = past_1TS | mask.prefix[:, None, :]
         ok_BTS &= past_1TS
     return ok_BTS[:, None]
+
+
+def _places(count: int, start: jax.Array | None) -> jax.Array:
+    places = jnp.arange(count)
+    return places if start is None else places + start

@@ -68,9 +68,7 @@ class Loader:
     def __init__(self, examples: grain.MapDataset, batch_size: int, mesh: Mesh, start: int = 0, threads: int = 1, ahead: int = 4):
         if not len(examples):
             raise UserError("the corpus gives not one example of this length; give more text or a smaller data.length")
-        parts = mesh.shape["data"] * mesh.shape["fsdp"]
-        if batch_size % parts:
-            raise UserError(f"training.batch_size={batch_size} is not a multiple of mesh data × fsdp = {parts}")
+        meshes.check_batch(mesh, batch_size)
         self.sharding = NamedSharding(mesh, meshes.spec(("batch",)))
         rows = meshes.local_rows(self.sharding, batch_size)
         batches = local_batches(examples, rows, batch_size)

@@ -195,5 +195,7 @@ def test_waiting_is_measured(store, mesh):
 def test_an_empty_dataset_and_a_batch_that_does_not_fit(store, mesh):
     with pytest.raises(UserError, match="gives not one example"):
         Loader(dataset(store).slice(slice(0, 0)), BATCH, mesh)
-    with pytest.raises(UserError, match=r"training\.batch_size=12 is not a multiple of mesh data × fsdp = 8"):
+    with pytest.raises(
+        UserError, match=r"training\.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into \(data 8\)"
+    ):
         Loader(dataset(store), 12, mesh)

@@ -1,0 +1,73 @@
+"""Losses and gradients on eight devices equal those of one, whatever is split."""
+
+import functools
+
+import jax
+import numpy as np
+import pytest
+from small_corpus import Ids, config, numbers, quick_compilation, random_store
+
+from lm import program
+from lm.data import loader
+
+VOCABULARY = 64
+MESHES = {
+    "data": {"data": 8},
+    "fsdp": {"fsdp": 8},
+    "slices": {"slice": 2, "fsdp": 4},
+    "tensor": {"data": 2, "tensor": 4},
+    "gather": {"data": 2, "context": 4},
+    "ring": {"data": 2, "context": 4, "context_attention": "ring"},
+    "pipeline": {"data": 2, "stage": 4},
+    "circular": {"data": 4, "stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2},
+    "fsdp × tensor": {"data": 2, "fsdp": 2, "tensor": 2},
+    "fsdp × context × tensor": {"fsdp": 2, "context": 2, "tensor": 2},
+    "stage × ring": {"data": 2, "stage": 2, "context": 2, "context_attention": "ring"},
+    "slices × stage × tensor": {"slice": 2, "stage": 2, "tensor": 2},
+}
+PAIRS = {
+    "encoder mlm": ("encoder", "mlm", {"positions": "learned", "types": 2}),
+    "decoder clm": ("decoder", "clm", {"positions": "rotary", "kv_heads": 4, "heads": 8, "head_width": 8}),
+    "decoder mlm": ("decoder", "mlm", {"positions": "learned"}),
+    "decoder span_corruption": ("decoder", "span_corruption", {"positions": "rotary"}),
+    "encoder_decoder span_corruption": ("encoder_decoder", "span_corruption", {"positions": "relative"}),
+}
+quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
+
+
+def build(pair: str, mesh: dict, devices: int) -> program.Program:
+    name, objective, fields = PAIRS[pair]
+    model = {"name": name, "layers": 4, "heads": 4, "width": 32, "query_key_start": "independent", "scan": True, "head_chunks": 3} | fields
+    section = config(objective, model=model, mesh={"data": 1} | mesh, training={"batch_size": 16})
+    return program.Program(section, Ids(VOCABULARY, 20), jax.devices()[:devices])
+
+
+@functools.cache
+def store():
+    return random_store(VOCABULARY, 60)
+
+
+def gradients(built: program.Program) -> tuple:
+    """(gradients, sums) of the first batch, at parameters that are all away from zero."""
+    rows = loader.examples(built.objective, store(), built.objective.plan(store()), 0).repeat(None)
+    batch = next(loader.Loader(rows, built.training.batch_size, built.mesh))
+    params = jax.device_put(numbers(built.shapes["params"]), built.shardings["params"])
+    return jax.device_get(built.gradients(params, batch))
+
+
+@functools.cache
+def one_device(pair: str) -> tuple:
+    return gradients(build(pair, {}, 1))
+
+
+@pytest.mark.parametrize("mesh", MESHES)
+@pytest.mark.parametrize("pair", PAIRS)
+def test_eight_devices_compute_what_one_does(pair, mesh):
+    found, sums = gradients(build(pair, MESHES[mesh], 8))
+    expected, expected_sums = one_device(pair)
+    for name, pair in expected_sums.items():
+        np.testing.assert_allclose(sums[name], pair, rtol=1e-5, err_msg=name)
+    for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
+        other = functools.reduce(lambda tree, key: tree[key.key], path, found)
+        assert np.linalg.norm(leaf) > 0, path
+        assert np.linalg.norm(leaf - other) <= 1e-5 * np.linalg.norm(leaf), path
