@@ -105,7 +105,8 @@ class Run:
             "model.layers": 1, "model.width": 32, "model.heads": 2, "model.feedforward": 64, "data.source": "text", "data.length": 32,
             "data.path": root / "text", "data.cache": root / "cache", "tokenizer.vocab_size": 400, "mesh.data": 1, "mesh.fsdp": -1,
             "training.tokens": 0, "training.steps": steps, "training.batch_size": 8, "training.log_every": 1,
-            "training.checkpoint_every": steps // 50, "training.evaluate_every": steps // 20, "training.evaluate_tokens": 2048, "training.keep": 3,
+            "training.checkpoint_every": steps // 50, "training.evaluate_every": steps // 20, "training.evaluate_tokens": 2048,
+            "training.keep": 3,
         }  # fmt: skip
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         self.command = [sys.executable, "-m", "lm.train", "--config=configs/clm.py:tiny", f"--workdir={self.workdir}", *overrides]

@@ -55,12 +55,18 @@ def check_same_run(workdir: Path, config: Mapping) -> dict | None:
     return old
 
 
-def check_same_data(workdir: Path, record: Mapping | None, fingerprint: str) -> None:
-    """Refuses to continue a run on other data."""
+def check_same_data(workdir: Path, record: Mapping | None, fingerprint: str, tokenizer: str) -> None:
+    """Refuses to continue a run on other data.
+
+    Args:
+      workdir: of the run. record: its run.json, None for a new run. fingerprint: of text and tokenizer now. tokenizer: its own.
+    """
     if record and record["data"]["fingerprint"] != fingerprint:
+        before = record["data"].get("tokenizer")
+        what = "the tokenizer is the same, the text changed" if before == tokenizer else f"tokenizer {before} there, {tokenizer} now"
         raise UserError(
             f"--workdir={workdir} was trained on other data: fingerprint {record['data']['fingerprint']} there, {fingerprint} now"
-            " (the corpus or its tokenizer changed); give another workdir, or the same data to continue"
+            f" ({what}); give another workdir, or the same data to continue"
         )
 
 

@@ -53,7 +53,7 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     workdir, config = Path(workdir), plain(config)
     record = records.check_same_run(workdir, config)
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=not quiet, skip=("length",))
-    records.check_same_data(workdir, record, corpus.fingerprint)
+    records.check_same_data(workdir, record, corpus.fingerprint, corpus.tokenizer.fingerprint)
     built = program.Program(config, corpus.tokenizer)
     options = built.training
     total, step_tokens = built.steps, options.batch_size * built.row_tokens
