@@ -51,18 +51,17 @@ def assert_alike(one, other):
         assert ends[1][name] == pytest.approx(ends[0][name], rel=1e-3, abs=1e-4), name
 
 
-@pytest.mark.parametrize("count", [4])
-def test_processes_are_one(tmp_path, monkeypatch, count):
-    """Over gloo, a device each, from a corpus that none finds built; beside them this process with as many devices."""
+def test_four_processes_are_one(tmp_path, monkeypatch):
+    """Over gloo, a device each, from a corpus that none finds built; beside them this process with four devices."""
     small_corpus.write(tmp_path)
     settings = config(tmp_path)
     file = runs.config_file(settings, tmp_path / "config.py")
-    status, said = hosts(count, "-m", "lm.train", f"--config={file}", f"--workdir={tmp_path / 'many'}")
+    status, said = hosts(4, "-m", "lm.train", f"--config={file}", f"--workdir={tmp_path / 'many'}")
     assert status == 0, said
-    alone(monkeypatch, count, settings, tmp_path / "one")
+    alone(monkeypatch, 4, settings, tmp_path / "one")
     assert [line["step"] for line in runs.metrics(tmp_path / "many")] == [1, 2, 2, 3, 4, 4]  # each line once: one process writes
     assert_alike(tmp_path / "one", tmp_path / "many")
-    assert runs.record(tmp_path / "many")["machine"]["processes"] == count
+    assert runs.record(tmp_path / "many")["machine"]["processes"] == 4
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == ["checkpoints", "metrics.jsonl", "run.json", "tokenizer.model"]
     assert "[0] done: 4 steps" in said and said.count("done:") == 1  # one process tells
 
@@ -76,7 +75,7 @@ patch, workdir, lives = pytest.MonkeyPatch(), pathlib.Path({workdir!r}), pathlib
 
 
 def die():
-    while not (workdir / "checkpoints" / "2").is_dir():
+    while not (workdir / "checkpoints" / "4").is_dir():
         time.sleep(0.01)
     os.kill(os.getpid(), signal.SIGKILL)
 
@@ -84,7 +83,7 @@ def die():
 if os.environ["LM_PROCESS"] == "1":
     lives.write_text(lives.read_text() + "I")
     if lives.read_text() == "I":
-        runs.at_step(patch, 4, die)
+        runs.at_step(patch, 6, die)
     else:
         sums = validation.Validation.sums
 
@@ -100,19 +99,24 @@ runpy.run_module("lm.train", run_name="__main__")
 
 
 def test_a_host_dies_and_later_one_is_told_to_stop(tmp_path, monkeypatch):
-    """kill -9 of one host ends both, which start again; SIGTERM to one stops both in the middle of the validation of step 4; then one
-    process goes on, on as many devices."""
+    """One process is killed; two hosts go on. kill -9 of one ends both, which start again; SIGTERM to one stops both in the middle of the
+    validation of step 6. Then one process finishes."""
     small_corpus.write(tmp_path)
-    settings = config(tmp_path, steps=6)
+    settings = config(tmp_path, steps=8)
     workdir, lives = tmp_path / "two", tmp_path / "lives"
     lives.touch()
+    with monkeypatch.context() as patch:
+        runs.at_step(patch, 3, runs.kill)
+        with pytest.raises(runs.Killed):
+            alone(monkeypatch, 2, settings, workdir)
     code = FAULTS.format(lives=str(lives), workdir=str(workdir), file=runs.config_file(settings, tmp_path / "config.py"))
     status, said = hosts(2, "-c", code, options="--restarts=1", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "compiled"))
     assert status == trainer.STOPPED, said
-    assert "tpu.local: host 1 ended with 137; ending the others" in said and "[0] continues from step 2" in said
-    assert "[0] stopped at step 4, saved in " in said
-    assert Checkpoints(workdir, read_only=True).latest() == 4
-    assert [line["split"] for line in runs.metrics(workdir) if line["step"] == 4] == ["train"]
+    assert "tpu.local: host 1 ended with 137; ending the others" in said
+    assert "[0] continues from step 2" in said and "[0] continues from step 4" in said
+    assert "[0] stopped at step 6, saved in " in said
+    assert Checkpoints(workdir, read_only=True).latest() == 6
+    assert [line["split"] for line in runs.metrics(workdir) if line["step"] == 6] == ["train"]
     alone(monkeypatch, 2, settings, workdir)
     alone(monkeypatch, 2, settings, tmp_path / "one")
     assert_alike(tmp_path / "one", workdir)
