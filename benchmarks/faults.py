@@ -1,6 +1,6 @@
 """Kills a run at random moments, starts it again each time, and compares its end with that of a run that nothing happened to.
 
-    python -m benchmarks.faults [--kills=30] [--seed=0] [--steps=1500] [--workdir=DIR]
+    python -m benchmarks.faults [--kills=30] [--seed=0] [--steps=1200] [--workdir=DIR]
 
 Half of the kills hit one process, half one of two hosts (python -m tpu.local). Each kind of fault comes about equally often:
 
@@ -11,13 +11,14 @@ Half of the kills hit one process, half one of two hosts (python -m tpu.local). 
     TERM                the run must save and exit with 42
     -9, TERM to a host  the same to one of two hosts; the other must end as well
 
-Printed: for each kind how often, steps that were computed again, checkpoints that were damaged and passed over, and the time from the kill
-until the run was again where it had been. Exit status 1, and the folder is kept, if a run is lost, an exit status is not the documented
-one, or any parameter, optimiser state or line of metrics differs in any bit.
+Printed: for each kind how often, steps that were computed again, saves that were cut off, checkpoints that were damaged and passed over,
+and the time from the kill until the run was again where it had been. Exit status 1, and the folder is kept, if a run is lost, an exit
+status is not the documented one, or any parameter, optimiser state or line of metrics differs in any bit.
 """
 
 import argparse
 import dataclasses
+import functools
 import json
 import os
 import random
@@ -43,13 +44,14 @@ PATIENCE = 300.0  # seconds without what is waited for
 
 @dataclasses.dataclass
 class Fault:
-    """What was done, and what it cost."""
+    """What was done, and what it cost; seconds and damaged are negative readings of clock and folder until it is made up for."""
 
     kind: str
     step: int  # the last step that was logged when it happened
     seconds: float = 0.0
     recomputed: int = 0
     damaged: int = 0
+    cut: bool = False  # a save was left unfinished
 
 
 class Session:
@@ -127,9 +129,17 @@ class Run:
         except FileNotFoundError:
             return 0
 
+    def reached(self, step: int) -> bool:
+        """Whether this step was logged."""
+        return self.step() >= step
+
     def saving(self) -> bool:
         """Whether a checkpoint is being written."""
         return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
+
+    def passed_over(self) -> int:
+        """How many damaged checkpoints were moved aside."""
+        return len(list((self.workdir / "checkpoints").glob("damaged-*")))
 
     def damage(self, draw: random.Random) -> None:
         """Flips a bit of the newest checkpoint, or cuts a file of it in half."""
@@ -176,26 +186,10 @@ def torment(run: Run, kinds: list[str], draw: random.Random) -> list[Fault]:
     # Spread over the run, at random places; the first after a few checkpoints, so that there is one to fall back to.
     targets = sorted(draw.randint(run.steps // 12, run.steps * 9 // 10) for _ in kinds)
     faults: list[Fault] = []
-    done, waiting, since = 0, None, 0.0  # waiting: the fault whose step is not reached again yet
+    done, waiting = 0, None  # waiting: the fault whose step is not reached again yet
     while True:
         kind = kinds[done] if done < len(kinds) else ""
         session, began = run.start(), time.monotonic()
-
-        def back(fault=waiting, since=since, session=session) -> None:
-            """Waits until the run is again where the last fault hit it, and says what that cost."""
-            if fault is None:
-                return
-            began_at: list[int] = []
-
-            def continued() -> bool:
-                found = re.findall(r"continues from step (\d+)\n", session.said)
-                began_at[:] = [int(found[0])] if found else []
-                return bool(found)
-
-            if not session.until(continued) or not session.until(lambda: began_at[0] >= fault.step or run.step() >= fault.step):
-                raise RuntimeError(f"the run did not come back from {fault.kind!r} at step {fault.step}; it said:\n{session.said}")
-            fault.recomputed, fault.seconds = max(0, fault.step - began_at[0]), time.monotonic() - since
-            fault.damaged = len(re.findall(r"the checkpoint of step \d+ in .* is damaged", session.said))
 
         if kind == "-9 while starting":
             delay = draw.uniform(0.2, 5.0)
@@ -206,31 +200,54 @@ def torment(run: Run, kinds: list[str], draw: random.Random) -> list[Fault]:
                 raise RuntimeError(f"{kind}: exit status {status}; the run said:\n{session.said}")
             faults.append(Fault(kind, run.step(), time.monotonic() - began))
             done += 1
+            print(f"  {done}/{len(kinds)}  {kind}", file=sys.stderr, flush=True)
             continue
-        back()
-        waiting = None
+        if waiting:
+            come_back(run, session, waiting)
+            waiting = None
         if not kind:
             if (status := session.end()) != 0:
                 raise RuntimeError(f"exit status {status}; the run said:\n{session.said}")
             return faults
-        reached = session.until(lambda target=targets[done]: run.step() >= target)
+        reached = session.until(functools.partial(run.reached, targets[done]))
         time.sleep(draw.uniform(0.0, 0.1))
         if reached and "in a save" in kind:
             reached = session.until(run.saving)
             time.sleep(draw.uniform(0.0, 0.03))
         if not reached or session.process.poll() is not None:
             raise RuntimeError(f"the run ended before it could be hit at step {targets[done]}; give more --steps. It said:\n{session.said}")
-        since, waiting = time.monotonic(), Fault(kind, run.step())
+        waiting = Fault(kind, run.step(), -time.monotonic(), damaged=-run.passed_over())
         os.kill(draw.choice(session.pids), signal.SIGTERM if "TERM" in kind else signal.SIGKILL)
         status = session.end()
         if status != STOPPED if "TERM" in kind else status not in KILLED:
             raise RuntimeError(f"{kind} at step {waiting.step}: exit status {status}; the run said:\n{session.said}")
         waiting.step = max(waiting.step, run.step())  # of a run that was told to stop, the step it came to
+        waiting.cut = run.saving()
         if "damage" in kind:
             run.damage(draw)
         faults.append(waiting)
         done += 1
         print(f"  {done}/{len(kinds)}  {kind} at step {waiting.step}", file=sys.stderr, flush=True)
+
+
+def come_back(run: Run, session: Session, fault: Fault) -> None:
+    """Waits until the run is again where a fault hit it, and notes what that cost.
+
+    Raises:
+      RuntimeError: it ended before.
+    """
+
+    def continued() -> list[str]:
+        return re.findall(r"continues from step (\d+)\n", session.said)
+
+    if not session.until(lambda: bool(continued())):
+        raise RuntimeError(f"the run did not continue after {fault.kind!r} at step {fault.step}; it said:\n{session.said}")
+    start = int(continued()[0])
+    if not session.until(lambda: start >= fault.step or run.step() >= fault.step):
+        raise RuntimeError(f"the run did not come back from {fault.kind!r} at step {fault.step}; it said:\n{session.said}")
+    fault.recomputed = max(0, fault.step - start)
+    fault.seconds += time.monotonic()
+    fault.damaged += run.passed_over()
 
 
 def differences(one: Run, other: Run) -> list[str]:
@@ -250,13 +267,13 @@ def differences(one: Run, other: Run) -> list[str]:
 
 def table(faults: list[Fault]) -> str:
     """A line for each kind, and their sum."""
-    lines = [f"{'fault':<28}{'count':>6}{'steps again':>13}{'most':>6}{'damaged':>9}{'seconds lost':>14}"]
+    lines = [f"{'fault':<28}{'count':>6}{'steps again':>13}{'most':>6}{'saves cut off':>15}{'damaged':>9}{'seconds lost':>14}"]
     for kind in [*ALONE, *HOSTS, "all"]:
         those = [fault for fault in faults if kind in (fault.kind, "all")]
         if those:
             again, seconds = [fault.recomputed for fault in those], [fault.seconds for fault in those]
-            damaged = sum(fault.damaged for fault in those)
-            lines.append(f"{kind:<28}{len(those):>6}{sum(again):>13}{max(again):>6}{damaged:>9}{sum(seconds):>14.0f}")
+            cut, damaged = sum(fault.cut for fault in those), sum(fault.damaged for fault in those)
+            lines.append(f"{kind:<28}{len(those):>6}{sum(again):>13}{max(again):>6}{cut:>15}{damaged:>9}{sum(seconds):>14.0f}")
     return "\n".join(lines)
 
 
@@ -264,7 +281,7 @@ def main() -> int:
     flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     flags.add_argument("--kills", type=int, default=30, help="how many (30)")
     flags.add_argument("--seed", type=int, default=0, help="of kinds and moments (0)")
-    flags.add_argument("--steps", type=int, default=1500, help="length of the run of one process; a third for two (1500)")
+    flags.add_argument("--steps", type=int, default=1200, help="length of the run of one process; a third for two (1200)")
     flags.add_argument("--workdir", type=Path, help="a new folder; by default a temporary one, which is removed unless something fails")
     args = flags.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
