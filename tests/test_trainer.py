@@ -281,8 +281,8 @@ def test_a_disk_without_room_is_refused_before_the_start(home, tmp_path, monkeyp
 def test_metrics_that_cannot_be_written_end_the_run_in_words(home, tmp_path, monkeypatch):  # noqa: F811
     start = records.Records.__init__
 
-    def on_a_full_disk(self, *rest):
-        start(self, *rest)
+    def on_a_full_disk(self, *rest, **named):
+        start(self, *rest, **named)
         self.file.close()
         self.file = open("/dev/full", "a", encoding="utf-8")
 
