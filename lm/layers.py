@@ -6,6 +6,7 @@ it is used. Norms and softmax run in float32.
 """
 
 import dataclasses
+import functools
 import zlib
 from collections.abc import Callable
 
@@ -13,9 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from lm import lookup, mesh, vocabulary
+from lm import lookup, mesh, remat, vocabulary
 from lm.attention import _context as context
 from lm.attention.mask import Mask
 from lm.transformer import TransformerConfig
@@ -92,7 +94,7 @@ class Attention(nnx.Module):
         self.biased = config.bias
         self.rotary_base = config.rotary_base if rotary else 0.0
         self.scale = H**-0.5 if config.attention_scaled else 1.0
-        self.kind = config.attention
+        self.kind, self.remat = config.attention, config.remat
 
     def __call__(
         self,
@@ -103,9 +105,11 @@ class Attention(nnx.Module):
         bias: Float[Array, "1 N T S"] | None = None,
     ) -> Float[Array, "B T D"]:
         dtype = x_BTD.dtype
-        q_BTNH = jnp.einsum("BTD,DNH->BTNH", x_BTD, self.query[...].astype(dtype))
-        k_BSKH = jnp.einsum("BSD,DKH->BSKH", source_BSD, self.key[...].astype(dtype))
-        v_BSKH = jnp.einsum("BSD,DKH->BSKH", source_BSD, self.value[...].astype(dtype))
+        # Rows are gathered here, and scattered again below: tensor splits heads in between, and the sequence elsewhere.
+        x_BTD, source_BSD = (mesh.constrain(x, "batch", "length", None) for x in (x_BTD, source_BSD))
+        q_BTNH = _to_heads(x_BTD, self.query[...].astype(dtype))
+        k_BSKH = _to_heads(source_BSD, self.key[...].astype(dtype))
+        v_BSKH = _to_heads(source_BSD, self.value[...].astype(dtype))
         if self.biased:
             q_BTNH += _wide(self.query_bias[...].astype(dtype), q_BTNH)
             k_BSKH += _wide(self.key_bias[...].astype(dtype), k_BSKH)
@@ -114,12 +118,15 @@ class Attention(nnx.Module):
             q_BTNH, k_BSKH = (rotate(x, positions_BT, self.rotary_base) for x in (q_BTNH, k_BSKH))
         q_BTNH = mesh.constrain(q_BTNH, "batch", "length", "heads", None)
         k_BSKH, v_BSKH = (mesh.constrain(x, "batch", "length", "kv_heads", None) for x in (k_BSKH, v_BSKH))
-        attend = context.split(lookup.find("attention", self.kind).attend)
-        o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, scale=self.scale, bias=bias)
-        y_BTD = jnp.einsum("BTNH,NHD->BTD", o_BTNH, self.out[...].astype(dtype))
+        q_BTNH, k_BSKH, v_BSKH = map(checkpoint_name, (q_BTNH, k_BSKH, v_BSKH), ("query", "key", "value"))
+        attend = functools.partial(context.split(lookup.find("attention", self.kind).attend), scale=self.scale)
+        attend = remat.attention(self.remat, attend)
+        o_BTNH = mesh.constrain(attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias), "batch", "length", "heads", None)
+        o_BTNH = checkpoint_name(o_BTNH, "attended")
+        y_BTD = _from_heads(o_BTNH, self.out[...].astype(dtype))
         if self.biased:
             y_BTD += _wide(self.out_bias[...].astype(dtype), y_BTD)
-        return mesh.constrain(y_BTD, "batch", "sequence", None)
+        return checkpoint_name(mesh.constrain(y_BTD, "batch", "sequence", None), "attention_out")
 
 
 class FeedForward(nnx.Module):
@@ -140,11 +147,13 @@ class FeedForward(nnx.Module):
 
     def __call__(self, x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
         dtype = x_BTD.dtype
+        x_BTD = mesh.constrain(x_BTD, "batch", "length", None)
         h_BTF = jnp.einsum("BTD,DF->BTF", x_BTD, self.up[...].astype(dtype))
         if self.biased:
             h_BTF += _wide(self.up_bias[...].astype(dtype), h_BTF)
+        h_BTF = checkpoint_name(h_BTF, "up")
         if self.gated:
-            gate_BTF = jnp.einsum("BTD,DF->BTF", x_BTD, self.gate[...].astype(dtype))
+            gate_BTF = checkpoint_name(jnp.einsum("BTD,DF->BTF", x_BTD, self.gate[...].astype(dtype)), "gate")
             h_BTF *= ACTIVATIONS[self.activation](gate_BTF)
         else:
             h_BTF = ACTIVATIONS[self.activation](h_BTF)
@@ -152,7 +161,7 @@ class FeedForward(nnx.Module):
         y_BTD = jnp.einsum("BTF,FD->BTD", h_BTF, self.down[...].astype(dtype))
         if self.biased:
             y_BTD += _wide(self.down_bias[...].astype(dtype), y_BTD)
-        return mesh.constrain(y_BTD, "batch", "sequence", None)
+        return checkpoint_name(mesh.constrain(y_BTD, "batch", "sequence", None), "feedforward_out")
 
 
 class Embedding(nnx.Module):
@@ -256,6 +265,19 @@ def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
     if key is None or rate == 0.0:
         return x
     return jnp.where(jax.random.bernoulli(key, 1.0 - rate, x.shape), x / (1.0 - rate), 0).astype(x.dtype)
+
+
+def _to_heads(x_BTD: Array, kernel_DNH: Array) -> Array:
+    """Heads are one axis in the product: so the kernel's gradient is a matrix, which the partitioner scatters as it sums it up."""
+    D, N, H = kernel_DNH.shape
+    kernel = jax.lax.optimization_barrier(kernel_DNH.reshape(D, N * H))
+    return jnp.einsum("BTD,DF->BTF", x_BTD, kernel).reshape(*x_BTD.shape[:2], N, H)
+
+
+def _from_heads(x_BTNH: Array, kernel_NHD: Array) -> Array:
+    N, H, D = kernel_NHD.shape
+    kernel = jax.lax.optimization_barrier(kernel_NHD.reshape(N * H, D))
+    return jnp.einsum("BTF,FD->BTD", x_BTNH.reshape(*x_BTNH.shape[:2], N * H), kernel)
 
 
 def _wide(vector: Array, like: Array) -> Array:

@@ -3,10 +3,11 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from lm import mesh as meshes
-from lm import pipeline
+from lm import pipeline, remat
 from lm.attention.mask import Mask
 from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
 from lm.transformer import TransformerConfig
@@ -88,11 +89,10 @@ class Stack(nnx.Module):
 
         def body(x, layer):
             block, layer_key = layer
+            x = checkpoint_name(x, remat.BLOCK_INPUT)
             return block(x, positions_BT, mask, bias, memory_BSD, cross_mask, layer_key), None
 
-        if self.config.remat != "none":
-            policy = jax.checkpoint_policies.dots_with_no_batch_dims_saveable if self.config.remat == "dots" else None
-            body = jax.checkpoint(body, policy=policy)
+        body = remat.block(self.config.remat, body)
         if self.config.scan:
             return jax.lax.scan(body, x_BTD, (blocks, keys))[0]
         # One split instead of L slices: its gradient is one concatenation, not L padded sums.

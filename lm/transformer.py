@@ -9,7 +9,7 @@ CHOICES = {
     "activation": ("gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu"),
     "query_key_start": ("independent", "same"),
     "dtype": ("float32", "bfloat16"),
-    "remat": ("none", "full", "dots"),
+    "remat": ("none", "attention", "minimal", "dots", "full", "offload"),
 }
 
 
@@ -34,7 +34,9 @@ class TransformerConfig:
       residual_scaled: kernels that write into the residual stream start 1/√(2L) smaller (GPT-2).
       query_key_start: "same" starts W_k at W_q, so that attention starts by content; needs K = N.
       scan: run the layers by lax.scan (compile time independent of depth; faster on TPU) or unrolled (faster on CPU).
-      remat: what the backward pass computes again: nothing, everything ("full"), or all but matrix products ("dots").
+      remat: what the backward pass computes again, from nothing to everything (lm/remat.py): "none"; "attention", its scores and softmax;
+        "minimal", all but products with parameters and attention's results; "dots", all but products with parameters; "full",
+        everything in a block; "offload", everything, from block inputs that wait in the host's memory.
       dtype: of activations; parameters, norms, softmax and losses stay float32.
       attention: a plug-in of lm/attention.
       head_chunks: parts that a row is cut into for the loss over the vocabulary (lm/vocabulary.py); more take less memory.

@@ -81,15 +81,17 @@ def _cross_entropy(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, opti
 
 
 def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
-    words_V = jnp.arange(table_VD.shape[0])[None, None]
+    """P groups of rows, one for each share of the devices that split the batch: no sum crosses devices before the end."""
     smoothing, z_loss = options.label_smoothing, options.z_loss
+    B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
+    words_V = jnp.arange(V)[None, None, None]
 
     def body(carry, part):
-        sums, d_table_VD, d_bias_V = carry
+        sums, d_table_PVD, d_bias_PV = carry
         h, targets, weights = part
-        logits = jnp.einsum("BTD,VD->BTV", h, table_VD, preferred_element_type=jnp.float32)
+        logits = jnp.einsum("PBTD,VD->PBTV", h, table_VD, preferred_element_type=jnp.float32)
         if bias_V is not None:
-            logits += bias_V.astype(jnp.float32)[None, None]
+            logits += bias_V.astype(jnp.float32)[None, None, None]
         best = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - best)
         total = powers.sum(-1, keepdims=True)
@@ -98,8 +100,10 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         # A masked sum instead of a gather: it stays where the vocabulary's shards are.
         score = jnp.where(is_target, logits, 0.0).sum(-1)
         nll = log_z * weights - score * weights
-        # Words that tie share the hit: a model that scores all alike is right once in V.
-        loss, hits = nll, (score >= best[..., 0]) * weights / (logits >= best).sum(-1)
+        # Words that tie share the hit: a model that scores all alike is right once in V. Counted in float32, like the sums above: so
+        # that one pass over the scores makes all three.
+        ties = (logits >= best).astype(jnp.float32).sum(-1)
+        loss, hits = nll, (score >= best[..., 0]) * weights / ties
         scale, wanted = weights, weights
         if smoothing:
             loss = (1 - smoothing) * nll + smoothing * weights * (log_z - logits.mean(-1))
@@ -109,29 +113,40 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
             scale = weights * (1 + 2 * z_loss * log_z)
         d_logits = powers * (scale[..., None] / total) - jnp.where(is_target, wanted[..., None], 0.0)
         if smoothing:
-            d_logits -= (smoothing / table_VD.shape[0]) * weights[..., None]
+            d_logits -= (smoothing / V) * weights[..., None]
         if bias_V is not None:
-            d_bias_V += d_logits.sum((0, 1))
+            d_bias_PV += d_logits.sum((1, 2))
         d_logits = d_logits.astype(h.dtype)
-        d_h = jnp.einsum("BTV,VD->BTD", d_logits, table_VD)
-        d_table_VD += jnp.einsum("BTV,BTD->VD", d_logits, h, preferred_element_type=jnp.float32)
-        sums = Sums(sums.loss + loss.sum(), sums.nll + nll.sum(1), sums.hits + hits.sum(1))
-        return (sums, d_table_VD, d_bias_V), d_h
+        d_h = jnp.einsum("PBTV,VD->PBTD", d_logits, table_VD)
+        d_table_PVD += jnp.einsum("PBTV,PBTD->PVD", d_logits, h, preferred_element_type=jnp.float32)
+        sums = Sums(sums.loss + loss.sum((1, 2)), sums.nll + nll.sum(2), sums.hits + hits.sum(2))
+        return (sums, d_table_PVD, d_bias_PV), d_h
 
-    zeros = jnp.zeros(len(h_BTD), jnp.float32)
-    d_bias_V = None if bias_V is None else jnp.zeros(bias_V.shape, jnp.float32)
-    start = (Sums(jnp.zeros(()), zeros, zeros), jnp.zeros(table_VD.shape, jnp.float32), d_bias_V)
+    zeros = jnp.zeros((P, B // P), jnp.float32)
+    d_table_PVD = meshes.constrain(jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None)
+    d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
+    start = (Sums(jnp.zeros(P), zeros, zeros), d_table_PVD, d_bias_PV)
+    grouped = tuple(x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT))
+    grouped = tuple(meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3)) for x in grouped)
     if chunks == 1:
-        (sums, d_table_VD, d_bias_V), d_h_BTD = body(start, (h_BTD, targets_BT, weights_BT))
+        (sums, d_table_PVD, d_bias_PV), d_h = body(start, grouped)
     else:
-        parts = tuple(_split(x, chunks) for x in (h_BTD, targets_BT, weights_BT))
-        (sums, d_table_VD, d_bias_V), d_h = jax.lax.scan(body, start, parts)
-        d_h_BTD = _join(d_h)
-    return sums, (
-        d_h_BTD,
-        d_table_VD.astype(table_VD.dtype),
-        d_bias_V if d_bias_V is None or bias_V is None else d_bias_V.astype(bias_V.dtype),
-    )
+        (sums, d_table_PVD, d_bias_PV), d_h = jax.lax.scan(body, start, tuple(_split(x, chunks) for x in grouped))
+        d_h = _join(d_h)
+    sums = Sums(sums.loss.sum(), sums.nll.reshape(B), sums.hits.reshape(B))
+    d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
+    d_bias_V = d_bias_PV if d_bias_PV is None or bias_V is None else _sum(d_bias_PV.astype(bias_V.dtype))
+    return sums, (d_h.reshape(h_BTD.shape), d_table_VD, d_bias_V)
+
+
+def _groups(rows: int) -> int:
+    parts = meshes.parts("batch")
+    return parts if rows % parts == 0 else 1
+
+
+def _sum(x: Array) -> Array:
+    """Over the first axis, in x's own dtype: what crosses devices is no wider than the parameter's gradient."""
+    return x[0] if len(x) == 1 else jax.lax.reduce(x, jnp.zeros((), x.dtype), jax.lax.add, (0,))
 
 
 def _backward(chunks, options, kept, cotangents):
@@ -143,17 +158,17 @@ def _backward(chunks, options, kept, cotangents):
 
 
 def _split(x: Array, chunks: int) -> Array:
-    """[B, T, …] → [chunks, B, T / chunks, …]: consecutive positions; every so-many-th one where T is split over devices, so that each
+    """[P, B, T, …] → [chunks, P, B, T / chunks, …]: consecutive positions; every so-many-th one where T is split over devices, so that each
     device has a share of every chunk."""
     if meshes.parts("length") > 1:
-        return jnp.moveaxis(x.reshape(x.shape[0], x.shape[1] // chunks, chunks, *x.shape[2:]), 2, 0)
-    return jnp.moveaxis(x.reshape(x.shape[0], chunks, x.shape[1] // chunks, *x.shape[2:]), 1, 0)
+        return jnp.moveaxis(x.reshape(*x.shape[:2], x.shape[2] // chunks, chunks, *x.shape[3:]), 3, 0)
+    return jnp.moveaxis(x.reshape(*x.shape[:2], chunks, x.shape[2] // chunks, *x.shape[3:]), 2, 0)
 
 
 def _join(parts: Array) -> Array:
     """The inverse of `_split`."""
-    parts = jnp.moveaxis(parts, 0, 2 if meshes.parts("length") > 1 else 1)
-    return parts.reshape(parts.shape[0], -1, *parts.shape[3:])
+    parts = jnp.moveaxis(parts, 0, 3 if meshes.parts("length") > 1 else 2)
+    return parts.reshape(*parts.shape[:2], -1, *parts.shape[4:])
 
 
 _cross_entropy.defvjp(_forward, _backward)

@@ -19,7 +19,7 @@ ROOT = Path(lm.__file__).parent
 # while a new module beside the rooms needs a line here.
 LAYERS = (
     ("", "lookup", "mesh", "plain", "protocols", "scores"),
-    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "pipeline", "stack", "heads", "flops", "pairing",
+    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
      "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
     ("models", "data"),
     ("objectives", "optimizers"),
@@ -30,7 +30,7 @@ LAYERS = (
     ("train", "evaluate", "compare", "data.__main__"),  # flags only
 )  # fmt: skip
 ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")
-MODEL_CODE = ("attention", "generator", "heads", "layers", "models", "prediction", "stack", "transformer", "vocabulary")
+MODEL_CODE = ("attention", "generator", "heads", "layers", "models", "prediction", "remat", "stack", "transformer", "vocabulary")
 
 
 @functools.cache

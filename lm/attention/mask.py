@@ -39,16 +39,18 @@ class Mask:
             raise ValueError("a prefix mask needs the array `prefix`")
 
 
-def allowed(mask: Mask) -> jax.Array:
-    """Expands the specification: [B, 1, T, S], True where the query may attend to the key."""
+def allowed(mask: Mask, queries: slice = slice(None), keys: slice = slice(None)) -> jax.Array:
+    """Expands the specification: [B, 1, T, S], True where the query may attend to the key; of ranges of the queries and keys, if given."""
     query_BT, key_BS = mask.query_segments, mask.key_segments
+    T, S = query_BT.shape[1], key_BS.shape[1]
+    query_BT, key_BS = query_BT[:, queries], key_BS[:, keys]
     ok_BTS = query_BT[:, :, None] == key_BS[:, None, :]
     if mask.kind != "bidirectional":
-        query_T, key_S = _places(query_BT.shape[1], mask.query_start), _places(key_BS.shape[1], mask.key_start)
+        query_T, key_S = _places(T, mask.query_start)[queries], _places(S, mask.key_start)[keys]
         past_1TS = (query_T[:, None] >= key_S[None, :])[None]
         if mask.kind == "prefix":
             assert mask.prefix is not None
-            past_1TS = past_1TS | mask.prefix[:, None, :]
+            past_1TS = past_1TS | mask.prefix[:, None, keys]
         ok_BTS &= past_1TS
     return ok_BTS[:, None]
 
