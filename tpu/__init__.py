@@ -1,1 +1,1 @@
-"""Slices: rehearsed as processes on this machine, compiled for and planned without having one."""
+"""What a Cloud TPU slice needs beyond `lm`: compile for one that is not there, plan, rehearse."""
