@@ -12,6 +12,7 @@ damaged checkpoint: a score of another step than asked for would mislead.
 """
 
 import contextlib
+import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -30,6 +31,8 @@ from lm.lookup import UserError
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _METRICS = "metrics"  # orbax's folder of the validation loss, and the file in it
+_PATIENCE = 2 * 3600 * 1000  # milliseconds that processes wait for process 0 to read a checkpoint
+_questions = itertools.count()  # to process 0; each has a name of its own, the same in all processes
 _TOLD = 4096  # bytes of a message that process 0 sends to the others
 
 
@@ -273,6 +276,8 @@ def _from_process_0(look: Callable[[], int]) -> int:
         except OSError as problem:
             error = f"the checkpoints cannot be read or moved: {problem}"
     if jax.process_count() > 1:
+        # To read a large checkpoint takes longer than a collective waits on some machines.
+        ocp.multihost.get_barrier_sync_fn()(key=f"lm_checkpoints_{next(_questions)}", timeout_ms=_PATIENCE)
         told = error.encode()[:_TOLD].ljust(_TOLD)
         number, text = multihost_utils.broadcast_one_to_all((np.int32(found), np.frombuffer(told, np.uint8)))
         found, error = int(number), np.asarray(text, np.uint8).tobytes().decode(errors="ignore").strip()
