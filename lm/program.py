@@ -152,6 +152,12 @@ class Program:
         with self._on_mesh():
             return self._step(state, batch)
 
+    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings."""
+        state = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), self.shapes, self.shardings)
+        with self._on_mesh():
+            return self._step.lower(state, batch)
+
     def gradients(self, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, Sums]:
         """Gradients of the loss, without dropout, and the sums: what a step computes before it updates."""
         with self._on_mesh():

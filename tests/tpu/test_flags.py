@@ -1,0 +1,28 @@
+"""Compiler options: the generation's, and the user's over them."""
+
+import pytest
+
+from lm.lookup import UserError
+from tpu import flags, slices
+
+
+def test_every_generation_has_options():
+    assert set(flags.OPTIONS) == set(slices.SHAPES)
+    assert all(isinstance(value, str) for options in flags.OPTIONS.values() for value in options.values())
+
+
+def test_the_users_come_last():
+    name = "xla_tpu_enable_latency_hiding_scheduler"
+    assert flags.options("v5e")[name] == "true"
+    assert flags.options("v5e", [f"{name}=false"])[name] == "false"
+    assert flags.options("v5e", [f"--{name}=false"])[name] == "false"
+    assert name not in flags.options("v5e", [f"{name}="])
+
+
+def test_what_is_no_option():
+    with pytest.raises(UserError, match="name=value"):
+        flags.options("v5e", ["xla_tpu_something"])
+
+
+def test_one_line_for_a_real_slice():
+    assert flags.line({"a": "1", "b": "true"}) == "--a=1 --b=true"

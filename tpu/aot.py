@@ -1,0 +1,72 @@
+"""Compiles the train step of a config for TPU slices, without a TPU: does it fit, how is it split, how fast can it be?
+
+python -m tpu.aot --config=configs/clm.py:base --tpu=v5e-16,v6e-16 [--json[=FILE]] [--config.mesh.fsdp=16] [--flag=xla_option=value]
+
+Exit status: 0, 1 if it does not fit one of the slices, 2 for a mistake in what was given.
+"""
+
+import json
+import sys
+import time
+
+from absl import flags
+
+from lm import command
+
+_CONFIG = command.config_flag()
+_TPU = flags.DEFINE_list("tpu", None, "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)", required=True)
+_JSON = flags.DEFINE_string("json", "", "print JSON instead of tables; with a value, write it to this file beside the tables")
+_FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, over the generation's own; an empty value removes one")
+_SAVE = flags.DEFINE_string(
+    "save", "", "a file for the compiled program's text; with several slices the slice's name is put before its suffix"
+)
+_UNSCANNED = flags.DEFINE_bool(
+    "unscanned", False, "also compile two small depths without any loop and extrapolate the compiler's own count"
+)
+
+
+def main() -> int:
+    from lm.lookup import UserError
+    from lm.plain import plain
+    from tpu import environment
+
+    environment.prepare()
+    environment.hush()
+    from pathlib import Path
+
+    from tpu import measure, slices, tables
+
+    wanted = slices.parse_all(_TPU.value)
+    config = plain(_CONFIG.value)
+    records, failed = [], False
+    for of in wanted:
+        path = Path(_SAVE.value) if _SAVE.value else None
+        save = str(path.with_name(f"{path.stem}.{of.name}{path.suffix}") if path and len(wanted) > 1 else path or "")
+        options = measure.options(of, _FLAG.value)
+        start = time.perf_counter()
+        try:
+            with tables.working(f"compiling for {of.name}"):
+                record = measure.measure(config, of, options, costs=_UNSCANNED.value, save=save)
+        except UserError as error:
+            if len(wanted) == 1:
+                raise
+            record, failed = {"tpu": of.name, "error": str(error)}, True
+        record["seconds"] = time.perf_counter() - start
+        records.append(record)
+    if _JSON.value != "-":
+        tables.show(records, title=config)
+    if _JSON.value:
+        text = json.dumps(records if len(records) > 1 else records[0], indent=1, ensure_ascii=False)
+        if _JSON.value == "-":
+            print(text)
+        else:
+            tables.write(_JSON.value, text)
+    if failed:
+        return 2
+    return 0 if all(record["fits"] for record in records) else 1
+
+
+if __name__ == "__main__":
+    # A flag of absl takes a value; --json alone means the standard output.
+    sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
+    command.run(main, __doc__)

@@ -1,0 +1,84 @@
+"""Finds how to run a config on TPU slices: mesh, recomputation and microbatches, with the TPU compiler in the loop and no TPU.
+
+python -m tpu.plan --config=configs/llama.py:base --tpu=v5e-16,v6e-16 [--global_batch=256] [--top=5] [--workdir=runs/plan]
+
+Prints the best that fit, and the flags to paste. What was compiled is kept in the workdir: the same command goes on where it was stopped.
+Exit status: 0, 1 if nothing fits a slice, 2 for a mistake in what was given.
+"""
+
+import json
+import sys
+
+from absl import flags
+
+from lm import command
+
+_CONFIG = command.config_flag()
+_TPU = flags.DEFINE_list("tpu", None, "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)", required=True)
+_BATCH = flags.DEFINE_integer("global_batch", 0, "rows a step over all chips; by default the config's training.batch_size", lower_bound=0)
+_TOP = flags.DEFINE_integer("top", 5, "how many plans to find for each slice", lower_bound=1)
+_MOST = flags.DEFINE_integer("most", 40, "programs to compile for each slice at most", lower_bound=1)
+_REMAT = flags.DEFINE_list("remat", [], "what may be recomputed; by default all policies that there are (config.model.remat)")
+_CHUNKS = flags.DEFINE_list("head_chunks", [], "choices of config.model.head_chunks; by default the config's own")
+_PRICE = flags.DEFINE_list("price", [], "USD per chip-hour, as v5e=1.2,v6e=2.7, in place of the list prices")
+_FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, over the generation's own; an empty value removes one")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/plan", "where what was compiled is kept; an empty one keeps nothing")
+_JSON = flags.DEFINE_string("json", "", "print JSON instead of tables; with a value, write it to this file beside the tables")
+
+
+def main() -> int:
+    from lm.lookup import UserError, choice
+    from lm.plain import plain
+    from lm.transformer import CHOICES
+    from tpu import environment
+
+    environment.prepare()
+    environment.hush()
+
+    from tpu import cache, measure, prices, search, slices, tables
+
+    wanted = slices.parse_all(_TPU.value)
+    cost = prices.table(_PRICE.value)
+    config = plain(_CONFIG.value)
+    config["training"]["batch_size"] = _BATCH.value or config["training"]["batch_size"]
+    remats = _REMAT.value or list(CHOICES["remat"])
+    try:
+        for remat in remats:
+            choice("--remat", remat, CHOICES["remat"])
+        chunks = [int(each) for each in _CHUNKS.value] or [int(config["model"]["head_chunks"])]
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    kept = cache.Cache(_WORKDIR.value or None)
+    results = []
+    for of in wanted:
+        options = measure.options(of, _FLAG.value)
+        looking = search.Search(config, of, options, kept)
+        with tables.progress(f"{of.name}: compiling", _MOST.value) as told:
+            looking.run(remats, chunks, _TOP.value, _MOST.value, told)
+        results.append(
+            {
+                "tpu": of.name, "chips": of.chips, "compiled": looking.compiled, "settled": looking.settled, "left": looking.left,
+                "price": cost[of.generation], "global_batch": config["training"]["batch_size"], "dtype": config["model"]["dtype"],
+                "plans": [
+                    {
+                        "flags": found.flags(config), **record,
+                        "usd_per_billion_tokens": prices.per_billion(record["tokens_per_second_per_chip"], cost[of.generation]),
+                    }
+                    for _, found, record in looking.found[: _TOP.value]
+                ],
+            }
+        )  # fmt: skip
+        if _JSON.value != "-":
+            tables.show_plans(results[-1], prices.SOURCE)
+    text = json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False)
+    if _JSON.value == "-":
+        print(text)
+    elif _JSON.value:
+        tables.write(_JSON.value, text)
+    return 0 if all(result["plans"] for result in results) else 1
+
+
+if __name__ == "__main__":
+    # A flag of absl takes a value; --json alone means the standard output.
+    sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
+    command.run(main, __doc__)

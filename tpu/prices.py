@@ -1,0 +1,35 @@
+"""What a chip costs an hour, for comparing plans."""
+
+import math
+from collections.abc import Sequence
+
+from lm.lookup import UserError
+
+# USD per chip-hour, on demand, in the cheapest region of the United States: list prices of cloud.google.com/tpu/pricing as known in 2025
+# (v2-8 4.50 and v3-8 8.00 an hour for four chips). Prices change and differ by region and contract: --price=v5e=0.60 gives your own.
+SOURCE = "list prices on demand, cloud.google.com/tpu/pricing as known in 2025; yours by --price=v5e=…"
+PER_CHIP_HOUR = {"v2": 1.125, "v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70, "tpu7x": 12.00}
+
+
+def table(given: Sequence[str] = ()) -> dict[str, float]:
+    """The prices, with the user's "generation=USD" over them.
+
+    Raises:
+      UserError: no such generation, or no price.
+    """
+    prices = dict(PER_CHIP_HOUR)
+    for each in given:
+        generation, _, text = each.partition("=")
+        try:
+            price = float(text)
+        except ValueError:
+            price = math.nan
+        if generation not in prices or not 0 <= price < math.inf:
+            raise UserError(f"--price={each!r} should be generation=USD per chip-hour, as v5e=1.2; generations: {', '.join(prices)}")
+        prices[generation] = price
+    return prices
+
+
+def per_billion(tokens_per_second_per_chip: float, price: float) -> float:
+    """USD for a billion tokens."""
+    return price / 3600 * 1e9 / tokens_per_second_per_chip
