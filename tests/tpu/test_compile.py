@@ -81,6 +81,28 @@ def test_tensor_parallel_moves_activations():
     assert record["wire_mib"] == pytest.approx(theory / 2**20, rel=0.1)
 
 
+def test_context_gathers_keys_and_values():
+    # Of every layer once: they are kept for the backward pass. Their gradients and those of the weights are added up over the pieces.
+    record = measured(context=N)
+    assert sent(record, "all-gather", "context") == pytest.approx(ring() * L * 2 * 2 * B * T * D / 2**20, rel=0.1)
+
+
+def test_a_ring_passes_keys_and_values_on():
+    # N - 1 times a piece of both, and their gradients back.
+    record = measured(context=N, context_attention="ring")
+    assert sent(record, "collective-permute", "context") == pytest.approx((N - 1) / N * L * 2 * 2 * 2 * B * T * D / 2**20, rel=0.1)
+    weights = 2 * ring() * 2 * (MATRICES + 2 * V * D)
+    assert sent(record, "all-reduce", "context") == pytest.approx(weights / 2**20, rel=0.1)
+
+
+def test_a_pipeline_hands_on_a_microbatch_a_turn():
+    # M + S - 1 turns, forward and backward; a device has the rows of a microbatch that its data-parallel group has.
+    stages = microbatches = 2
+    record = measured(data=2, stage=stages)
+    handed = 2 * B // microbatches // 2 * T * D
+    assert sent(record, "collective-permute", "stage") == pytest.approx(2 * (microbatches + stages - 1) * handed / 2**20, rel=0.1)
+
+
 def test_flops_of_scanned_layers_are_those_of_the_formula():
     # Every product once forward and twice backward; nothing is computed again; no attention is skipped by this kind.
     record = measured(data=N)
