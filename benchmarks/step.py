@@ -22,15 +22,15 @@ def main() -> None:
 
     from lm import program
     from lm.data import corpus as corpora
-    from lm.data.loader import Loader, local_batches
+    from lm.data.loader import Loader, examples, local_batches
     from lm.plain import plain
 
     config = plain(_CONFIG.value)
     corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
     built = program.Program(config, corpus.tokenizer)
-    examples = built.objective.dataset(corpus.stores["train"], 0)
-    size = built.training.batch_size
-    loader = Loader(examples, size, built.mesh)
+    store, size = corpus.stores["train"], built.training.batch_size
+    rows = examples(built.objective, store, built.objective.plan(store), 0, size, built.steps)
+    loader = Loader(rows, size, built.mesh)
     batches = [next(loader) for _ in range(8)]
     state, seconds = built.init(), []
     for step in range(_STEPS.value + 2):
@@ -42,7 +42,7 @@ def main() -> None:
     tokens = size * built.length
     import numpy as np
 
-    source = local_batches(examples.repeat(None), np.arange(size), size)
+    source = local_batches(rows, np.arange(size), size)
     begin = time.perf_counter()
     for step in range(20):
         source[step]

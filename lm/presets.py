@@ -20,6 +20,16 @@ LLAMA = {
     "large": (32, 4096, 32, 8, 14336, 128256),
 }
 
+# Shapes at which other codebases' train steps were compiled, to be compared with ours (benchmarks/peers.py): (layers, width, heads,
+# feed-forward, activation, tied, positions of a row, rows a step). All heads have keys and values of their own. tiny and large are ours.
+PEERS = {
+    "tiny": (2, 128, 2, 512, "gelu_tanh", True, 128, 16),
+    "small": (12, 768, 12, 3072, "gelu_tanh", True, 1024, 32),
+    "base": (16, 2048, 16, 8192, "swiglu", False, 2048, 64),
+    "large": (32, 4096, 32, 14336, "swiglu", False, 2048, 64),
+}
+PEERS["1b"] = PEERS["base"]
+
 
 # Options of objectives, so that any can be overridden on the command line; lm/objectives says what they mean.
 LOSS = {"label_smoothing": 0.0, "z_loss": 0.0}
@@ -88,6 +98,20 @@ def llama(size: str) -> ConfigDict:
         "decoder", layers=layers, width=width, heads=heads, kv_heads=kv_heads, feedforward=feedforward, vocab_size=vocab_size,
         positions="rotary", rotary_base=10000.0 if size in ("tiny", "small") else 500000.0, norm="rms", norm_epsilon=1e-5,
         activation="swiglu", bias=False, tied=size != "large",
+    )  # fmt: skip
+
+
+def peers_run(size: str, objective: dict) -> ConfigDict:
+    """The Llama-style block without grouped queries, at the shapes of PEERS: bfloat16, each block computed again in the backward pass."""
+    layers, width, heads, feedforward, activation, tied, length, rows = _size(PEERS, size)
+    model = _model(
+        "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=32768, positions="rotary", norm="rms",
+        norm_epsilon=1e-5, activation=activation, bias=False, tied=tied, dtype="bfloat16", remat="full", attention="blocked", head_chunks=8,
+    )  # fmt: skip
+    return run(
+        model, objective, data={"length": length}, tokenizer={"kind": "bpe", "vocab_size": 32768},
+        optimizer={"learning_rate": 3e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
+        training={"batch_size": rows, "steps": 100_000}, mesh={"data": 1, "fsdp": -1},
     )  # fmt: skip
 
 

@@ -85,6 +85,7 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
     smoothing, z_loss = options.label_smoothing, options.z_loss
     B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
     words_V = jnp.arange(V)[None, None, None]
+    table_VD = meshes.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
 
     def body(carry, part):
         sums, d_table_PVD, d_bias_PV = carry

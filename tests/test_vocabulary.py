@@ -140,6 +140,20 @@ def test_sharded_over_eight_devices(chunks):
     assert_same(actual, with_gradients(plain)(*args), 2e-6)
 
 
+def test_gradients_cross_devices_once_however_many_chunks():
+    """And as wide as the table: the sums of each device's rows are added up after the last chunk."""
+    grid = mesh.make(mesh.MeshConfig(data=4, tensor=2))
+    rows, words = (NamedSharding(grid, mesh.spec(names)) for names in (("batch", None), ("vocabulary", "width")))
+    for dtype in (jnp.float32, jnp.bfloat16):
+        split = [jax.device_put(x, spec) for x, spec in zip(draw(dtype), (rows, words, rows, rows), strict=True)]
+        with jax.set_mesh(grid):
+            out = NamedSharding(grid, PartitionSpec()), (rows, words)
+            lowered = jax.jit(with_gradients(chunked(3)).__wrapped__, out_shardings=out).lower(*split)
+        (text,) = [lowered.compile().as_text()]
+        sums = [line for line in text.splitlines() if " all-reduce(" in line and f"[{V // 2},{D}]" in line]
+        assert len(sums) == 1 and "while/body" not in sums[0], sums
+
+
 def test_more_chunks_take_less_memory():
     shapes = [jax.ShapeDtypeStruct(shape, dtype) for shape, dtype in (((4, 64, 8), "float32"), ((1000, 8), "float32"))]
     shapes += [jax.ShapeDtypeStruct((4, 64), dtype) for dtype in ("int32", "float32")]

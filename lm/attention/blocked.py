@@ -12,7 +12,9 @@ from jaxtyping import Array, Float
 
 from lm.attention.mask import Mask, allowed
 
-BLOCKS = 4  # of a row: with more, products get small and compilation long (experiments/LOG.md)
+# A row is cut into blocks of so many queries, but into no more than so many blocks: small products waste a matrix unit, and each block is
+# compiled by itself.
+ROWS, MOST = 256, 8
 
 
 def attend(
@@ -26,7 +28,7 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Same contract as `lm.attention.reference.attend`."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    block = -(-T // BLOCKS)
+    block = max(ROWS, -(-T // MOST))
     attend_block = jax.checkpoint(functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="xla"))
     # Where the row is a piece of a longer one, only the device knows which.
     skips = mask.kind == "causal" and mask.query_start is None and mask.key_start is None

@@ -19,6 +19,12 @@ SEGMENTS = np.asarray([[1, 1, 1, 1, 2, 2, 3, 3, 3], [1, 1, 1, 1, 1, 1, 0, 0, 0]]
 PREFIX = np.asarray([[1, 1, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], bool)
 
 
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """So that even the rows of these tests are several blocks."""
+    monkeypatch.setattr(lookup.find("attention", "blocked"), "ROWS", 3)
+
+
 def draw(*shape, seed=0):
     return np.random.default_rng([seed, *shape]).normal(size=shape)
 
@@ -128,3 +134,27 @@ def test_large_logits_and_queries_without_keys_are_finite(attention):
     for mask in (mask_of("bidirectional"), lonely):
         value, gradient = run(q, mask)
         assert np.isfinite(value) and np.isfinite(gradient).all()
+
+
+def test_blocks_skip_what_a_causal_mask_hides():
+    """Half of the products, and a little for the blocks on the diagonal; nothing of a bidirectional mask."""
+    shape = jax.ShapeDtypeStruct((1, 64, 2, 8), jnp.float32)
+    segments = jnp.ones((1, 64), jnp.int32)
+
+    def flops(attention, kind):
+        attend = lookup.find("attention", attention).attend
+        compiled = jit(lambda q, k, v: attend(q, k, v, Mask(segments, segments, kind=kind), scale=1.0)).lower(shape, shape, shape).compile()
+        return compiled.cost_analysis()["flops"]
+
+    assert 0.9 < flops("blocked", "bidirectional") / flops("xla", "bidirectional") < 1.1
+    assert 0.55 < flops("blocked", "causal") / flops("xla", "causal") < 0.7
+
+
+def test_blocks_of_a_piece_of_a_row_skip_nothing():
+    """Where only the device knows its place in the row, later keys may be ones that it sees."""
+    attend = lookup.find("attention", "blocked").attend
+    reference = lookup.find("attention", "reference").attend
+    q, k, v = (jnp.asarray(draw(B, rows, 2, H, seed=seed), jnp.float32) for seed, rows in enumerate((4, T, T)))
+    segments = jnp.ones((B, T), jnp.int32)
+    mask = Mask(segments[:, :4], segments, None, "causal", jnp.asarray(5))
+    np.testing.assert_allclose(attend(q, k, v, mask, scale=1.0), reference(q, k, v, mask, scale=1.0), atol=2e-6)
