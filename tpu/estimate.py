@@ -144,7 +144,7 @@ def seconds(facts: Facts, plan: Plan, of: Slice) -> dict[str, float]:
     # Parameters, gradients and two moments are read or written about ten times a step, in float32, and more with every microbatch.
     schedule += 4 * (8 + 2 * plan.microbatches) * facts.parameters / (plan.fsdp * plan.tensor * plan.stage) / _bandwidth(chip)
     ici, dcn = _traffic(facts, plan)
-    return {"schedule": schedule, "ici": ici / (4 * chip.link * 1e9), "dcn": dcn / (chip.dcn * 1e9 / chip.devices)}
+    return {"schedule": schedule, "ici": ici / (4 * chip.link * 1e9 / chip.devices), "dcn": dcn / (chip.dcn * 1e9 / chip.devices)}
 
 
 def _bandwidth(chip: Chip) -> float:

@@ -106,8 +106,8 @@ class Search:
         """Compiles plans, the most promising first, until the best stands (PATIENCE) or none that is left promises to beat it.
 
         What a plan promises is its ideal time, times the smallest factor by which the compiler has found plans of the same mesh, and plans
-        that recompute the same, slower than ideal; what has not been tried promises the smallest factor of all. Plans that do not fit
-        come back with more microbatches.
+        that recompute the same, slower than ideal. A mesh that has not been tried promises the smallest factor of all, a way to recompute
+        that has not been tried the ideal itself. Plans that do not fit come back with more microbatches.
 
         Args:
           top: how many should be found. most: programs to compile at most. told: is called with what happens.
@@ -166,8 +166,9 @@ class Search:
 
 def _factor(plan: Plan, factors: Mapping[Any, float]) -> float:
     """By how much a plan is slower than ideal, as far as is known."""
-    least = factors.get(None, 1.0)
-    return max(factors.get(plan.remat, least), factors.get(plan.mesh, least))
+    if plan.remat not in factors:
+        return 1.0
+    return max(factors[plan.remat], factors.get(plan.mesh, factors[None]))
 
 
 def _alone(config: Mapping[str, Any]) -> dict[str, Any]:

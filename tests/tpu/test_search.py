@@ -127,7 +127,7 @@ def test_it_goes_on_while_things_get_better(monkeypatch):
 
 
 def test_what_was_seen_of_one_mesh_holds_for_others(monkeypatch):
-    # Keeping everything is slow in truth: after the first it is not asked again while others promise more.
+    # Keeping everything is slow in truth: after the first, others promise more.
     compiler = Compiler(monkeypatch, slow=lambda plan: 3.0 if plan.remat == "none" else 1.2)
     assert compiler.run().found[0][1].remat == "full"
     assert sum(plan.remat == "none" for plan in compiler.asked) <= 2
