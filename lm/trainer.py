@@ -13,7 +13,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from lm import chips, program, records
+from lm import chips, pipeline, program, records
 from lm import mesh as meshes
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
@@ -267,7 +267,9 @@ def _new_record(config: Mapping, corpus, built: program.Program, total: int) -> 
 
 
 def _header(config: Mapping, corpus, built: program.Program, plan: Any, padding: float, total: int, start: int) -> str:
-    mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items())
+    mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items() if size > 1) or "of one device"
+    stages, microbatches, repeats = pipeline.schedule(built.mesh_config, built.mesh)
+    bubble = pipeline.bubble(stages, microbatches, repeats)
     size = built.training.batch_size
     lines = [
         corpus.describe(),
@@ -275,6 +277,7 @@ def _header(config: Mapping, corpus, built: program.Program, plan: Any, padding:
         f" {size} × {built.row_tokens} tokens ({total * size / len(plan):.2f} epochs); {jax.devices()[0].device_kind}, mesh {mesh}",
         f"  {len(plan):,} rows an epoch, {padding:.1%} padding; {built.flops_per_row / 1e6:,.1f} MFLOP a row, forward and backward",
         *([f"  {plan.note}"] if plan.note else []),
+        *([f"  {stages} stages × {repeats} rounds, {microbatches} microbatches: {bubble:.1%} bubble"] if stages > 1 else []),
     ]
     return "\n".join(lines + ([f"continues from step {start}"] if start else []))
 
