@@ -28,6 +28,7 @@ ACTIVATIONS: dict[str, Callable] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
+LANES = 128  # of a TPU's registers: where they divide the head width, heads in an axis of their own need no copies
 GATED = {"swiglu": "silu", "geglu": "gelu_tanh"}
 
 
@@ -107,9 +108,12 @@ class Attention(nnx.Module):
         dtype = x_BTD.dtype
         # Rows are gathered here, and scattered again below: tensor splits heads in between, and the sequence elsewhere.
         x_BTD, source_BSD = (mesh.constrain(x, "batch", "length", None) for x in (x_BTD, source_BSD))
-        q_BTNH = _to_heads(x_BTD, self.query[...].astype(dtype))
-        k_BSKH = _to_heads(source_BSD, self.key[...].astype(dtype))
-        v_BSKH = _to_heads(source_BSD, self.value[...].astype(dtype))
+        query, key, value = (kernel[...].astype(dtype) for kernel in (self.query, self.key, self.value))
+        if self.remat in remat.POLICIES and query.shape[-1] % LANES == 0:
+            # Gathered by themselves, for both the product that is computed again and its gradient; the partitioner would gather for each.
+            query = mesh.constrain(query, None, "heads", None)
+            key, value = (mesh.constrain(kernel, None, "kv_heads", None) for kernel in (key, value))
+        q_BTNH, k_BSKH, v_BSKH = _to_heads(x_BTD, query), _to_heads(source_BSD, key), _to_heads(source_BSD, value)
         if self.biased:
             q_BTNH += _wide(self.query_bias[...].astype(dtype), q_BTNH)
             k_BSKH += _wide(self.key_bias[...].astype(dtype), k_BSKH)
@@ -244,13 +248,32 @@ class RelativeBias(nnx.Module):
 
 
 def rotate(x_BTNH: Float[Array, "B T N H"], positions_BT: Int[Array, "B T"], base: float) -> Float[Array, "B T N H"]:
-    """Rotary position embedding (Su et al. 2021); dimension i is paired with i + H/2, as in Llama."""
+    """Rotary position embedding (Su et al. 2021); dimension i is paired with i + H/2, as in Llama. In float32."""
     half = x_BTNH.shape[-1] // 2
     frequency_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H[None, None, None, :]
     sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
+    if x_BTNH.dtype == jnp.bfloat16:
+        return _rotate_by_product(x_BTNH, jnp.concatenate([sin, sin], -1), jnp.concatenate([cos, cos], -1))
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
+
+
+@jax.custom_vjp
+def _rotate_by_product(x_BTNH: Array, sin_BT1H: Array, cos_BT1H: Array) -> Array:
+    """The same with halves exchanged by a product with a permutation, which is exact in bfloat16: a TPU is slow at cutting rows into halves
+    and joining them. The gradient is rotated back by the same angles."""
+    half = x_BTNH.shape[-1] // 2
+    exchange_HJ = np.roll(np.eye(2 * half), half, axis=1)
+    exchange_HJ[half:] *= -1  # [a, b] → [-b, a]
+    exchanged_BTNH = jnp.einsum("BTNH,HJ->BTNJ", x_BTNH, jnp.asarray(exchange_HJ, x_BTNH.dtype))
+    return (x_BTNH.astype(jnp.float32) * cos_BT1H + exchanged_BTNH.astype(jnp.float32) * sin_BT1H).astype(x_BTNH.dtype)
+
+
+_rotate_by_product.defvjp(
+    lambda x, sin, cos: (_rotate_by_product(x, sin, cos), (sin, cos)),
+    lambda kept, d: (_rotate_by_product(d, -kept[0], kept[1]), None, None),
+)
 
 
 def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
@@ -271,17 +294,21 @@ def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
 
 def _to_heads(x_BTD: Array, kernel_DNH: Array) -> Array:
     D, N, H = kernel_DNH.shape
+    if H % LANES == 0:
+        return jnp.einsum("BTD,DNH->BTNH", x_BTD, kernel_DNH)
     return jnp.einsum("BTD,DF->BTF", x_BTD, _matrix(kernel_DNH, (D, N * H))).reshape(*x_BTD.shape[:2], N, H)
 
 
 def _from_heads(x_BTNH: Array, kernel_NHD: Array) -> Array:
     N, H, D = kernel_NHD.shape
+    if H % LANES == 0:
+        return jnp.einsum("BTNH,NHD->BTD", x_BTNH, kernel_NHD)
     return jnp.einsum("BTF,FD->BTD", x_BTNH.reshape(*x_BTNH.shape[:2], N * H), _matrix(kernel_NHD, (N * H, D)))
 
 
 def _matrix(kernel: Array, shape: tuple[int, int]) -> Array:
     """The kernel with heads in one axis. Where devices hold parts of it, the TPU compiler scatters a matrix's gradient while it sums it up,
-    but not one of rank 3 (twice the bytes on the wire); the barrier keeps it from seeing through to the rank."""
+    but not one of rank 3 with heads of 64 (twice the bytes on the wire); the barrier keeps it from seeing through to the rank."""
     matrix = kernel.reshape(shape)
     return jax.lax.optimization_barrier(matrix) if mesh.parts("width") > 1 else matrix
 

@@ -56,6 +56,12 @@ def test_parameter_counts(family, size, expected):
     assert parameters(getattr(presets, family)(size)) == expected
 
 
+@pytest.mark.parametrize(("size", "expected"), [("small", 110_119_680), ("1b", 1_208_027_136), ("base", 1_208_027_136)])
+def test_parameter_counts_of_the_peers_shapes(size, expected):
+    """Layers of 4 D² + 2 D F, or 3 D F with a gate; a table of 32,768 rows, or two; two norms a layer and one at the end."""
+    assert parameters(presets.peers_run(size, {"name": "clm"}).model) == expected
+
+
 @pytest.mark.parametrize(("family", "size"), [(family, size) for family, table in FAMILIES.items() for size in table])
 def test_every_preset_is_a_whole_config(family, size):
     section = getattr(presets, family)(size)

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from lm.attention.mask import Mask, allowed
 
-# A row is cut into blocks of so many queries, but into no more than so many blocks: small products waste a matrix unit, and each block is
-# compiled by itself.
-ROWS, MOST = 256, 8
+# A row is cut into blocks of so many queries, but into no more than so many blocks: each block's keys are copied out of the row's, which with
+# eight blocks costs more than it saves (experiments/LOG.md).
+ROWS, MOST = 256, 4
 
 
 def attend(
