@@ -14,7 +14,7 @@ An hour and a half on two free cores; for one config alone: --only=llama.
 import copy
 import importlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -187,16 +187,37 @@ def first_that_fits(config: Mapping[str, Any], tpu: str, kept: Any, most: int = 
         tries.append(("full", parts))
         parts *= 2
     record: dict[str, Any] = {}
+    rows = config["training"]["batch_size"]
+    tries = [each for each in tries if rows % (each[1] * _devices(tpu)) == 0]
+    possible = _possible(config, tpu)
     for remat, microbatches in tries:
+        # What the formula says can never fit is not compiled, but for the last.
+        if not possible(remat, microbatches) and (remat, microbatches) != tries[-1]:
+            continue
         own = copy.deepcopy(dict(config))
         own["model"]["remat"], own["training"]["microbatches"] = remat, microbatches
-        if own["training"]["batch_size"] % (microbatches * _devices(tpu)):
-            break
         record = _measured(own, tpu, kept)
         how = f"remat {remat}" + (f", {microbatches} microbatches" if microbatches > 1 else "")
         if record["fits"]:
             break
     return record, how
+
+
+def _possible(config: Mapping[str, Any], tpu: str) -> Callable[[str, int], bool]:
+    """Whether a policy and a number of microbatches may fit, by the lower bound of tpu/estimate.py."""
+    from tpu import compiling, estimate, slices
+
+    of = slices.parse(tpu)
+    built = compiling.build(config, of)
+    facts = estimate.Facts.of(built.program, built.batch)
+    mesh = {axis: int(size) for axis, size in built.program.mesh.shape.items()}
+    chunks = built.program.config.head_chunks
+
+    def possible(remat: str, microbatches: int) -> bool:
+        plan = estimate.Plan(**mesh, remat=remat, microbatches=microbatches, head_chunks=chunks)
+        return estimate.memory(facts, plan) <= of.chip.usable
+
+    return possible
 
 
 def _devices(tpu: str) -> int:
