@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 
 from lm.attention.mask import Mask, allowed
 
-# A row is cut into blocks of so many queries, but into no more than so many blocks: each block's keys are copied out of the row's, which with
-# eight blocks costs more than it saves (experiments/LOG.md).
+# A row is cut into blocks of so many queries, but into no more than so many blocks: each block's keys are copied out of the row's, which
+# with eight blocks costs more than it saves (experiments/LOG.md).
 ROWS, MOST = 256, 4
 
 
