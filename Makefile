@@ -1,11 +1,12 @@
-# make compare, make test and make lint each set up .venv when it is missing or out of date.
+# make compare, make test and make lint each set up .venv when it is missing or out of date; make test-tpu does so with .venv-tpu.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WORKDIR ?= runs/compare
 SHELL := /bin/bash
+comma := ,
 
-.PHONY: compare test lint setup
+.PHONY: compare test test-tpu lint setup
 
 # The main job: MLM, CLM, NSP and MLM+NSP on text that Python brings along. Continues where it stopped; WORKDIR=... starts another.
 compare: setup
@@ -14,6 +15,10 @@ compare: setup
 test: setup
 	$(BIN)/python -m pytest -n 2
 
+# The tests that need the TPU compiler (libtpu, 484 MB; no TPU), in an environment of their own.
+test-tpu: .venv-tpu/installed
+	.venv-tpu/bin/python -m pytest tests/tpu
+
 lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -21,8 +26,8 @@ lint: setup
 
 setup: $(VENV)/installed
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/installed .venv-tpu/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; set PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(VENV) || { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
-	$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[test]' -c constraints.txt
+	@$(PYTHON) -m venv $(@D) || { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+	$(@D)/bin/python -m pip install -q --disable-pip-version-check -e '.[test$(if $(findstring tpu,$(@D)),$(comma)tpu)]' -c constraints.txt
 	@touch $@

@@ -1,10 +1,11 @@
 """Tables of configs on TPU slices, by the TPU compiler and without a TPU.
 
-  python -m benchmarks.slices --workdir=runs/slices [--tables=configs,fits,growth,depth]
+  python -m benchmarks.slices --workdir=runs/slices [--tables=configs,fits,growth,depth,planned]
 
 configs: every config at :base on slices of 16 of the cloud's units, bfloat16, parameters split over all chips; the first that fits of:
     as it is, remat=full, and 2, 4, 8, … microbatches. fits: the smallest slice of each kind that holds a decoder of 1B and one of 8B.
-    growth: a 1B decoder from 4 to 1,024 chips, four rows a chip. depth: seconds to compile 12 and 48 layers.
+    growth: a 1B decoder from 4 to 1,024 chips, four rows a chip. depth: seconds to compile 12 and 48 layers. planned: the planner's best
+    for a 1B decoder on v5e-16 against ten meshes by hand.
 
 What was compiled is kept in the workdir, so the same command goes on where it stopped. Prints Markdown, and writes it to WORKDIR/slices.md.
 An hour and a half on two free cores; for one config alone: --only=llama.
@@ -22,7 +23,7 @@ from absl import flags
 from lm import command
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/slices", "where records are kept and slices.md is written")
-_TABLES = flags.DEFINE_list("tables", ["configs", "fits", "growth", "depth"], "which tables to make")
+_TABLES = flags.DEFINE_list("tables", ["configs", "fits", "growth", "depth", "planned"], "which tables to make")
 _TPU = flags.DEFINE_list("tpu", ["v5e-16", "v6e-16", "v5p-16"], "slices of the first table")
 _ONLY = flags.DEFINE_list("only", [], "configs of the first table; by default all")
 _CONFIGS = Path(__file__).parent.parent / "configs"
@@ -39,7 +40,7 @@ def main() -> None:
     kept = cache.Cache(_WORKDIR.value)
     made = []
     for name in _TABLES.value:
-        lines = [f"### {name}", "", *{"configs": configs, "fits": fits, "growth": growth, "depth": depth}[name](kept), ""]
+        lines = [f"### {name}", "", *TABLES[name](kept), ""]
         print("\n".join(lines), flush=True)
         made += lines
     (Path(_WORKDIR.value) / "slices.md").write_text("\n".join(made) + "\n", encoding="utf-8")
@@ -132,6 +133,50 @@ def depth(kept: Any) -> Iterator[str]:
 def _head(*names: str) -> Iterator[str]:
     yield f"| {' | '.join(names)} |"
     yield "|" + "---|" * len(names)
+
+
+# What one would try by hand on 16 chips, with remat=full: pure and mixed.
+HANDS = (
+    {"fsdp": 16}, {"data": 16}, {"data": 2, "fsdp": 8}, {"data": 4, "fsdp": 4}, {"fsdp": 8, "tensor": 2}, {"fsdp": 4, "tensor": 4},
+    {"fsdp": 2, "tensor": 8}, {"data": 2, "fsdp": 4, "tensor": 2}, {"fsdp": 8, "context": 2}, {"fsdp": 4, "stage": 4},
+)  # fmt: skip
+
+
+def planned(kept: Any) -> Iterator[str]:
+    """Ten meshes by hand, and what the planner finds: its roofline step should be no longer than the best of theirs."""
+    from lm.transformer import CHOICES
+    from tpu import measure, search, slices
+
+    of = slices.parse("v5e-16")
+    config = _config("llama", "base")
+    config["training"]["batch_size"] = 64
+    yield from _head("mesh", "remat", "microbatches", "head_chunks", "peak GiB", "roofline step ms", "bound")
+    steps = []
+    for hand in HANDS:
+        own = copy.deepcopy(config)
+        own["mesh"] |= {"data": 1, "fsdp": 1, **hand}
+        own["model"] |= {"remat": "full", "head_chunks": 8}
+        record = _measured(own, of.name, kept)
+        mesh = " × ".join(f"{axis} {size}" for axis, size in hand.items())
+        if record["fits"]:
+            steps.append(record["step_seconds"])
+            shown = [f"{record['memory']['peak']:.2f}", f"{1e3 * record['step_seconds']:,.1f}", record["bound"]]
+        else:
+            shown = ["does not fit", "–", "–"]
+        yield "| " + " | ".join([mesh, "full", "1", "8", *shown]) + " |"
+    looking = search.Search(config, of, measure.options(of, []), kept)
+    looking.run(CHOICES["remat"], [8], 3, 40, lambda line: print(f"  {line}", file=sys.stderr))
+    seconds, plan, record = looking.found[0]
+    mesh = " × ".join(f"{axis} {size}" for axis, size in record["mesh"].items() if size > 1)
+    shown = [mesh, plan.remat, str(plan.microbatches), str(plan.head_chunks), f"{record['memory']['peak']:.2f}", f"{1e3 * seconds:,.1f}"]
+    yield "| **planned:** " + " | ".join([*shown, record["bound"]]) + " |"
+    yield ""
+    verdict = "no longer than" if seconds <= min(steps) else "LONGER than"
+    best = f"the best by hand, {1e3 * min(steps):,.1f} ms"
+    yield f"{looking.compiled} compiled. The planner's step, {1e3 * seconds:,.1f} ms, is {verdict} {best}."
+
+
+TABLES = {"configs": configs, "fits": fits, "growth": growth, "depth": depth, "planned": planned}
 
 
 def first_that_fits(config: Mapping[str, Any], tpu: str, kept: Any, most: int = 64) -> tuple[dict[str, Any], str]:

@@ -1,20 +1,39 @@
 """Saving and restoring the train state. The only file that imports orbax.
 
 A checkpoint holds the state as a flat mapping from path to array, so it can be read without the optimiser's types. Saves are
-asynchronous and atomic: a step's folder is renamed into place when complete, and an unfinished one is never restored.
+asynchronous and atomic: a step's folder is filled under a temporary name, sealed with checksums (lm/integrity.py) by process 0 in the
+background, and renamed into place. So whatever kills a save loses that save alone, and what has a step's name is whole when written.
+
+It may be damaged afterwards: a lost page of a machine that lost power, a disk, a copy that was cut off. Whoever opens the folder to write
+(lm.train) therefore has process 0 compare the newest checkpoint with its checksums, and go back to the newest whole one. Newer ones are
+moved aside to `damaged-<step>`, never deleted, so that their steps can be saved again; stderr says all of it. Where none is whole, nothing
+is moved and nothing starts from step 0: that is for the user to decide. Readers (lm.evaluate) compare too, move nothing, and refuse a
+damaged checkpoint: a score of another step than asked for would mislead.
 """
 
 import contextlib
-from collections.abc import Iterator, Mapping
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from absl import logging
+from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
+from lm import integrity
 from lm.lookup import UserError
+
+_TEMPORARY = ".orbax-checkpoint-tmp"
+_METRICS = "metrics"  # orbax's folder of the validation loss, and the file in it
+_PATIENCE = 2 * 3600 * 1000  # milliseconds that processes wait for process 0 to read a checkpoint
+_questions = itertools.count()  # to process 0; each has a name of its own, the same in all processes
+_TOLD = 4096  # bytes of a message that process 0 sends to the others
 
 
 def _first_line(error: Exception) -> str:
@@ -30,17 +49,27 @@ def flatten(state: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(state)}
 
 
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        """No. JAX counts who asks, and with which step, to find one at which all processes can stop; only the training loop may ask."""
+        return False
+
+
 class Checkpoints:
     """The checkpoints of one workdir.
 
     Args:
       workdir: checkpoints lie in its folder `checkpoints`.
       keep: how many of the latest are kept, beside the best one.
-      read_only: never writes or deletes.
+      read_only: never writes, moves or deletes.
+
+    Raises:
+      UserError: there is no checkpoint to read, or none is whole that could be continued from.
     """
 
     def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False):
         self.directory = Path(workdir).resolve() / "checkpoints"
+        self.read_only = read_only
         logging.set_verbosity(logging.FATAL)  # orbax warns of what is meant here, and prints errors that are raised as well
         if read_only and not self.directory.is_dir():
             raise UserError(f"{workdir} has no checkpoints; give the workdir of a finished or running lm.train")
@@ -49,14 +78,23 @@ class Checkpoints:
             # Without best_fn no metrics are written, and the best one is forgotten when the run continues.
             preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]), best_fn=_loss, best_mode="min",
             create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=not read_only,
+            async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._seal),
         )  # fmt: skip
         # Named here, so that a checkpoint's contents can be listed before anything is restored.
         handlers = {"state": ocp.StandardCheckpointHandler(), "counters": ocp.JsonCheckpointHandler()}
-        try:
-            self.manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
-        except OSError as error:
-            raise UserError(f"{self.directory} cannot be opened: {error}") from error
         self.failed = False
+        self._saving = self._verified = 0
+        if not read_only:
+            self._verified = self._newest_whole()
+        try:
+            self.manager = _Manager(self.directory, options=options, item_handlers=handlers)
+        except (OSError, ValueError) as error:  # ValueError: a validation loss, in a folder that nothing else has looked into
+            raise UserError(f"{self.directory} cannot be opened: {_first_line(error)}; lm.train moves damaged checkpoints aside") from error
+        if not read_only and (self.latest() or 0) != self._verified:
+            raise UserError(
+                f"process {jax.process_index()} finds the checkpoint of step {self.latest()} in {self.directory}, process 0 that of step"
+                f" {self._verified} (0: none); --workdir must be a folder that all hosts share"
+            )
 
     def latest(self) -> int | None:
         """The newest complete step."""
@@ -83,6 +121,8 @@ class Checkpoints:
         metrics = None if loss is None else {"loss": loss}
         items = ocp.args.Composite(state=ocp.args.StandardSave(flatten(state)), counters=ocp.args.JsonSave(dict(counters)))
         with self._writing():
+            self.manager.wait_until_finished()  # orbax waits as well; but the save before is still being sealed
+            self._saving = step
             self.manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, dict[str, float]]:
@@ -93,6 +133,8 @@ class Checkpoints:
         """
         abstract = jax.tree.map(lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), shapes, shardings)
         flat = flatten(abstract)
+        if step != self._verified:
+            self._verify(step)
         self._compare(step, flat)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(flat), counters=ocp.args.JsonRestore())
@@ -101,6 +143,15 @@ class Checkpoints:
             raise UserError(self._damaged(step, error)) from error
         state = jax.tree.unflatten(jax.tree.structure(abstract), [restored["state"][name] for name in flat])
         return state, dict(restored["counters"])
+
+    def arrays(self, step: int) -> dict[str, np.ndarray]:
+        """All arrays of a step by path, whatever model it is of, in the memory of this process."""
+        self._verify(step)
+        here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        saved = self.manager.item_metadata(step)["state"]
+        wanted = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in saved.items()}
+        found = self.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
+        return {name: np.asarray(value) for name, value in found.items()}
 
     def wait(self) -> None:
         """Blocks until the saves in flight are on disk."""
@@ -115,6 +166,65 @@ class Checkpoints:
         finally:
             with contextlib.suppress(OSError, ValueError):  # the failed save again
                 self.manager.close()
+
+    def _seal(self) -> None:
+        """Called by orbax on process 0, in the background, when all files are written and the folder is about to be renamed."""
+        (folder,) = self.directory.glob(f"{self._saving}{_TEMPORARY}*")
+        integrity.seal(folder)
+
+    def _newest_whole(self) -> int:
+        """The newest step that is as it was written, 0 without any; damaged ones that are newer are moved aside."""
+        return _from_process_0(self._look_for_newest_whole)
+
+    def _look_for_newest_whole(self) -> int:
+        steps = sorted((int(path.name) for path in self.directory.glob("*") if path.name.isdigit() and path.is_dir()), reverse=True)
+        aside = sorted(path.name for path in self.directory.glob("damaged-*"))
+        damages = {}
+        for step in steps:
+            try:
+                if not integrity.verify(self.directory / str(step)):
+                    _tell(f"note: the checkpoint of step {step} in {self.directory} has no {integrity.NAME} and is used unverified")
+                break
+            except integrity.Damaged as error:
+                damages[step] = str(error)
+        else:
+            if damages or aside:
+                found = [f"step {step}: {how}" for step, how in damages.items()] + aside
+                raise UserError(
+                    f"no checkpoint in {self.directory} is whole: {'; '.join(found)}. Nothing was changed. Put a copy of one back, or start"
+                    " again from step 0 in a new --workdir"
+                )
+            return 0
+        newer = list(damages)
+        for older in steps[steps.index(step) + 1 :]:
+            try:
+                _check_metrics(self.directory / str(older))
+            except integrity.Damaged as error:
+                damages[older] = str(error)
+        for damaged, how in damages.items():
+            to = self._aside(damaged)
+            (self.directory / str(damaged)).rename(to)
+            _tell(f"the checkpoint of step {damaged} in {self.directory} is damaged: {how}; moved to {to.name}")
+        if newer:
+            again = max(newer) - step
+            _tell(f"training continues from the checkpoint of step {step}; {again} step{'s' * (again > 1)} computed again")
+        return step
+
+    def _aside(self, step: int) -> Path:
+        names = [f"damaged-{step}", *(f"damaged-{step}-{number}" for number in range(2, 1000))]
+        return next(path for name in names if not (path := self.directory / name).exists())
+
+    def _verify(self, step: int) -> None:
+        """Refuses a checkpoint that is not as it was written."""
+
+        def look() -> int:
+            try:
+                integrity.verify(self.directory / str(step))
+            except integrity.Damaged as error:
+                raise UserError(self._damaged(step, error)) from error
+            return 0
+
+        _from_process_0(look)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
@@ -146,7 +256,49 @@ class Checkpoints:
 
     def _damaged(self, step: int, error: Exception) -> str:
         others = [other for other in self.steps() if other != step]
-        rest = (
-            f"delete {self.directory / str(step)} to go on from step {others[-1]}" if others else "there is no other; start a new workdir"
-        )
+        if not others:
+            rest = "there is no other; put a copy of it back, or start a new workdir"
+        elif self.read_only:
+            rest = f"--step={others[-1]} names another (lm.train goes back to the newest whole one by itself)"
+        else:
+            rest = f"move {self.directory / str(step)} elsewhere to go on from step {others[-1]}"
         return f"the checkpoint of step {step} in {self.directory} cannot be read: {_first_line(error)}; {rest}"
+
+
+def _from_process_0(look: Callable[[], int]) -> int:
+    """What process 0 finds, a number or a UserError, in all processes: they must not act on what each of them sees."""
+    found, error = 0, ""
+    if jax.process_index() == 0:
+        try:
+            found = look()
+        except UserError as problem:
+            error = str(problem)
+        except OSError as problem:
+            error = f"the checkpoints cannot be read or moved: {problem}"
+    if jax.process_count() > 1:
+        # To read a large checkpoint takes longer than a collective waits on some machines.
+        ocp.multihost.get_barrier_sync_fn()(key=f"lm_checkpoints_{next(_questions)}", timeout_ms=_PATIENCE)
+        told = error.encode()[:_TOLD].ljust(_TOLD)
+        number, text = multihost_utils.broadcast_one_to_all((np.int32(found), np.frombuffer(told, np.uint8)))
+        found, error = int(number), np.asarray(text, np.uint8).tobytes().decode(errors="ignore").strip()
+    if error:
+        raise UserError(error)
+    return found
+
+
+def _check_metrics(folder: Path) -> None:
+    """Refuses a checkpoint whose validation loss is damaged: orbax reads those of all, to know the best.
+
+    One without it passes: a kill may have come while it was deleted, which the next save finishes.
+    """
+    path = folder / _METRICS / _METRICS
+    if path.exists():
+        integrity.verify(folder, within=_METRICS)
+        try:
+            json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise integrity.Damaged(f"{_METRICS}/{_METRICS} cannot be read: {error}") from error
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -93,16 +93,23 @@ def initialize() -> None:
     """Joins the other processes, if this is one of several.
 
     On TPU slices of several hosts JAX finds its peers itself. Elsewhere the environment says it:
-    LM_COORDINATOR=host:port, LM_PROCESSES=n, LM_PROCESS=i.
+    LM_COORDINATOR=host:port, LM_PROCESSES=n, LM_PROCESS=i. A process that vanishes without a word ends the others after LM_HEARTBEAT
+    seconds (default 100).
     """
+    try:
+        heartbeat = int(os.environ.get("LM_HEARTBEAT", "100"))
+        if heartbeat < 1:
+            raise ValueError
+    except ValueError:
+        raise UserError(f"LM_HEARTBEAT={os.environ['LM_HEARTBEAT']!r} should be a whole number of seconds, at least 1") from None
     if "LM_COORDINATOR" in os.environ:
         try:
             count, index = int(os.environ["LM_PROCESSES"]), int(os.environ["LM_PROCESS"])
         except (KeyError, ValueError) as error:
             raise UserError("LM_COORDINATOR needs LM_PROCESSES=<count> and LM_PROCESS=<index> beside it, both whole numbers") from error
-        jax.distributed.initialize(os.environ["LM_COORDINATOR"], count, index)
+        jax.distributed.initialize(os.environ["LM_COORDINATOR"], count, index, heartbeat_timeout_seconds=heartbeat)
     elif len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
-        jax.distributed.initialize()
+        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
 
 
 def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:

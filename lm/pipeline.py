@@ -115,13 +115,22 @@ def run(layers: Callable[[Any, Array, Any, Array], Array], blocks: Any, x_BTD: F
             # In the bubble an item's number is outside of 0 … M R - 1: what it gives is never stored where anything reads it.
             y_SbTD = all_stages(blocks_SR, x_SbTD, t - stages_S)
             y_SbTD = _lay(y_SbTD, stage, "batch", "sequence")
-            return (waiting, jnp.roll(y_SbTD, 1, axis=0)), None
+            return (waiting, _hand_on(y_SbTD)), None
 
         waiting = _lay(jnp.broadcast_to(x_MbTD, (S, *x_MbTD.shape)), stage, None, "batch", "sequence")
         turns = M * R + S - 1
         (waiting, handed), _ = jax.lax.scan(turn, (waiting, waiting[:, 0]), jnp.arange(turns))
         y_MbTD = store(waiting, handed, jnp.asarray(turns))[0]
     return meshes.constrain(meshes.join_rows(y_MbTD), "batch", "sequence", None)
+
+
+@jax.custom_vjp
+def _hand_on(x: Array) -> Array:
+    """From each stage to the next; the gradient the other way. (That of jnp.roll crosses twice.)"""
+    return jnp.roll(x, 1, axis=0)
+
+
+_hand_on.defvjp(lambda x: (jnp.roll(x, 1, axis=0), None), lambda _, gradient: (jnp.roll(gradient, -1, axis=0),))
 
 
 def _lay(x: Array, stage: tuple[str, ...], *names: str | None) -> Array:

@@ -29,8 +29,12 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
 def write_json(path: Path, value: Any) -> None:
     """Writes atomically: readers see the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
     try:
-        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # a machine that loses power must not find the new name on an empty file
         os.replace(temporary, path)
     except OSError as error:
         temporary.unlink(missing_ok=True)

@@ -16,7 +16,7 @@ import optax
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
 
-from lm import flops, lookup, pairing, pipeline, schedules
+from lm import chips, flops, lookup, pairing, pipeline, schedules
 from lm import mesh as meshes
 from lm.layers import Scope
 from lm.lookup import UserError
@@ -131,8 +131,9 @@ class Program:
         self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
         self.flops_per_row = flops.training(self.objective.flops(self.config))
-        self._step = jax.jit(self._train_step, donate_argnums=0, out_shardings=(self.shardings, everywhere))
         self._everywhere = everywhere
+        options = chips.compiler_options(self.mesh.devices.flat[0].device_kind)
+        self._step = self._jit_step(options)
 
     def init(self) -> State:
         """The state before the first step; the same values on any mesh."""
@@ -153,10 +154,10 @@ class Program:
             return self._step(state, batch)
 
     def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings."""
+        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings. No compiler options."""
         state = jax.tree.map(lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place), self.shapes, self.shardings)
         with self._on_mesh():
-            return self._step.lower(state, batch)
+            return self._jit_step(None).lower(state, batch)
 
     def gradients(self, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, Sums]:
         """Gradients of the loss, without dropout, and the sums: what a step computes before it updates."""
@@ -173,6 +174,10 @@ class Program:
                 return compiled(params, batch)
 
         return call
+
+    def _jit_step(self, options: dict[str, Any] | None):
+        places = (self.shardings, self._everywhere)
+        return jax.jit(self._train_step, donate_argnums=0, out_shardings=places, compiler_options=options)
 
     def _on_mesh(self):
         return meshes.use(self.mesh, self.mesh_config)

@@ -55,12 +55,18 @@ def check_same_run(workdir: Path, config: Mapping) -> dict | None:
     return old
 
 
-def check_same_data(workdir: Path, record: Mapping | None, fingerprint: str) -> None:
-    """Refuses to continue a run on other data."""
+def check_same_data(workdir: Path, record: Mapping | None, fingerprint: str, tokenizer: str) -> None:
+    """Refuses to continue a run on other data.
+
+    Args:
+      workdir: of the run. record: its run.json, None for a new run. fingerprint: of text and tokenizer now. tokenizer: its own.
+    """
     if record and record["data"]["fingerprint"] != fingerprint:
+        before = record["data"].get("tokenizer")
+        what = "the tokenizer is the same, the text changed" if before == tokenizer else f"tokenizer {before} there, {tokenizer} now"
         raise UserError(
             f"--workdir={workdir} was trained on other data: fingerprint {record['data']['fingerprint']} there, {fingerprint} now"
-            " (the corpus or its tokenizer changed); give another workdir, or the same data to continue"
+            f" ({what}); give another workdir, or the same data to continue"
         )
 
 
@@ -134,10 +140,10 @@ class Records:
 
     Args:
       workdir: where files go. start, total: first step and number of steps. tensorboard: also write events.
-      quiet: show nothing.
+      quiet: show nothing. validates_again: the validation of `start` will be written again.
     """
 
-    def __init__(self, workdir: Path, start: int, total: int, tensorboard: bool, quiet: bool = False):
+    def __init__(self, workdir: Path, start: int, total: int, tensorboard: bool, quiet: bool = False, validates_again: bool = False):
         self.active = jax.process_index() == 0
         self.quiet = quiet or not self.active
         self.total = total
@@ -147,7 +153,7 @@ class Records:
         self.last_line = 0.0
         if self.active:
             try:
-                self._rewind(start)
+                self._rewind(start, validates_again)
                 self.file = self.path.open("a", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write {self.path}: {error}") from error
@@ -206,14 +212,15 @@ class Records:
             if self.events:
                 self.events.close()
 
-    def _rewind(self, start: int) -> None:
-        """Drops lines after the step that training continues from: they will be written again."""
+    def _rewind(self, start: int, validates_again: bool) -> None:
+        """Drops lines after the step that training continues from, perhaps its validation too: they will be written again."""
         if not self.path.exists():
             return
         kept = []
         for line in self.path.read_text(encoding="utf-8").splitlines():
             try:
-                if json.loads(line)["step"] <= start:
+                told = json.loads(line)
+                if told["step"] < start or told["step"] == start and not (validates_again and told["split"] == "validation"):
                     kept.append(line)
             except ValueError:
                 continue  # the last line of a killed run may be cut

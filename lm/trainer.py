@@ -1,6 +1,8 @@
 """The training loop: from a config and a workdir to a trained model, from wherever the last session stopped."""
 
 import contextlib
+import functools
+import itertools
 import math
 import shutil
 import signal
@@ -26,6 +28,10 @@ from lm.validation import Validation
 STOPPED = 42  # exit status of a run that was asked to stop (SIGTERM, Ctrl-C) and saved
 
 
+class _Stopped(Exception):
+    """This process was asked to stop while it evaluated."""
+
+
 class Diverged(UserError):
     """The loss or its gradient is no longer a finite number."""
 
@@ -47,7 +53,7 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     workdir, config = Path(workdir), plain(config)
     record = records.check_same_run(workdir, config)
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=not quiet, skip=("length",))
-    records.check_same_data(workdir, record, corpus.fingerprint)
+    records.check_same_data(workdir, record, corpus.fingerprint, corpus.tokenizer.fingerprint)
     built = program.Program(config, corpus.tokenizer)
     options = built.training
     total, step_tokens = built.steps, options.batch_size * built.row_tokens
@@ -80,42 +86,49 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
 
     peak = chips.peak_flops(jax.devices()[0].device_kind)
     speed = Speed(step_tokens, options.batch_size * built.flops_per_row, peak and peak * built.mesh.size, counters["seconds"])
-    shown = records.Records(workdir, start, total, options.tensorboard, quiet)
+    owed = bool(counters.get("owes_validation"))  # the session before was asked to stop in the middle of it
+    shown = records.Records(workdir, start, total, options.tensorboard, quiet, validates_again=owed)
     shown.say(_header(config, corpus, built, plan, fresh["padding"], total, start))
+    if not start and "step" in record:
+        shown.say(f"run.json tells of step {record['step']}, but its checkpoint was not completed: starts again from step 0")
     meter = _Meter(built.terms, counters, checkpoints.latest)
     evaluate_every, save_every = options.evaluate_every or -(-total // 10), options.checkpoint_every or -(-total // 10)
     try:
         with _stop_signals() as asked_to_stop:
-            for step in range(start + 1, total + 1):
-                state, sums = built.step(state, next(batches))
-                meter.add(step, sums)  # reads the step before, while this one computes
-                if step == start + 1:
-                    jax.block_until_ready(sums)
-                speed.step_done(batches.waited)
-                stop = asked_to_stop(step) and step < total
+            for step in range(start if owed else start + 1, total + 1):
+                if step > start:
+                    state, sums = built.step(state, next(batches))
+                    meter.add(step, sums)  # reads the step before, while this one computes
+                    if step == start + 1:
+                        jax.block_until_ready(sums)
+                    speed.step_done(batches.waited)
+                stop = asked_to_stop() and step < total
                 evaluate, save = (step == total or step % every == 0 for every in (evaluate_every, save_every))
-                loss = None
-                if step % options.log_every == 0 or evaluate or save:
+                loss, owed = None, False
+                if step > start and (step % options.log_every == 0 or evaluate or save):
                     means = meter.flush()
                     now = speed.values(batches.waited)
                     shown.write(step, "train", {"tokens": step * step_tokens, "seconds": speed.seconds(), **means, **now})
                     shown.show(step, means["loss"], now, speed.left(total - step))
                 if evaluate:
-                    with speed.pause():
-                        asked = validation.sums(state["params"])
-                        meter.check(step, {f"validation {name}": value for name, (value, _) in asked.items()})
-                        means = program.means(asked)
-                        loss = program.loss(built.terms, means)
-                    record["final"] = {"step": step, "loss": loss, **means}
-                    shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
-                if save or stop:
+                    try:
+                        with speed.pause():
+                            asked = validation.sums(state["params"], functools.partial(_stop_if, asked_to_stop))
+                            meter.check(step, {f"validation {name}": value for name, (value, _) in asked.items()})
+                            means = program.means(asked)
+                            loss = program.loss(built.terms, means)
+                        record["final"] = {"step": step, "loss": loss, **means}
+                        shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
+                    except _Stopped:
+                        stop = owed = True
+                if step > start and (save or stop):
                     counters = meter.counters()  # reads this step first: what is saved has a finite loss
                     record |= {"step": step, "tokens": step * step_tokens, "flops": step * options.batch_size * built.flops_per_row}
                     record |= {"seconds": speed.seconds(), "loss_tokens": meter.loss_tokens} | speed.values(batches.waited)
                     # Before the checkpoint: once the last one is there, nothing is computed again.
                     records.write_run(workdir, record)
                     with speed.pause():
-                        checkpoints.save(step, state, counters | {"seconds": speed.seconds()}, loss)
+                        checkpoints.save(step, state, counters | {"seconds": speed.seconds(), "owes_validation": owed}, loss)
                 if stop:
                     checkpoints.wait()
                     shown.say(f"stopped at step {step}, saved in {checkpoints.directory}; the same command continues")
@@ -196,15 +209,24 @@ class _Meter:
 
 
 @contextlib.contextmanager
-def _stop_signals() -> Iterator[Callable[[int], bool]]:
-    """Yields a function of the step that says whether SIGTERM or Ctrl-C came; a second Ctrl-C ends at once.
+def _stop_signals() -> Iterator[Callable[[], bool]]:
+    """Yields a function that says whether SIGTERM or Ctrl-C came; a second Ctrl-C ends at once.
 
-    Several processes stop at the same step, soon after SIGTERM came to one of them; Ctrl-C ends them at once.
+    Several processes, which must all ask equally often, are told at the same question, soon after SIGTERM came to one of them; Ctrl-C
+    ends them at once.
     """
-    if jax.process_count() > 1:
-        yield multihost_utils.reached_preemption_sync_point
-        return
     came: list[int] = []
+    if jax.process_count() > 1:
+        # JAX agrees on one of these numbers, which all processes must come by.
+        questions = itertools.count(1)
+
+        def asked() -> bool:
+            if not came and multihost_utils.reached_preemption_sync_point(next(questions)):
+                came.append(signal.SIGTERM)
+            return bool(came)
+
+        yield asked
+        return
 
     def handle(number: int, frame: Any) -> None:
         if came and number == signal.SIGINT:
@@ -216,10 +238,15 @@ def _stop_signals() -> Iterator[Callable[[int], bool]]:
     except ValueError:  # not the main thread: the caller's own handlers hold
         before = {}
     try:
-        yield lambda step: bool(came)
+        yield lambda: bool(came)
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_if(asked_to_stop: Callable[[], bool]) -> None:
+    if asked_to_stop():
+        raise _Stopped
 
 
 def training_plan(built: program.Program, store):

@@ -1,5 +1,6 @@
 """The same held-out batches for every model, step and seed: rows, order and masks are fixed by the split alone."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -54,10 +55,15 @@ class Validation:
         batches = loader.local_batches(self._examples, np.arange(self.size), self.size)
         return [batches[index] for index in range(self._count)]
 
-    def sums(self, params: Any) -> dict[str, tuple[float, float]]:
-        """Loss terms and metrics over all batches as (sum, weight), without dropout."""
+    def sums(self, params: Any, before_each: Callable[[], None] = lambda: None) -> dict[str, tuple[float, float]]:
+        """Loss terms and metrics over all batches as (sum, weight), without dropout.
+
+        Args:
+          before_each: is called before each batch; what it raises ends the evaluation.
+        """
         total: dict[str, tuple[float, float]] = {}
         for batch in self.batches:
+            before_each()
             sums = jax.device_get(self.evaluate(params, loader.place(batch, self.sharding, self.size)))
             sums.pop("targets", None)  # a count for training, no measure
             for name, (value, weight) in sums.items():

@@ -16,7 +16,6 @@ from typing import Any
 
 import jax
 import numpy as np
-import orbax.checkpoint as ocp
 import pytest
 import small_corpus
 from jax.experimental.compilation_cache import compilation_cache
@@ -133,12 +132,9 @@ def record(workdir: Path) -> dict[str, Any]:
 def state(workdir: Path, step: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, the latest by default."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    step, here = step or checkpoints.latest(), jax.sharding.SingleDeviceSharding(jax.devices()[0])
-    saved = checkpoints.manager.item_metadata(step)["state"]
-    wanted = {name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here) for name, leaf in saved.items()}
-    found = checkpoints.manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted)))["state"]
+    found = checkpoints.arrays(step or checkpoints.latest())
     checkpoints.close()
-    return {name: np.asarray(value) for name, value in found.items()}
+    return found
 
 
 def assert_same_run(one: Path, other: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import runs
 from runs import home  # noqa: F401
 
-from lm import lookup, trainer
+from lm import lookup, mesh, trainer
 from lm.lookup import UserError
 
 # Overrides of a run that works: words that the message must have.
@@ -159,3 +159,52 @@ def test_a_changed_corpus_is_not_continued_on(home, tmp_path):  # noqa: F811
         trainer.train(config, tmp_path / "run", quiet=True)
     assert {name for name, stat in runs.files(tmp_path / "run").items() if before[name] != stat} == {"run.json"}
     assert (tmp_path / "run" / "run.json").read_text() == record
+
+
+def test_a_corpus_that_is_gone_when_a_run_continues(home, tmp_path, monkeypatch):  # noqa: F811
+    """What is missing is named, and the run waits: with the text back it ends as ever, though all that was made of it is made again."""
+    text, cache, workdir = tmp_path / "text", tmp_path / "cache", tmp_path / "run"
+    shutil.copytree(home.root / "text", text)
+    config = home.config("clm", data={"path": str(text), "cache": str(cache)})
+    with monkeypatch.context() as patch:
+        runs.at_step(patch, 5, runs.kill)
+        with pytest.raises(runs.Killed):
+            trainer.train(config, workdir, quiet=True)
+    before = runs.files(workdir)
+
+    text.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match=r"data.path=.*/text.*there is no such file or directory"):
+        trainer.train(config, workdir, quiet=True)
+    (tmp_path / "elsewhere").rename(text)
+    (tokens,) = (path for path in (cache / "stores").glob("*/tokens.bin") if path.stat().st_size > 50_000)
+    tokens.write_bytes(tokens.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"is damaged: tokens.bin has 1,000 bytes, not .*\. Delete that directory; it is then built again"):
+        trainer.train(config, workdir, quiet=True)
+    assert runs.files(workdir) == before
+    shutil.rmtree(cache)
+    trainer.train(config, workdir, quiet=True)
+    runs.assert_same_run(home.finished("clm"), workdir)
+
+
+def test_a_changed_tokenizer_is_not_continued_with(home, tmp_path):  # noqa: F811
+    """Other options of it are another config; another file at the same path is told by its fingerprint."""
+    shutil.copytree(home.finished("clm"), tmp_path / "run")
+    before = runs.files(tmp_path / "run")
+    with pytest.raises(UserError, match="config.tokenizer.vocab_size: 600 there, 500 now"):
+        trainer.train(home.config("clm", tokenizer={"vocab_size": 500}), tmp_path / "run", quiet=True)
+    assert runs.files(tmp_path / "run") == before
+    record = (tmp_path / "run" / "run.json").read_text()
+    (tmp_path / "run" / "run.json").write_text(
+        record.replace(runs.record(tmp_path / "run")["data"]["tokenizer"], "0123").replace(
+            runs.record(tmp_path / "run")["data"]["fingerprint"], "4567"
+        )
+    )
+    with pytest.raises(UserError, match=r"fingerprint 4567 there, \w+ now \(tokenizer 0123 there, \w+ now\); give another workdir"):
+        trainer.train(home.config("clm"), tmp_path / "run", quiet=True)
+
+
+@pytest.mark.parametrize("value", ["soon", "0", "1.5"])
+def test_a_heartbeat_is_a_number_of_seconds(monkeypatch, value):
+    monkeypatch.setenv("LM_HEARTBEAT", value)
+    with pytest.raises(UserError, match=f"LM_HEARTBEAT='{value}' should be a whole number of seconds, at least 1"):
+        mesh.initialize()

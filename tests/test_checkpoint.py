@@ -1,7 +1,6 @@
-"""Checkpoints: which are kept, what a damaged or foreign one says, and that any mesh reads them."""
+"""Checkpoints: which are kept, what becomes of a damaged or foreign one, and that any mesh reads them."""
 
-import json
-import re
+import errno
 import shutil
 
 import jax
@@ -9,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import runs
-from jax.sharding import SingleDeviceSharding
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
 from runs import home  # noqa: F401
 
-from lm import trainer
+from lm import evaluator, integrity, trainer
 from lm.checkpoint import Checkpoints, flatten
 from lm.lookup import UserError
 
@@ -119,23 +118,134 @@ DAMAGES = {
     "counters": lambda step: (step / "counters" / "metadata").write_text("{"),
     "counters gone": lambda step: shutil.rmtree(step / "counters"),
     "state gone": lambda step: shutil.rmtree(step / "state"),
+    "bit": lambda step: flip_a_bit(max(step.rglob("d/*"), key=lambda path: path.stat().st_size)),
+    "other counters": lambda step: (step / "counters" / "metadata").write_text('{"seconds": 0.0, "sums": {}}'),
+    "metrics": lambda step: (step / "metrics" / "metrics").write_text(""),
+    "checksums empty": lambda step: (step / "checksums.json").write_text(""),
+    "checksums": lambda step: flip_a_bit(step / "checksums.json"),
 }
 
 
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 4
+    path.write_bytes(content)
+
+
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_says_what_to_do(saved, damage):
-    DAMAGES[damage](saved / "checkpoints" / "2")
-    checkpoints = Checkpoints(saved, read_only=True)
-    with pytest.raises(UserError) as raised:
-        restore(checkpoints, 2, tiny(0.0))
+def test_a_damaged_checkpoint_is_moved_aside(saved, damage, capsys):
+    """The one before continues, and the step can be saved again; a reader is told, and moves nothing."""
     folder = saved.resolve() / "checkpoints"
-    assert str(raised.value).startswith(f"the checkpoint of step 2 in {folder} cannot be read: ")
-    assert str(raised.value).endswith(f"; delete {folder / '2'} to go on from step 1")
-    assert "\n" not in str(raised.value)
-    assert restore(checkpoints, 1, tiny(0.0))[0]["params"]["layer"]["kernel"][0, 0] == 1
-    shutil.rmtree(folder / "1")
-    with pytest.raises(UserError, match="there is no other; start a new workdir"):
+    DAMAGES[damage](folder / "2")
+    before = runs.files(saved)
+    with pytest.raises(UserError) as raised:
         restore(Checkpoints(saved, read_only=True), 2, tiny(0.0))
+    if damage != "metrics":  # which a reader needs of all, to know the best
+        assert str(raised.value).startswith(f"the checkpoint of step 2 in {folder} cannot be read: ")
+        assert str(raised.value).endswith("; --step=1 names another (lm.train goes back to the newest whole one by itself)")
+        assert restore(Checkpoints(saved, read_only=True), 1, tiny(0.0))[0]["params"]["layer"]["kernel"][0, 0] == 1
+    assert "\n" not in str(raised.value) and runs.files(saved) == before
+
+    writer = Checkpoints(saved)
+    told = capsys.readouterr().err
+    assert f"the checkpoint of step 2 in {folder} is damaged: " in told and "; moved to damaged-2\n" in told
+    assert told.endswith("training continues from the checkpoint of step 1; 1 step computed again\n")
+    assert (writer.steps(), writer.latest(), writer.best()) == ([1], 1, 1)
+    assert restore(writer, 1, tiny(0.0))[1] == {"seconds": 0.1 + 0.2, "sums": {"loss": [1.0, 2.0]}}
+    aside = {name.replace("damaged-2", "2"): kept for name, kept in runs.files(saved).items()}
+    assert aside == before  # nothing is lost
+    writer.save(2, tiny(5), {}, loss=0.5)
+    writer.close()
+    DAMAGES[damage](folder / "2") if damage != "metrics" else damage_arrays(folder / "2")
+    Checkpoints(saved).close()
+    assert sorted(path.name for path in folder.iterdir()) == ["1", "damaged-2", "damaged-2-2"]
+
+
+def test_without_a_whole_checkpoint_nothing_starts_again(saved):
+    damage_arrays(saved / "checkpoints" / "1")
+    (saved / "checkpoints" / "2" / "state" / "_METADATA").unlink()
+    before = runs.files(saved)
+    for _ in range(2):  # the same command says the same
+        with pytest.raises(UserError, match="no checkpoint in .* is whole: step 2: state/_METADATA is missing; step 1: state/.* does not"):
+            Checkpoints(saved)
+    assert runs.files(saved) == before
+    (saved / "checkpoints" / "1").rename(saved / "checkpoints" / "damaged-1")
+    shutil.rmtree(saved / "checkpoints" / "2")
+    with pytest.raises(
+        UserError, match=r"is whole: damaged-1\. Nothing was changed\. Put a copy of one back, or start again from step 0 in"
+    ):
+        Checkpoints(saved)
+
+
+def test_the_only_checkpoint_damaged(saved):
+    shutil.rmtree(saved / "checkpoints" / "1")
+    damage_arrays(saved / "checkpoints" / "2")
+    with pytest.raises(UserError, match="there is no other; put a copy of it back, or start a new workdir"):
+        restore(Checkpoints(saved, read_only=True), 2, tiny(0.0))
+
+
+def test_a_damaged_loss_of_an_older_checkpoint(saved, capsys):
+    """Which orbax reads of all, to know the best."""
+    (saved / "checkpoints" / "1" / "metrics" / "metrics").write_text('{"loss": 0.0}')
+    with Checkpoints(saved).manager as manager:
+        assert manager.all_steps() == [2]
+    assert "step 1 in " in (told := capsys.readouterr().err) and "moved to damaged-1\n" in told and "computed again" not in told
+
+
+def test_a_checkpoint_without_checksums_is_used_with_a_note(saved, capsys):
+    """One that an older version wrote."""
+    (saved / "checkpoints" / "2" / "checksums.json").unlink()
+    writer = Checkpoints(saved)
+    assert "the checkpoint of step 2 in " in (told := capsys.readouterr().err) and "has no checksums.json and is used unverified" in told
+    assert restore(writer, 2, tiny(0.0))[0]["params"]["layer"]["kernel"][0, 0] == 2
+    damage_arrays(saved / "checkpoints" / "2")
+    with pytest.raises(UserError, match=r"the checkpoint of step 2 in .* cannot be read: .*; move .*/2 elsewhere to go on from step 1"):
+        restore(Checkpoints(saved), 2, tiny(0.0))
+
+
+def test_a_save_that_cannot_be_sealed_is_no_checkpoint(saved, monkeypatch):
+    def full(folder):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    writer = Checkpoints(saved)
+    monkeypatch.setattr(integrity, "seal", full)
+    writer.save(3, tiny(3), {})
+    with pytest.raises(UserError, match=r"No space left on device; the last good checkpoint is that of step 2\. Free some space"):
+        writer.wait()
+    writer.close()
+    monkeypatch.undo()
+    again = Checkpoints(saved)
+    assert again.steps() == [1, 2]
+    again.save(3, tiny(3), {})
+    again.close()
+    assert Checkpoints(saved, read_only=True).latest() == 3
+
+
+def test_hosts_that_see_other_folders_are_refused(saved, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "_newest_whole", lambda self: 7)
+    with pytest.raises(UserError, match="finds the checkpoint of step 2 in .*, process 0 that of step 7 .*a folder that all hosts share"):
+        Checkpoints(saved)
+
+
+def test_devices_of_a_checkpoint_do_not_bind(tmp_path):
+    """Saved in parts on eight devices, and said to be of TPUs that are not here; read on one, to the same bits, and on others."""
+    mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
+    values = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
+    state = {"kernel": jax.device_put(values, NamedSharding(mesh, PartitionSpec("fsdp", "tensor"))), "step": jnp.asarray(3, jnp.int32)}
+    writer = Checkpoints(tmp_path)
+    writer.save(3, state, {})
+    writer.close()
+    folder = tmp_path / "checkpoints" / "3"
+    saved = (folder / "state" / "_sharding").read_text()
+    assert "cpu" in saved.lower()
+    (folder / "state" / "_sharding").write_text(saved.replace("cpu:", "tpu:").replace("CPU_", "TPU_"))
+    integrity.seal(folder)
+    assert np.array_equal(restore(Checkpoints(tmp_path), 3, state)[0]["kernel"], values)
+    assert np.array_equal(Checkpoints(tmp_path, read_only=True).arrays(3)["kernel"], values)
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
+    other = {"kernel": NamedSharding(mesh, PartitionSpec("tensor")), "step": NamedSharding(mesh, PartitionSpec())}
+    restored = Checkpoints(tmp_path).restore(3, shapes, other)[0]["kernel"]
+    assert restored.sharding == other["kernel"] and np.array_equal(restored, values)
 
 
 def test_a_checkpoint_of_another_model_shows_the_differences(saved):
@@ -146,21 +256,16 @@ def test_a_checkpoint_of_another_model_shows_the_differences(saved):
     assert "params/head/bias: checkpoint has none, config (2,)" in str(raised.value)
 
 
-def test_a_run_whose_last_checkpoint_is_damaged_writes_nothing(home, tmp_path):  # noqa: F811
-    """The message says to delete it; then the run goes on from the one before and ends as ever."""
+def test_a_run_whose_last_checkpoint_is_damaged_goes_back(home, tmp_path, capsys):  # noqa: F811
+    """A finished one too: its last step is computed again, to the same bits."""
     workdir = tmp_path / "run"
     shutil.copytree(home.finished("clm"), workdir)
-    record = runs.record(workdir)
-    (workdir / "run.json").write_text(json.dumps(record | {"status": "running"}))
     damage_arrays(workdir / "checkpoints" / "10")
-    before = runs.files(workdir)
-    with pytest.raises(UserError, match="the checkpoint of step 10 in .* cannot be read") as raised:
-        trainer.train(home.config("clm"), workdir, quiet=True)
-    assert runs.files(workdir) == before
-    told = re.search(r"delete (\S+) to go on from step (\d+)", str(raised.value))
-    assert told[2] == "9"
-    shutil.rmtree(told[1])
+    with pytest.raises(UserError, match=r"the checkpoint of step 10 in .* cannot be read: .*--step=9 names another"):
+        evaluator.load(workdir, progress=False)
     trainer.train(home.config("clm"), workdir, quiet=True)
+    assert "training continues from the checkpoint of step 9; 1 step computed again" in capsys.readouterr().err
+    assert (workdir / "checkpoints" / "damaged-10").is_dir()
     runs.assert_same_run(home.finished("clm"), workdir)
 
 
@@ -173,7 +278,7 @@ def test_a_run_continues_on_another_mesh(home, tmp_path, monkeypatch):  # noqa: 
             trainer.train(home.config("clm"), workdir, quiet=True)
     spread = home.config("clm", mesh={"data": 2, "fsdp": 2, "tensor": 2})
     record = trainer.train(spread, workdir, quiet=True)
-    assert record["mesh"] == {"data": 2, "fsdp": 2, "tensor": 2}
+    assert {axis: size for axis, size in record["mesh"].items() if size > 1} == {"data": 2, "fsdp": 2, "tensor": 2}
     alone = runs.metrics(home.finished("clm"))
     for line, other in zip(alone, runs.metrics(workdir), strict=True):
         assert other.pop("split") == line.pop("split")

@@ -54,3 +54,9 @@ def test_clocks_follow_from_peaks():
     # v5e: 4 units of 128 × 128, 1.5 GHz; v6e: 4 of 256 × 256 at 1.75 GHz.
     assert chips.TPUS["v5e"].clock == pytest.approx(1.503e9, rel=1e-3)
     assert chips.TPUS["v6e"].clock == pytest.approx(1.751e9, rel=1e-3)
+
+
+def test_compiler_options_are_those_of_the_generation():
+    assert chips.compiler_options("TPU v5p") == chips.compiler_options("TPU v5") == chips.COMPILER_OPTIONS["v5p"]
+    assert chips.compiler_options("TPU v5 lite") == chips.COMPILER_OPTIONS["v5e"] != chips.COMPILER_OPTIONS["v5p"]
+    assert chips.compiler_options("cpu") is None  # a jit without options

@@ -116,7 +116,7 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
         "empty checkpoints": (lambda run: [shutil.rmtree(step) for step in (run / "checkpoints").iterdir()], r"there are: .* none yet"),
         "damaged": (
             lambda run: [path.write_bytes(b"") for path in (run / "checkpoints" / "10").rglob("d/*")],
-            r"the checkpoint of step 10 in .* cannot be read.*delete .*/10 to go on from step 9",
+            r"the checkpoint of step 10 in .* cannot be read.*--step=9 names another",
         ),
         "other text": (
             lambda run: (run / "run.json").write_text((run / "run.json").read_text().replace('"fingerprint": "', '"fingerprint": "0')),

@@ -68,10 +68,15 @@ def test_a_missing_record_asks_for_the_directory(tmp_path):
 
 
 def test_other_data_are_refused(tmp_path):
-    records.check_same_data(tmp_path, None, "f")
-    records.check_same_data(tmp_path, RUN, "f")
-    with pytest.raises(UserError, match="trained on other data: fingerprint f there, g now"):
-        records.check_same_data(tmp_path, RUN, "g")
+    told = RUN | {"data": {"fingerprint": "f", "tokenizer": "t"}}
+    records.check_same_data(tmp_path, None, "f", "t")
+    records.check_same_data(tmp_path, told, "f", "t")
+    with pytest.raises(
+        UserError, match=r"trained on other data: fingerprint f there, g now \(the tokenizer is the same, the text changed\)"
+    ):
+        records.check_same_data(tmp_path, told, "g", "t")
+    with pytest.raises(UserError, match=r"fingerprint f there, g now \(tokenizer t there, u now\); give another workdir, or the same data"):
+        records.check_same_data(tmp_path, told, "g", "u")
 
 
 def test_a_directory_that_cannot_be_made(tmp_path):

@@ -56,12 +56,13 @@ def test_the_finished_run_left_a_whole_record(home):  # noqa: F811
 
 
 def test_killed_by_the_system(home, tmp_path):  # noqa: F811
-    """kill -9 while step 9 is computed, and perhaps the checkpoint of step 6 or 9 written; then the same command."""
+    """kill -9 inside the save of step 9, when all its files are written but not sealed; then the same command."""
     workdir = tmp_path / "run"
     file = runs.config_file(home.config("clm"), tmp_path / "config.py")
     code = (
-        "import os, runpy, runs, signal, sys, pytest; patch = pytest.MonkeyPatch(); runs.one_device(patch);"
-        "runs.at_step(patch, 9, lambda: os.kill(os.getpid(), signal.SIGKILL));"
+        "import os, runpy, runs, signal, sys, pytest; from lm import integrity; patch = pytest.MonkeyPatch(); runs.one_device(patch);"
+        "seal, kill = integrity.seal, lambda: os.kill(os.getpid(), signal.SIGKILL);"
+        "patch.setattr(integrity, 'seal', lambda folder: kill() if folder.name.startswith('9.') else seal(folder));"
         f"sys.argv = ['lm.train', '--config={file}', '--workdir={workdir}']; runpy.run_module('lm.train', run_name='__main__')"
     )
     process = runs.command(
@@ -74,7 +75,8 @@ def test_killed_by_the_system(home, tmp_path):  # noqa: F811
     )
     _, told = process.communicate(timeout=120)
     assert process.returncode == -signal.SIGKILL, told
-    assert runs.record(workdir)["status"] == "running" and runs.metrics(workdir)[-1]["step"] == 8
+    assert runs.record(workdir)["status"] == "running" and runs.metrics(workdir)[-1]["step"] >= 8
+    assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == ["3", "6", "9.orbax-checkpoint-tmp"]
     train(home, workdir)
     runs.assert_same_run(home.finished("clm"), workdir)
 
@@ -85,6 +87,64 @@ def test_asked_to_stop_saves_the_step_and_continues_to_the_same_bits(home, tmp_p
     assert Checkpoints(tmp_path / "run", read_only=True).latest() == 7
     train(home, tmp_path / "run")
     runs.assert_same_run(home.finished("clm"), tmp_path / "run")
+
+
+@pytest.mark.parametrize("step", [5, STEPS])
+def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):  # noqa: F811
+    """It does not finish the evaluation, but saves; the next session owes it, and pays once, though it is killed after that."""
+    workdir, sums = tmp_path / "run", validation.Validation.sums
+    number = step // 5
+
+    def signalled(self, params, before_each):
+        nonlocal number
+        number -= 1
+        asked = []
+
+        def poll():
+            asked.append(len(asked))
+            if not number and len(asked) == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+            before_each()
+
+        try:
+            return sums(self, params, poll)
+        finally:
+            assert len(asked) == (4 if number else 2)  # of four batches
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validation.Validation, "sums", signalled)
+        with pytest.raises(SystemExit) as stop:
+            train(home, workdir)
+    assert stop.value.code == trainer.STOPPED and Checkpoints(workdir, read_only=True).latest() == step
+    assert [line["split"] for line in runs.metrics(workdir) if line["step"] == step] == ["train"]
+    if step < STEPS:
+        interrupted(home, workdir, monkeypatch, step + 1, runs.kill, runs.Killed)
+        assert [line["split"] for line in runs.metrics(workdir) if line["step"] == step] == ["train", "validation"]
+    train(home, workdir)
+    runs.assert_same_run(home.finished("clm"), workdir)
+
+
+@pytest.mark.parametrize("number", [1, 3])
+def test_killed_while_run_json_is_written(home, tmp_path, monkeypatch, number):  # noqa: F811
+    """Before there was one, and later: half of the new one is written, beside the old one."""
+    workdir, replace, writes = tmp_path / "run", os.replace, []
+
+    def torn(source, target):
+        if str(target).endswith("run.json"):
+            writes.append(target)
+            if len(writes) == number:
+                with open(source, "r+") as file:
+                    file.truncate(100)
+                raise runs.Killed
+        replace(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", torn)
+        with pytest.raises(runs.Killed):
+            train(home, workdir)
+    assert (workdir / "run.json").exists() == (number > 1)
+    train(home, workdir)
+    runs.assert_same_run(home.finished("clm"), workdir)
 
 
 def test_signal_handlers_are_given_back(home, tmp_path, monkeypatch):  # noqa: F811
@@ -172,8 +232,8 @@ def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):  # noqa: F811
 def test_a_validation_loss_that_is_no_number_is_not_saved_as_good(home, tmp_path, monkeypatch):  # noqa: F811
     sums = validation.Validation.sums
 
-    def spoilt(self, params):
-        return {name: (float("nan"), weight) for name, (_, weight) in sums(self, params).items()}
+    def spoilt(self, params, *rest):
+        return {name: (float("nan"), weight) for name, (_, weight) in sums(self, params, *rest).items()}
 
     with monkeypatch.context() as patch:
         patch.setattr(validation.Validation, "sums", spoilt)
@@ -221,8 +281,8 @@ def test_a_disk_without_room_is_refused_before_the_start(home, tmp_path, monkeyp
 def test_metrics_that_cannot_be_written_end_the_run_in_words(home, tmp_path, monkeypatch):  # noqa: F811
     start = records.Records.__init__
 
-    def on_a_full_disk(self, *rest):
-        start(self, *rest)
+    def on_a_full_disk(self, *rest, **named):
+        start(self, *rest, **named)
         self.file.close()
         self.file = open("/dev/full", "a", encoding="utf-8")
 

@@ -42,7 +42,7 @@ class Built:
             tuple(getattr(device, "slice_index", None) or 0 for device in devices),
             np.array([device.coords for device in devices]),
             (*self.slice.wraps, False)[:3],
-            chip.link * 1e9,
+            chip.link * 1e9 / chip.devices,
             chip.dcn * 1e9 / chip.devices,
         )
 

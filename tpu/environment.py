@@ -12,7 +12,7 @@ from lm.lookup import UserError
 INSTALL = "pip install -e '.[tpu]' -c constraints.txt"
 # TPU_SKIP_MDS_QUERY, TPU_WORKER_HOSTNAMES: ask no cloud who we are. ALLOW_MULTIPLE_LIBTPU_LOAD: compiles side by side would collide on a
 # lock. TPU_ACCELERATOR_TYPE: any known one; without it libtpu warns, and each topology says itself what it is.
-_VARIABLES = {
+VARIABLES = {
     "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
     "TPU_ACCELERATOR_TYPE": "v5litepod-16", "TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3",
 }  # fmt: skip
@@ -24,7 +24,12 @@ def prepare() -> None:
     Raises:
       UserError: libtpu is missing, or it is not the version that this jax was built with; the message says what to install.
     """
-    os.environ.update(_VARIABLES)
+    os.environ.update(VARIABLES)
+    check_installed()
+
+
+def check_installed() -> None:
+    """Checks what is installed; raises as `check`."""
     check(_version("jax"), _version("libtpu"), _wanted())
 
 

@@ -15,7 +15,8 @@ from lm.program import Program
 from tpu.slices import Slice
 
 GIB = 2**30
-_AGAIN = {"none": 0.0, "dots": 0.1}  # share of the layers' forward products that the backward pass computes again; others: all
+# Policies of lm/remat.py that keep the results of products, or more; the others compute all products of a layer again.
+_KEEPS_PRODUCTS = ("none", "attention", "minimal", "dots")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +89,11 @@ class Plan:
     head_chunks: int = 1
 
     @property
+    def mesh(self) -> tuple[int, ...]:
+        """Devices along each axis."""
+        return self.slice, self.data, self.fsdp, self.stage, self.context, self.tensor
+
+    @property
     def split(self) -> int:
         """Ways that the rows are split."""
         return self.slice * self.data * self.fsdp * self.stage
@@ -118,27 +124,27 @@ def memory(facts: Facts, plan: Plan) -> float:
     # Outside of the pipeline its stages split the rows; inside each holds its own layers for all of them: the same.
     cell = rows * facts.streams / (plan.context * plan.tensor) * facts.itemsize
     kept = facts.layers * cell * facts.width
-    if plan.remat == "none":
+    if plan.remat in _KEEPS_PRODUCTS:
         inner = facts.feedforward + (facts.heads + facts.kv_heads) * facts.head_width
         kept += facts.layers * cell * inner
     scores = rows * facts.predictions / (plan.context * plan.head_chunks) * facts.vocabulary / plan.tensor * facts.itemsize
     gradients = 4 * facts.parameters / spread
-    if plan.remat not in ("none", "full", "dots"):
-        kept = 0.0  # a policy that keeps activations elsewhere
+    if plan.remat == "offload":  # to the host's memory
+        kept = 0.0
     return (facts.state / spread + max(gradients, kept + scores)) / GIB
 
 
 def seconds(facts: Facts, plan: Plan, of: Slice) -> dict[str, float]:
     """Ceilings of an ideal step: {"schedule", "ici", "dcn"}."""
     chip, devices = of.chip, of.devices
-    again = _AGAIN.get(plan.remat, 1.0)
+    again = 0.0 if plan.remat in _KEEPS_PRODUCTS else 1.0
     bubble = pipeline.bubble(plan.stage, plan.pipeline_microbatches or plan.stage, plan.pipeline_repeats) if plan.stage > 1 else 0.0
     work = (3 * facts.forward + again * facts.stack / (1 - bubble)) + 3 * facts.stack * bubble / (1 - bubble)
     schedule = work / devices / chip.peak
     # Parameters, gradients and two moments are read or written about ten times a step, in float32, and more with every microbatch.
     schedule += 4 * (8 + 2 * plan.microbatches) * facts.parameters / (plan.fsdp * plan.tensor * plan.stage) / _bandwidth(chip)
     ici, dcn = _traffic(facts, plan)
-    return {"schedule": schedule, "ici": ici / (4 * chip.link * 1e9), "dcn": dcn / (chip.dcn * 1e9 / chip.devices)}
+    return {"schedule": schedule, "ici": ici / (4 * chip.link * 1e9 / chip.devices), "dcn": dcn / (chip.dcn * 1e9 / chip.devices)}
 
 
 def _bandwidth(chip: Chip) -> float:
@@ -154,8 +160,8 @@ def _traffic(facts: Facts, plan: Plan) -> tuple[float, float]:
     # Gathered for the forward and the backward pass, gradients scattered once, with every microbatch.
     ici += plan.microbatches * _ring(plan.fsdp) * (2 * facts.itemsize + 4) * mine
     # Two pairs of gather and scatter a layer, forward and backward; again what is computed again.
-    passes = 2 + (1 if plan.remat not in _AGAIN else 0)
-    ici += passes * facts.layers / plan.stage * plan.stage * 2 * 2 * _ring(plan.tensor) * around
+    passes = 2 if plan.remat in _KEEPS_PRODUCTS else 3
+    ici += passes * facts.layers * 2 * 2 * _ring(plan.tensor) * around
     keys = around / facts.width * 2 * facts.kv_heads * facts.head_width / plan.tensor
     ici += passes * facts.layers * (plan.context - 1) * keys
     if plan.stage > 1:

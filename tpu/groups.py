@@ -69,7 +69,7 @@ class Layout:
     Attributes:
       names, shape: of the mesh's axes. slice_of: [devices] the slice of each, in the mesh's order. place: [devices, dimensions] its chip's
         coordinates in its slice, None where unknown. wraps: dimensions whose ends are joined.
-      link: bytes a second of one ICI link in one direction. dcn: of a device to other slices.
+      link: a device's bytes a second over one ICI link in one direction. dcn: to other slices.
     """
 
     names: tuple[str, ...]

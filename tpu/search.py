@@ -1,7 +1,6 @@
 """Searches the ways to run a config on a slice: what a formula finds quickest is compiled first, until nothing that is left can win."""
 
 import copy
-import heapq
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -104,10 +103,11 @@ class Search:
         return max(found.values()) + 0.2 * (sum(found.values()) - max(found.values()))
 
     def run(self, remats: Sequence[str], chunks: Sequence[int], top: int, most: int, told: Callable[[str], None]) -> None:
-        """Compiles plans, those first that the formula likes best, until none that is left can be among the best.
+        """Compiles plans, the most promising first, until the best stands (PATIENCE) or none that is left promises to beat it.
 
-        A plan can not when its ideal time, times the smallest factor by which the compiler has found any plan slower than ideal, is above
-        what is found already. Plans that do not fit come back with more microbatches.
+        What a plan promises is its ideal time, times the smallest factor by which the compiler has found plans of the same mesh, and plans
+        that recompute the same, slower than ideal. A mesh that has not been tried promises the smallest factor of all, a way to recompute
+        that has not been tried the ideal itself. Plans that do not fit come back with more microbatches.
 
         Args:
           top: how many should be found. most: programs to compile at most. told: is called with what happens.
@@ -115,28 +115,27 @@ class Search:
         Raises:
           UserError: the rows or the model cannot be divided over the slice at all.
         """
-        queue = [
-            (self.rank(plan), number, plan) for number, plan in enumerate(candidates(self.facts, self.of, self.streams, remats, chunks))
-        ]
+        queue = candidates(self.facts, self.of, self.streams, remats, chunks)
         if not queue:
             raise UserError(
                 f"{self.of.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads} heads, {self.facts.layers} layers over"
                 f" {self.of.devices} devices and leaves room; set --global_batch to a multiple of {self.of.devices}, or take a larger slice"
             )
-        heapq.heapify(queue)
-        numbers = itertools.count(len(queue))
-        least, waited = math.inf, 0  # the smallest factor between ideal and compiled; plans that fitted since the best was found
+        ranks = {plan: self.rank(plan) for plan in queue}
+        factors: dict[Any, float] = {}  # of each mesh and each policy that was compiled, and of all
+        waited = 0  # plans that fitted since the best was found
         while queue and self.compiled < most and not self.settled:
-            _, _, plan = heapq.heappop(queue)
-            ideal = self.ideal(plan)
-            if len(self.found) >= top and ideal * least > self.found[0][0]:
-                self.left += 1  # it cannot win
-                continue
+            plan = min(queue, key=lambda each: ranks[each] * _factor(each, factors))
+            if len(self.found) >= top and self.ideal(plan) * _factor(plan, factors) > self.found[0][0]:
+                self.settled = True
+                break
+            queue.remove(plan)
             record = self.record(plan)
             self.compiled += 1
             if record.get("fits"):
                 seconds = record["step_seconds"]
-                least = min(least, seconds / ideal)
+                for kind in (plan.remat, plan.mesh, None):
+                    factors[kind] = min(factors.get(kind, math.inf), seconds / self.ideal(plan))
                 waited = 0 if not self.found or seconds < self.found[0][0] else waited + 1
                 self.found.append((seconds, plan, record))
                 self.found.sort(key=lambda each: each[0])
@@ -146,9 +145,10 @@ class Search:
                 over = record["needs_gib"] / record["has_gib"] if record["needs_gib"] else 2.0
                 smaller = halved(self.facts, plan, max(1, math.ceil(math.log2(over))))
                 if smaller is not None:
-                    heapq.heappush(queue, (self.rank(smaller), next(numbers), smaller))
+                    queue.append(smaller)
+                    ranks[smaller] = self.rank(smaller)
             told(_said(plan, record))
-        self.left += len(queue)
+        self.left = len(queue)
         self.settled = self.settled or not queue
 
     def record(self, plan: Plan) -> dict[str, Any]:
@@ -162,6 +162,13 @@ class Search:
                 return {"tpu": self.of.name, "fits": False, "error": str(error)}
 
         return self.kept.get(cache.key(config, self.of.name, self.options), make)
+
+
+def _factor(plan: Plan, factors: Mapping[Any, float]) -> float:
+    """By how much a plan is slower than ideal, as far as is known."""
+    if plan.remat not in factors:
+        return 1.0
+    return max(factors[plan.remat], factors.get(plan.mesh, factors[None]))
 
 
 def _alone(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,13 +2,14 @@
 
 import pytest
 
+from lm import chips
 from lm.lookup import UserError
 from tpu import flags, slices
 
 
 def test_every_generation_has_options():
-    assert set(flags.OPTIONS) == set(slices.SHAPES)
-    assert all(isinstance(value, str) for options in flags.OPTIONS.values() for value in options.values())
+    assert set(chips.COMPILER_OPTIONS) == set(slices.SHAPES)
+    assert all(isinstance(value, str) for options in chips.COMPILER_OPTIONS.values() for value in options.values())
 
 
 def test_the_users_come_last():
