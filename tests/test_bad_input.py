@@ -3,11 +3,11 @@
 import shutil
 
 import pytest
-
 import runs
+from runs import home  # noqa: F401
+
 from lm import lookup, mesh, trainer
 from lm.lookup import UserError
-from runs import home  # noqa: F401
 
 # Overrides of a run that works: words that the message must have.
 MISTAKES = {

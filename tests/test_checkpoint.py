@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
-
 import runs
+from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
+from runs import home  # noqa: F401
+
 from lm import evaluator, integrity, trainer
 from lm.checkpoint import Checkpoints, flatten
 from lm.lookup import UserError
-from runs import home  # noqa: F401
 
 # A read that fails ends orbax's event loop while other reads are on their way; these find it closed.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -5,12 +5,12 @@ import shutil
 
 import numpy as np
 import pytest
-
 import runs
+from runs import STEPS, home  # noqa: F401
+
 from lm import evaluator, program
 from lm.lookup import UserError
 from lm.validation import Validation
-from runs import STEPS, home  # noqa: F401
 
 # Objective: (task, metric) of the model, beside the probe.
 SUITING = {

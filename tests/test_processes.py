@@ -6,9 +6,9 @@ import sys
 
 import jax
 import pytest
+import runs
 import small_corpus
 
-import runs
 from lm import mesh, trainer
 from lm.checkpoint import Checkpoints
 

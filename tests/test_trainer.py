@@ -9,12 +9,12 @@ import time
 
 import numpy as np
 import pytest
-
 import runs
+from runs import STEPS, home  # noqa: F401
+
 from lm import program, records, trainer, validation
 from lm.checkpoint import Checkpoints
 from lm.lookup import UserError
-from runs import STEPS, home  # noqa: F401
 
 OBJECTIVES = ("clm", "mlm", "nsp", "mlm_nsp")
 

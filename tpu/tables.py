@@ -184,7 +184,7 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
     """Prints the plans that were found for a slice, and the flags of each."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     settled = "settled" if result["settled"] else "stopped by --most"
-    count = f"{result['compiled']} compiled, {result['left']} not needed"
+    count = f"{result['compiled']} compiled, {result['left']} left"
     title = f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {settled}"
     if not result["plans"]:
         console.print(f"[bold]{title}[/]\nnothing fits; a larger slice, fewer rows, or --head_chunks=1,8,32", highlight=False)

@@ -7,8 +7,8 @@ import sys
 import time
 
 import pytest
-
 import runs
+
 from tpu import local
 
 # What a host says of itself; then it ends as its number says.
