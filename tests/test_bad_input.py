@@ -33,7 +33,7 @@ MISTAKES = {
     "mesh": (
         "clm",
         {"mesh": {"data": 3, "fsdp": 1, "tensor": 1}},
-        ["data=3 × fsdp=1 × tensor=1", "there are 8 cpu device(s)", "must be 8"],
+        ["asks for data=3,", "there are 8 cpu device(s)", "must be 8"],
     ),
     "mesh of zero": ("clm", {"mesh": {"data": 0, "fsdp": 1, "tensor": 1}}, ["config.mesh", "each is a positive number"]),
     "mesh and parameters": (
@@ -44,7 +44,10 @@ MISTAKES = {
     "batch and mesh": (
         "clm",
         {"mesh": {"data": 4, "fsdp": 2, "tensor": 1}, "training": {"batch_size": 12}},
-        ["config.training.batch_size=12 is not a multiple of mesh data × fsdp = 8", "choose a multiple"],
+        [
+            "config.training.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into (data 4 × fsdp 2)",
+            "choose a multiple",
+        ],
     ),
     "batch and microbatches": ("clm", {"training": {"microbatches": 3}}, ["batch_size=8 is not a multiple of microbatches=3"]),
     "no budget": ("clm", {"training": {"steps": 0}}, ["config.training: set exactly one of steps=0 and tokens=0 above 0"]),

@@ -99,7 +99,7 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
     record["config"]["mesh"] = {"data": 64, "fsdp": 2, "tensor": 1}
     (copy / "run.json").write_text(json.dumps(record))
     here = evaluator.load(copy, progress=False)
-    assert dict(here.built.mesh.shape) == {"data": 1, "fsdp": 1, "tensor": 1}
+    assert set(here.built.mesh.shape.values()) == {1}
 
 
 @pytest.mark.parametrize(
