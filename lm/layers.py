@@ -253,7 +253,7 @@ def rotate(x_BTNH: Float[Array, "B T N H"], positions_BT: Int[Array, "B T"], bas
     frequency_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
     angle_BT1H = positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H[None, None, None, :]
     sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
-    if x_BTNH.dtype == jnp.bfloat16:
+    if x_BTNH.dtype == jnp.bfloat16 and x_BTNH.shape[-1] % LANES == 0:
         return _rotate_by_product(x_BTNH, jnp.concatenate([sin, sin], -1), jnp.concatenate([cos, cos], -1))
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
@@ -261,8 +261,8 @@ def rotate(x_BTNH: Float[Array, "B T N H"], positions_BT: Int[Array, "B T"], bas
 
 @jax.custom_vjp
 def _rotate_by_product(x_BTNH: Array, sin_BT1H: Array, cos_BT1H: Array) -> Array:
-    """The same with halves exchanged by a product with a permutation, which is exact in bfloat16: a TPU is slow at cutting rows into halves
-    and joining them. The gradient is rotated back by the same angles."""
+    """The same with halves exchanged by a product with a permutation, which is exact in bfloat16: a TPU is slow at cutting rows of its full
+    width into halves and joining them. The gradient is rotated back by the same angles."""
     half = x_BTNH.shape[-1] // 2
     exchange_HJ = np.roll(np.eye(2 * half), half, axis=1)
     exchange_HJ[half:] *= -1  # [a, b] → [-b, a]

@@ -96,9 +96,10 @@ def test_rotary_scores_depend_on_the_distance_only():
     assert np.abs(np.diff(scores[0, 0, 0])).min() > 1e-4  # and distances do differ
 
 
-def test_rotation_in_bfloat16_is_the_rounded_one_of_float32():
-    """By another route, and to the bit: values and gradients."""
-    x, direction = (jnp.asarray(draw(2, 16, 3, 8, seed=seed), jnp.bfloat16) for seed in (1, 2))
+@pytest.mark.parametrize("width", [8, layers.LANES])
+def test_rotation_in_bfloat16_is_the_rounded_one_of_float32(width):
+    """Wide heads by another route, and to the bit: values and gradients."""
+    x, direction = (jnp.asarray(draw(2, 16, 3, width, seed=seed), jnp.bfloat16) for seed in (1, 2))
     positions = jnp.broadcast_to(3 * jnp.arange(16)[None], (2, 16))
     low, low_back = jax.vjp(lambda x: layers.rotate(x, positions, 10000.0), x)
     full, full_back = jax.vjp(lambda x: layers.rotate(x, positions, 10000.0), x.astype(jnp.float32))
