@@ -71,3 +71,11 @@ def test_eight_devices_compute_what_one_does(pair, mesh):
         other = functools.reduce(lambda tree, key: tree[key.key], path, found)
         assert np.linalg.norm(leaf) > 0, path
         assert np.linalg.norm(leaf - other) <= 1e-5 * np.linalg.norm(leaf), path
+
+
+def test_initial_values_do_not_depend_on_the_mesh():
+    """To the bit, on a mesh that splits layers, matrices and rows."""
+    built = [build("decoder clm", mesh, devices) for mesh, devices in (({}, 1), ({"fsdp": 2, "stage": 2, "tensor": 2}, 8))]
+    one, eight = (jax.device_get(each.init()) for each in built)
+    jax.tree.map(np.testing.assert_array_equal, one, eight)
+    assert any(np.std(leaf) > 0 for leaf in jax.tree.leaves(one["params"]))

@@ -119,6 +119,17 @@ def test_the_compilers_own_count_of_unrolled_layers_agrees():
     assert measured(data=N)["traffic_gb"] * 1e9 < counted["bytes"]  # it counts what stays on the chip, too
 
 
+def test_offloaded_inputs_lie_in_the_hosts_memory(tmp_path):
+    from tpu import measure, slices
+
+    of = slices.parse("v5e-4")
+    offloaded = config(mesh={"data": 1, "fsdp": N}, model={"remat": "offload"})
+    assert measure.measure(offloaded, of, measure.options(of, []), save=str(tmp_path / "hlo"))["fits"]
+    assert f"bf16[{L},{B // N},{T},{D}]" in (tmp_path / "hlo").read_text()
+    held = [line for line in (tmp_path / "hlo").read_text().splitlines() if "S(5)" in line]  # XLA's name for the host's memory
+    assert any(f"bf16[{L},{B // N},{T},{D}]" in line for line in held)
+
+
 def test_the_record_says_what_memory_holds():
     record = measured(fsdp=N)
     assert record["fits"] and record["held"]["parameters"] == pytest.approx(4 * record["parameters"] / N / 2**30, rel=0.01)
