@@ -6,7 +6,7 @@ WORKDIR ?= runs/compare
 SHELL := /bin/bash
 comma := ,
 
-.PHONY: compare test test-tpu lint setup
+.PHONY: compare test test-tpu lint setup setup-tpu
 
 # The main job: MLM, CLM, NSP and MLM+NSP on text that Python brings along. Continues where it stopped; WORKDIR=... starts another.
 compare: setup
@@ -16,8 +16,10 @@ test: setup
 	$(BIN)/python -m pytest -n 2
 
 # The tests that need the TPU compiler (libtpu, 484 MB; no TPU), in an environment of their own.
-test-tpu: .venv-tpu/installed
+test-tpu: setup-tpu
 	.venv-tpu/bin/python -m pytest tests/tpu
+
+setup-tpu: .venv-tpu/installed
 
 lint: setup
 	$(BIN)/ruff check .

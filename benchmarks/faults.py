@@ -170,6 +170,8 @@ class Run:
 
 def write_text(folder: Path, draw: random.Random) -> None:
     """A small corpus of made-up words."""
+    if folder.exists():
+        sys.exit(f"error: {folder.parent} holds an earlier soak; give an empty --workdir")
     folder.mkdir(parents=True)
     words = ["".join(draw.choice("bdfgklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(1, 3))) for _ in range(300)]
     for number in range(150):

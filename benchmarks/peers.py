@@ -54,8 +54,8 @@ PEERS = {
     "1b-v5e": Row("1b", "v5e-16", 64, FSDP, {"remat": "full"}, 4.26, 78.51, 0.797, 8341),
     "1b-v5p": Row("1b", "v5p-16", 32, FSDP, {"remat": "full"}, 5.12, 78.50, 0.357, 7785),
 }
-# What else we would run there: the fastest that fits is the row's best. Unrolled, whatever --scan says: a loop copies what the backward pass
-# needs into stacks and out of them.
+# What else we would run there: the fastest that fits is the row's best. Unrolled, whatever --scan says: a loop copies what the backward
+# pass needs into stacks and out of them.
 _QUICK = {"scan": False, "head_chunks": 1}
 CHOICES = {
     "small-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],

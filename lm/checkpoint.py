@@ -273,8 +273,8 @@ def _from_process_0(look: Callable[[], int]) -> int:
             found = look()
         except UserError as problem:
             error = str(problem)
-        except OSError as problem:
-            error = f"the checkpoints cannot be read or moved: {problem}"
+        except Exception as problem:  # whatever it is, the other processes wait for an answer
+            error = f"the checkpoints cannot be read or moved: {type(problem).__name__}: {problem}"
     if jax.process_count() > 1:
         # To read a large checkpoint takes longer than a collective waits on some machines.
         ocp.multihost.get_barrier_sync_fn()(key=f"lm_checkpoints_{next(_questions)}", timeout_ms=_PATIENCE)

@@ -53,8 +53,9 @@ def load(workdir: str | Path, step: str = "latest", progress: bool = True) -> Tr
         )
     try:
         built = program.Program(config, corpus.tokenizer)
-    except UserError:  # trained on other devices: spread rows over those that are here
-        built = program.Program(config | {"mesh": {"data": -1, "fsdp": 1, "tensor": 1}}, corpus.tokenizer)
+    except UserError:  # trained on other devices: spread rows over those that are here, whatever batch was trained on
+        here = {"mesh": {"data": -1}, "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1}}
+        built = program.Program(config | here, corpus.tokenizer)
     state, _ = checkpoints.restore(chosen, built.shapes, built.shardings)
     checkpoints.close()
     return Trained(record, corpus, built, state["params"], chosen)

@@ -13,9 +13,11 @@ Model code names logical axes only ("width", "heads", "vocabulary"); RULES alone
 import contextlib
 import contextvars
 import dataclasses
+import importlib.util
 import math
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -92,8 +94,8 @@ _RULES: contextvars.ContextVar[dict[str, tuple[str, ...]]] = contextvars.Context
 def initialize() -> None:
     """Joins the other processes, if this is one of several.
 
-    On TPU slices of several hosts JAX finds its peers itself. Elsewhere the environment says it:
-    LM_COORDINATOR=host:port, LM_PROCESSES=n, LM_PROCESS=i. A process that vanishes without a word ends the others after LM_HEARTBEAT
+    On a TPU machine JAX finds its peers itself, if there are any. Elsewhere the environment says it: LM_COORDINATOR=host:port,
+    LM_PROCESSES=n, LM_PROCESS=i. A process that vanishes without a word ends the others after LM_HEARTBEAT
     seconds (default 100).
     """
     try:
@@ -108,8 +110,25 @@ def initialize() -> None:
         except (KeyError, ValueError) as error:
             raise UserError("LM_COORDINATOR needs LM_PROCESSES=<count> and LM_PROCESS=<index> beside it, both whole numbers") from error
         jax.distributed.initialize(os.environ["LM_COORDINATOR"], count, index, heartbeat_timeout_seconds=heartbeat)
-    elif len(os.environ.get("TPU_WORKER_HOSTNAMES", "").split(",")) > 1:
-        jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
+    elif _has_chips() or _told_of_peers():
+        try:
+            jax.distributed.initialize(heartbeat_timeout_seconds=heartbeat)
+        except (RuntimeError, ValueError):  # no cloud to ask for peers
+            if _told_of_peers():
+                raise
+
+
+def _has_chips() -> bool:
+    """Whether this machine has TPU chips that JAX is to use."""
+    chips = [*Path("/dev").glob("accel[0-9]*"), *Path("/dev/vfio").glob("[0-9]*")]
+    wanted = os.environ.get("JAX_PLATFORMS", "")
+    return bool(chips) and importlib.util.find_spec("libtpu") is not None and (not wanted or "tpu" in wanted)
+
+
+def _told_of_peers() -> bool:
+    """Whether the environment of a TPU job names several hosts or slices."""
+    several = any("," in os.environ.get(name, "") for name in ("TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES"))
+    return several or os.environ.get("MEGASCALE_NUM_SLICES", "1") not in ("", "1")
 
 
 def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax.sharding.Mesh:
@@ -127,7 +146,12 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
         asked = " × ".join(f"{axis}={size}" for axis, size in zip(AXES, config.sizes(), strict=True) if size != 1) or "one device"
         raise UserError(
             f"config.mesh asks for {asked}, but there are {len(devices)} {devices[0].platform} device(s); the product must be"
-            f" {len(devices)}. (To emulate 8 devices on a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=8)"
+            f" {len(devices)}."
+            + (
+                " (To emulate 8 devices on a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=8)"
+                if devices[0].platform == "cpu"
+                else ""
+            )
         )
     return jax.sharding.Mesh(_placed(devices, sizes), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -211,17 +235,19 @@ def check_divisible(mesh: jax.sharding.Mesh, shardings_and_shapes: dict[str, tup
                 raise UserError(
                     f"config.mesh splits {name} {shape} {count} ways along {'×'.join(over)}, but {size} is not a multiple of {count};"
                     f" choose sizes of {'×'.join(over)} that divide {size}"
+                    + (f", or --config.model.vocab_size={-(-size // 128) * 128}" if over == axes("vocabulary") and size > 10_000 else "")
                 )
 
 
-def check_batch(mesh: jax.sharding.Mesh, batch_size: int) -> None:
-    """Refuses a batch that the mesh does not divide."""
+def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1) -> None:
+    """Refuses a batch of which the mesh does not divide every microbatch."""
     count = parts("batch", mesh)
-    if batch_size % count:
+    if batch_size % (count * microbatches):
         split = " × ".join(f"{axis} {mesh.shape[axis]}" for axis in axes("batch") if mesh.shape[axis] > 1)
         raise UserError(
-            f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that the mesh splits it into ({split});"
-            " choose a multiple, or other sizes of config.mesh"
+            f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that the mesh splits it into ({split})"
+            + (f" times config.training.microbatches={microbatches}" if microbatches > 1 else "")
+            + "; choose a multiple, or other sizes of config.mesh"
         )
 
 

@@ -3,7 +3,8 @@
 The schedule is circular (GPipe, Huang et al. 2019, where each microbatch goes round once; Narayanan et al. 2021 where it goes round several
 times): in turn t stage s works on item t - s; item i is microbatch i mod M in its round i div M. After each turn every stage hands its
 result to the next, the last one to the first. Of the M·R + S - 1 turns a stage works in M·R: the rest is the bubble. The backward pass is
-the same schedule backwards, by differentiation.
+the same schedule backwards, by differentiation. Dropout is drawn by microbatch: with other microbatches it is the same distribution, but
+not the same numbers.
 
 All stages run the same program, as one vectorised over an axis that the mesh splits. So a pipeline only changes where layers are computed.
 """
@@ -68,6 +69,15 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
         )
 
 
+def fit(batch_size: int) -> int:
+    """Microbatches of a batch on the mesh in use: as many as the config says, or the most below that which divide the batch (evaluation
+    chooses its own batches); 0 where there is no pipeline, or none that the batch fills."""
+    stages, microbatches, repeats = schedule(meshes.options())
+    rows = meshes.parts("batch") // stages
+    fewest = stages if repeats > 1 else 1
+    return next((count for count in range(microbatches, fewest - 1, -1) if batch_size % (count * rows) == 0), 0) if stages > 1 else 0
+
+
 def _outside() -> tuple[str, ...]:
     """Mesh axes that split a microbatch: those of the batch without the stages."""
     return tuple(axis for axis in meshes.axes("batch") if axis not in meshes.axes(AXIS))
@@ -78,9 +88,11 @@ def run(layers: Callable[[Any, Array, Any, Array], Array], blocks: Any, x_BTD: F
 
     Args:
       layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch, its number) → x after these layers.
-      blocks: parameters of all layers, [L, …]. x_BTD: what goes in. rows: arrays [B, …] that a layer needs beside x.
+      blocks: parameters of all layers, [L, …]. x_BTD: what goes in; `fit` of its rows is not 0. rows: arrays [B, …] that a layer needs
+        beside x.
     """
-    S, M, R = schedule(meshes.options())
+    S, _, R = schedule(meshes.options())
+    M = fit(len(x_BTD))
     stage = meshes.axes(AXIS)
     with meshes.rules(batch=_outside(), layers=()):
         # [L, …] → [S, R, L / (S R), …]: group r of stage s holds layers from (r S + s) L / (S R) on.

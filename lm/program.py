@@ -101,7 +101,7 @@ class Program:
         self.mesh_config = lookup.configure(meshes.MeshConfig, config["mesh"], "config.mesh")
         self.mesh = meshes.make(self.mesh_config, devices)
         rows = self.training.batch_size // self.training.microbatches
-        meshes.check_batch(self.mesh, self.training.batch_size)
+        meshes.check_batch(self.mesh, self.training.batch_size, self.training.microbatches)
         name = config["model"]["name"]
         self.objective = pairing.make(config["objective"], tokenizer, self.length, name)
         self.config = model_config(config["model"], tokenizer.size, self.length, getattr(self.objective, "longest", self.length))

@@ -22,7 +22,10 @@ from lm.plain import flat, read_json, write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
 # May differ between a run and its continuation: where and how it runs, not what is computed.
-_FREE = ("mesh.", "data.cache", "data.workers", "training.log_every", "training.keep", "training.tensorboard")
+_FREE = (
+    "mesh.", "model.attention", "model.head_chunks", "model.remat", "model.scan", "training.microbatches", "data.cache", "data.workers",
+    "training.log_every", "training.keep", "training.tensorboard",
+)  # fmt: skip
 
 
 def check_same_run(workdir: Path, config: Mapping) -> dict | None:

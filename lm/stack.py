@@ -6,7 +6,6 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from lm import mesh as meshes
 from lm import pipeline, remat
 from lm.attention.mask import Mask
 from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
@@ -70,7 +69,7 @@ class Stack(nnx.Module):
         bias = self.relative(T, T) if self.relative is not None else None
         keys = None if key is None else jax.random.split(key, self.config.layers)
         rows = (positions_BT, mask, memory_BSD, cross_mask)
-        if meshes.parts(pipeline.AXIS) > 1:
+        if pipeline.fit(len(x_BTD)):
 
             def group(blocks, x, rows, microbatch):
                 blocks, keys = blocks

@@ -20,7 +20,8 @@ class Validation:
     Args:
       built: the program. objective: whose examples and loss; built.objective or another one that fits the model.
       store: the split. split: its name, for messages. tokens: the most tokens to read.
-      batch_size: rows a batch; made smaller where the split has fewer. plan: of rows, where it is not the objective's own.
+      batch_size: rows a batch; rounded up to what the mesh divides, made smaller where the split has fewer.
+      plan: of rows, where it is not the objective's own.
 
     Attributes:
       batches: the batches, in host memory: the budget is small, and building them again would cost more than scoring.
@@ -32,7 +33,7 @@ class Validation:
         except UserError as error:
             raise UserError(f"the {split} split: {error} (config.data.{split} is its share)") from error
         parts = meshes.parts("batch", built.mesh)
-        size = min(batch_size, len(examples)) // parts * parts
+        size = min(-(-batch_size // parts) * parts, len(examples) // parts * parts)
         if not size:
             raise UserError(
                 f"the {split} split gives {len(examples)} examples of {built.length} tokens, fewer than the {parts} parts of the mesh;"

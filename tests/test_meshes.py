@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
+from lm import mesh as meshes
 from lm import program
 from lm.data import loader
+from lm.validation import Validation
 
 VOCABULARY = 64
 MESHES = {
@@ -79,3 +81,40 @@ def test_initial_values_do_not_depend_on_the_mesh():
     one, eight = (jax.device_get(each.init()) for each in built)
     jax.tree.map(np.testing.assert_array_equal, one, eight)
     assert any(np.std(leaf) > 0 for leaf in jax.tree.leaves(one["params"]))
+
+
+def test_validation_takes_batches_that_the_mesh_divides():
+    built = build("decoder clm", {"data": 8}, 8)
+    small = Validation(built, built.objective, store(), "validation", 4096, 3)
+    assert small.size == 8
+    means = program.means(small.sums(jax.device_put(numbers(built.shapes["params"]), built.shardings["params"])))
+    assert np.isfinite(means["clm"])
+
+
+def initialized(monkeypatch, on_tpu: bool, fails: bool = False, **environment: str) -> int:
+    """How often JAX is asked to find peers."""
+    calls = []
+
+    def initialize(**options):
+        calls.append(options)
+        if fails:
+            raise RuntimeError("no cloud")
+
+    for name in ("LM_COORDINATOR", "TPU_WORKER_HOSTNAMES", "TPU_PROCESS_ADDRESSES", "MEGASCALE_NUM_SLICES"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(meshes, "_has_chips", lambda: on_tpu)
+    monkeypatch.setattr(jax.distributed, "initialize", initialize)
+    meshes.initialize()
+    return len(calls)
+
+
+def test_tpu_hosts_look_for_their_peers(monkeypatch):
+    assert initialized(monkeypatch, on_tpu=True) == 1  # a Compute Engine host is told of its peers by nothing in its environment
+    assert initialized(monkeypatch, on_tpu=False) == 0
+    assert initialized(monkeypatch, on_tpu=False, TPU_WORKER_HOSTNAMES="a,b") == 1
+    assert initialized(monkeypatch, on_tpu=False, TPU_WORKER_HOSTNAMES="a", MEGASCALE_NUM_SLICES="2") == 1
+    assert initialized(monkeypatch, on_tpu=True, fails=True) == 1  # alone, without a cloud
+    with pytest.raises(RuntimeError):
+        initialized(monkeypatch, on_tpu=True, fails=True, TPU_WORKER_HOSTNAMES="a,b")

@@ -58,7 +58,8 @@ def build(**mesh):
         ({"stage": 4, "pipeline_microbatches": 3, "batch_size": 12, "pipeline_repeats": 1}, ""),
         ({"stage": 2, "pipeline_microbatches": 1, "pipeline_repeats": 2}, r"would be back before its turn; raise it"),
         ({"stage": 2, "pipeline_microbatches": 3}, r"8 rows are not a multiple of config\.mesh\.pipeline_microbatches × .* = 3 × 1"),
-        ({"stage": 2, "data": 2, "microbatches": 4}, r"2 rows are not a multiple of config\.mesh\.pipeline_microbatches × .* = 2 × 2"),
+        ({"stage": 2, "data": 2, "microbatches": 2, "pipeline_microbatches": 4}, r"4 rows are not a multiple of .* × .* = 4 × 2"),
+        ({"stage": 2, "data": 2, "microbatches": 4}, r"\(data 2 × stage 2\) times config\.training\.microbatches=4; choose"),
         ({"pipeline_microbatches": 4}, r"pipeline_microbatches=4 and pipeline_repeats=1 are of a pipeline, but config\.mesh\.stage=1"),
         ({"stage": 4, "pipeline_repeats": 0}, r"pipeline_repeats=0 at least 1"),
         ({"stage": 4, "data": 2, "batch_size": 12}, r"batch_size=12 is not a multiple of the 8 parts .*\(data 2 × stage 4\)"),
@@ -70,6 +71,40 @@ def test_what_cannot_be_a_pipeline_is_refused(mesh, message):
         return
     with pytest.raises(UserError, match=message):
         build(**mesh)
+
+
+@pytest.mark.parametrize(
+    ("rows", "mesh", "expected"),
+    [
+        (64, {"stage": 2, "pipeline_microbatches": 16}, 16),
+        (22, {"stage": 2, "pipeline_microbatches": 16}, 11),
+        (3, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}, 3),
+        (1, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}, 0),  # would be back before its turn
+        (12, {"data": 2, "stage": 2, "pipeline_microbatches": 4}, 3),
+        (5, {"data": 2, "stage": 2}, 0),
+        (8, {"data": 2}, 0),
+    ],
+)
+def test_evaluation_takes_as_many_microbatches_as_its_batch_fills(rows, mesh, expected):
+    settings = meshes.MeshConfig(**{"data": 1} | mesh)
+    with meshes.use(meshes.make(settings, jax.devices()[: settings.data * settings.stage]), settings):
+        assert pipeline.fit(rows) == expected
+
+
+@pytest.mark.parametrize("rows", [1, 3, 6])
+def test_a_batch_that_fills_no_pipeline_is_computed_all_the_same(rows):
+    tokens = np.random.default_rng(0).integers(7, 64, (rows, 32)).astype(np.int32)
+    found = []
+    for mesh in ({}, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}):
+        built = build(**mesh)
+
+        def hidden(params, built=built):
+            positions = np.tile(np.arange(32), (rows, 1))
+            return built.model(params).hidden(tokens, segments_BT=np.ones_like(tokens), positions_BT=positions)
+
+        with meshes.use(built.mesh, built.mesh_config):
+            found.append(np.asarray(jax.jit(hidden)(jax.device_put(numbers(built.shapes["params"]), built.shardings["params"]))))
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_differs_between_microbatches_and_layers():

@@ -41,7 +41,7 @@ class Cache:
             except (OSError, ValueError):
                 pass
         record = make()
-        if path is not None:
+        if path is not None and "error" not in record:  # which may not come again
             write_json(path, record)
         return {**record, "cached": False}
 

@@ -116,7 +116,12 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], of: Slice) -> l
         said.append("--config.model.head_chunks=8 (scores over the vocabulary in parts)")
     if model.get("dtype") == "float32":
         said.append("--config.model.dtype=bfloat16 (half the activations)")
-    if mesh.get("tensor", 1) == 1 and spread < record["devices"]:
+    words = model["vocab_size"] or config["tokenizer"]["vocab_size"]
+    if (
+        mesh.get("tensor", 1) == 1
+        and spread < record["devices"]
+        and not any(size % 2 for size in (words, model["heads"], model["kv_heads"]))
+    ):
         said.append("--config.mesh.tensor=2 (splits activations, too)")
     larger = of.larger()
     if larger:

@@ -41,7 +41,11 @@ def main() -> int:
     cost = prices.table(_PRICE.value)
     config = plain(_CONFIG.value)
     config["training"]["batch_size"] = _BATCH.value or config["training"]["batch_size"]
-    remats = _REMAT.value or list(CHOICES["remat"])
+    given = [f"--config.training.batch_size={_BATCH.value}"] * bool(_BATCH.value) + [
+        argument for argument in sys.argv[1:] if argument.startswith("--config.")
+    ]
+    # The link to the host is in no roofline: what is offloaded would look free.
+    remats = _REMAT.value or [name for name in CHOICES["remat"] if name != "offload"]
     try:
         for remat in remats:
             choice("--remat", remat, CHOICES["remat"])
@@ -61,7 +65,7 @@ def main() -> int:
                 "price": cost[of.generation], "global_batch": config["training"]["batch_size"], "dtype": config["model"]["dtype"],
                 "plans": [
                     {
-                        "flags": found.flags(config), **record,
+                        "flags": found.flags(config) + given, **record,
                         "usd_per_billion_tokens": prices.per_billion(record["tokens_per_second_per_chip"], cost[of.generation]),
                     }
                     for _, found, record in looking.found[: _TOP.value]

@@ -1,6 +1,6 @@
 """The names that users give to TPU slices, and what lies behind them.
 
-Cloud names count TensorCores for v2, v3, v4 and v5p (v4-32 has 16 chips) and chips for v5e, v6e and tpu7x. Shapes are the ones that
+Names count TensorCores for v2 to v4, v5p and tpu7x (v4-32 has 16 chips) and chips for v5e and v6e. Shapes are the ones that
 Cloud TPU offers (its pages on each version, "Supported configurations").
 """
 
@@ -28,7 +28,7 @@ SHAPES: dict[str, dict[int, str]] = {
     "tpu7x": {**_CUBIC, 4096: "16x16x16"},
 }
 _SYNONYMS = {"v5litepod": "v5e", "v5lite": "v5e", "v6": "v6e", "trillium": "v6e", "v7x": "tpu7x", "ironwood": "tpu7x"}
-_COUNTS_CORES = ("v2", "v3", "v4", "v5p")  # two TensorCores a chip
+_COUNTS_CORES = ("v2", "v3", "v4", "v5p", "tpu7x")  # two TensorCores a chip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +61,9 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        """Machines, and so processes, of all slices together; four chips each."""
-        return self.slices * max(1, math.prod(self.shape) // 4)
+        """Machines, and so processes, of all slices together: four chips each, but for the one of eight that v5e and v6e have."""
+        chips = math.prod(self.shape)
+        return self.slices * (1 if chips == 8 and self.generation in ("v5e", "v6e") else max(1, chips // 4))
 
     @property
     def topology(self) -> str:

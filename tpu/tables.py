@@ -104,7 +104,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         row("  optimiser", "m", lambda r: _gib(r["held"]["optimizer"])),
         row("  batch", "m", lambda r: _gib(r["held"]["batch"])),
         row("  padding of these", "c", lambda r: _gib(r["memory"]["padding"])),
-        row("  gradients, activations, all else (allocated)", "c", lambda r: _gib(r["memory"]["temporary"])),
+        row("  gradients, activations, all else", "c", lambda r: _gib(max(0.0, r["memory"]["peak"] - r["memory"]["arguments"]))),
         row("code", "c", lambda r: _gib(r["memory"]["code"])),
         row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
         row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),

@@ -15,6 +15,7 @@ import numpy as np
 from scipy import sparse
 
 from lm import heads
+from lm import mesh as meshes
 from lm.data import loader
 from lm.lookup import UserError
 from lm.scores import Score
@@ -59,12 +60,14 @@ class Task:
     def score(self, built, params) -> dict[str, Score]:
         """balanced_accuracy, accuracy."""
         compute = built.jit(_features)
+        parts = meshes.parts("batch", built.mesh)
+        size = -(-BATCH // parts) * parts
         sides = []
         for texts, _ in (self.train, self.test):
             rows = []
-            for start in range(0, len(texts), BATCH):
-                batch = self._lay_out(texts[start : start + BATCH], built.objective)
-                rows.append(jax.device_get(compute(params, loader.place(batch, built.batch_sharding, BATCH))))
+            for start in range(0, len(texts), size):
+                batch = self._lay_out(texts[start : start + size], size, built.objective)
+                rows.append(jax.device_get(compute(params, loader.place(batch, built.batch_sharding, size))))
             sides.append(np.concatenate(rows)[: len(texts)].astype(np.float64))
         centre, spread = sides[0].mean(0), sides[0].std(0) + 1e-6
         return self._classify(*((side - centre) / spread for side in sides))
@@ -134,13 +137,13 @@ class Task:
             raise UserError(f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}")
         return [texts[at] for at in order], np.asarray(answers)[order]
 
-    def _lay_out(self, texts: list[np.ndarray], objective) -> dict[str, np.ndarray]:
+    def _lay_out(self, texts: list[np.ndarray], size: int, objective) -> dict[str, np.ndarray]:
         """A batch as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for encoders.
 
         A decoder that was trained under a prefix mask sees all of it, a causal one from left to right.
         """
         tokenizer = self.corpus.tokenizer
-        batch = {name: np.zeros((BATCH, self.length), np.int32) for name in ("tokens", "segments", "positions")}
+        batch = {name: np.zeros((size, self.length), np.int32) for name in ("tokens", "segments", "positions")}
         for row, text in enumerate(texts):
             if objective.mask == "bidirectional":
                 ids = [tokenizer.cls, *text, tokenizer.sep]

@@ -7,6 +7,7 @@ import pytest
 from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
 
 from lm import lookup, ngrams, pairing, program
+from lm import mesh as meshes
 from lm.lookup import UserError
 from lm.tasks import causal, masked, next_sentence, probe
 from lm.validation import Validation
@@ -214,6 +215,7 @@ class Known:
         self.features = features
         self.objective = types.SimpleNamespace(mask=mask)
         self.batch_sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        self.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
         self.seen = []
 
     def jit(self, function):

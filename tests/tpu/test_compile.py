@@ -192,7 +192,7 @@ def test_the_compiler_knows_every_generations_options():
 
     from tpu import compiling, flags, slices
 
-    for name in ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-4"):
+    for name in ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-8"):
         of = slices.parse(name)
         here = SingleDeviceSharding(compiling.devices(of)[0])
         jax.jit(jnp.negative).lower(jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here)).compile(flags.options(of.generation))

@@ -23,9 +23,9 @@ from tpu import slices
         ("v5p-8", "v5p:2x2x1", 4, 4, 1),
         ("v5p-128", "v5p:4x4x4", 64, 64, 16),
         ("v6e-256", "v6e:16x16", 256, 256, 64),
-        ("tpu7x-8", "tpu7x:2x2x2", 8, 16, 2),
+        ("tpu7x-8", "tpu7x:2x2x1", 4, 8, 1),
         ("2xv5e-256", "v5e:16x16", 512, 512, 128),
-        ("V6E-8", "v6e:2x4", 8, 8, 2),
+        ("V6E-8", "v6e:2x4", 8, 8, 1),
     ],
 )
 def test_names(name, topology, chips, devices, hosts):
