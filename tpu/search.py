@@ -106,7 +106,8 @@ class Search:
         """Compiles plans, the most promising first, until the best stands (PATIENCE) or none that is left promises to beat it.
 
         What a plan promises is its ideal time, times the smallest factor by which the compiler has found plans of the same mesh, and plans
-        that recompute the same, slower than ideal. A mesh that has not been tried promises the smallest factor of all, a way to recompute
+        that recompute the same, slower than ideal. What the memory that plans of the same policy took leaves no room for is tried with more
+        microbatches instead. A mesh that has not been tried promises the smallest factor of all, a way to recompute
         that has not been tried the ideal itself. Plans that do not fit come back with more microbatches.
 
         Args:
@@ -123,6 +124,7 @@ class Search:
             )
         ranks = {plan: self.rank(plan) for plan in queue}
         factors: dict[Any, float] = {}  # of each mesh and each policy that was compiled, and of all
+        needs: dict[str, float] = {}  # of each policy: the smallest factor by which a plan took more memory than its lower bound
         waited = 0  # plans that fitted since the best was found
         while queue and self.compiled < most and not self.settled:
             plan = min(queue, key=lambda each: ranks[each] * _factor(each, factors))
@@ -130,8 +132,15 @@ class Search:
                 self.settled = True
                 break
             queue.remove(plan)
+            if estimate.memory(self.facts, plan) * needs.get(plan.remat, 1.0) > self.of.chip.usable:
+                if (smaller := halved(self.facts, plan)) is not None:
+                    queue.append(smaller)
+                    ranks[smaller] = self.rank(smaller)
+                    continue
             record = self.record(plan)
             self.compiled += 1
+            if taken := record["memory"]["peak"] if record.get("fits") else record.get("needs_gib"):
+                needs[plan.remat] = min(needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan))
             if record.get("fits"):
                 seconds = record["step_seconds"]
                 for kind in (plan.remat, plan.mesh, None):
