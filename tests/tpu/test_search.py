@@ -183,3 +183,11 @@ def test_a_key_says_all_that_matters():
     key = cache.key(config, "v5e-16", {"a": "1"})
     assert cache.key(same, "v5e-16", {"a": "1"}) == key
     assert len({key, cache.key(other, "v5e-16", {"a": "1"}), cache.key(config, "v5e-8", {"a": "1"}), cache.key(config, "v5e-16", {})}) == 4
+
+
+def test_a_plans_flags_follow_the_users():
+    from tpu.plan import _joined
+
+    given = ["--config.model.dtype=bfloat16", "--config.mesh.fsdp=-1", "--config.training.batch_size=64"]
+    found = ["--config.mesh.fsdp=8", "--config.mesh.tensor=2"]
+    assert _joined(given, found) == [given[0], given[2], *found]
