@@ -1,4 +1,4 @@
-"""Searches the ways to run a config on a slice: what a formula finds quickest is compiled first, until nothing that is left can win."""
+"""Searches the ways to run a config on a slice: meshes by one policy, what a formula finds quickest first; then policies on the best."""
 
 import copy
 import itertools
@@ -12,7 +12,8 @@ from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import Facts, Plan
 from tpu.slices import Slice
 
-PATIENCE = 8  # plans that fit, one after another, of which none is better: then the best stands
+PATIENCE = 8  # meshes that fit, one after another, of which none is better: then the best stands
+_MEMORY = ("full", "dots", "minimal", "attention", "none", "offload")  # policies, the one that needs least memory on the device first
 AXES = ("data", "fsdp", "stage", "context", "tensor")
 
 
@@ -80,13 +81,14 @@ class Search:
 
     Attributes:
       found: (step seconds, plan, record) of what fits, best first. compiled: programs looked at. left: plans that were not.
-      settled: whether the best has stood for PATIENCE plans that fit, or none that is left can beat it.
+      settled: whether all policies were tried on the meshes that did best, before there were too many programs.
     """
 
     def __init__(self, config: Mapping[str, Any], of: Slice, options: Mapping[str, str], kept: cache.Cache):
         self.config, self.of, self.options, self.kept = config, of, options, kept
         self.found: list[tuple[float, Plan, dict[str, Any]]] = []
         self.compiled, self.left, self.settled = 0, 0, False
+        self._done: dict[tuple, set[tuple[str, int]]] = {}
         # Facts do not depend on the mesh: one device will do.
         program = abstract.build({**config, "mesh": _alone(config)}, compiling.devices(of)[:1])
         batch = abstract.batch(program, config["tokenizer"])
@@ -103,15 +105,15 @@ class Search:
         return max(found.values()) + 0.2 * (sum(found.values()) - max(found.values()))
 
     def run(self, remats: Sequence[str], chunks: Sequence[int], top: int, most: int, told: Callable[[str], None]) -> None:
-        """Compiles plans, the most promising first, until the best stands (PATIENCE) or none that is left promises to beat it.
+        """Meshes first, then how to recompute on the best of them.
 
-        What a plan promises is its ideal time, times the smallest factor by which the compiler has found plans of the same mesh, and plans
-        that recompute the same, slower than ideal. What the memory that plans of the same policy took leaves no room for is tried with more
-        microbatches instead. A mesh that has not been tried promises the smallest factor of all, a way to recompute
-        that has not been tried the ideal itself. Plans that do not fit come back with more microbatches.
+        First every mesh is computed in one way, the one that needs least memory: those with the shortest ideal step come first, until the
+        best has stood for PATIENCE that fit. Then, on the meshes that did best, all other policies. What does not fit, and what the memory
+        that plans of the same policy took leaves no room for, is tried with more microbatches instead.
 
         Args:
-          top: how many should be found. most: programs to compile at most. told: is called with what happens.
+          top: how many should be found, and on how many meshes all policies are tried. most: programs to compile at most. told: is called
+            with what happens.
 
         Raises:
           UserError: the rows or the model cannot be divided over the slice at all.
@@ -122,43 +124,72 @@ class Search:
                 f"{self.of.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads} heads, {self.facts.layers} layers over"
                 f" {self.of.devices} devices and leaves room; set --global_batch to a multiple of {self.of.devices}, or take a larger slice"
             )
-        ranks = {plan: self.rank(plan) for plan in queue}
-        factors: dict[Any, float] = {}  # of each mesh and each policy that was compiled, and of all
         needs: dict[str, float] = {}  # of each policy: the smallest factor by which a plan took more memory than its lower bound
-        waited = 0  # plans that fitted since the best was found
-        while queue and self.compiled < most and not self.settled:
-            plan = min(queue, key=lambda each: ranks[each] * _factor(each, factors))
-            if len(self.found) >= top and self.ideal(plan) * _factor(plan, factors) > self.found[0][0]:
-                self.settled = True
+        seen: set[Plan] = set()
+        least = min({plan.remat for plan in queue}, key=lambda remat: (remat == "offload", _MEMORY.index(remat)))
+        meshes = [plan for plan in queue if plan.remat == least and plan.head_chunks == chunks[0]]
+        first = max(1, 2 * most // 3)  # leaves some programs for the policies
+        whole = self._compile(meshes, needs, seen, first, told, lambda fitted: fitted >= PATIENCE and len(self.found) >= top)
+        while self.compiled < most:
+            best = list(dict.fromkeys(_where(plan) for _, plan, _ in self.found))[:top]
+            others = [plan for plan in queue if _where(plan) in best and (plan.remat, plan.head_chunks) not in self._tried(_where(plan))]
+            if not others:
+                self.settled = whole
                 break
-            queue.remove(plan)
+            self._compile(others, needs, seen, most, told, lambda fitted: False)
+            if self.compiled >= most:
+                break
+        self.left = len(queue) - len(seen)
+
+    def _tried(self, where: tuple) -> set[tuple[str, int]]:
+        """Policies and head_chunks that were compiled on a mesh, or could not be."""
+        return self._done.setdefault(where, set())
+
+    def _compile(
+        self,
+        plans: list[Plan],
+        needs: dict[str, float],
+        seen: set[Plan],
+        most: int,
+        told: Callable[[str], None],
+        enough: Callable[[int], bool],
+    ) -> bool:
+        """Compiles plans in the order of their ideal times. Returns whether it came to its end before `most` programs.
+
+        Args:
+          enough: whether to stop, of the number of plans that fitted since the best was found.
+        """
+        waiting = sorted(plans, key=self.rank)
+        fitted = 0
+        while waiting:
+            if self.compiled >= most:
+                return False
+            plan = waiting.pop(0)
+            self._tried(_where(plan)).add((plan.remat, plan.head_chunks))
             if estimate.memory(self.facts, plan) * needs.get(plan.remat, 1.0) > self.of.chip.usable:
                 if (smaller := halved(self.facts, plan)) is not None:
-                    queue.append(smaller)
-                    ranks[smaller] = self.rank(smaller)
+                    waiting = sorted([*waiting, smaller], key=self.rank)
                     continue
             record = self.record(plan)
             self.compiled += 1
+            seen.add(plan)
             if taken := record["memory"]["peak"] if record.get("fits") else record.get("needs_gib"):
                 needs[plan.remat] = min(needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan))
+            told(_said(plan, record))
             if record.get("fits"):
                 seconds = record["step_seconds"]
-                for kind in (plan.remat, plan.mesh, None):
-                    factors[kind] = min(factors.get(kind, math.inf), seconds / self.ideal(plan))
-                waited = 0 if not self.found or seconds < self.found[0][0] else waited + 1
+                fitted = 0 if not self.found or seconds < self.found[0][0] else fitted + 1
                 self.found.append((seconds, plan, record))
                 self.found.sort(key=lambda each: each[0])
-                self.settled = len(self.found) >= top and waited >= PATIENCE
+                if enough(fitted):
+                    break
             elif "error" not in record:
                 # Half the rows at once need half the memory at best.
                 over = record["needs_gib"] / record["has_gib"] if record["needs_gib"] else 2.0
                 smaller = halved(self.facts, plan, max(1, math.ceil(math.log2(over))))
                 if smaller is not None:
-                    queue.append(smaller)
-                    ranks[smaller] = self.rank(smaller)
-            told(_said(plan, record))
-        self.left = len(queue)
-        self.settled = self.settled or not queue
+                    waiting = sorted([*waiting, smaller], key=self.rank)
+        return True
 
     def record(self, plan: Plan) -> dict[str, Any]:
         """What the compiler says of a plan, kept or new; {"error"} where the program refuses it."""
@@ -173,11 +204,9 @@ class Search:
         return self.kept.get(cache.key(config, self.of.name, self.options), make)
 
 
-def _factor(plan: Plan, factors: Mapping[Any, float]) -> float:
-    """By how much a plan is slower than ideal, as far as is known."""
-    if plan.remat not in factors:
-        return 1.0
-    return max(factors[plan.remat], factors.get(plan.mesh, factors[None]))
+def _where(plan: Plan) -> tuple[int, ...]:
+    """The mesh, and how its pipeline is run."""
+    return *plan.mesh, plan.pipeline_microbatches, plan.pipeline_repeats
 
 
 def _alone(config: Mapping[str, Any]) -> dict[str, Any]:
