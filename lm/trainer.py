@@ -16,7 +16,6 @@ import jax
 from jax.experimental import multihost_utils
 
 from lm import chips, pipeline, program, records
-from lm import mesh as meshes
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data import loader
@@ -253,10 +252,9 @@ def training_plan(built: program.Program, store):
     """What an epoch of the objective consists of; its length is the number of rows.
 
     Raises:
-      UserError: rows cannot be spread over the mesh, or the text does not fill one batch.
+      UserError: the text does not fill one batch.
     """
     size, length = built.training.batch_size, built.length
-    meshes.check_batch(built.mesh, size)
     if len(store.tokens) < length:
         raise UserError(
             f"the training split has {len(store.tokens):,} tokens, fewer than one row of config.data.length={length}; give more text or"

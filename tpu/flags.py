@@ -1,6 +1,6 @@
 """Compiler options given by the user over those of the generation (lm/chips.py)."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from lm import chips
 from lm.lookup import UserError
@@ -26,8 +26,3 @@ def options(generation: str, given: Sequence[str] = ()) -> dict[str, str]:
         if value:
             merged[name] = value
     return merged
-
-
-def line(chosen: Mapping[str, str]) -> str:
-    """The options in one line, as LIBTPU_INIT_ARGS takes them on a real slice."""
-    return " ".join(f"--{name}={value}" for name, value in chosen.items())

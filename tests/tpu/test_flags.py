@@ -23,7 +23,3 @@ def test_the_users_come_last():
 def test_what_is_no_option():
     with pytest.raises(UserError, match="name=value"):
         flags.options("v5e", ["xla_tpu_something"])
-
-
-def test_one_line_for_a_real_slice():
-    assert flags.line({"a": "1", "b": "true"}) == "--a=1 --b=true"
