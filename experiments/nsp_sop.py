@@ -37,7 +37,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
                 "sop": arm("SOP", "do two consecutive segments stand in their order", sop.get_config(size)),
                 "mlm_sop": arm("MLM + SOP", "ALBERT's sum", albert.get_config(size)),
             },
-            "checks": tuple(
+            "hypotheses": tuple(
                 {"text": text, "arm": arm_, "task": task, "metric": "accuracy", "compare": "", "op": op, "value": value}
                 for text, arm_, task, op, value in CHECKS
             ),

@@ -32,7 +32,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "reference": "clm",  # where there are too many arms to show every pair
             "arms": arms,
             # What a sound set-up should reach at this size.
-            "checks": tuple(
+            "hypotheses": tuple(
                 {"text": text, "arm": arm_, "task": task, "metric": metric, "compare": against, "op": op, "value": value}
                 for text, arm_, task, metric, against, op, value in checks
             ),

@@ -376,7 +376,7 @@ def _record(experiment, arms, about, untrained, workers, command, source, old) -
     return {
         "name": experiment["name"], "question": experiment["question"], "command": command, "config": source,
         "seeds": list(experiment["seeds"]), "budget": experiment["budget"], "arms": described, "reference": experiment.get("reference", ""),
-        "checks": [dict(check) for check in experiment["checks"]], "data": about["data"], "machine": about["machine"],
+        "hypotheses": [dict(check) for check in experiment["hypotheses"]], "data": about["data"], "machine": about["machine"],
         "versions": about["versions"], "git": about["git"], "workers": workers, "split": experiment["split"],
         "started": old.get("started") or time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()), "seconds": old.get("seconds", 0.0),
         "experiment": experiment,

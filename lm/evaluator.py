@@ -13,7 +13,7 @@ from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.lookup import UserError
 from lm.plain import write_json
-from lm.scores import Score
+from lm.scores import Examples, Score
 
 Row = dict[str, Any]
 
@@ -79,29 +79,41 @@ def make_tasks(
     return tasks
 
 
-def score(tasks: Mapping[str, Any], built: program.Program, params: Any, arm: str, seed: int, kind: str = "model") -> list[Row]:
-    """Rows of every task that suits the model."""
-    suiting = {name: task for name, task in tasks.items() if task.suits(built.objective)}
-    return [
-        row(arm, seed, name, metric, value, kind, own=name != "probe")
-        for name, task in suiting.items()
-        for metric, value in task.score(built, params).items()
-    ]
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """What tasks measured: lines of results.parquet, and what stands behind them by "arm/task/metric"."""
+
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    examples: dict[str, Examples] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Measured") -> "Measured":
+        return Measured(self.rows + other.rows, self.examples | other.examples)
 
 
-def baselines(tasks: Mapping[str, Any], built: program.Program) -> list[Row]:
-    """Rows of every task's baselines."""
-    return [
-        row(name, -1, task_name, metric, value, "baseline", own=task_name != "probe")
-        for task_name, task in tasks.items()
-        for name, metrics in task.baselines(built).items()
-        for metric, value in metrics.items()
-    ]
+def score(tasks: Mapping[str, Any], built: program.Program, params: Any, arm: str, seed: int, kind: str = "model") -> Measured:
+    """What every task that suits the model measures."""
+    found = Measured()
+    for name, task in tasks.items():
+        if task.suits(built.objective):
+            found += _measured(arm, seed, name, task, task.score(built, params), kind)
+    return found
 
 
-def row(arm: str, seed: int, task: str, metric: str, value: Score, kind: str, own: bool) -> Row:
-    """One line of results.parquet; seed -1 where none matters."""
-    return {"arm": arm, "seed": seed, "task": task, "metric": metric, **dataclasses.asdict(value), "kind": kind, "own": own}
+def baselines(tasks: Mapping[str, Any], built: program.Program) -> Measured:
+    """What every task's baselines reach; without a seed, which is written -1."""
+    found = Measured()
+    for task_name, task in tasks.items():
+        for name, metrics in task.baselines(built).items():
+            found += _measured(name, -1, task_name, task, metrics, "baseline")
+    return found
+
+
+def _measured(arm: str, seed: int, name: str, task: Any, metrics: Mapping[str, Score], kind: str) -> Measured:
+    about = {"arm": arm, "seed": seed, "task": name, "kind": kind, "own": not task.shared}
+    numbers = ("value", "count", "unit", "better")
+    rows = [about | {"metric": metric} | {key: getattr(value, key) for key in numbers} for metric, value in metrics.items()]
+    behind = {f"{arm}/{name}/{metric}": value.examples for metric, value in metrics.items() if value.examples is not None}
+    return Measured(rows, behind)
 
 
 def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_baselines: bool = True) -> list[Row]:
@@ -130,11 +142,12 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
             tasks |= made
         elif names:
             raise UserError(f"task {name!r} does not suit objective {trained.record['config']['objective']['name']!r}")
-    rows = score(tasks, built, trained.params, "model", built.seed)
-    untrained = {name: task for name, task in tasks.items() if name == "probe"}
-    rows += score(untrained, built, built.init()["params"], "untrained", built.seed, "untrained")
+    found = score(tasks, built, trained.params, "model", built.seed)
+    untrained = {name: task for name, task in tasks.items() if task.shared}
+    found += score(untrained, built, built.init()["params"], "untrained", built.seed, "untrained")
     if with_baselines:
-        rows += baselines(tasks, built)
+        found += baselines(tasks, built)
+    rows = found.rows
     if jax.process_index() == 0:
         write_json(Path(workdir) / f"evaluation-{split}.json", {"step": trained.step, "split": split, "rows": rows})
     return rows

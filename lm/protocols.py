@@ -155,14 +155,22 @@ class Optimizer(Protocol):
 
 
 class Task(Protocol):
-    """A yardstick on held-out documents."""
+    """A yardstick on held-out documents.
+
+    Attributes:
+      metrics: names of what it measures, of the class, the one to judge by first. shared: whether any model can be asked, whatever it was
+        trained on, so that arms may be compared on it; else it is the yardstick of those objectives that it suits.
+    """
+
+    metrics: tuple[str, ...]
+    shared: bool
 
     def suits(self, objective: Objective) -> bool:
         """Whether it can measure models trained by this objective."""
         ...
 
     def score(self, built: "Program", params: Any) -> dict[str, "Score"]:
-        """Metrics of a model, by name."""
+        """Metrics of a model, by name; with what stands behind each, example by example, where it is a ratio of sums."""
         ...
 
     def baselines(self, built: "Program") -> dict[str, dict[str, "Score"]]:

@@ -89,7 +89,7 @@ def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], spli
     """
     import jax
 
-    from lm import evaluator, trainer
+    from lm import evaluator, scores, trainer
 
     try:
         jax.config.update("jax_compilation_cache_dir", str(workdir.parent.parent / "compiled"))
@@ -97,11 +97,12 @@ def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], spli
         trainer.train(config, workdir, quiet=True)
         trained = evaluator.load(workdir, progress=False)
         made = _tasks(trained, tasks, split)
-        rows = evaluator.score(made, trained.built, trained.params, arm, seed)
+        found = evaluator.score(made, trained.built, trained.params, arm, seed)
         if untrained:
-            shared = {name: task for name, task in made.items() if name == "probe"}
-            rows += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
-        write_json(workdir / "scores.json", {"rows": rows})
+            shared = {name: task for name, task in made.items() if task.shared}
+            found += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
+        scores.write_examples(workdir / "examples.npz", found.examples)
+        write_json(workdir / "scores.json", {"rows": found.rows})  # the last: a run that has it is done
         (workdir / "error.json").unlink(missing_ok=True)  # of an earlier try
         return {"status": "done"}
     except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
@@ -119,13 +120,15 @@ def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], spli
 
 def baselines(path: Path, config: dict, tasks: list[str], split: str) -> dict[str, Any]:
     """Measures what the tasks are read against, and writes the rows to `path`."""
-    from lm import evaluator, program
+    from lm import evaluator, program, scores
     from lm.data import corpus as corpora
 
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
     built = program.Program(config, corpus.tokenizer)
     made = evaluator.make_tasks(tasks, corpus, split, built.length)
-    write_json(path, {"rows": evaluator.baselines(made, built)})
+    found = evaluator.baselines(made, built)
+    scores.write_examples(path.with_name("baselines.npz"), found.examples)
+    write_json(path, {"rows": found.rows})
     return {"status": "done"}
 
 

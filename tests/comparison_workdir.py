@@ -85,7 +85,7 @@ def make(directory, seeds=SEEDS, checks=CHECKS, rows=None, **about):
     comparison = {
         "name": "Objectives", "question": "Which pretraining objective makes the most of one minute on two cores?",
         "command": "python -m lm.compare --config=experiments/objectives.py:tiny --workdir=W", "config": "experiments/objectives.py:tiny",
-        "seeds": list(seeds), "budget": {"matched": "tokens", "value": TOKENS}, "checks": checks,
+        "seeds": list(seeds), "budget": {"matched": "tokens", "value": TOKENS}, "hypotheses": checks,
         "arms": {arm: {"label": label, "objective": objective, "model": model, "describe": f"two layers of width 128, {model}"}
                  for arm, (label, objective, model) in ARMS.items()},
         "data": {"source": "python_docs", "fingerprint": "b1946ac92492d234", "tokenizer": {"kind": "unigram", "size": 4096},

@@ -67,7 +67,7 @@ def experiment(home) -> dict:  # noqa: F811
         "tasks": ("causal", "next_sentence", "probe"),
         "workers": 2,
         "arms": arms,
-        "checks": (check,),
+        "hypotheses": (check,),
     }
 
 

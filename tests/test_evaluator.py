@@ -68,7 +68,7 @@ def test_all_that_suits_is_measured_beside_its_baselines(home, tmp_path, objecti
 def test_the_model_is_asked_the_same_tokens_as_its_baselines(home):  # noqa: F811
     trained = evaluator.load(home.finished("clm"), progress=False)
     tasks = evaluator.make_tasks(["causal"], trained.corpus, "test", trained.built.length)
-    rows = evaluator.score(tasks, trained.built, trained.params, "model", 0) + evaluator.baselines(tasks, trained.built)
+    rows = (evaluator.score(tasks, trained.built, trained.params, "model", 0) + evaluator.baselines(tasks, trained.built)).rows
     counts = {(row["metric"], row["count"]) for row in rows if row["metric"] != "accuracy"}
     assert len(counts) == 3, counts
 

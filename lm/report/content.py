@@ -47,7 +47,7 @@ def page(comparison: Comparison, picture: str) -> Page:
 
 def judged(comparison: Comparison) -> list[Judged]:
     """Every check's verdict, in the order of comparison.json."""
-    return [scores.judge(comparison, check) for check in comparison.about.get("checks") or []]
+    return [scores.judge(comparison, check) for check in comparison.about.get("hypotheses") or []]
 
 
 def headline(results: list[Judged]) -> str:

@@ -14,6 +14,8 @@ class PairTask:
     """The accuracy of the model's pair classifier on an objective's held-out pairs; a subclass names the objective and adds baselines."""
 
     name = ""
+    metrics = ("accuracy",)
+    shared = False
 
     def __init__(self, config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split

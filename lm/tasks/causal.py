@@ -24,6 +24,9 @@ class Config:
 class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
+    metrics = ("nll", "perplexity", "bits_per_byte", "accuracy")
+    shared = False
+
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
         self.objective = pairing.make({"name": "clm"}, corpus.tokenizer, length, "decoder")

@@ -39,6 +39,9 @@ class Config:
 class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
+    metrics = ("balanced_accuracy", "accuracy")
+    shared = True
+
     def __init__(self, config: Config, corpus, split: str, length: int):
         try:
             import sklearn  # noqa: F401

@@ -23,6 +23,9 @@ class Config:
 class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
+    metrics = ("nll", "accuracy")
+    shared = False
+
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
