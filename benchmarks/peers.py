@@ -135,9 +135,11 @@ def ratios(ours: tuple[float, ...] | None, theirs: tuple[float, ...]) -> tuple[f
 
 
 def _line(name: str, what: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None) -> str:
-    mesh = " × ".join(f"{axis} {size}" for axis, size in record["mesh"].items() if size > 1) if record else ""
+    from lm.mesh import described
+
+    split = described(record["mesh"]) if record else ""
     shown = ["does not fit", "", "", ""] if values is None else [f"{value:,.{0 if value >= 100 else 3}f}" for value in values]
-    return "| " + " | ".join([name, what, record["remat"] if record else "", mesh, *shown]) + " |"
+    return "| " + " | ".join([name, what, record["remat"] if record else "", split, *shown]) + " |"
 
 
 if __name__ == "__main__":

@@ -89,6 +89,7 @@ def fits(kept: Any) -> Iterator[str]:
 
 def growth(kept: Any) -> Iterator[str]:
     """A 1B decoder on more and more chips."""
+    from lm.mesh import described
     from tpu import slices
 
     yield from _head(
@@ -101,7 +102,7 @@ def growth(kept: Any) -> Iterator[str]:
         config["training"]["batch_size"] = 4 * of.devices
         config["model"] |= {"remat": "full", "head_chunks": 8}
         record = _measured(config, name, kept)
-        mesh = " × ".join(f"{axis} {size}" for axis, size in record["mesh"].items() if size > 1)
+        mesh = described(record["mesh"])
         if not record["fits"]:
             yield f"| {name} | {of.chips} | {mesh} | {record['batch_size']} | does not fit |" + " – |" * 9
             continue
@@ -144,6 +145,7 @@ HANDS = (
 
 def planned(kept: Any) -> Iterator[str]:
     """Ten meshes by hand, and what the planner finds: its roofline step should be no longer than the best of theirs."""
+    from lm.mesh import described
     from lm.transformer import CHOICES
     from tpu import measure, search, slices
 
@@ -157,7 +159,7 @@ def planned(kept: Any) -> Iterator[str]:
         own["mesh"] |= {"data": 1, "fsdp": 1, **hand}
         own["model"] |= {"remat": "full", "head_chunks": 8}
         record = _measured(own, of.name, kept)
-        mesh = " × ".join(f"{axis} {size}" for axis, size in hand.items())
+        mesh = described(hand)
         if record["fits"]:
             steps.append(record["step_seconds"])
             shown = [f"{record['memory']['peak']:.2f}", f"{1e3 * record['step_seconds']:,.1f}", record["bound"]]
@@ -167,7 +169,7 @@ def planned(kept: Any) -> Iterator[str]:
     looking = search.Search(config, of, measure.options(of, []), kept)
     looking.run([name for name in CHOICES["remat"] if name != "offload"], [8], 3, 40, lambda line: print(f"  {line}", file=sys.stderr))
     seconds, plan, record = looking.found[0]
-    mesh = " × ".join(f"{axis} {size}" for axis, size in record["mesh"].items() if size > 1)
+    mesh = described(record["mesh"])
     shown = [mesh, plan.remat, str(plan.microbatches), str(plan.head_chunks), f"{record['memory']['peak']:.2f}", f"{1e3 * seconds:,.1f}"]
     yield "| **planned:** " + " | ".join([*shown, record["bound"]]) + " |"
     yield ""

@@ -37,13 +37,13 @@ class Generator(nnx.Module):
         self.output_bias = scope.param("output_bias", (config.vocab_size,), ("vocabulary",), 0.0)
         self.activation = GATED.get(config.activation, config.activation)
 
-    def __call__(self, model, batch, key) -> Float[Array, "B P V"]:
+    def __call__(self, model, batch, noise) -> Float[Array, "B P V"]:
         """Scores at the target positions of the batch (lm/prediction.py)."""
         segments_BT, positions_BT = batch["segments"], batch["positions"]
-        x_BTD = model.embedding(batch["tokens"], positions_BT, batch.get("types"), key)
+        x_BTD = model.embedding(batch["tokens"], positions_BT, batch.get("types"), noise)
         dtype = x_BTD.dtype
         x_BTG = jnp.einsum("BTD,DG->BTG", x_BTD, self.project[...].astype(dtype))
-        h_BTG = self.stack(x_BTG, positions_BT, Mask(segments_BT, segments_BT), key)
+        h_BTG = self.stack(x_BTG, positions_BT, Mask(segments_BT, segments_BT), noise)
         h_BPG = prediction.gathered(h_BTG, batch)
         h_BPD = jnp.einsum("BPG,GD->BPD", h_BPG, self.kernel[...].astype(dtype)) + self.bias[...].astype(dtype)[None, None]
         h_BPD = self.norm(ACTIVATIONS[self.activation](h_BPD))

@@ -55,6 +55,23 @@ class Scope:
         return nnx.Param(value, axes=axes)
 
 
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Noise:
+    """The chance in a step, drawn row by row, so that the parts in which a batch is computed do not matter.
+
+    Attributes:
+      key: of the place in the model. rows_B: the number of each row in the whole batch.
+    """
+
+    key: jax.Array
+    rows_B: Int[Array, "B"]
+
+    def split(self, count: int = 2) -> list["Noise"]:
+        """For `count` places."""
+        return [Noise(key, self.rows_B) for key in jax.random.split(self.key, count)]
+
+
 class Norm(nnx.Module):
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last axis, in float32."""
 
@@ -186,7 +203,7 @@ class Embedding(nnx.Module):
             self.unembed = scope.param("unembed", (V, D), ("vocabulary", "width"), config.kernel_std(D))
 
     def __call__(
-        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], types_BT: Int[Array, "B T"] | None, key: jax.Array | None
+        self, tokens_BT: Int[Array, "B T"], positions_BT: Int[Array, "B T"], types_BT: Int[Array, "B T"] | None, noise: Noise | None
     ) -> Float[Array, "B T D"]:
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x_BTD = self.tokens[...].astype(dtype)[tokens_BT]
@@ -201,7 +218,7 @@ class Embedding(nnx.Module):
             x_BTD += self.types[...].astype(dtype)[types_BT]
         if config.embedding_norm:
             x_BTD = self.norm(x_BTD)
-        x_BTD = dropout(x_BTD, config.dropout, key)
+        x_BTD = dropout(x_BTD, config.dropout, noise)
         return mesh.constrain(x_BTD, "batch", "sequence", None)
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
@@ -283,13 +300,15 @@ def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
     return jnp.asarray(np.concatenate([np.sin(angle), np.cos(angle)], axis=1)[:, :width], jnp.float32)
 
 
-def dropout(x: Array, rate: float, key: jax.Array | None) -> Array:
-    """Zeroes a share `rate` of the elements and scales the rest; the identity without a key (evaluation)."""
-    if key is None or rate == 0.0:
-        return x
+def dropout(x_BTD: Array, rate: float, noise: Noise | None) -> Array:
+    """Zeroes a share `rate` of the elements and scales the rest; the identity without noise (evaluation)."""
+    if noise is None or rate == 0.0:
+        return x_BTD
+    keys_B = jax.vmap(jax.random.fold_in, (None, 0))(noise.key, noise.rows_B)
+    keep_BTD = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x_BTD.shape[1:]))(keys_B)
     # Drawn once: without the barrier the TPU compiler draws it anew in every fusion that reads it, and takes 2.5 times as long itself.
-    keep = jax.lax.optimization_barrier(jax.random.bernoulli(key, 1.0 - rate, x.shape))
-    return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
+    keep_BTD = jax.lax.optimization_barrier(keep_BTD)
+    return jnp.where(keep_BTD, x_BTD / (1.0 - rate), 0).astype(x_BTD.dtype)
 
 
 def _to_heads(x_BTD: Array, kernel_DNH: Array) -> Array:

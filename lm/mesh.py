@@ -16,7 +16,7 @@ import dataclasses
 import importlib.util
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -243,12 +243,17 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1)
     """Refuses a batch of which the mesh does not divide every microbatch."""
     count = parts("batch", mesh)
     if batch_size % (count * microbatches):
-        split = " × ".join(f"{axis} {mesh.shape[axis]}" for axis in axes("batch") if mesh.shape[axis] > 1)
+        split = described({axis: mesh.shape[axis] for axis in axes("batch")})
         raise UserError(
             f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that the mesh splits it into ({split})"
             + (f" times config.training.microbatches={microbatches}" if microbatches > 1 else "")
             + "; choose a multiple, or other sizes of config.mesh"
         )
+
+
+def described(sizes: Mapping[str, Any]) -> str:
+    """Axes that split something, as in "fsdp 8 × tensor 2"; other fields are passed over."""
+    return " × ".join(f"{axis} {sizes[axis]}" for axis in AXES if sizes.get(axis, 1) > 1) or "one device"
 
 
 def split_rows(batch: Any, count: int) -> Any:

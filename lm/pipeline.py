@@ -3,8 +3,7 @@
 The schedule is circular (GPipe, Huang et al. 2019, where each microbatch goes round once; Narayanan et al. 2021 where it goes round several
 times): in turn t stage s works on item t - s; item i is microbatch i mod M in its round i div M. After each turn every stage hands its
 result to the next, the last one to the first. Of the M·R + S - 1 turns a stage works in M·R: the rest is the bubble. The backward pass is
-the same schedule backwards, by differentiation. Dropout is drawn by microbatch: with other microbatches it is the same distribution, but
-not the same numbers.
+the same schedule backwards, by differentiation.
 
 All stages run the same program, as one vectorised over an axis that the mesh splits. So a pipeline only changes where layers are computed.
 """
@@ -83,11 +82,11 @@ def _outside() -> tuple[str, ...]:
     return tuple(axis for axis in meshes.axes("batch") if axis not in meshes.axes(AXIS))
 
 
-def run(layers: Callable[[Any, Array, Any, Array], Array], blocks: Any, x_BTD: Float[Array, "B T D"], rows: Any) -> Float[Array, "B T D"]:
+def run(layers: Callable[[Any, Array, Any], Array], blocks: Any, x_BTD: Float[Array, "B T D"], rows: Any) -> Float[Array, "B T D"]:
     """Runs stacked blocks on a batch.
 
     Args:
-      layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch, its number) → x after these layers.
+      layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch) → x after these layers.
       blocks: parameters of all layers, [L, …]. x_BTD: what goes in; `fit` of its rows is not 0. rows: arrays [B, …] that a layer needs
         beside x.
     """
@@ -107,7 +106,7 @@ def run(layers: Callable[[Any, Array, Any, Array], Array], blocks: Any, x_BTD: F
             turn, number = item // M % R, item % M
             group = jax.tree.map(lambda leaf: leaf[0] if R == 1 else leaf[turn], groups)
             mine = jax.tree.map(lambda leaf: leaf[number], rows_M)
-            return layers(group, x, mine, number)
+            return layers(group, x, mine)
 
         stages_S = jnp.arange(S)
         all_stages = jax.vmap(one_stage, spmd_axis_name=stage if len(stage) > 1 else stage[0])

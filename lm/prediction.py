@@ -18,20 +18,20 @@ from lm.vocabulary import LossOptions, Sums
 Terms = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def states(model, batch, key):
+def states(model, batch, noise):
     """The model's hidden states for a batch of such examples: [B, T, D]."""
     if "input_tokens" in batch:
-        keys = (None, None) if key is None else jax.random.split(key)
+        noises = (None, None) if noise is None else noise.split()
         memory_BSD = model.encode(
-            batch["input_tokens"], segments_BS=batch["input_segments"], positions_BS=batch["input_positions"], key=keys[0]
+            batch["input_tokens"], segments_BS=batch["input_segments"], positions_BS=batch["input_positions"], noise=noises[0]
         )
         return model.hidden(
             batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], memory_BSD=memory_BSD,
-            memory_segments_BS=batch["input_segments"], key=keys[1],
+            memory_segments_BS=batch["input_segments"], noise=noises[1],
         )  # fmt: skip
     return model.hidden(
         batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], types_BT=batch.get("types"),
-        prefix_BT=batch.get("prefix"), key=key,
+        prefix_BT=batch.get("prefix"), noise=noise,
     )  # fmt: skip
 
 
@@ -51,9 +51,9 @@ def sums(model, hidden_BTD, batch, options: LossOptions, head=None) -> Sums:
     return model.embedding.cross_entropy(h_BPD, batch["targets"], batch["weights"], bias_V, options)
 
 
-def loss(name: str, model, batch, key, options: LossOptions) -> tuple[Terms, Terms]:
+def loss(name: str, model, batch, noise, options: LossOptions) -> tuple[Terms, Terms]:
     """The whole of an objective that only predicts tokens: its term and its metrics, as (sum, weight)."""
-    return measured(name, sums(model, states(model, batch, key), batch, options), batch, options)
+    return measured(name, sums(model, states(model, batch, noise), batch, options), batch, options)
 
 
 def measured(name: str, found: Sums, batch, options: LossOptions) -> tuple[Terms, Terms]:

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm import chips, flops, lookup, pairing, pipeline, schedules
 from lm import mesh as meshes
-from lm.layers import Scope
+from lm.layers import Noise, Scope
 from lm.lookup import UserError
 from lm.transformer import TransformerConfig
 
@@ -159,10 +159,10 @@ class Program:
         with self._on_mesh():
             return self._jit_step(None).lower(state, batch)
 
-    def gradients(self, params: Any, batch: dict[str, jax.Array]) -> tuple[Any, Sums]:
-        """Gradients of the loss, without dropout, and the sums: what a step computes before it updates."""
+    def gradients(self, params: Any, batch: dict[str, jax.Array], step: int | None = None) -> tuple[Any, Sums]:
+        """Gradients of the loss, with the dropout of `step` or without any, and the sums: what a step computes before it updates."""
         with self._on_mesh():
-            compiled = jax.jit(lambda params, batch: self._gradients(params, batch, None, None))
+            compiled = jax.jit(lambda params, batch: self._gradients(params, batch, None if step is None else self._noise(step), None))
             return compiled(params, batch)
 
     def jit(self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]) -> Callable[[Any, dict[str, jax.Array]], Any]:
@@ -193,36 +193,44 @@ class Program:
         return model
 
     def _train_step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
-        key = jax.random.fold_in(jax.random.key(self.seed + 1), state["step"]) if self.dropout else None
+        noise = self._noise(state["step"])
         parts = self.training.microbatches
         if parts == 1:
-            gradients, sums = self._gradients(state["params"], batch, key, None)
+            gradients, sums = self._gradients(state["params"], batch, noise, None)
         else:
             split = meshes.split_rows(batch, parts)
             # Losses divide by the weights of the whole batch, so these come first; the rest of this pass is dead code.
             weights = {name: weight for name, (_, weight) in self.objective.loss(self.model(state["params"]), batch, None)[0].items()}
 
-            def accumulate(total, part):
-                index, micro = part
-                micro_key = None if key is None else jax.random.fold_in(key, index)
-                return jax.tree.map(jnp.add, total, self._gradients(state["params"], micro, micro_key, weights)), None
+            rows = None if noise is None else meshes.split_rows(noise.rows_B, parts)
 
-            first = jax.tree.map(lambda x: x[0], split)
-            zeros = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(self._gradients, state["params"], first, key, weights)
+            def of_part(part):
+                micro, rows_B = part
+                return self._gradients(state["params"], micro, None if noise is None else Noise(noise.key, rows_B), weights)
+
+            first = jax.tree.map(lambda x: x[0], (split, rows))
+            zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first))
+            (gradients, sums), _ = jax.lax.scan(
+                lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None), zeros, (split, rows)
             )
-            (gradients, sums), _ = jax.lax.scan(accumulate, zeros, (jnp.arange(parts), split))
         updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
         one = jnp.ones(())
         sums["gradient_norm"] = (optax.tree.norm(gradients), one)
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
 
-    def _gradients(self, params, batch, key, weights):
+    def _noise(self, step: jax.Array | int) -> Noise | None:
+        """Of a step, for all rows of its batch."""
+        if not self.dropout:
+            return None
+        rows_B = meshes.constrain(jnp.arange(self.training.batch_size, dtype=jnp.int32), "batch")
+        return Noise(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
+
+    def _gradients(self, params, batch, noise, weights):
         """Gradients of Σ over terms of factor · sum / weight, and the sums. Without `weights` the batch's own divide."""
 
         def loss(params):
-            terms, metrics = self.objective.loss(self.model(params), batch, key)
+            terms, metrics = self.objective.loss(self.model(params), batch, noise)
             total = jnp.zeros(())
             for name, (value, weight) in terms.items():
                 divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])

@@ -63,11 +63,11 @@ class Model(Protocol):
     heads: Any
 
     def hidden(
-        self, tokens_BT: Any, *, segments_BT: Any, positions_BT: Any, types_BT: Any = None, prefix_BT: Any = None, key: Any = None
+        self, tokens_BT: Any, *, segments_BT: Any, positions_BT: Any, types_BT: Any = None, prefix_BT: Any = None, noise: Any = None
     ) -> Any:
         """Hidden states after the last layer, [B, T, D]. Segments number the documents of a row from 1; 0 is padding, and no
-        position sees another segment. A prefix is seen by all of its segment, where the model has that mask. `key` is for dropout; None
-        in evaluation."""
+        position sees another segment. A prefix is seen by all of its segment, where the model has that mask. `noise` (lm.layers.Noise)
+        is for dropout; None in evaluation."""
         ...
 
     def logits(self, h: Any) -> Any:
@@ -138,8 +138,8 @@ class Objective(Protocol):
         """Operations of a forward pass of one row by formula: every stack and head that the loss needs (lm/flops.py)."""
         ...
 
-    def loss(self, model: Any, batch: Batch, key: Any) -> tuple[Sums, Sums]:
-        """Loss terms, named as in `terms`, and metrics. `key` is for dropout; None in evaluation. Where weights are no counts, a metric
+    def loss(self, model: Any, batch: Batch, noise: Any) -> tuple[Sums, Sums]:
+        """Loss terms, named as in `terms`, and metrics. `noise` is for dropout; None in evaluation. Where weights are no counts, a metric
         "targets" counts the targets."""
         ...
 

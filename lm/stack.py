@@ -8,7 +8,7 @@ from jaxtyping import Array, Float, Int
 
 from lm import pipeline, remat
 from lm.attention.mask import Mask
-from lm.layers import Attention, Embedding, FeedForward, Norm, RelativeBias, Scope, dropout
+from lm.layers import Attention, Embedding, FeedForward, Noise, Norm, RelativeBias, Scope, dropout
 from lm.transformer import TransformerConfig
 
 
@@ -25,18 +25,18 @@ class Block(nnx.Module):
             self.cross_norm = Norm(config, scope / "cross_norm")
         self.has_cross, self.pre, self.dropout = cross, config.norm_place == "pre", config.dropout
 
-    def __call__(self, x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, key):
-        keys = [None] * 3 if key is None else jax.random.split(key, 3)
+    def __call__(self, x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, noise):
+        noises = [None] * 3 if noise is None else noise.split(3)
 
-        def residual(x, norm, sublayer, key):
+        def residual(x, norm, sublayer, noise):
             if self.pre:
-                return x + dropout(sublayer(norm(x)), self.dropout, key)
-            return norm(x + dropout(sublayer(x), self.dropout, key))
+                return x + dropout(sublayer(norm(x)), self.dropout, noise)
+            return norm(x + dropout(sublayer(x), self.dropout, noise))
 
-        x_BTD = residual(x_BTD, self.attention_norm, lambda x: self.attention(x, x, positions_BT, mask, bias), keys[0])
+        x_BTD = residual(x_BTD, self.attention_norm, lambda x: self.attention(x, x, positions_BT, mask, bias), noises[0])
         if self.has_cross:
-            x_BTD = residual(x_BTD, self.cross_norm, lambda x: self.cross(x, memory_BSD, positions_BT, cross_mask), keys[1])
-        return residual(x_BTD, self.feedforward_norm, self.feedforward, keys[2])
+            x_BTD = residual(x_BTD, self.cross_norm, lambda x: self.cross(x, memory_BSD, positions_BT, cross_mask), noises[1])
+        return residual(x_BTD, self.feedforward_norm, self.feedforward, noises[2])
 
 
 class Stack(nnx.Module):
@@ -54,7 +54,7 @@ class Stack(nnx.Module):
         x_BTD: Float[Array, "B T D"],
         positions_BT: Int[Array, "B T"],
         mask: Mask,
-        key: jax.Array | None = None,
+        noise: Noise | None = None,
         memory_BSD: Float[Array, "B S D"] | None = None,
         cross_mask: Mask | None = None,
     ) -> Float[Array, "B T D"]:
@@ -63,43 +63,37 @@ class Stack(nnx.Module):
         Args:
           x_BTD: embedded tokens. positions_BT: position of each token in its document.
           mask: of self-attention. memory_BSD, cross_mask: the encoder's output and who may attend to it.
-          key: for dropout; None in evaluation.
+          noise: for dropout; None in evaluation.
         """
         T = x_BTD.shape[1]
         bias = self.relative(T, T) if self.relative is not None else None
-        keys = None if key is None else jax.random.split(key, self.config.layers)
-        rows = (positions_BT, mask, memory_BSD, cross_mask)
+        keys = None if noise is None else jax.random.split(noise.key, self.config.layers)
+        layers, rows = (self.blocks, keys), (positions_BT, mask, memory_BSD, cross_mask, None if noise is None else noise.rows_B)
         if pipeline.fit(len(x_BTD)):
-
-            def group(blocks, x, rows, microbatch):
-                blocks, keys = blocks
-                return self._layers(
-                    blocks, x, rows, bias, None if keys is None else jax.vmap(jax.random.fold_in, (0, None))(keys, microbatch)
-                )
-
-            x_BTD = pipeline.run(group, (self.blocks, keys), x_BTD, rows)
+            x_BTD = pipeline.run(lambda group, x, rows: self._layers(group, x, rows, bias), layers, x_BTD, rows)
         else:
-            x_BTD = self._layers(self.blocks, x_BTD, rows, bias, keys)
+            x_BTD = self._layers(layers, x_BTD, rows, bias)
         return self.norm(x_BTD) if self.norm is not None else x_BTD
 
-    def _layers(self, blocks, x_BTD, rows, bias, keys):
-        """Runs consecutive blocks, stacked along a leading axis, on rows of a batch."""
-        positions_BT, mask, memory_BSD, cross_mask = rows
+    def _layers(self, layers, x_BTD, rows, bias):
+        """Runs consecutive blocks, stacked along a leading axis with their keys, on rows of a batch."""
+        positions_BT, mask, memory_BSD, cross_mask, rows_B = rows
 
         def body(x, layer):
-            block, layer_key = layer
+            block, key = layer
             x = checkpoint_name(x, remat.BLOCK_INPUT)
-            return block(x, positions_BT, mask, bias, memory_BSD, cross_mask, layer_key), None
+            return block(x, positions_BT, mask, bias, memory_BSD, cross_mask, None if key is None else Noise(key, rows_B)), None
 
         body = remat.block(self.config.remat, body)
         if self.config.scan:
-            return jax.lax.scan(body, x_BTD, (blocks, keys))[0]
+            return jax.lax.scan(body, x_BTD, layers)[0]
+        blocks, keys = layers
         # One split instead of L slices: its gradient is one concatenation, not L padded sums.
         leaves, treedef = jax.tree.flatten(blocks)
         L = len(leaves[0])
-        layers = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
+        parts = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
         for index in range(L):
-            block = jax.tree.unflatten(treedef, [leaf[index] for leaf in layers])
+            block = jax.tree.unflatten(treedef, [leaf[index] for leaf in parts])
             x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
         return x_BTD
 
@@ -124,7 +118,7 @@ class SingleStack(nnx.Module):
         positions_BT: Int[Array, "B T"],
         types_BT: Int[Array, "B T"] | None = None,
         prefix_BT: Int[Array, "B T"] | None = None,
-        key: jax.Array | None = None,
+        noise: Noise | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last layer.
 
@@ -132,15 +126,15 @@ class SingleStack(nnx.Module):
           tokens_BT: token ids. segments_BT: document number in the row, from 1; 0 is padding.
           positions_BT: position in the document. types_BT: segment type (0 or 1), where the model has types.
           prefix_BT: 1 at positions that all of their segment may see, the rest is causal; None takes the model's own mask.
-          key: for dropout; None in evaluation.
+          noise: for dropout; None in evaluation.
         """
-        keys = (None, None) if key is None else jax.random.split(key)
-        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, keys[0])
+        noises = (None, None) if noise is None else noise.split()
+        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, noises[0])
         if prefix_BT is None:
             mask = Mask(segments_BT, segments_BT, kind=self.mask)
         else:
             mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
-        return self.stack(x_BTD, positions_BT, mask, keys[1])
+        return self.stack(x_BTD, positions_BT, mask, noises[1])
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Scores over the vocabulary for hidden states."""

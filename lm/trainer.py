@@ -16,6 +16,7 @@ import jax
 from jax.experimental import multihost_utils
 
 from lm import chips, pipeline, program, records
+from lm import mesh as meshes
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data import loader
@@ -292,14 +293,14 @@ def _new_record(config: Mapping, corpus, built: program.Program, total: int) -> 
 
 
 def _header(config: Mapping, corpus, built: program.Program, plan: Any, padding: float, total: int, start: int) -> str:
-    mesh = " × ".join(f"{axis} {size}" for axis, size in built.mesh.shape.items() if size > 1) or "of one device"
+    mesh = meshes.described(built.mesh.shape)
     stages, microbatches, repeats = pipeline.schedule(built.mesh_config, built.mesh)
     bubble = pipeline.bubble(stages, microbatches, repeats)
     size = built.training.batch_size
     lines = [
         corpus.describe(),
         f"{config['objective']['name']} on {config['model']['name']}: {built.parameters:,} parameters; {total:,} steps of"
-        f" {size} × {built.row_tokens} tokens ({total * size / len(plan):.2f} epochs); {jax.devices()[0].device_kind}, mesh {mesh}",
+        f" {size} × {built.row_tokens} tokens ({total * size / len(plan):.2f} epochs); {jax.devices()[0].device_kind}, mesh: {mesh}",
         f"  {len(plan):,} rows an epoch, {padding:.1%} padding; {built.flops_per_row / 1e6:,.1f} MFLOP a row, forward and backward",
         *([f"  {plan.note}"] if plan.note else []),
         *([f"  {stages} stages × {repeats} rounds, {microbatches} microbatches: {bubble:.1%} bubble"] if stages > 1 else []),

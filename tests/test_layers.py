@@ -145,18 +145,22 @@ def test_sinusoids(width):
         np.testing.assert_allclose(table[position], expected[:width], atol=1e-6)
 
 
+def noise(seed, rows):
+    return layers.Noise(jax.random.key(seed), jnp.arange(rows))
+
+
 def test_dropout():
     x = jnp.asarray(1 + np.abs(draw(400, 250)))
     assert layers.dropout(x, 0.3, None) is x
-    assert layers.dropout(x, 0.0, jax.random.key(0)) is x
-    y = layers.dropout(x, 0.3, jax.random.key(0))
+    assert layers.dropout(x, 0.0, noise(0, len(x))) is x
+    y = layers.dropout(x, 0.3, noise(0, len(x)))
     kept = np.asarray(y) != 0
     np.testing.assert_allclose(y[kept], x[kept] / 0.7, rtol=1e-6)
     assert abs(kept.mean() - 0.7) < 0.006  # four standard deviations
     assert abs(y.mean() / x.mean() - 1) < 0.01
-    np.testing.assert_array_equal(y, layers.dropout(x, 0.3, jax.random.key(0)))
-    assert (np.asarray(y) != layers.dropout(x, 0.3, jax.random.key(1))).any()
-    assert layers.dropout(x.astype(jnp.bfloat16), 0.3, jax.random.key(0)).dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, layers.dropout(x, 0.3, noise(0, len(x))))
+    assert (np.asarray(y) != layers.dropout(x, 0.3, noise(1, len(x)))).any()
+    assert layers.dropout(x.astype(jnp.bfloat16), 0.3, noise(0, len(x))).dtype == jnp.bfloat16
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_tanh", "relu", "silu", "swiglu", "geglu"])

@@ -1,4 +1,4 @@
-"""Losses and gradients on eight devices equal those of one, whatever is split."""
+"""Losses and gradients on eight devices equal those of one, whatever is split; dropout too."""
 
 import functools
 
@@ -39,7 +39,16 @@ quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 def build(pair: str, mesh: dict, devices: int) -> program.Program:
     name, objective, fields = PAIRS[pair]
-    model = {"name": name, "layers": 4, "heads": 4, "width": 32, "query_key_start": "independent", "scan": True, "head_chunks": 3} | fields
+    model = {
+        "name": name,
+        "layers": 4,
+        "heads": 4,
+        "width": 32,
+        "query_key_start": "independent",
+        "scan": True,
+        "head_chunks": 3,
+        "dropout": 0.1,
+    } | fields
     section = config(objective, model=model, mesh={"data": 1} | mesh, training={"batch_size": 16})
     return program.Program(section, Ids(VOCABULARY, 20), jax.devices()[:devices])
 
@@ -54,7 +63,7 @@ def gradients(built: program.Program) -> tuple:
     rows = loader.examples(built.objective, store(), built.objective.plan(store()), 0).repeat(None)
     batch = next(loader.Loader(rows, built.training.batch_size, built.mesh))
     params = jax.device_put(numbers(built.shapes["params"]), built.shardings["params"])
-    return jax.device_get(built.gradients(params, batch))
+    return jax.device_get(built.gradients(params, batch, step=3))
 
 
 @functools.cache

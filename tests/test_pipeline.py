@@ -1,12 +1,14 @@
 """The pipeline's schedule by itself: who computes what when; what it refuses. test_meshes.py says that it changes no number."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from small_corpus import Ids, config, numbers
 
 from lm import mesh as meshes
 from lm import pipeline, program
+from lm.layers import Noise
 from lm.lookup import UserError
 
 
@@ -29,7 +31,7 @@ def test_each_row_meets_every_layer_once_and_in_order(stages, microbatches, repe
     grid = meshes.make(settings, jax.devices()[:stages])
     x = np.random.default_rng(0).normal(size=(rows, 4, 2)).astype(np.float32)
 
-    def group(blocks, x, numbers, microbatch):
+    def group(blocks, x, numbers):
         for index in range(len(blocks)):
             x = 3 * x + blocks[index] + numbers[:, None, None]
         return x
@@ -107,16 +109,16 @@ def test_a_batch_that_fills_no_pipeline_is_computed_all_the_same(rows):
     np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
 
 
-def test_dropout_differs_between_microbatches_and_layers():
+def test_dropout_differs_between_rows():
     built = build(stage=2)
     params = numbers(built.shapes["params"])
     tokens = np.tile(np.arange(7, 39, dtype=np.int32), (8, 1))  # all rows alike
 
-    def hidden(params, key):
+    def hidden(params, noise):
         model = built.model(params)
-        return model.hidden(tokens, segments_BT=np.ones_like(tokens), positions_BT=np.tile(np.arange(32), (8, 1)), key=key)
+        return model.hidden(tokens, segments_BT=np.ones_like(tokens), positions_BT=np.tile(np.arange(32), (8, 1)), noise=noise)
 
     with meshes.use(built.mesh, built.mesh_config):
-        plain, drawn = (jax.jit(hidden)(params, key) for key in (None, jax.random.key(0)))
+        plain, drawn = (jax.jit(hidden)(params, noise) for noise in (None, Noise(jax.random.key(0), jnp.arange(8))))
     np.testing.assert_allclose(plain, np.broadcast_to(plain[:1], plain.shape), rtol=1e-5)
     assert np.abs(np.asarray(drawn)[0] - np.asarray(drawn)[1]).max() > 1e-3

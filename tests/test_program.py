@@ -113,6 +113,13 @@ def test_microbatches_change_nothing(store, whole_batch, parts):
     jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6), found, expected)
 
 
+def test_dropout_is_the_same_in_microbatches(store):
+    built = [build("mlm_nsp", options=PLAIN, model={"dropout": 0.3}, training={"microbatches": parts}) for parts in (1, 4)]
+    batch = batches(built[0], store, 1)[0]
+    one, four = (jax.device_get(each.step(state(each), batch)) for each in built)
+    jax.tree.map(lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6), one, four)
+
+
 @pytest.fixture(scope="module")
 def whole_batch(store):
     """A batch whose parts differ much in weight, and what one step makes of it undivided."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lm.lookup import UserError
+from lm.mesh import described
 from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import Facts, Plan
 from tpu.slices import Slice
@@ -215,11 +216,7 @@ def _alone(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(plan: Plan, record: Mapping[str, Any]) -> str:
-    mesh = (
-        " × ".join(f"{axis} {size}" for axis, size in plan.sections()["mesh"].items() if axis in ("slice", *AXES) and size > 1)
-        or "one device"
-    )
-    what = f"{mesh}, remat {plan.remat}, microbatches {plan.microbatches}"
+    what = f"{described(plan.sections()['mesh'])}, remat {plan.remat}, microbatches {plan.microbatches}"
     if "error" in record:
         return f"{what}: refused: {record['error']}"
     if not record["fits"]:

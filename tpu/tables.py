@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lm.lookup import UserError
+from lm.mesh import described
 
 MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
 _LEGEND = "m: computed from the config and lm/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
@@ -94,7 +95,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
     return [
         row("chips, devices, hosts", "m", lambda r: f"{r['chips']}, {r['devices']}, {r['hosts']}"),
         row("topology", "m", lambda r: f"{r['slices']} × {r['topology']}" if r["slices"] > 1 else r["topology"]),
-        row("mesh", "m", lambda r: " × ".join(f"{axis} {size}" for axis, size in r["mesh"].items() if size > 1) or "one device"),
+        row("mesh", "m", lambda r: described(r["mesh"])),
         row("batch: rows, tokens, microbatches", "m", lambda r: f"{r['batch_size']:,}, {r['tokens_per_step']:,}, {r['microbatches']}"),
         row("parameters", "m", lambda r: f"{r['parameters']:,}"),
         row("dtype, remat", "m", lambda r: f"{r['dtype']}, {r['remat']}"),
@@ -207,7 +208,7 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
     ):
         table.add_column(name, justify="left" if name in ("mesh", "remat", "bound") else "right")
     for number, plan in enumerate(result["plans"], 1):
-        mesh = " × ".join(f"{axis} {size}" for axis, size in plan["mesh"].items() if size > 1) or "one device"
+        mesh = described(plan["mesh"])
         table.add_row(
             str(number), mesh, plan["remat"], str(plan["microbatches"]), _ms(plan["step_seconds"]), plan["bound"],
             f"{plan['tokens_per_second_per_chip']:,.0f}", f"{100 * plan['mfu']:.1f} %", _gib(plan["memory"]["peak"]),

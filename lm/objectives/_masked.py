@@ -87,6 +87,6 @@ class MaskedObjective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.masked.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.masked.measured(model, prediction.states(model, batch, key), batch)
+        return self.masked.measured(model, prediction.states(model, batch, noise), batch)

@@ -91,9 +91,9 @@ class PairObjective:
         """Operations of a forward pass of one row; those of the classifier are too few to count."""
         return flops.stack(config, self.length)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.pairs.measured(model, prediction.states(model, batch, key), batch)
+        return self.pairs.measured(model, prediction.states(model, batch, noise), batch)
 
 
 class MaskedPairObjective:
@@ -127,8 +127,8 @@ class MaskedPairObjective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        hidden_BTD = prediction.states(model, batch, key)
+        hidden_BTD = prediction.states(model, batch, noise)
         tokens, pairs = self.masked.measured(model, hidden_BTD, batch), self.pairs.measured(model, hidden_BTD, batch)
         return tokens[0] | pairs[0], tokens[1] | pairs[1]

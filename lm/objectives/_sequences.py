@@ -24,6 +24,6 @@ class SequenceObjective:
         """Operations of a forward pass of one row."""
         return self.layout.flops(config)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss(self.name, model, batch, key, self.config)
+        return prediction.loss(self.name, model, batch, noise, self.config)

@@ -97,12 +97,12 @@ class Objective:
         first, second = (member.flops(config) for member in self.members.values())
         return round(self.config.share * first + (1 - self.config.share) * second)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics of the phase that the batch belongs to; those of the other are zeros."""
         names = list(self.members)
 
         def compute(name):
-            return self.members[name].loss(model, _members.part(name, batch), key)
+            return self.members[name].loss(model, _members.part(name, batch), noise)
 
         shapes = [jax.eval_shape(lambda name=name: compute(name)) for name in names]
         zero = jnp.zeros((), jnp.float32)

@@ -53,6 +53,6 @@ class Objective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("clm", model, batch, key, self.config)
+        return prediction.loss("clm", model, batch, noise, self.config)

@@ -80,9 +80,9 @@ class Objective:
         """Operations of a forward pass of one row; the head runs at every position, for either mode."""
         return flops.stack(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight); "targets" counts them."""
-        found = prediction.sums(model, prediction.states(model, batch, key), batch, self.config)
+        found = prediction.sums(model, prediction.states(model, batch, noise), batch, self.config)
         weight_B, masked_B = batch["weights"].sum(1), batch["is_masked"].astype(batch["weights"].dtype)
         metrics = {"targets": (batch["count"].sum().astype(weight_B.dtype), weight_B.sum())}
         for mode, mine_B in (("causal", 1.0 - masked_B), ("masked", masked_B)):

@@ -139,20 +139,20 @@ class Objective:
         heads = max(member.flops(config) - flops.stack(config, self.length) for member in self.members.values())
         return flops.stack(config, self.length) + heads
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight); "targets" counts them."""
         rows = jnp.asarray(len(batch["member"]), jnp.float32)
         mine = {name: (batch["member"] == index).astype(jnp.float32) for index, name in enumerate(self.members)}
         metrics = {"targets": (batch["count"].sum().astype(jnp.float32), rows)}
         if self.together:
-            found = prediction.sums(model, prediction.states(model, batch, key), batch, self.config)
+            found = prediction.sums(model, prediction.states(model, batch, noise), batch, self.config)
             for name, mine_B in mine.items():
                 metrics[f"{name}_nll"] = ((found.nll * mine_B).sum(), mine_B.sum())
                 metrics[f"{name}_accuracy"] = ((found.hits * mine_B).sum(), mine_B.sum())
             return {"mixture": (found.loss, rows)}, metrics
         total = jnp.zeros(())
         for name, member in self.members.items():
-            terms, more = member.loss(model, _members.part(name, batch), key)
+            terms, more = member.loss(model, _members.part(name, batch), noise)
             for term, (value, _) in terms.items():
                 total += member.terms[term] * value
                 metrics[f"{name}_{term}_loss"] = (value, mine[name].sum())

@@ -105,16 +105,16 @@ class Objective:
             total += flops.head(config, T if self.config.variant == "all_tokens_mlm" else places, self.config.head == "transform")
         return total
 
-    def loss(self, model, batch, key):
+    def loss(self, model, batch, noise):
         """Terms and metrics, each name: (sum, weight)."""
-        keys = (None, None) if key is None else jax.random.split(key)
+        noises = (None, None) if noise is None else noise.split()
         generator = model.heads["generator"]
-        logits_BPV = generator(model, batch, keys[0])
+        logits_BPV = generator(model, batch, noises[0])
         mlm, mlm_hits = heads.classify(logits_BPV, batch["targets"], batch["weights"])
         samples_BP = _sample(jax.lax.stop_gradient(logits_BPV), batch["noise"])
         original_BT = _put(batch["tokens"], batch["target_positions"], batch["targets"], batch["weights"])
         corrupted_BT = _put(batch["tokens"], batch["target_positions"], samples_BP, batch["weights"])
-        hidden_BTD = prediction.states(model, {**batch, "tokens": corrupted_BT}, keys[1])
+        hidden_BTD = prediction.states(model, {**batch, "tokens": corrupted_BT}, noises[1])
         own, metrics = self._own(model, hidden_BTD, original_BT, corrupted_BT, batch)
         return {"mlm": mlm, self.config.variant: own}, {"mlm_accuracy": mlm_hits} | metrics
 

@@ -9,6 +9,7 @@ import pytest
 from flax import nnx
 
 from lm import layers
+from lm.layers import Noise
 from lm.models import decoder, encoder, encoder_decoder
 from lm.transformer import TransformerConfig
 
@@ -136,15 +137,21 @@ def test_packed_examples_of_an_encoder_decoder_are_as_if_alone():
         np.testing.assert_allclose(packed[:, start : start + 4], alone[:, :4], rtol=0, atol=5e-6)
 
 
-def loss_and_gradients(architecture, key=None, **options):
+def noise(seed):
+    return Noise(jax.random.key(seed), jnp.arange(1))
+
+
+def loss_and_gradients(architecture, noise=None, **options):
     model = make(architecture, **options)
     graphdef, params = params_of(model)
     direction = jnp.asarray(draw(1, T, 2 * T))
 
     def loss(params):
-        model, given = nnx.merge(graphdef, params), {"positions_BT": jnp.asarray(POSITIONS), "key": key}
+        model, given = nnx.merge(graphdef, params), {"positions_BT": jnp.asarray(POSITIONS), "noise": noise}
         if architecture is encoder_decoder:
-            given["memory_BSD"] = model.encode(row() + T, segments_BS=jnp.asarray(SEGMENTS), positions_BS=jnp.asarray(POSITIONS), key=key)
+            given["memory_BSD"] = model.encode(
+                row() + T, segments_BS=jnp.asarray(SEGMENTS), positions_BS=jnp.asarray(POSITIONS), noise=noise
+            )
             given["memory_segments_BS"] = jnp.asarray(SEGMENTS)
         return (model.logits(model.hidden(row(), segments_BT=jnp.asarray(SEGMENTS), **given)) * direction).sum()
 
@@ -167,7 +174,7 @@ CASES = {
 @functools.cache
 def expected(case):
     architecture, options = CASES[case]
-    return loss_and_gradients(architecture, jax.random.key(3) if "dropout" in options else None, **options, scan=True)
+    return loss_and_gradients(architecture, noise(3) if "dropout" in options else None, **options, scan=True)
 
 
 @pytest.mark.parametrize(
@@ -186,7 +193,7 @@ def test_scan_and_remat_change_nothing(case, ways):
     for path, gradient in jax.tree_util.tree_leaves_with_path(expected(case)[1]):
         # Softmax does not see a bias on all keys: its gradient is rounding.
         assert np.abs(gradient).max() > 1e-2 or path[-1].key == "key_bias", path
-    assert_same(loss_and_gradients(architecture, jax.random.key(3) if "dropout" in options else None, **options, **ways), expected(case))
+    assert_same(loss_and_gradients(architecture, noise(3) if "dropout" in options else None, **options, **ways), expected(case))
 
 
 def test_remat_computes_again():
@@ -209,13 +216,13 @@ def test_dropout_needs_a_key_and_follows_it():
     model = make(decoder, dropout=0.5)
 
     @jit
-    def run(key):
-        return model.hidden(row(), segments_BT=jnp.asarray(SEGMENTS), positions_BT=jnp.asarray(POSITIONS), key=key)
+    def run(noise):
+        return model.hidden(row(), segments_BT=jnp.asarray(SEGMENTS), positions_BT=jnp.asarray(POSITIONS), noise=noise)
 
     np.testing.assert_array_equal(run(None), run(None))
-    np.testing.assert_array_equal(run(jax.random.key(0)), run(jax.random.key(0)))
-    assert (run(jax.random.key(0)) != run(jax.random.key(1))).any()
-    assert (run(jax.random.key(0)) != run(None)).any()
+    np.testing.assert_array_equal(run(noise(0)), run(noise(0)))
+    assert (run(noise(0)) != run(noise(1))).any()
+    assert (run(noise(0)) != run(None)).any()
 
 
 def test_bfloat16_is_close_and_parameters_stay_float32():

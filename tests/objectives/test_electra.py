@@ -44,9 +44,9 @@ def run(built, params):
     read = []
     states = prediction.states
 
-    def watched(model, batch, key):
+    def watched(model, batch, noise):
         read.append(batch["tokens"])
-        return states(model, batch, key)
+        return states(model, batch, noise)
 
     def compute(model, batch):
         sample = rtd._sample
