@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from tpu import groups
 
 KINDS = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all", "ragged-all-to-all", "collective-broadcast")
+_SCALARS = (2, 6)  # memory spaces of flags and scalars; data lie in HBM (0), VMEM (1) or, on v4, CMEM (3)
 _SIZES = {
     "pred": 1,
     "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
@@ -203,7 +204,7 @@ class Module:
 
 
 def _collective(kind: str, each: Instruction, count: int, layout: groups.Layout, scattered: bool) -> Collective:
-    parts = [array.bytes for array in each.arrays if array.space in (0, 1)]
+    parts = [array.bytes for array in each.arrays if array.space not in _SCALARS]
     started = each.opcode.endswith("-start")
     if kind == "collective-permute":
         pairs = groups.pairs(each.rest)

@@ -43,10 +43,12 @@ def test_a_started_operation_counts_once():
   %s = (f32[8,128]{1,0}, f32[16,128]{1,0}, u32[]{:S(2)}) all-gather-start(%p), channel_id=1, replica_groups={{0,2},{1,3}}, dimensions={0}
   %d = f32[16,128]{1,0} all-gather-done(%s)
   %t = (bf16[8]{0:S(1)}, bf16[8]{0:S(1)}, u32[]{:S(2)}) collective-permute-start(%p), channel_id=2, source_target_pairs={{0,2},{2,0}}
-  %u = bf16[8]{0:S(1)} collective-permute-done(%t)"""
-    gather, permute = program(body).collectives(LAYOUT)
+  %u = bf16[8]{0:S(1)} collective-permute-done(%t)
+  %v = (bf16[8]{0:S(3)}, bf16[8]{0:S(3)}, u32[]{:S(2)}) collective-permute-start(%p), channel_id=3, source_target_pairs={{0,2},{2,0}}"""
+    gather, permute, on_v4 = program(body).collectives(LAYOUT)
     assert (gather.bytes, gather.wire, gather.axes) == (8192, 4096, ("data",))
-    assert (permute.bytes, permute.wire, permute.axes) == (16, 16, ("data",))
+    for each in (permute, on_v4):
+        assert (each.bytes, each.wire, each.axes) == (16, 16, ("data",))
 
 
 SPREAD = """%start.1 (a: f32[8,128]) -> f32[16,128] {
