@@ -62,7 +62,7 @@ class Files:
         if self.format:
             lookup.choice("format", self.format, FORMATS)
         try:
-            b"".decode(self.encoding)
+            b"a".decode(self.encoding, errors="ignore")
         except LookupError:
             raise ValueError(f"encoding={self.encoding!r} is not known; utf-8, latin-1 and utf-16 are usual") from None
         if not 0 < self.held_out < 1 or not 0 <= self.broken < 1:
@@ -104,7 +104,8 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
       UserError: a file is missing, has no such fields, has too many broken lines, or leaves a part without examples.
     """
     tally = collections.Counter[str]()
-    parts = {name: _read(getattr(given, name), given, kind, where, tally) for name in ("path", "dev", "test") if getattr(given, name)}
+    names = ("path", "dev") if split == "validation" and given.dev else ("path", "dev", "test")
+    parts = {name: _read(getattr(given, name), given, kind, where, tally) for name in names if getattr(given, name)}
     train, dev, test = (parts.get(name, []) for name in ("path", "dev", "test"))
     if split == "validation" and dev:
         test, dev = dev, []
@@ -148,7 +149,10 @@ Record = tuple[int, "Example | _Broken | None"]  # line; None for a label that s
 
 
 def _read(paths: Iterable[str], given: Files, kind: str, where: str, tally: collections.Counter) -> list[Example]:
-    found = [path for path, _ in files.find(list(paths), tuple(_ENDINGS), where)]
+    try:
+        found = [path for path, _ in files.find(list(paths), tuple(_ENDINGS), where)]
+    except UserError as error:
+        raise UserError(str(error).replace("data.path", f"{where}: path")) from None
     ending = Path(found[0].lower().removesuffix(".gz")).suffix
     form = given.format or _ENDINGS.get(ending, "conll" if kind == "words" else "classes")
     if (form == "conll") != (kind == "words") or (form == "classes" and kind != "text"):

@@ -78,7 +78,7 @@ class Task(LabelledTask):
         return Score(value, there, "share", "higher", Examples(found[:, 0], found[:, 1], self.asked))
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
-        """The most frequent tag of each word in training (outside, if it was not there), and the most frequent tag."""
+        """The most frequent tag of each word in training, for a word that was not there that of all; and the most frequent tag of all."""
         tags = collections.defaultdict[object, collections.Counter](collections.Counter)
         for item in self.parts["train"]:
             for word, tag in zip(item.asked, item.labels, strict=True):
