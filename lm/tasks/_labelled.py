@@ -72,11 +72,12 @@ class LabelledTask:
 
     Attributes:
       kind: "text", "pair" or "words". parts: the examples. classes: the labels, sorted. answers: of each part, a class for each place
-        (a text, a pair, a word), one example after the other. note: what was left out.
+        (a text, a pair, a word), one example after the other. pieces: of each part, the units of each row and how many answers it has.
     """
 
     kind = ""
     shared = True
+    by_name = True  # it trains
     metrics: tuple[str, ...] = ()
     judged = ""  # the metric that choices are made by
     extra: tuple[str, ...] = ()  # metrics that are given for the fine-tuned model alone
@@ -99,6 +100,7 @@ class LabelledTask:
         self.answers = {part: np.array([number[each] for item in items for each in item.labels]) for part, items in self.parts.items()}
         if len(set(self.answers["train"].tolist())) < 2:
             raise UserError(f"{self.name} needs examples of at least two labels to learn from; there are: {', '.join(self.classes)}")
+        self.pieces = {part: self._pieces(items) for part, items in self.parts.items()}
         self.asked = scores.identity(self.name, *(part for item in self.parts["test"] for part in (item.asked, tuple(item.labels))))
         self._tuner: Tuner | None = None
 
@@ -165,9 +167,14 @@ class LabelledTask:
         def fit(strength: float):
             return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(sides[0][:PROBED], self.answers["train"][:PROBED])
 
-        fitted = [fit(strength) for strength in STRENGTHS]
-        values = [self.measure("dev", each.predict(sides[1]))[self.judged].value for each in fitted]
-        return fitted[int(np.argmax(values))].predict(sides[2])
+        def value(fitted) -> tuple[float, float]:
+            """The judged metric on dev; among equals the likelihood, where every class has a little."""
+            chance = np.zeros((sides[1].shape[0], len(self.classes)))
+            chance[:, fitted.classes_] = fitted.predict_proba(sides[1])
+            likely = np.log(chance[np.arange(len(chance)), self.answers["dev"]] + 1e-6).mean()
+            return self.measure("dev", fitted.predict(sides[1]))[self.judged].value, float(likely)
+
+        return max(map(fit, STRENGTHS), key=value).predict(sides[2])
 
     def majority(self) -> np.ndarray:
         """The most frequent class of training, for each place of the test part."""
@@ -194,8 +201,8 @@ class LabelledTask:
         mask, tokenizer = built.objective.mask, self.corpus.tokenizer
         first, last = {"bidirectional": ([tokenizer.cls], [tokenizer.sep]), "cross": ([], [tokenizer.eos])}.get(mask, ([tokenizer.bos], []))
         between = [tokenizer.sep] if mask == "bidirectional" else [tokenizer.eos]
-        pieces = self._pieces(part)
-        T, P = self._width(built), max(count for each in self.parts for _, count in self._pieces(each))
+        pieces = self.pieces[part]
+        T, P = self._width(built), max(count for each in self.pieces.values() for _, count in each)
         rows: Rows = {name: np.zeros((len(pieces), T), np.int32) for name in ("tokens", "segments", "positions", "units", "types")}
         rows |= {"targets": np.zeros((len(pieces), P), np.int32), "weights": np.zeros((len(pieces), P), np.float32)}
         rows["tokens"][:] = tokenizer.pad
@@ -227,20 +234,20 @@ class LabelledTask:
 
     def _width(self, built) -> int:
         """Positions of a row: no more than any part needs, and what the mesh divides."""
-        most = max(sum(map(len, piece)) for part in self.parts for piece, _ in self._pieces(part)) + SPECIALS[self.kind]
+        most = max(sum(map(len, units)) for each in self.pieces.values() for units, _ in each) + SPECIALS[self.kind]
         step = math.lcm(8, meshes.parts("sequence", built.mesh))
         width = -(-most // step) * step
         return width if width <= self.length else self.length
 
-    def _pieces(self, part: str) -> list[tuple[list[np.ndarray], int]]:
+    def _pieces(self, items: list[Item]) -> list[tuple[list[np.ndarray], int]]:
         """The units of each row, cut to fit, and how many answers it has."""
         room = self.longest - SPECIALS[self.kind]
         if self.kind == "text":
-            return [([item.units[0][:room]], 1) for item in self.parts[part]]
+            return [([item.units[0][:room]], 1) for item in items]
         if self.kind == "pair":
-            return [(_fitted(item.units[0], item.units[1], room), 1) for item in self.parts[part]]
+            return [(_fitted(item.units[0], item.units[1], room), 1) for item in items]
         found = []
-        for item in self.parts[part]:
+        for item in items:
             row: list[np.ndarray] = []
             for word in item.units:
                 if row and sum(map(len, row)) + min(len(word), room) > room:
