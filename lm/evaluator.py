@@ -120,7 +120,7 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
     """Scores a checkpoint and writes workdir/evaluation-<split>.json.
 
     Args:
-      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit, but for those `by_name`. step: as for `load`.
+      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit, but those `by_name`. step: as for `load`.
       with_baselines: also measure the baselines.
 
     Raises:
