@@ -120,7 +120,7 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
     """Scores a checkpoint and writes workdir/evaluation-<split>.json.
 
     Args:
-      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit. step: as for `load`.
+      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit, but those `by_name`. step: as for `load`.
       with_baselines: also measure the baselines.
 
     Raises:
@@ -131,7 +131,7 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
     trained = load(workdir, step)
     built, corpus = trained.built, trained.corpus
     tasks: dict[str, Any] = {}
-    for name in names or lookup.names("tasks"):
+    for name in names or [name for name in lookup.names("tasks") if not getattr(lookup.find("tasks", name).Task, "by_name", False)]:
         try:
             made = make_tasks([name], corpus, split, built.length)
         except UserError:

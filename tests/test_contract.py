@@ -343,10 +343,23 @@ def test_a_source(name):
 # Tasks.
 
 
+BRIEF = {"train_most": 48, "dev_most": 16, "test_most": 32, "longest": 13, "rates": (0.01,), "epochs": 1, "batch_size": 16}
+TASKS = {"classification": BRIEF | {"shortest": 8}, "pair_classification": BRIEF, "token_classification": BRIEF}  # options for slow ones
+
+
+def task_options(name: str, directory) -> dict:
+    """Files for a task that needs some."""
+    if name != "token_classification":
+        return TASKS.get(name, {})
+    sentence = "red\tB-colour\nwine\tI-colour\nin\tO\n{}\tB-place\n\n"
+    (directory / "tags.conll").write_text("".join(sentence.format(f"w{number}") for number in range(80)), encoding="utf-8")
+    return TASKS[name] | {"path": (str(directory / "tags.conll"),)}
+
+
 @pytest.mark.parametrize("name", lookup.names("tasks"))
-def test_a_task(name):
+def test_a_task(name, tmp_path):
     module = lookup.find("tasks", name)
-    task = module.Task(module.Config(), corpus(), "test", LENGTH)
+    task = module.Task(module.Config(**task_options(name, tmp_path)), corpus(), "test", LENGTH)
     suited = {model: each for each, model in reversed(pairings()) if task.suits(objective(each, model))}
     assert suited, "a task that nothing can be asked"
     asked = [build(each, model) for model, each in suited.items()]  # one on each architecture

@@ -8,7 +8,7 @@ import pytest
 import runs
 from runs import STEPS, home  # noqa: F401
 
-from lm import evaluator, program
+from lm import evaluator, lookup, program
 from lm.lookup import UserError
 from lm.validation import Validation
 
@@ -137,7 +137,7 @@ def test_a_spoilt_workdir_is_told_in_words(copy, spoil, words):
 def test_a_question_that_does_not_suit_is_refused(home, copy):  # noqa: F811
     with pytest.raises(UserError, match="task 'masked' does not suit objective 'clm'"):
         evaluator.evaluate(copy, "test", ["masked"], "latest")
-    there = "causal, denoising, masked, next_sentence, probe, sentence_order, suffix"
+    there = ", ".join(lookup.names("tasks"))
     with pytest.raises(UserError, match=f"no tasks plug-in is called 'maskd' .*there are: {there}$"):
         evaluator.evaluate(copy, "test", ["maskd"], "latest")
     trained = evaluator.load(copy, progress=False)
