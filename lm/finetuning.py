@@ -76,7 +76,7 @@ class Tuner:
     """Fine-tunes models of one program for one set of labels; compiles a step and a pass, whatever the rates and masks.
 
     Args:
-      built: the program. features: (model, batch, dropout key or None) → [B, P, F], what the head reads, float32. classes: C.
+      built: the program. features: (model, batch, noise or None) → [B, P, F], what the head reads, float32. classes: C.
       recipe: how.
     """
 
@@ -185,10 +185,10 @@ class Tuner:
         return {"features": features, "logits": _scores(state["head"], features)}
 
     def _update(self, state: Any, moments: Any, batch: dict[str, jax.Array], rate: jax.Array, step: jax.Array) -> tuple[Any, Any]:
-        key = jax.random.fold_in(jax.random.key(self.built.seed + 1), step) if self.built.dropout else None
+        noise = self.built.noise(step, len(batch["tokens"]))
 
         def loss(state):
-            scores = _scores(state["head"], self.features(self.built.model(state["model"]), batch, key))
+            scores = _scores(state["head"], self.features(self.built.model(state["model"]), batch, noise))
             (nll, weight), _ = heads.classify(scores, batch["targets"], batch["weights"])
             return nll / jnp.maximum(weight, 1.0)
 

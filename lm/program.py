@@ -162,7 +162,11 @@ class Program:
     def gradients(self, params: Any, batch: dict[str, jax.Array], step: int | None = None) -> tuple[Any, Sums]:
         """Gradients of the loss, with the dropout of `step` or without any, and the sums: what a step computes before it updates."""
         with self._on_mesh():
-            compiled = jax.jit(lambda params, batch: self._gradients(params, batch, None if step is None else self._noise(step), None))
+            compiled = jax.jit(
+                lambda params, batch: self._gradients(
+                    params, batch, None if step is None else self.noise(step, self.training.batch_size), None
+                )
+            )
             return compiled(params, batch)
 
     def jit(self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]) -> Callable[[Any, dict[str, jax.Array]], Any]:
@@ -174,6 +178,13 @@ class Program:
                 return compiled(params, batch)
 
         return call
+
+    def noise(self, step: jax.Array | int, rows: int) -> Noise | None:
+        """What dropout draws in a step, for all rows of its batch; None without dropout."""
+        if not self.dropout:
+            return None
+        rows_B = meshes.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")
+        return Noise(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
 
     def _jit_step(self, options: dict[str, Any] | None):
         places = (self.shardings, self._everywhere)
@@ -193,7 +204,7 @@ class Program:
         return model
 
     def _train_step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
-        noise = self._noise(state["step"])
+        noise = self.noise(state["step"], self.training.batch_size)
         parts = self.training.microbatches
         if parts == 1:
             gradients, sums = self._gradients(state["params"], batch, noise, None)
@@ -218,13 +229,6 @@ class Program:
         one = jnp.ones(())
         sums["gradient_norm"] = (optax.tree.norm(gradients), one)
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
-
-    def _noise(self, step: jax.Array | int) -> Noise | None:
-        """Of a step, for all rows of its batch."""
-        if not self.dropout:
-            return None
-        rows_B = meshes.constrain(jnp.arange(self.training.batch_size, dtype=jnp.int32), "batch")
-        return Noise(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
 
     def _gradients(self, params, batch, noise, weights):
         """Gradients of Σ over terms of factor · sum / weight, and the sums. Without `weights` the batch's own divide."""

@@ -115,7 +115,7 @@ class LabelledTask:
             raise UserError(f"{self.name}: no training example has the label {', '.join(sorted(asked - known)[:5])}, which the test asks")
         return sorted(known | {label for item in parts["dev"] for label in item.labels})
 
-    def features(self, model, batch, key) -> jax.Array:
+    def features(self, model, batch, noise) -> jax.Array:
         """What a head reads: [B, P, F] in float32."""
         raise NotImplementedError
 
@@ -275,24 +275,24 @@ class LabelledTask:
         return np.asarray(ids or [self.corpus.tokenizer.unk], np.int64)
 
 
-def states(model, batch, key) -> jax.Array:
+def states(model, batch, noise) -> jax.Array:
     """Last hidden states, [B, T, D] in float32; those of the encoder where there is one."""
     if hasattr(model, "encode"):
-        found = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"], key=key)
+        found = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"], noise=noise)
     else:
-        more = {"types_BT": batch.get("types"), "prefix_BT": batch.get("prefix"), "key": key}
+        more = {"types_BT": batch.get("types"), "prefix_BT": batch.get("prefix"), "noise": noise}
         found = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], **more)
     return found.astype(jnp.float32)
 
 
-def text_mean(model, batch, key) -> jax.Array:
+def text_mean(model, batch, noise) -> jax.Array:
     """Mean of the last hidden states of a row: [B, 1, D]."""
-    return heads.mean(states(model, batch, key), batch["segments"][:, None, :] > 0)
+    return heads.mean(states(model, batch, noise), batch["segments"][:, None, :] > 0)
 
 
-def unit_means(model, batch, key, count: int) -> jax.Array:
+def unit_means(model, batch, noise, count: int) -> jax.Array:
     """Mean of the last hidden states of each unit of a row: [B, count, D]."""
-    return heads.mean(states(model, batch, key), batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None])
+    return heads.mean(states(model, batch, noise), batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None])
 
 
 def class_scores(answers: np.ndarray, predicted: np.ndarray, asked: str) -> dict[str, Score]:

@@ -64,9 +64,9 @@ class Task(LabelledTask):
                 raise UserError(f"classification found no paragraph of {self.config.shortest} tokens under the labels {', '.join(chosen)}")
         return parts
 
-    def features(self, model, batch, key):
+    def features(self, model, batch, noise):
         """Mean of the last hidden states, special tokens included: [B, 1, D]."""
-        return _labelled.text_mean(model, batch, key)
+        return _labelled.text_mean(model, batch, noise)
 
     def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
         """accuracy, macro_f1."""

@@ -59,9 +59,9 @@ class Task(LabelledTask):
                 )
         return parts
 
-    def features(self, model, batch, key):
+    def features(self, model, batch, noise):
         """The means u and v of the two texts' last hidden states, |u - v| and u·v (Conneau et al. 2017, InferSent): [B, 1, 4 D]."""
-        means_B2D = _labelled.unit_means(model, batch, key, 2)
+        means_B2D = _labelled.unit_means(model, batch, noise, 2)
         u, v = means_B2D[:, :1], means_B2D[:, 1:]
         return jnp.concatenate([u, v, jnp.abs(u - v), u * v], -1)
 

@@ -52,9 +52,9 @@ class Task(LabelledTask):
         alone = len(ids) > 1 and "\u2e80" <= text[0] and tokenizer.name(ids[0]) == "\u2581"
         return super().encoded(text, ids[1:] if alone else ids)
 
-    def features(self, model, batch, key):
+    def features(self, model, batch, noise):
         """Mean of the last hidden states of each word's pieces: [B, W, D]."""
-        return _labelled.unit_means(model, batch, key, batch["targets"].shape[1])
+        return _labelled.unit_means(model, batch, noise, batch["targets"].shape[1])
 
     def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
         """f1, strict_f1, token_accuracy; examples are sentences."""
