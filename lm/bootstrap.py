@@ -61,7 +61,7 @@ class Difference:
 
 
 @dataclass(frozen=True, slots=True)
-class _Spread:
+class Spread:
     """A mean, the variance of it over seeds with its degrees of freedom (0: no seeds), the same over the test set."""
 
     mean: float
@@ -137,11 +137,7 @@ def difference(first: BySeed, second: BySeed, against: float = 0.0, level: float
     Raises:
       ValueError: a side without examples, a score that is not finite.
     """
-    seeds = _paired(first, second)
-    if seeds is None:
-        spread = _unpaired(first, second)
-    else:
-        spread = _contrast(first, second, seeds, lambda a, b: (a - b, np.ones_like(a), -np.ones_like(b)))
+    spread = spread_of_difference(first, second)
     return Difference(spread.estimate(level), spread.p(against), _effect(first, second))
 
 
@@ -162,6 +158,14 @@ def ratio(first: BySeed, second: BySeed, against: float = 1.0, level: float = LE
     return Difference(spread.estimate(level), spread.p(against), _effect(first, second))
 
 
+def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
+    """What `difference` makes its interval and its p of."""
+    seeds = _paired(first, second)
+    if seeds is None:
+        return _unpaired(first, second)
+    return _contrast(first, second, seeds, lambda a, b: (a - b, np.ones_like(a), -np.ones_like(b)))
+
+
 def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
     """The seeds to pair by, [-1] where neither side has any; None where there are fewer than `fewest` in common, unless no side has more."""
     if not first or not second:
@@ -178,7 +182,7 @@ def _at(side: BySeed, seed: int) -> int:
     return NO_SEED if NO_SEED in side else seed
 
 
-def _contrast(first: BySeed, second: BySeed, seeds: Sequence[int], function) -> _Spread:
+def _contrast(first: BySeed, second: BySeed, seeds: Sequence[int], function) -> Spread:
     """The spread of function(first, second), seed by seed. `function` gives the values and the slopes in either."""
     behind = [side[_at(side, seed)] for side in (first, second) for seed in seeds]
     scores, n = _values(behind), len(seeds)
@@ -194,13 +198,13 @@ def _contrast(first: BySeed, second: BySeed, seeds: Sequence[int], function) -> 
     return _spread(values, seeds == [NO_SEED], test, count)
 
 
-def _unpaired(first: BySeed, second: BySeed) -> _Spread:
+def _unpaired(first: BySeed, second: BySeed) -> Spread:
     """The difference of two means over seeds that have nothing to do with each other."""
     sides = [[side[seed] for seed in sorted(side)] for side in (first, second)]
     values, sizes = [_values(side) for side in sides], [len(side) for side in sides]
     mean = float(values[0].mean() - values[1].mean())
     if min(sizes) < 2:
-        return _Spread(mean, 1, None, 0.0, 0.0, 0.0, 1.0)
+        return Spread(mean, 1, None, 0.0, 0.0, 0.0, 1.0)
     covariance, count = _covariance(sides[0] + sides[1])
     n = sizes[0]
     across = float(covariance[:n, n:].mean())
@@ -209,14 +213,14 @@ def _unpaired(first: BySeed, second: BySeed) -> _Spread:
     both = sum(parts)
     freedom = both**2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True)) if both else min(sizes) - 1.0
     deviation = math.sqrt(sum(float(each.var(ddof=1)) for each in values))
-    return _Spread(mean, min(sizes), deviation, both, freedom, test, min(count, RESAMPLES) - 1.0)
+    return Spread(mean, min(sizes), deviation, both, freedom, test, min(count, RESAMPLES) - 1.0)
 
 
-def _spread(values: np.ndarray, fixed: bool, test: float, count: int) -> _Spread:
+def _spread(values: np.ndarray, fixed: bool, test: float, count: int) -> Spread:
     n = 0 if fixed else len(values)
     deviation = float(values.std(ddof=1)) if n > 1 else None
     seeds = 0.0 if deviation is None else deviation**2 / n
-    return _Spread(float(values.mean()), n, deviation, seeds, max(1.0, n - 1.0), test, max(1.0, min(count, RESAMPLES) - 1.0))
+    return Spread(float(values.mean()), n, deviation, seeds, max(1.0, n - 1.0), test, max(1.0, min(count, RESAMPLES) - 1.0))
 
 
 def _effect(first: BySeed, second: BySeed) -> float | None:
