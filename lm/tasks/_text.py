@@ -8,7 +8,6 @@ import numpy as np
 
 from lm import scores
 from lm.scores import Examples, Score, nats, share
-from lm.validation import Validation
 
 
 class Changed:
