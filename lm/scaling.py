@@ -5,8 +5,8 @@ residuals of log L, with exp a, exp b and exp e for A, B and E, minimised by L-B
 first, and what L-BFGS finds with a softer corner is taken to the minimum by Levenberg-Marquardt steps: stopping short of it is what
 Besiroglu et al. 2024 ("Chinchilla scaling: a replication attempt") found wrong with the published constants.
 
-Intervals are by bootstrap of the residuals, so that every resample keeps the grid: with the few points of a small grid, drawing points would
-leave out whole sizes. Residuals are enlarged by √(n / (n - 5)), for the five constants that were fitted, and by t / z of n - 5 degrees of
+Intervals are by bootstrap of the residuals, so that every resample keeps the grid: with the few points of a small grid, drawing points
+would leave out whole sizes. Residuals are enlarged by √(n / (n - 5)), for the five constants that were fitted, and by t / z of n - 5 degrees of
 freedom. They cover the noise of training (seeds, data order); not that the law may not hold outside the grid.
 """
 
@@ -145,7 +145,9 @@ def crossover(first: Fit, second: Fit, low: float, high: float, per_token: float
     root = optimize.brentq(gap, grid[at], grid[at + 1]) if gaps[at] else grid[at]
     ends = np.quantile(_before_or_after(crossings, differences, gaps[0]), ((1 - LEVEL) / 2, (1 + LEVEL) / 2), method="inverted_cdf")
     inside = [float(math.exp(end)) if math.isfinite(end) else None for end in ends]
-    better = "the first is better below, the second above" if gaps[at] < 0 or gaps[at + 1] > 0 else "the second is better below, the first above"
+    better = (
+        "the first is better below, the second above" if gaps[at] < 0 or gaps[at + 1] > 0 else "the second is better below, the first above"
+    )
     note = better + (f"; they cross {len(changes)} times, this is the lowest" if len(changes) > 1 else "")
     return Crossover(math.exp(root), inside[0], inside[1], share, note)
 
@@ -159,7 +161,9 @@ def _check(N: np.ndarray, D: np.ndarray, L: np.ndarray) -> None:
         " numbers of tokens, each four times the one before"
     )
     if any(number < fewest for number, fewest in zip(found, FEWEST, strict=True)):
-        raise UserError(f"{found[2]} runs of {found[0]} sizes and {found[1]} numbers of tokens do not determine a scaling law; give {wanted}")
+        raise UserError(
+            f"{found[2]} runs of {found[0]} sizes and {found[1]} numbers of tokens do not determine a scaling law; give {wanted}"
+        )
     spread = np.stack([np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean()])
     correlation = (spread[0] @ spread[1]) / math.sqrt((spread[0] @ spread[0]) * (spread[1] @ spread[1]))
     if abs(correlation) > 0.999:
