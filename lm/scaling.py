@@ -6,8 +6,8 @@ first, and what L-BFGS finds with a softer corner is taken to the minimum by Lev
 Besiroglu et al. 2024 ("Chinchilla scaling: a replication attempt") found wrong with the published constants.
 
 Intervals are by bootstrap of the residuals, so that every resample keeps the grid: with the few points of a small grid, drawing points
-would leave out whole sizes. Residuals are enlarged by √(n / (n - 5)), for the five constants that were fitted, and by t / z of n - 5 degrees of
-freedom. They cover the noise of training (seeds, data order); not that the law may not hold outside the grid.
+would leave out whole sizes. Residuals are enlarged by √(n / (n - 5)), for the five constants that were fitted, and by t / z of n - 5
+degrees of freedom. They cover the noise of training (seeds, data order); not that the law may not hold outside the grid.
 """
 
 import math
