@@ -49,7 +49,7 @@ def settings() -> list[Setting]:
     found = []
     for unit, spreads, mean, gap in (("nats", (0.005, 0.02), 4.0, -0.03), ("share", (0.03, 0.1), 0.52, 0.15)):
         for spread in spreads:
-            found += [Setting(unit, seeds, examples, spread, mean, gap) for seeds in (3, 5, 10) for examples in (200, 2000)]
+            found += [Setting(unit, seeds, examples, spread, mean, gap) for examples in (200, 2000) for seeds in (3, 5, 10)]
     return found
 
 
@@ -126,19 +126,17 @@ def simulate(setting: Setting, comparisons: int, seed: int = 0) -> dict[str, flo
     return {name: value / comparisons for name, value in sums.items()}
 
 
-def table(chosen: list[Setting], comparisons: int) -> str:
-    """The simulation of each setting as a Markdown table."""
-    lines = [
-        "| score | seeds | examples | sd of seeds | false positives, % | coverage, difference, % | coverage, one arm, % | plain percentiles, false positives, % |",  # noqa: E501
-        "| --- | --- | --- | --- | --- | --- | --- | --- |",
-    ]
+def show(chosen: list[Setting], comparisons: int) -> None:
+    """Prints the simulation of each setting as a Markdown table, line by line."""
+    heads = ("score", "seeds", "examples", "sd of seeds", "false positives, %", "coverage, difference, %", "coverage, one arm, %",
+             "plain percentiles, false positives, %")  # fmt: skip
+    print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
     for setting in chosen:
         found = simulate(setting, comparisons)
         shown = [_percent(found[name], comparisons) for name in ("false_positives", "coverage", "one", "plain")]
         what = setting.unit + (f", {special.ndtr(setting.mean):.1%} right" if setting.unit == "share" else "")
         spread = f"{setting.spread:g}" + (f", {setting.far:.0%} of seeds ten of them worse" if setting.far else "")
-        lines.append(f"| {what} | {setting.seeds} | {setting.examples:,} | {spread} | {' | '.join(shown)} |")
-    return "\n".join(lines)
+        print(f"| {what} | {setting.seeds} | {setting.examples:,} | {spread} | {' | '.join(shown)} |", flush=True)
 
 
 def combination(level: float, runs: int = 200_000) -> str:
@@ -167,11 +165,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--comparisons", type=int, default=4000, help="simulated, for each line")
     comparisons, begin = parser.parse_args().comparisons, time.perf_counter()
-    print(f"{comparisons:,} comparisons a line.\n\n{table(settings(), comparisons)}\n", flush=True)
-    print(f"Outside of what is claimed:\n\n{table(hard(), comparisons)}\n", flush=True)
+    print(f"{comparisons:,} comparisons a line.\n")
+    show(settings(), comparisons)
+    print("\nOutside of what is claimed:\n")
+    show(hard(), comparisons)
     for level in (0.95, 0.99):
-        print(f"False positives, %, at the level {level:g}, by the test set's share of the variance:\n\n{combination(level)}\n")
-    print(f"{time.perf_counter() - begin:,.0f} s")
+        print(f"\nFalse positives, %, at the level {level:g}, by the test set's share of the variance:\n\n{combination(level)}")
+    print(f"\n{time.perf_counter() - begin:,.0f} s")
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ def draw(skill, seeds, rng):
     difficulty = np.random.default_rng(0).random(COUNT)
     noise = np.random.default_rng(rng)
     return {
-        seed: Examples((difficulty + 0.2 * noise.normal(size=COUNT) < skill + 0.01 * noise.normal()).astype(float), np.ones(COUNT), "probe")
+        seed: Examples(
+            (difficulty + 0.05 * noise.normal(size=COUNT) < skill + 0.003 * noise.normal()).astype(float), np.ones(COUNT), "probe"
+        )
         for seed in seeds
     }
 
@@ -94,7 +96,7 @@ def test_without_examples_it_falls_back_to_wider_intervals(tmp_path):
         ("mlm", "above", 0.0, "supported"),
         ("mlm", "above", 0.02, "supported"),
         ("mlm", "above", 0.4, "refuted"),
-        ("mlm", "above", 0.12, "inconclusive"),
+        ("mlm", "above", 0.13, "inconclusive"),
         ("mlm", "ratio_above", 1.05, "supported"),
         ("bag of words", "above", 0.0, "supported"),
         ("bag of words", "ratio_below", 1.0, "refuted"),
