@@ -109,11 +109,11 @@ def fit(points: Sequence[Point], resamples: int = RESAMPLES) -> Fit:
     enlarged = (residuals - residuals.mean()) * _enlargement(len(points))
     drawn = np.random.default_rng(0).choice(enlarged, (resamples, len(points)))
     samples = _natural(_refine(np.repeat(best[None], resamples, 0), x, y, predicted + drawn, edges), np.log(N).mean(), np.log(D).mean())
-    constants = _natural(best[None], np.log(N).mean(), np.log(D).mean())[0]
+    E, A, B, alpha, beta = _natural(best[None], np.log(N).mean(), np.log(D).mean())[0].tolist()
     intervals = {name: _ends(samples[:, index]) for index, name in enumerate(NAMES)}
     at_edge = [name for name, value, (low, high) in zip(("alpha", "beta"), best[3:], edges[3:], strict=True) if not low < value < high]
     note = f"the grid does not determine {' and '.join(at_edge)}: give sizes or tokens further apart" if at_edge else ""
-    return Fit(*map(float, constants), intervals, len(points), float(np.sqrt(np.mean(residuals**2))), samples, note)
+    return Fit(E, A, B, alpha, beta, intervals, len(points), float(np.sqrt(np.mean(residuals**2))), samples, note)
 
 
 def crossover(first: Fit, second: Fit, low: float, high: float, per_token: float = FLOPS) -> Crossover:
