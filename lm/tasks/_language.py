@@ -142,7 +142,9 @@ def states(language: Grammar, words: _synthetic.Words, texts: Sequence[np.ndarra
         asked = [*words.text(text), END][:length]
         found, surprisal = language.walk(asked)
         if len(found) != len(asked):
-            raise UserError(f"a text of this corpus is not of its grammar: {' '.join(asked[: len(found) + 1])!r} cannot be; empty the cache")
+            raise UserError(
+                f"a text of this corpus is not of its grammar: {' '.join(asked[: len(found) + 1])!r} cannot be; empty the cache"
+            )
         state_BT[row, : len(found)], surprisal_BT[row, : len(found)] = found, surprisal
     return state_BT, surprisal_BT
 

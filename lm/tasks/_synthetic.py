@@ -50,8 +50,8 @@ class Words:
         parts = tokenizer.encode_batch([word for word in words if word != END])
         if not all(len(part) == 1 and part[0] != tokenizer.unk for part in parts):
             raise UserError(
-                "this vocabulary does not have each symbol of the corpus as one id; set --config.tokenizer.kind=word (no tokenizer.path), and"
-                " enough data.documents for every symbol to occur in the training split"
+                "this vocabulary does not have each symbol of the corpus as one id; set --config.tokenizer.kind=word (no"
+                " tokenizer.path), and enough data.documents for every symbol to occur in the training split"
             )
         given = iter(parts)
         self.ids = np.array([tokenizer.eos if word == END else next(given)[0] for word in words], np.int64)

@@ -91,7 +91,9 @@ class Task:
         tokenizer, count = self.tokenizer, 2 * self.options.pairs
         if kind == "suffix":
             layout = sequences.Layout(tokenizer, "cross", self.length, self.length)
-            pieces = [(np.array([tokenizer.bos, *text[:count], tokenizer.eos]), np.append(text[count:], tokenizer.eos)) for text in self.texts]
+            pieces = [
+                (np.array([tokenizer.bos, *text[:count], tokenizer.eos]), np.append(text[count:], tokenizer.eos)) for text in self.texts
+            ]
             rows = [layout.row([piece]) for piece in pieces]
             return self._asked_at({name: np.stack([row[name] for row in rows]) for name in rows[0]}, self.places - count)
         if kind == "causal":

@@ -305,10 +305,10 @@ def test_minimal_pairs(tmp_path, monkeypatch):
         changed = [at for at, (one, two) in enumerate(zip(good, bad, strict=True)) if one != two]
         assert len(changed) == (2 if row["UID"] == "npi_scope" else 1)
     assert pairs_from_grammar.write(path, 30, 0) and [json.loads(line) for line in path.read_text().splitlines()] == rows
-    few = dataclasses.replace(pairs.PARADIGMS["transitive"], sides=(("the", "quiet", "dog", pairs.MARK, "the", "cat"),))
+    few = dataclasses.replace(pairs.PARADIGMS["transitive"], sides=(("the", "noun {n}", pairs.MARK, "the", "cat"),))
     monkeypatch.setattr(pairs, "PARADIGMS", {"few": few})
-    with pytest.raises(UserError, match="--pairs=9 are too many: few has hardly more than"):
-        pairs_from_grammar.write(path, 9, 0)
+    with pytest.raises(UserError, match="--pairs=300 are too many: few has hardly more than"):
+        pairs_from_grammar.write(path, 300, 0)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows and list(tmp_path.iterdir()) == [path]
 
 

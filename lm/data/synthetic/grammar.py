@@ -33,7 +33,9 @@ class Grammar:
     def __init__(self, rules: Rules, start: str):
         self.rules, self.start = {name: list(sides) for name, sides in rules.items()}, start
         for name, sides in self.rules.items():
-            if not math.isclose(sum(share for share, _ in sides), 1.0, abs_tol=1e-9) or any(share <= 0 or not side for share, side in sides):
+            if not math.isclose(sum(share for share, _ in sides), 1.0, abs_tol=1e-9) or any(
+                share <= 0 or not side for share, side in sides
+            ):
                 raise ValueError(f"rules of {name!r} should have shares above 0 that add up to 1, and no empty right side")
         used = {symbol for sides in self.rules.values() for _, side in sides for symbol in side}
         self.words = tuple(sorted(used - self.rules.keys()))

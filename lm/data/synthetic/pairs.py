@@ -59,6 +59,7 @@ def _words_of(forms: dict[str, list[str]]) -> Callable[[str], list[Side]]:
 
 
 # {n} is the number of what agrees, {m} the other one.
+N, M = "noun phrase {n}", "noun phrase {m}"
 PARADIGMS = {
     "determiner_noun_agreement": Paradigm(
         "morphology", "determiner_noun_agreement", (("determiner {n}", MARK, "VP {n}"),), _words_of(NOUNS)
@@ -67,42 +68,42 @@ PARADIGMS = {
         "morphology", "determiner_noun_agreement", (("determiner {n}", "adjective", MARK, "VP {n}"),), _words_of(NOUNS)
     ),
     "subject_verb_agreement": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", "noun phrase {n}", MARK), ("determiner {n}", "noun phrase {n}", MARK)), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement", (("the", N, MARK), ("determiner {n}", N, MARK)), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_across_phrase": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", "noun phrase {n}", "preposition", "the", "noun phrase {m}", MARK),), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement", (("the", N, "preposition", "the", M, MARK),), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_across_relative": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", "noun phrase {n}", "that", "the", "noun phrase {m}", "TV {m}", MARK),), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement", (("the", N, "that", "the", M, "TV {m}", MARK),), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_in_relative": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", "noun phrase {m}", "that", "the", "noun phrase {n}", MARK, "VP {m}"),), _words_of(TRANSITIVE)
+        "morphology", "subject_verb_agreement", (("the", M, "that", "the", N, MARK, "VP {m}"),), _words_of(TRANSITIVE)
     ),
     "subject_verb_agreement_center_embedded": Paradigm(
         "morphology", "subject_verb_agreement",
-        (("the", "noun phrase {n}", "that", "the", "noun phrase {m}", "that", "the", "noun phrase {n}", "TV {n}", "TV {m}", MARK),), _rules_of("VP {n}")
+        (("the", N, "that", "the", M, "that", "the", N, "TV {n}", "TV {m}", MARK),), _rules_of("VP {n}")
     ),
     "reflexive_number_agreement": Paradigm(
-        "morphology", "anaphor_agreement", (("the", "noun phrase {n}", "TV {n}", MARK), ("determiner {n}", "noun phrase {n}", "TV {n}", MARK)),
+        "morphology", "anaphor_agreement", (("the", N, "TV {n}", MARK), ("determiner {n}", N, "TV {n}", MARK)),
         lambda number: [(1.0, (SELF[number],))]
     ),
     "reflexive_number_agreement_across_relative": Paradigm(
-        "syntax", "binding", (("the", "noun phrase {n}", "that", "the", "noun phrase {m}", "TV {m}", "TV {n}", MARK),),
+        "syntax", "binding", (("the", N, "that", "the", M, "TV {m}", "TV {n}", MARK),),
         lambda number: [(1.0, (SELF[number],))]
     ),
     "npi_present": Paradigm(
-        "semantics", "npi_licensing", ((MARK, "noun phrase {n}", "ever", "under no {n}"),), lambda number: [(1.0, ("no",))],
+        "semantics", "npi_licensing", ((MARK, N, "ever", "under no {n}"),), lambda number: [(1.0, ("no",))],
         lambda word, chance: "the"
     ),
     "npi_scope": Paradigm(
-        "semantics", "npi_licensing", ((MARK, "noun phrase {n}", "that", TOO, "noun phrase {m}", "TV {m}", "ever", "under no {n}"),),
+        "semantics", "npi_licensing", ((MARK, N, "that", TOO, M, "TV {m}", "ever", "under no {n}"),),
         lambda number: [(1.0, ("no",))], lambda word, chance: {"no": "the", "the": "no"}[word]
     ),
     "gap_in_relative": Paradigm(
-        "syntax", "filler_gap_dependency", (("the", "noun phrase {n}", "that", "the", "noun phrase {m}", MARK, "VP {n}"),),
+        "syntax", "filler_gap_dependency", (("the", N, "that", "the", M, MARK, "VP {n}"),),
         lambda number: english.choice(TRANSITIVE[OTHER[number]]), _intransitive
     ),
-    "transitive": Paradigm("syntax", "argument_structure", (("the", "noun phrase {n}", MARK, "NP"),), _words_of(TRANSITIVE), _intransitive),
+    "transitive": Paradigm("syntax", "argument_structure", (("the", N, MARK, "NP"),), _words_of(TRANSITIVE), _intransitive),
 }  # fmt: skip
 
 

@@ -1,4 +1,5 @@
-"""Associative recall with several queries: MQAR (Arora et al. 2023, "Zoology: measuring and improving recall in efficient language models").
+"""Associative recall with several queries: MQAR (Arora et al. 2023, "Zoology: measuring and improving recall in efficient language
+models").
 
     k3 v7 k0 v2 k9 v4   n1 n5 k0 v2 n3 n3 k9 v4 …
 
@@ -63,7 +64,9 @@ class Options:
 def draw(options: Options, seed: int, count: int) -> Iterator[list[str]]:
     """So many documents; the first n are the same whatever `count` is."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    names = [[f"{letter}{i}" for i in range(size)] for letter, size in ((KEY, options.keys), (VALUE, options.values), (NOISE, options.noise))]
+    names = [
+        [f"{letter}{i}" for i in range(size)] for letter, size in ((KEY, options.keys), (VALUE, options.values), (NOISE, options.noise))
+    ]
     vocabulary = np.array(sum(names, []), dtype=object)
     for start in range(0, count, _BLOCK):
         yield from vocabulary[_block(options, rng)[: count - start]].tolist()
