@@ -162,7 +162,7 @@ def documents(rules: Rules, start: str, sentences: float) -> Grammar:
       ValueError: fewer than one sentence.
     """
     check(sentences)
-    whole = {
+    whole: Rules = {
         "document": [(1.0, (start, MORE))],
         MORE: [(1.0 / sentences, (END,)), (1.0 - 1.0 / sentences, (start, MORE))],
     }

@@ -134,7 +134,12 @@ def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
 def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
     numbers = {"n": number, "m": OTHER[number]}
     sides = [(1.0 / len(paradigm.sides), (*(symbol.format(**numbers) for symbol in side), english.STOP)) for side in paradigm.sides]
-    own = {"frame": sides, MARK: paradigm.marked(number), TOO: [(1.0, ("the",))], "adjective": english.choice(english.ADJECTIVES)}
+    own: grammar.Rules = {
+        "frame": sides,
+        MARK: paradigm.marked(number),
+        TOO: [(1.0, ("the",))],
+        "adjective": english.choice(english.ADJECTIVES),
+    }
     return grammar.Grammar({**english.rules(), **own}, "frame")
 
 
