@@ -294,6 +294,8 @@ def _train_words(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
             )
     if not words:
         raise UserError("there is no text to train a tokenizer on; the training split is empty")
+    if reserved := words & {*_CONTROL, *(names[0] for names in _ALIASES.values()), "<unk>"}:
+        raise UserError(f"tokenizer.kind=word cannot have {', '.join(sorted(reserved))} as words of the text: they name special ids")
     if long := [word for word in words if len(word.encode()) > _LONGEST_WORD]:
         raise UserError(f"tokenizer.kind=word takes words of up to {_LONGEST_WORD} bytes, and this text has {min(long)[:40]!r}…")
     model = io.BytesIO()

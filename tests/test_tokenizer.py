@@ -246,7 +246,7 @@ def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
 
 
 def test_words_are_one_id_each():
-    words = ["k0", "(1", ")", ".", "the", "<x>", "[MASK]", "a" * 100, "\u2581"]
+    words = ["k0", "(1", ")", ".", "the", "<x>", "a" * 100, "\u2581"]
     texts = [" ".join(words), "the ( the"]
     made = tokenizer.train(iter(texts), TokenizerConfig(kind="word", vocab_size=300, sentinels=5))
     assert made.size == 10 + len({*words, "("}) + 5, "vocab_size is the most there may be"
@@ -267,7 +267,7 @@ def test_words_that_do_not_fit(tmp_path):
         tokenizer.train([f"w{i}" for i in range(6)], TokenizerConfig(kind="word", vocab_size=25, sentinels=10), tmp_path / "a.model")
     assert not list(tmp_path.iterdir())
     assert tokenizer.train([f"w{i}" for i in range(5)], TokenizerConfig(kind="word", vocab_size=25, sentinels=10)).size == 25
-    for texts, message in (([], "no text"), (["  "], "no text"), (["b " + "a" * 600], "up to 512 bytes")):
+    for texts, message in (([], "no text"), (["  "], "no text"), (["b " + "a" * 600], "up to 512 bytes"), (["a [MASK] b"], "special ids")):
         with pytest.raises(UserError, match=message):
             tokenizer.train(texts, TokenizerConfig(kind="word"))
 

@@ -1,7 +1,7 @@
 """What tasks on synthetic corpora have in common: the source's options, words as ids, and a model's answers place by place."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -87,7 +87,7 @@ def left_to_right(texts: Sequence[np.ndarray], tokenizer: Any, length: int) -> d
 
 
 def hidden(
-    texts: Sequence[np.ndarray], places: Sequence[np.ndarray], tokenizer: Any, length: int, kind: str, mask: str
+    texts: Sequence[np.ndarray], places: Iterable[np.ndarray], tokenizer: Any, length: int, kind: str, mask: str
 ) -> dict[str, np.ndarray]:
     """Rows of one text each, with [MASK] at its places, as a masked model reads them: [CLS] text [SEP], or [BOS] text [EOS].
 
