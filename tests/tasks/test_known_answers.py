@@ -127,7 +127,7 @@ def test_a_model_and_a_table_of_the_same_distribution_score_alike(prepare):
     corpus = prepare("brackets")
     task, built = brackets.Task(brackets.Config(tokens=4096), corpus, "test", LENGTH), build(corpus, "clm")
     params = numbers(built.shapes["params"], std=0.5)
-    params["layers"] = jax.tree.map(np.zeros_like, params["layers"])
+    params["stack"]["blocks"] = jax.tree.map(np.zeros_like, params["stack"]["blocks"])
     positions = {"tokens": np.arange(corpus.tokenizer.size, dtype=np.int32)[:, None]}
     alone = {name: np.zeros_like(positions["tokens"]) for name in ("positions", "targets")} | positions
     alone |= {"segments": np.ones_like(alone["tokens"]), "weights": np.ones(alone["tokens"].shape, np.float32)}
@@ -202,6 +202,8 @@ def test_other_corpora_and_vocabularies_are_refused(name, prepare):
     other = prepare("brackets" if source != "brackets" else "grammar")
     with pytest.raises(UserError, match=f"--config.data.source={source} and --config.tokenizer.kind=word"):
         module.Task(module.Config(), other, "test", LENGTH)
+    if source != "grammar":
+        return  # so few symbols that pieces have each of them whole
     pieces = prepare(source, {"kind": "bpe", "vocab_size": 330, "sentinels": 4})
     with pytest.raises(UserError, match="--config.tokenizer.kind=word"):
         module.Task(module.Config(), pieces, "test", LENGTH)
