@@ -141,6 +141,12 @@ def _model(name: str, **fields) -> ConfigDict:
 # Options of single optimisers; one that the chosen optimiser does not know is refused when set.
 OPTIMIZER_OPTIONS = ("b1", "b2", "epsilon", "weight_decay", "embedding_rate", "beta", "adam_rate", "adam_b1", "adam_b2")
 
+# Options of single sources, likewise.
+SOURCE_OPTIONS = {
+    int: ("seed", "documents", "pairs", "queries", "slots", "keys", "values", "noise", "kinds", "depth"),
+    float: ("power", "push", "stop", "sentences"),
+}
+
 
 def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
     """A whole run: the model, the objective, and defaults for all else; keyword arguments update sections by name."""
@@ -153,6 +159,7 @@ def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
             "data": {
                 "source": "python_docs", "path": "", "field": "", "packages": "", "name": "", "subset": "", "length": 128,
                 "validation": 0.05, "test": 0.05, "cache": "", "workers": 0,
+                **{name: config_dict.placeholder(kind) for kind, names in SOURCE_OPTIONS.items() for name in names},
             },
             "tokenizer": {"kind": "unigram", "vocab_size": 4096, "path": "", "sentinels": 100},
             "optimizer": {

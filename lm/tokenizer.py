@@ -2,6 +2,7 @@
 
 A tokenizer trained here has its ids in this order: pad 0, bos 1, eos 2, unk 3, [CLS] 4, [SEP] 5, [MASK] 6, [NLU] 7, [NLG] 8,
 [S2S] 9, the 256 bytes, what was learned, and at the top of the vocabulary the sentinels, <extra_id_0> the highest (T5, Raffel et al. 2020).
+One of the kind "word" has every word of its training text in alphabetical order, and no bytes.
 No text encodes to a special id: "[MASK]" written in a document is seven letters.
 """
 
@@ -16,6 +17,7 @@ import re
 import unicodedata
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import sentencepiece
@@ -39,7 +41,14 @@ _ESCAPE = "\ue581"  # from the private use area and with as many bytes in UTF-8:
 _THREADS = 4  # sums of floats depend on how many threads train, so the number must not depend on the machine
 # Text to learn from, bytes per vocabulary entry. Unigram at V=4096: 4 s and 3.39 bytes/token from 3.3 MB, 10 s and 3.43 from 8 MB.
 _SAMPLE = {"unigram": 800, "bpe": 4000}
+KINDS = (*_SAMPLE, "word")
 _SEED = 0
+_LONGEST_WORD = 512  # of the kind "word"
+# Of every model trained here.
+_LAYOUT: dict[str, Any] = {
+    "normalization_rule_name": "identity", "remove_extra_whitespaces": False, "pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3,
+    "control_symbols": list(_CONTROL), "max_sentence_length": 2**20, "minloglevel": 2,
+}  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +56,9 @@ class TokenizerConfig:
     """The `tokenizer` section.
 
     Attributes:
-      kind: "unigram" or "bpe". A model loaded from `path` knows its own.
-      vocab_size: all ids together, special ones and sentinels included. A model loaded from `path` knows its own.
+      kind: "unigram" or "bpe"; or "word", for synthetic text: each word between spaces is one id. A model loaded from `path` knows its own.
+      vocab_size: all ids together, special ones and sentinels included; for "word" the most there may be. A model loaded from `path` knows
+        its own.
       path: an existing SentencePiece `.model`; "" trains one on the training split.
       sentinels: how many <extra_id_i> there are.
     """
@@ -59,15 +69,16 @@ class TokenizerConfig:
     sentinels: int = 100
 
     def __post_init__(self) -> None:
-        if self.kind not in _SAMPLE:
-            raise ValueError(f"kind={self.kind!r} should be one of: {', '.join(_SAMPLE)}")
+        if self.kind not in KINDS:
+            raise ValueError(f"kind={self.kind!r} should be one of: {', '.join(KINDS)}")
         if self.sentinels < 0:
             raise ValueError(f"sentinels={self.sentinels} should be 0 or more")
-        least = _FIXED + self.sentinels + 16
+        fixed, learned = (_FIXED - 256, 1) if self.kind == "word" else (_FIXED, 16)
+        least = fixed + self.sentinels + learned
         if not least <= self.vocab_size <= 2**20:
             raise ValueError(
-                f"vocab_size={self.vocab_size} should be from {least} ({_FIXED} special ids and bytes, {self.sentinels} sentinels, "
-                f"and 16 for learned pieces) to {2**20}"
+                f"vocab_size={self.vocab_size} should be from {least} ({fixed} special ids and bytes, {self.sentinels} sentinels, "
+                f"and {learned} for learned pieces) to {2**20}"
             )
 
 
@@ -228,8 +239,11 @@ def train(texts: Iterable[str], config: TokenizerConfig, path: str | os.PathLike
       path: where to save the model, if anywhere.
 
     Raises:
-      UserError: there is no text, or too little for this vocabulary. Nothing is written then.
+      UserError: there is no text, too little for this vocabulary, or, for "word", more words than it has room for. Nothing is written
+        then.
     """
+    if config.kind == "word":
+        return _saved(_train_words(texts, config), path)
     sample = _common(_sample(texts, _SAMPLE[config.kind] * config.vocab_size), (config.vocab_size - config.sentinels - _FIXED) // 2)
     if not sample:
         raise UserError("there is no text to train a tokenizer on; the training split is empty")
@@ -242,17 +256,9 @@ def train(texts: Iterable[str], config: TokenizerConfig, path: str | os.PathLike
             vocab_size=config.vocab_size - config.sentinels,
             character_coverage=_coverage(sample, (config.vocab_size - config.sentinels - _FIXED) // 2),
             byte_fallback=True,
-            normalization_rule_name="identity",
-            remove_extra_whitespaces=False,
-            pad_id=0,
-            bos_id=1,
-            eos_id=2,
-            unk_id=3,
-            control_symbols=list(_CONTROL),
-            max_sentence_length=2**20,
             seed_sentencepiece_size=10 * config.vocab_size,  # unigram: half the time on Chinese, and as many bytes/token
             num_threads=_THREADS,
-            minloglevel=2,
+            **_LAYOUT,
         )
     except RuntimeError as error:
         if most := re.search(r"too high .*value <= (\d+)", str(error)):
@@ -266,10 +272,42 @@ def train(texts: Iterable[str], config: TokenizerConfig, path: str | os.PathLike
                 f"it takes at least {int(least[1]) + config.sentinels}"
             ) from error
         raise UserError(f"SentencePiece cannot learn {config} from {len(sample):,} sentences: {error}") from error
-    tokenizer = Tokenizer(model.getvalue(), config.sentinels)
+    return _saved(Tokenizer(model.getvalue(), config.sentinels), path)
+
+
+def _saved(tokenizer: Tokenizer, path: str | os.PathLike | None) -> Tokenizer:
     if path is not None:
         tokenizer.save(path)
     return tokenizer
+
+
+def _train_words(texts: Iterable[str], config: TokenizerConfig) -> Tokenizer:
+    """A model whose pieces are the words of the text, each once: no word of it may be unknown, so nothing is sampled."""
+    room = config.vocab_size - config.sentinels - (_FIXED - 256)
+    words: set[str] = set()
+    for text in texts:
+        words.update(text.replace(_SPACE, _ESCAPE).split())
+        if len(words) > room:
+            raise UserError(
+                f"tokenizer.vocab_size={config.vocab_size} has room for {room} words besides special ids and sentinels, and this text has "
+                "more. Raise it; for natural text, set tokenizer.kind=unigram, as words without end are what pieces are for"
+            )
+    if not words:
+        raise UserError("there is no text to train a tokenizer on; the training split is empty")
+    if reserved := words & {*_CONTROL, *(names[0] for names in _ALIASES.values()), "<unk>"}:
+        raise UserError(f"tokenizer.kind=word cannot have {', '.join(sorted(reserved))} as words of the text: they name special ids")
+    if long := [word for word in words if len(word.encode()) > _LONGEST_WORD]:
+        raise UserError(f"tokenizer.kind=word takes words of up to {_LONGEST_WORD} bytes, and this text has {min(long)[:40]!r}…")
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(sorted(words)),
+        model_writer=model,
+        model_type="word",
+        vocab_size=config.vocab_size - config.sentinels - room + len(words),
+        character_coverage=1.0,
+        **_LAYOUT,
+    )
+    return Tokenizer(model.getvalue(), config.sentinels)
 
 
 def _sample(texts: Iterable[str], limit: int) -> list[str]:

@@ -163,7 +163,8 @@ def test_rare_characters_leave_room_for_words():
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"kind": "wordpiece"}, "unigram, bpe"),
+        ({"kind": "wordpiece"}, "unigram, bpe, word"),
+        ({"kind": "word", "vocab_size": 20}, "from 21"),
         ({"vocab_size": 291}, "from 292"),
         ({"vocab_size": 2**21}, "to 1048576"),
         ({"sentinels": -1}, "0 or more"),
@@ -242,3 +243,38 @@ def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
     assert trained.size == 640
     for text in texts[:50]:
         assert trained.decode(trained.encode(text)) == text
+
+
+def test_words_are_one_id_each():
+    words = ["k0", "(1", ")", ".", "the", "<x>", "a" * 100, "\u2581"]
+    texts = [" ".join(words), "the ( the"]
+    made = tokenizer.train(iter(texts), TokenizerConfig(kind="word", vocab_size=300, sentinels=5))
+    assert made.size == 10 + len({*words, "("}) + 5, "vocab_size is the most there may be"
+    assert [made.name(i) for i in range(10, 19)] == ["\u2581" + word for word in sorted({*words, "("} - {"\u2581"}) + ["\ue581"]]
+    parts = [made.encode(word) for word in words]
+    assert all(len(part) == 1 for part in parts) and not {part[0] for part in parts} & made.special_ids
+    assert made.encode(texts[0]) == [part[0] for part in parts]
+    assert made.decode(made.encode(texts[0])) == texts[0]
+    assert int(made.bytes_per_id[made.encode(texts[0])].sum()) == len(texts[0].encode()) + 1
+    assert made.encode("the other the") == [made.encode("the")[0], made.unk, made.encode("the")[0]]
+    assert made.sentinels == tuple(range(made.size - 1, made.size - 6, -1)) and made.mask == 6
+    again = tokenizer.train(iter(texts[::-1]), TokenizerConfig(kind="word", vocab_size=200, sentinels=5))
+    assert again.fingerprint == made.fingerprint, "neither the order of the text nor the room that is left matters"
+
+
+def test_words_that_do_not_fit(tmp_path):
+    with pytest.raises(UserError, match="room for 5 words"):
+        tokenizer.train([f"w{i}" for i in range(6)], TokenizerConfig(kind="word", vocab_size=25, sentinels=10), tmp_path / "a.model")
+    assert not list(tmp_path.iterdir())
+    assert tokenizer.train([f"w{i}" for i in range(5)], TokenizerConfig(kind="word", vocab_size=25, sentinels=10)).size == 25
+    for texts, message in (([], "no text"), (["  "], "no text"), (["b " + "a" * 600], "up to 512 bytes"), (["a [MASK] b"], "special ids")):
+        with pytest.raises(UserError, match=message):
+            tokenizer.train(texts, TokenizerConfig(kind="word"))
+
+
+# Vocabularies of earlier versions: a change of these makes every trained model useless.
+FINGERPRINTS = {"unigram": "5e5fb60413ef3b3a0bfcc1cd5f8a8c61", "bpe": "1ca682367ee2113ad112b2dff424ae78"}
+
+
+def test_vocabularies_stay_the_same(trained):
+    assert trained.fingerprint in FINGERPRINTS.values()

@@ -71,6 +71,7 @@ class Corpus:
       tally: counts of what the source kept and dropped, of all splits together.
       fingerprint: a hash of the text, the splits and the tokenizer.
       directory: where the text is, one document a line, a file a split.
+      options: the source's own, all of them.
     """
 
     source: str
@@ -79,6 +80,7 @@ class Corpus:
     tally: dict[str, Any]
     fingerprint: str
     directory: Path
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def texts(self, split: str) -> Iterator[Document]:
         """The documents of a split, in the order of its store."""
@@ -131,7 +133,7 @@ def prepare(
         stores[split] = store.build(documents, tokens, config.root / "stores" / key, config.workers, progress, total)
     # Of the content alone: a run may go on when the code that cleans text has changed, but not this text.
     fingerprint = hashlib.blake2b(repr((sorted(digests.items()), tokens.fingerprint)).encode(), digest_size=16).hexdigest()
-    return Corpus(config.source, tokens, stores, meta["tally"], fingerprint, texts)
+    return Corpus(config.source, tokens, stores, meta["tally"], fingerprint, texts, dataclasses.asdict(source_config))
 
 
 def _texts(config: DataConfig, source: Any, source_config: Any, progress: bool) -> Path:

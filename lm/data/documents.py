@@ -1,7 +1,7 @@
 """What a source yields: documents of paragraphs of sentences; and what is counted, dropped and split on the way.
 
 Sources hand raw paragraphs to a `Collector`, which cuts them into sentences, drops what is too short or was seen before,
-cuts what is enormous, and keeps the `Tally`. Nobody else calls `Tally.add`.
+cuts what is enormous, and keeps the `Tally`. Only synthetic sources do without (lm/data/synthetic): what they draw must stay as it is.
 """
 
 import collections

@@ -1,0 +1,36 @@
+"""Associative recall, MQAR (Arora et al. 2023): pairs of a key and a value, then some keys again, each with its value.
+
+A document is one sequence of 2 · (pairs + slots) symbols; give rows room for it whole: data.length two more than that, for [BOS] and [EOS].
+lm/data/synthetic/recall.py says how it is drawn, lm/tasks/recall.py measures it. Needs tokenizer.kind=word.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+
+from lm.data import synthetic
+from lm.data.documents import Document, Tally
+from lm.data.documents import signature as identity
+from lm.data.synthetic import recall
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(recall.Options):
+    """`recall.Options`, and how much: seed and number of documents."""
+
+    seed: int = 0
+    documents: int = 30_000
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        synthetic.check(self.seed, self.documents)
+
+
+def documents(config: Config, tally: Tally) -> Iterator[Document]:
+    """The documents, a pure function of the config; the first n are the same whatever their number is."""
+    texts = recall.draw(config, config.seed, config.documents)
+    return synthetic.collect("recall", ([text] for text in texts), tally)
+
+
+def signature(config: Config) -> str:
+    """Changes with the options and the code that draws."""
+    return identity(dataclasses.astuple(config), code=(__file__, synthetic.__file__, recall.__file__))

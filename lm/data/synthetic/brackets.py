@@ -1,0 +1,79 @@
+"""Nested brackets of several kinds to a bounded depth: Dyck-(k, m) (Hewitt et al. 2020, "RNNs can generate bounded hierarchical languages
+with optimal memory").
+
+A word is a balanced string that begins with an opening bracket; "." ends it. Inside, below the greatest depth, a bracket opens with
+probability `push`, each kind alike, or the last one closes; at the greatest depth it must close. Back at depth 0 the word ends with
+probability `stop`, or another bracket opens.
+"""
+
+import dataclasses
+import math
+
+from lm.data.synthetic import grammar
+
+STOP = "."
+OPEN, CLOSE = "(", ")"
+MOST = 1024  # states of the stack's top
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What the distribution depends on.
+
+    Attributes:
+      kinds: of brackets, written "(0" and ")0", "(1" and ")1" …
+      depth: the greatest. push: share of brackets that open, inside. stop: share of words that end at depth 0.
+      sentences: words of a document on average.
+    """
+
+    kinds: int = 8
+    depth: int = 6
+    push: float = 0.5
+    stop: float = 0.5
+    sentences: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.kinds < 1 or self.depth < 1 or self.kinds * self.depth > MOST:
+            raise ValueError(f"kinds={self.kinds} and depth={self.depth} should be at least 1, and their product at most {MOST}")
+        for name in ("push", "stop"):
+            if not 0.0 < getattr(self, name) < 1.0:
+                raise ValueError(f"{name}={getattr(self, name)} should be a probability between 0 and 1, neither of them")
+        grammar.check(self.sentences)
+
+
+def make(options: Options) -> grammar.Grammar:
+    """The grammar of documents."""
+    kinds = range(options.kinds)
+
+    def opening(share: float, *after: str, level: int = 1) -> list[tuple[float, tuple[str, ...]]]:
+        return [(share / options.kinds, (f"{OPEN}{kind}", f"inside {kind} at {level}", *after)) for kind in kinds]
+
+    rules: dict[str, list[tuple[float, tuple[str, ...]]]] = {
+        "word": opening(1.0, "outside"),
+        "outside": [(options.stop, (STOP,)), *opening(1.0 - options.stop, "outside")],
+    }
+    for level in range(1, options.depth + 1):
+        for kind in kinds:
+            name, close = f"inside {kind} at {level}", (f"{CLOSE}{kind}",)
+            rules[name] = [(1.0, close)]
+            if level < options.depth:
+                rules[name] = [(1.0 - options.push, close), *opening(options.push, name, level=level + 1)]
+    return grammar.documents(rules, "word", options.sentences)
+
+
+def entropy(options: Options) -> tuple[float, float]:
+    """(nats, symbols) of a word by formula, "." counted: what `Grammar.expected` must find.
+
+    A bracket at level d and all within it: e(d) nats and n(d) symbols, the opening one's choice of kind included.
+    """
+
+    def binary(p: float) -> float:
+        return -p * math.log(p) - (1 - p) * math.log(1 - p)
+
+    nats, size = math.log(options.kinds), 2.0  # at the greatest depth: a kind, and two symbols
+    for _ in range(options.depth - 1):
+        inner = options.push / (1.0 - options.push)  # brackets directly within one, on average
+        nats = math.log(options.kinds) + (inner + 1.0) * binary(options.push) + inner * nats
+        size = 2.0 + inner * size
+    outer = 1.0 / options.stop  # brackets at level 1
+    return outer * nats + outer * binary(options.stop), outer * size + 1.0

@@ -1,0 +1,157 @@
+"""Minimal pairs from the English-like grammar: sentences that it can make, beside ones that it cannot, one word or two apart.
+
+Each paradigm is a grammar of its own: a frame round a marked place, of which all parts come from the language. The mark is the state in
+which the critical word is read, so the place is found by reading; the word there is exchanged, and the language itself says that the good
+sentence is possible and the bad one is not. Fields and terms are BLiMP's (Warstadt et al. 2020).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lm.data.synthetic import english, grammar
+from lm.data.synthetic.english import CLAUSAL, DO, INTRANSITIVE, NOUNS, NUMBERS, SELF, TRANSITIVE, Side
+
+OTHER = {"s": "p", "p": "s"}
+MARK, TOO = "critical", "critical too"  # TOO is always "the"
+_TRIES = 500  # sentences drawn one after another that were there before: then there are no more
+
+# Words by number; the word of the other number is the wrong one.
+_FORMS = [NOUNS, INTRANSITIVE, TRANSITIVE, CLAUSAL, {number: [word] for number, word in DO.items()}, {n: [w] for n, w in SELF.items()}]
+_EXCHANGE = {
+    word: forms[OTHER[number]][at] for forms in _FORMS for number in NUMBERS for at, word in enumerate(forms[number])
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Paradigm:
+    """A kind of pair.
+
+    Attributes:
+      field, term: as BLiMP has them. sides: right sides of the frame, with MARK, and TOO where a second word changes.
+      marked: number → rules of the mark. exchange: critical word, and a uniform number → the wrong word.
+    """
+
+    field: str
+    term: str
+    sides: tuple[tuple[str, ...], ...]
+    marked: Callable[[str], list[Side]]
+    exchange: Callable[[str, float], str] = lambda word, chance: _EXCHANGE[word]
+
+
+def _any(words: list[str], chance: float) -> str:
+    return words[int(chance * len(words))]
+
+
+def _intransitive(word: str, chance: float) -> str:
+    number = "s" if word in TRANSITIVE["s"] else "p"
+    return _any(INTRANSITIVE[number], chance)
+
+
+def _rules_of(name: str) -> Callable[[str], list[Side]]:
+    """The rules of a nonterminal of the language; {n} is the sentence's number."""
+    return lambda number: english.rules()[name.format(n=number)]
+
+
+def _words_of(forms: dict[str, list[str]]) -> Callable[[str], list[Side]]:
+    return lambda number: english.choice(forms[number])
+
+
+# {n} is the number of what agrees, {m} the other one.
+N, M = "noun phrase {n}", "noun phrase {m}"
+PARADIGMS = {
+    "determiner_noun_agreement": Paradigm(
+        "morphology", "determiner_noun_agreement", (("determiner {n}", MARK, "VP {n}"),), _words_of(NOUNS)
+    ),
+    "determiner_noun_agreement_adjective": Paradigm(
+        "morphology", "determiner_noun_agreement", (("determiner {n}", "adjective", MARK, "VP {n}"),), _words_of(NOUNS)
+    ),
+    "subject_verb_agreement": Paradigm(
+        "morphology", "subject_verb_agreement", (("the", N, MARK), ("determiner {n}", N, MARK)), _rules_of("VP {n}")
+    ),
+    "subject_verb_agreement_across_phrase": Paradigm(
+        "morphology", "subject_verb_agreement", (("the", N, "preposition", "the", M, MARK),), _rules_of("VP {n}")
+    ),
+    "subject_verb_agreement_across_relative": Paradigm(
+        "morphology", "subject_verb_agreement", (("the", N, "that", "the", M, "TV {m}", MARK),), _rules_of("VP {n}")
+    ),
+    "subject_verb_agreement_in_relative": Paradigm(
+        "morphology", "subject_verb_agreement", (("the", M, "that", "the", N, MARK, "VP {m}"),), _words_of(TRANSITIVE)
+    ),
+    "subject_verb_agreement_center_embedded": Paradigm(
+        "morphology", "subject_verb_agreement",
+        (("the", N, "that", "the", M, "that", "the", N, "TV {n}", "TV {m}", MARK),), _rules_of("VP {n}")
+    ),
+    "reflexive_number_agreement": Paradigm(
+        "morphology", "anaphor_agreement", (("the", N, "TV {n}", MARK), ("determiner {n}", N, "TV {n}", MARK)),
+        lambda number: [(1.0, (SELF[number],))]
+    ),
+    "reflexive_number_agreement_across_relative": Paradigm(
+        "syntax", "binding", (("the", N, "that", "the", M, "TV {m}", "TV {n}", MARK),),
+        lambda number: [(1.0, (SELF[number],))]
+    ),
+    "npi_present": Paradigm(
+        "semantics", "npi_licensing", ((MARK, N, "ever", "under no {n}"),), lambda number: [(1.0, ("no",))],
+        lambda word, chance: "the"
+    ),
+    "npi_scope": Paradigm(
+        "semantics", "npi_licensing", ((MARK, N, "that", TOO, M, "TV {m}", "ever", "under no {n}"),),
+        lambda number: [(1.0, ("no",))], lambda word, chance: {"no": "the", "the": "no"}[word]
+    ),
+    "gap_in_relative": Paradigm(
+        "syntax", "filler_gap_dependency", (("the", N, "that", "the", M, MARK, "VP {n}"),),
+        lambda number: english.choice(TRANSITIVE[OTHER[number]]), _intransitive
+    ),
+    "transitive": Paradigm("syntax", "argument_structure", (("the", N, MARK, "NP"),), _words_of(TRANSITIVE), _intransitive),
+}  # fmt: skip
+
+
+def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
+    """So many different pairs of each paradigm, half with a singular in the marked place; in the form of BLiMP's JSON lines.
+
+    Raises:
+      ValueError: a paradigm has not so many.
+    """
+    chance = grammar.uniform(seed)
+    for name, paradigm in PARADIGMS.items():
+        frames = [_frame(paradigm, number) for number in NUMBERS]
+        seen: set[str] = set()
+        repeats = 0
+        while len(seen) < count:
+            good, bad = _pair(paradigm, frames[len(seen) % 2], chance)
+            repeats = repeats + 1 if good in seen else 0
+            if repeats > _TRIES:
+                raise ValueError(f"{name} has hardly more than {len(seen)}")
+            if not repeats:
+                yield {
+                    "sentence_good": good, "sentence_bad": bad, "field": paradigm.field, "linguistics_term": paradigm.term, "UID": name,
+                    "pairID": str(len(seen)),
+                }  # fmt: skip
+                seen.add(good)
+
+
+def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
+    numbers = {"n": number, "m": OTHER[number]}
+    sides = [(1.0 / len(paradigm.sides), (*(symbol.format(**numbers) for symbol in side), english.STOP)) for side in paradigm.sides]
+    own: grammar.Rules = {
+        "frame": sides,
+        MARK: paradigm.marked(number),
+        TOO: [(1.0, ("the",))],
+        "adjective": english.choice(english.ADJECTIVES),
+    }
+    return grammar.Grammar({**english.rules(), **own}, "frame")
+
+
+def _pair(paradigm: Paradigm, frame: grammar.Grammar, chance: Callable[[], float]) -> tuple[str, str]:
+    good = frame.draw(chance)
+    states = [frame.states[state] for state in frame.walk(good)[0]]
+    # The first word of a frame is read in the frame's own state.
+    at = [place for place, state in enumerate(states) if state in (MARK, TOO) or (place == 0 and paradigm.sides[0][0] == MARK)]
+    bad = list(good)
+    for place in at:
+        bad[place] = paradigm.exchange(good[place], chance())
+    language = english.sentence()
+    if language.log_probability(good) == -math.inf or language.log_probability(bad) > -math.inf:
+        raise AssertionError(f"no minimal pair: {' '.join(good)!r}, {' '.join(bad)!r}")
+    return " ".join(good), " ".join(bad)
