@@ -3,53 +3,37 @@
   python -m lm.compare --config=experiments/nsp_sop.py:tiny --workdir=runs/nsp_sop
 
 tiny: NSP, SOP and MLM + SOP × 3 seeds on 2 CPU cores; nsp_sop/README.md says how long it took. Rows have 512 tokens: in 128 the order of
-two segments can hardly be told (experiments/LOG.md).
+two segments can hardly be told (experiments/LOG.md). small and base: experiments/_common.py.
 """
 
-from ml_collections import ConfigDict
+from experiments import _common
+from experiments._common import hypothesis
 
-TOKENS = {"tiny": 4_000_000}
-
-
-def get_config(size: str = "tiny") -> ConfigDict:
-    from configs import albert, nsp, sop  # beside this folder
-
-    if size not in TOKENS:
-        raise ValueError(f"size {size!r} is not one of {', '.join(TOKENS)} (given after the colon of --config=FILE:SIZE)")
-
-    def arm(label: str, describe: str, run: ConfigDict) -> dict:
-        run.data.length = 512
-        run.training.update(batch_size=4, evaluate_tokens=65_536, tensorboard=False, keep=1)
-        return {"label": label, "describe": describe, "run": run}
-
-    return ConfigDict(
-        {
-            "name": "nsp_sop",
-            "question": "Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows?",
-            "seeds": (0, 1, 2),
-            "budget": {"matched": "tokens", "value": TOKENS[size]},
-            "split": "test",
-            "tasks": ("next_sentence", "sentence_order", "probe"),
-            "workers": 0,
-            "reference": "nsp",
-            "arms": {
-                "nsp": arm("NSP", "does segment B follow segment A", nsp.get_config(size)),
-                "sop": arm("SOP", "do two consecutive segments stand in their order", sop.get_config(size)),
-                "mlm_sop": arm("MLM + SOP", "ALBERT's sum", albert.get_config(size)),
-            },
-            "hypotheses": tuple(
-                {"text": text, "arm": arm_, "task": task, "metric": "accuracy", "compare": "", "op": op, "value": value}
-                for text, arm_, task, op, value in CHECKS
-            ),
-        }
-    )
+TOKENS = {"tiny": 4_000_000, "small": 500_000_000, "base": 10_000_000_000}
 
 
-CHECKS = (
-    ("NSP reaches 75 % on next sentence", "nsp", "next_sentence", "above", 0.75),
-    ("NSP stays above 45 % on sentence order", "nsp", "sentence_order", "above", 0.45),
-    ("NSP stays below 55 % on sentence order", "nsp", "sentence_order", "below", 0.55),
-    ("SOP reaches 80 % on sentence order", "sop", "sentence_order", "above", 0.8),
-    ("SOP is above chance on sentence order", "sop", "sentence_order", "above", 0.5),
-    ("MLM + SOP is above chance on sentence order", "mlm_sop", "sentence_order", "above", 0.5),
+def get_config(size: str = "tiny"):
+    tokens = _common.sized(size, TOKENS)
+    arms = {
+        "nsp": _common.arm("nsp", size, "NSP", "does segment B follow segment A"),
+        "sop": _common.arm("sop", size, "SOP", "do two consecutive segments stand in their order"),
+        "mlm_sop": _common.arm("albert", size, "MLM + SOP", "ALBERT's sum"),
+    }
+    if size == "tiny":
+        for arm in arms.values():
+            arm["run"].data.length = 512
+            arm["run"].training.update(batch_size=4, evaluate_tokens=65_536)
+    return _common.experiment(
+        "nsp_sop", size, "Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows?", arms,
+        ("tokens", tokens), ("next_sentence", "sentence_order", "probe"), HYPOTHESES, reference="nsp", tuned=size != "tiny",
+    )  # fmt: skip
+
+
+HYPOTHESES = (
+    hypothesis("NSP reaches 75 % on next sentence", "nsp", "next_sentence", "accuracy", "above", 0.75),
+    hypothesis("NSP stays above 45 % on sentence order", "nsp", "sentence_order", "accuracy", "above", 0.45),
+    hypothesis("NSP stays below 55 % on sentence order", "nsp", "sentence_order", "accuracy", "below", 0.55),
+    hypothesis("SOP reaches 80 % on sentence order", "sop", "sentence_order", "accuracy", "above", 0.8),
+    hypothesis("SOP is above chance on sentence order", "sop", "sentence_order", "accuracy", "above", 0.5),
+    hypothesis("MLM + SOP is above chance on sentence order", "mlm_sop", "sentence_order", "accuracy", "above", 0.5),
 )
