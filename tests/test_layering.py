@@ -23,7 +23,7 @@ LAYERS = (
      "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
     ("models", "data"),
     ("objectives", "optimizers"),
-    ("program", "validation", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it
+    ("program", "validation", "asking", "scoring", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
     ("trial", "comparison"),
