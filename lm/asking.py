@@ -16,7 +16,7 @@ from lm import prediction, vocabulary
 from lm.data import loader
 
 POSITIONS = 4096  # of a batch, about: what fits a cache of two cores and still fills an accelerator's matrix unit at these lengths
-WIDTHS = (8, 16, 24, 32, 48, 64, 96, 128)  # of rows; from there on multiples of the last
+WIDTHS = (16, 32, 64, 128)  # of rows; then multiples of the last. Few: compiling a shape at tiny takes longer than 1,000 pairs do
 _AHEAD = 32  # batches that are computed while the next are put together
 
 

@@ -10,8 +10,8 @@
 
 A sentence is laid out as a document of its own, as in training: `[CLS] … [SEP]` for what was trained by MLM, `[BOS] … [EOS]` by MNTP, which
 predicts the token k + 1 at k. What the special tokens cost is not counted. Nor is, by default, the [EOS] after a sentence that is scored
-causally: in training it ends documents, not sentences, so it says whether a text of one sentence would end here; published scores of minimal
-pairs leave it out as well. With it (`end`) the probabilities of all strings add up to 1.
+causally: in training it ends documents, not sentences, so it says whether a text of one sentence would end here; published scores leave
+it out as well. With it (`end`) the probabilities of all strings add up to 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -109,12 +109,12 @@ class Scorer:
             return self._written([t.bos] * (self.score == "suffix") + [*given, t.eos], last)
         return self._continued([t.bos, *given], last, prefix=self.score == "suffix")
 
-    def _continued(self, given: Sequence, target: Sequence, prefix: bool = False) -> Question:
+    def _continued(self, given: Any, target: Any, prefix: bool = False) -> Question:
         """The target after what is given, in one stream."""
         places = np.arange(len(target)) + len(given) - 1
         return Question(_ids(*given, *target[:-1]), places, _ids(*target), len(given) if prefix else 0)
 
-    def _written(self, inputs: Sequence, target: Sequence, skip: int = 0) -> Question:
+    def _written(self, inputs: Any, target: Any, skip: int = 0) -> Question:
         """The target, but for its first `skip` ids, as lm/data/sequences.py lays out input and target."""
         places, asked = np.arange(skip, len(target)), _ids(*target[skip:])
         read = (self.tokenizer.bos, *target[:-1])
@@ -152,5 +152,5 @@ def is_mark(tokenizer: Any, piece: int) -> bool:
     return not any(map(str.isalnum, tokenizer.name(piece)))
 
 
-def _ids(*ids: int) -> np.ndarray:
+def _ids(*ids: Any) -> np.ndarray:
     return np.array(ids, np.int32)

@@ -143,6 +143,7 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options, g
     sums = Sums(sums.loss.sum(), sums.nll.reshape(B), sums.hits.reshape(B))
     if not gradients:
         return sums, None
+    assert d_table_PVD is not None
     d_h = d_h if chunks == 1 else _join(d_h)
     d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
     d_bias_V = d_bias_PV if d_bias_PV is None or bias_V is None else _sum(d_bias_PV.astype(bias_V.dtype))

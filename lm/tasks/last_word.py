@@ -6,8 +6,8 @@ trained on prefixes sees the whole beginning, a masked one finds as many [MASK]s
 writes what stands behind the sentinel at the end. Texts have no punctuation after the last word; a text without any, as in LAMBADA, is
 best. The nats are of the word's pieces, not of its end.
 
-The texts are JSON Lines with a field "text", or plain lines (.txt). Without `path` they are made of the corpus' held-out documents: the last
-word of a sentence, punctuation after it taken away, with the sentences before it as far as there is room.
+The texts are JSON Lines with a field "text", or plain lines (.txt). Without `path` they are made of held-out documents: the last word of a
+sentence, punctuation after it taken away, with the sentences before it as far as there is room.
 """
 
 import collections

@@ -5,11 +5,11 @@
 
 a line, as many files as there are. `accuracy` is the share of pairs in which the good sentence scores higher, a tie counting ½, by the
 model's usual scoring: that of what it was trained on (lm.scoring.methods), of several objectives the last named. So a causal model is asked
-by Σ log p, a masked one by its pseudo-log-likelihood, T5 by its infilling. `accuracy_<method>` are the same pairs by every method that suits
-the model, the usual one too.
+by Σ log p, a masked one by its pseudo-log-likelihood, T5 by its infilling. `accuracy_<method>` are the same pairs by every method that
+suits the model, the usual one too.
 
-`accuracy/<key>/<value>`, as `accuracy/linguistics_term/binding`, is the usual score on a part of the pairs: one for each value of the keys in
-`by`, where there are at least two. These are not among `metrics`.
+`accuracy/<key>/<value>`, as `accuracy/linguistics_term/binding`, is the usual score on a part of the pairs: one for each value of the keys
+in `by`, where there are at least two. These are not among `metrics`.
 """
 
 import dataclasses
