@@ -79,9 +79,7 @@ def test_baselines(corpus, decoder, tmp_path):
     assert found["constant"]["accuracy"].value == 0.5
     assert found["random"]["accuracy"].value == pytest.approx(0.5, abs=0.04)
     assert found["shorter"]["accuracy"].value == 0.75
-    assert task.baselines(decoder)["random"] == found["random"] or (
-        task.baselines(decoder)["random"]["accuracy"].value == found["random"]["accuracy"].value
-    )
+    assert task.baselines(decoder)["random"]["accuracy"].value == found["random"]["accuracy"].value
     # Kneser-Ney sums by hand, from [BOS] on, without [EOS].
     store, pairs = corpus.stores["train"], []
     for index in range(len(store)):
