@@ -53,13 +53,18 @@ class Bigram:
         upper = np.asarray(self.upper[before, targets]).ravel()
         return -np.log(upper + self.backoff[before] * self.lower[targets])
 
+    def after(self, before: int) -> np.ndarray:
+        """p(w | before) of every w: [V]."""
+        probability = self.backoff[before] * self.lower
+        row = slice(self.upper.indptr[before], self.upper.indptr[before + 1])
+        probability[self.upper.indices[row]] += self.upper.data[row]
+        return probability
+
     def between(self, left: int, right: int) -> np.ndarray:
         """log p(w | left, right) of every w between two neighbours, taken as ∝ p(w | left) · p(right | w): [V] in nats."""
         if self._columns is None:
             self._columns = self.upper.tocsc()
-        forward, onward = self.backoff[left] * self.lower, self.backoff * self.lower[right]
-        row = slice(self.upper.indptr[left], self.upper.indptr[left + 1])
-        forward[self.upper.indices[row]] += self.upper.data[row]
+        forward, onward = self.after(left), self.backoff * self.lower[right]
         column = slice(self._columns.indptr[right], self._columns.indptr[right + 1])
         onward[self._columns.indices[column]] += self._columns.data[column]
         joint = forward * onward

@@ -77,11 +77,14 @@ def cross_entropy(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(5, 6))
 def _cross_entropy(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options) -> Sums:
-    return _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options)[0]
+    return _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options, gradients=False)[0]
 
 
-def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
-    """P groups of rows, one for each share of the devices that split the batch: no sum crosses devices before the end."""
+def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options, gradients=True):
+    """P groups of rows, one for each share of the devices that split the batch: no sum crosses devices before the end.
+
+    Without `gradients` nothing is computed for them: left to the compiler, a scan would go on summing them up.
+    """
     smoothing, z_loss = options.label_smoothing, options.z_loss
     B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
     words_V = jnp.arange(V)[None, None, None]
@@ -112,6 +115,9 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         if z_loss:
             loss = loss + z_loss * jnp.square(log_z) * weights
             scale = weights * (1 + 2 * z_loss * log_z)
+        sums = Sums(sums.loss + loss.sum((1, 2)), sums.nll + nll.sum(2), sums.hits + hits.sum(2))
+        if not gradients:
+            return (sums, None, None), None
         d_logits = powers * (scale[..., None] / total) - jnp.where(is_target, wanted[..., None], 0.0)
         if smoothing:
             d_logits -= (smoothing / V) * weights[..., None]
@@ -120,12 +126,13 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         d_logits = d_logits.astype(h.dtype)
         d_h = jnp.einsum("PBTV,VD->PBTD", d_logits, table_VD)
         d_table_PVD += jnp.einsum("PBTV,PBTD->PVD", d_logits, h, preferred_element_type=jnp.float32)
-        sums = Sums(sums.loss + loss.sum((1, 2)), sums.nll + nll.sum(2), sums.hits + hits.sum(2))
         return (sums, d_table_PVD, d_bias_PV), d_h
 
     zeros = jnp.zeros((P, B // P), jnp.float32)
-    d_table_PVD = meshes.constrain(jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None)
-    d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
+    d_table_PVD = d_bias_PV = None
+    if gradients:
+        d_table_PVD = meshes.constrain(jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None)
+        d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
     start = (Sums(jnp.zeros(P), zeros, zeros), d_table_PVD, d_bias_PV)
     grouped = tuple(x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT))
     grouped = tuple(meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3)) for x in grouped)
@@ -133,8 +140,11 @@ def _forward(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks, options):
         (sums, d_table_PVD, d_bias_PV), d_h = body(start, grouped)
     else:
         (sums, d_table_PVD, d_bias_PV), d_h = jax.lax.scan(body, start, tuple(_split(x, chunks) for x in grouped))
-        d_h = _join(d_h)
     sums = Sums(sums.loss.sum(), sums.nll.reshape(B), sums.hits.reshape(B))
+    if not gradients:
+        return sums, None
+    assert d_table_PVD is not None
+    d_h = d_h if chunks == 1 else _join(d_h)
     d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
     d_bias_V = d_bias_PV if d_bias_PV is None or bias_V is None else _sum(d_bias_PV.astype(bias_V.dtype))
     return sums, (d_h.reshape(h_BTD.shape), d_table_VD, d_bias_V)

@@ -148,6 +148,15 @@ class Ids:
         ordinary = np.flatnonzero(self.bytes_per_id)
         return [[int(ordinary[zlib.crc32(word.encode()) % len(ordinary)]) for word in text.split()] for text in texts]
 
+    def name(self, i: int) -> str:
+        """Each is written with a letter."""
+        return f"id{i}"
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        """Texts are numbers between spaces: their own ids."""
+        parts = [[int(each) for each in text.split()] for text in texts]
+        return np.array([each for part in parts for each in part], np.int32), np.array([len(part) for part in parts], np.int64)
+
 
 class Tokens:
     """A store made of lists.

@@ -23,7 +23,8 @@ LAYERS = (
      "prediction", "generator", "schedules", "ngrams", "bootstrap", "power", "scaling", "chips", "speed", "command"),
     ("models", "data"),
     ("objectives", "optimizers"),
-    ("program", "validation", "finetuning", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it
+    # What runs on devices, and what is kept of it.
+    ("program", "validation", "finetuning", "asking", "scoring", "checkpoint", "integrity", "records"),
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
     ("trial", "comparison"),

@@ -14,19 +14,19 @@ from lm.lookup import UserError
 FIELDS = ("text", "paragraphs", "content")  # where a record's text is looked for when data.field is not set, in this order
 
 
-def find(paths: Sequence[str], suffixes: Sequence[str], source: str) -> list[tuple[str, str]]:
+def find(paths: Sequence[str], suffixes: Sequence[str], source: str, option: str = "data.path") -> list[tuple[str, str]]:
     """The (path, name) of every file, sorted by name; a name is relative to what was given, so it names no machine's folders.
 
     Args:
       paths: files, directories (all files below with one of the suffixes) or globs (`**` goes down).
       suffixes: such as ".md"; a `.gz` after them is found too. Files named by path or glob may have any.
-      source: the source's name, for messages.
+      source: the source's name, for messages. option: what the paths were given as.
 
     Raises:
       UserError: no path is given, or one is missing, unreadable or matches no file.
     """
     if not paths:
-        raise UserError(f"data.source={source} needs data.path: a file, a directory or a glob such as 'books/*{suffixes[0]}'")
+        raise UserError(f"data.source={source} needs {option}: a file, a directory or a glob such as 'books/*{suffixes[0]}'")
     found: dict[str, tuple[str, str]] = {}
     for given in paths:
         path = os.path.expanduser(given)
@@ -46,10 +46,10 @@ def find(paths: Sequence[str], suffixes: Sequence[str], source: str) -> list[tup
             matches = []
             problem = "there is no such file or directory"
         if not matches:
-            raise UserError(f"data.path={given!r}: {problem} (relative paths start at {os.getcwd()})")
+            raise UserError(f"{option}={given!r}: {problem} (relative paths start at {os.getcwd()})")
         for file, name in matches:
             if not os.access(file, os.R_OK):
-                raise UserError(f"data.path={given!r}: {file} may not be read")
+                raise UserError(f"{option}={given!r}: {file} may not be read")
             found.setdefault(os.path.realpath(file), (file, name.replace(os.sep, "/")))
     return sorted(found.values(), key=lambda entry: (entry[1], entry[0]))
 

@@ -90,7 +90,14 @@ def bert():
         labels=tensor(np.where(weights > 0, targets, IGNORED)), next_sentence_label=tensor(pair_targets),
     )  # fmt: skip
     inputs = dict(tokens=tokens, segments=segments, types=types, targets=targets, weights=weights, pair_targets=pair_targets)
-    return params, inputs, dict(logits=out.prediction_logits, pair_logits=out.seq_relationship_logits, loss=out.loss)
+    expected = dict(logits=out.prediction_logits, pair_logits=out.seq_relationship_logits, loss=out.loss)
+
+    def masked(sentence: list[int], place: int):
+        row = [1, *sentence[:place], 3, *sentence[place + 1 :], 2]  # [CLS] … [MASK] … [SEP]
+        return model(input_ids=torch.tensor([row])).prediction_logits.log_softmax(-1)[0, place + 1, sentence[place]]
+
+    scores = [sum(masked(sentence, place) for place in range(len(sentence))) for sentence in sentences(tokens)]
+    return params, inputs | ragged(tokens), expected | dict(sentence_scores=torch.stack(scores))
 
 
 def gpt2():
@@ -121,7 +128,13 @@ def gpt2():
         stack(params, "stack/blocks", block)
     tokens = ids(ROWS, LENGTH)
     out = model(input_ids=tensor(tokens), labels=tensor(tokens))
-    return params, dict(tokens=tokens), dict(logits=out.logits, loss=out.loss)
+
+    def causal(sentence: list[int]):
+        log_p = model(input_ids=torch.tensor([[0, *sentence[:-1]]])).logits.log_softmax(-1)[0]  # 0 is the id that texts begin with
+        return log_p[torch.arange(len(sentence)), torch.tensor(sentence)].sum()
+
+    scores = torch.stack([causal(sentence) for sentence in sentences(tokens)])
+    return params, dict(tokens=tokens) | ragged(tokens), dict(logits=out.logits, loss=out.loss, sentence_scores=scores)
 
 
 def t5():
@@ -229,6 +242,20 @@ def stack(params: dict[str, np.ndarray], where: str, block: dict[str, np.ndarray
     for name, value in block.items():
         path = f"{where}/{name}"
         params[path] = np.concatenate([params[path], value[None]]) if path in params else value[None]
+
+
+SIZES = (3, 9, 14)  # of sentences: they are other tokens' beginnings, so that nothing more is drawn
+
+
+def sentences(tokens: np.ndarray) -> list[list[int]]:
+    """Sentences of SIZES tokens, for scores of one at a time."""
+    return [tokens[index % ROWS, :size].tolist() for index, size in enumerate(SIZES)]
+
+
+def ragged(tokens: np.ndarray) -> dict[str, np.ndarray]:
+    """The same as arrays."""
+    rows = np.stack([tokens[index % ROWS] for index in range(len(SIZES))])
+    return {"sentences": rows, "sentence_lengths": np.asarray(SIZES, np.int32)}
 
 
 def ids(rows: int, length: int) -> np.ndarray:

@@ -178,6 +178,7 @@ SUITED = {
     "sentence_order": ASKED_PAIRS,
     "suffix": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm"},
     "denoising": {"span_corruption", "ul2"},
+    "last_word": {name for name, _ in pairings()} - {"nsp", "sop", "rtd"},
 }
 
 

@@ -1,0 +1,72 @@
+"""How long it takes to score 1,000 minimal pairs at the `:tiny` size: causally, and by both pseudo-log-likelihoods.
+
+    python -m benchmarks.pairs [--pairs=1000]
+
+Wanted on two cores, compilation included: causal under 10 s, PLL under 60 s. The pairs are held-out sentences, and the same with two
+neighbouring words exchanged; the models are untrained. User time is this process's on all cores, for machines that others use as well.
+"""
+
+import json
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+from absl import flags
+
+from lm import command
+
+_PAIRS = flags.DEFINE_integer("pairs", 1000, "how many", lower_bound=1)
+SHORTEST, LONGEST = 5, 14  # words of a sentence; BLiMP's have 4 to 15
+
+
+def main() -> None:
+    from lm import evaluator, presets, program, scoring
+    from lm.data import corpus as corpora
+    from lm.plain import plain
+
+    for model, objective, asked in (("decoder", "clm", ("causal",)), ("encoder", "mlm", ("pll", "pll_word"))):
+        config = plain(presets.laptop_run(model, {"name": objective}, learning_rate=0.01))
+        corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+        built = program.Program(config, corpus.tokenizer)
+        params = built.init()["params"]
+        with tempfile.TemporaryDirectory() as directory:
+            path = write(corpus, _PAIRS.value, Path(directory) / "pairs.jsonl")
+            task = evaluator.make_tasks(["minimal_pairs"], corpus, "train", built.length, {"minimal_pairs": {"path": str(path)}})
+        pairs = task["minimal_pairs"]
+        tokens = sum(map(len, pairs.sentences))
+        assert set(asked) == set(scoring.methods(built.objective))
+        for method in asked:
+            for when in ("compilation included", "again"):
+                begin, used = time.perf_counter(), user()
+                pairs.scored(built, params, method)
+                seconds, used = time.perf_counter() - begin, user() - used
+                print(
+                    f"{method:<9} {len(pairs.pairs):,} pairs, {tokens:,} tokens: {seconds:5.1f} s, {used:5.1f} s of user time, {when}"
+                    f" ({len(pairs.pairs) / seconds:,.0f} pairs/s, {tokens / seconds:,.0f} scored tokens/s)"
+                )
+
+
+def write(corpus, count: int, path: Path) -> Path:
+    """So many pairs of a sentence of the corpus and the same with two words exchanged."""
+    lines = []
+    for document in corpus.texts("train"):
+        for sentence in (sentence for paragraph in document.paragraphs for sentence in paragraph):
+            words = sentence.split()
+            middle = len(words) // 2
+            if SHORTEST <= len(words) <= LONGEST and len(sentence) < 90 and words[middle] != words[middle - 1]:
+                changed = [*words[: middle - 1], words[middle], words[middle - 1], *words[middle + 1 :]]
+                lines.append(json.dumps({"sentence_good": " ".join(words), "sentence_bad": " ".join(changed)}))
+        if len(lines) >= count:
+            break
+    path.write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")
+    return path
+
+
+def user() -> float:
+    """Seconds of user time so far."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_utime
+
+
+if __name__ == "__main__":
+    command.run(main, __doc__)
