@@ -17,6 +17,7 @@ import runs
 from runs import STEPS, home  # noqa: F401
 
 from lm import comparison, pairing, program, trainer, trial
+from lm.comparing import jobs, workers
 from lm.data import corpus as corpora
 from lm.data import loader
 from lm.lookup import UserError
@@ -29,7 +30,10 @@ class Direct(concurrent.futures.Executor):
 
     def submit(self, job, /, *arguments):
         future: concurrent.futures.Future = concurrent.futures.Future()
-        future.set_result(job(*arguments))
+        try:
+            future.set_result(job(*arguments))
+        except UserError as error:
+            future.set_exception(error)
         return future
 
 
@@ -38,7 +42,7 @@ def in_this_process(patch) -> None:
     update = jax.config.update
     kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
-    patch.setattr(comparison, "_pool", lambda workers: contextlib.nullcontext(Direct()))
+    patch.setattr(workers, "pool", lambda number: contextlib.nullcontext(Direct()))
 
 
 @pytest.fixture
@@ -133,7 +137,7 @@ def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):  # noqa:
     # It knows what it is about, and has compiled its programs: most of the time would go there.
     workdir.mkdir()
     shutil.copy(whole / "comparison.json", workdir)
-    shutil.copytree(home.root / "compiled", workdir / "compiled")
+    shutil.copytree(home.root / "compiled", trial.compiled(workdir))
     arguments = ("-m", "lm.compare", f"--config={file}", f"--workdir={workdir}")
     first = runs.command(*arguments)
     deadline = time.monotonic() + 300
@@ -196,11 +200,6 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct): 
     (whole / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
     assert compare(experiment(home), whole) == 0
     assert results(whole) == table
-
-
-def test_two_comparisons_at_once_are_refused(home, whole):  # noqa: F811
-    with comparison._claimed(whole), pytest.raises(UserError, match="another lm.compare is at work in .*; wait for it, or give another"):
-        compare(experiment(home), whole)
 
 
 def test_a_workdir_of_something_else_is_refused(home, tmp_path):  # noqa: F811
@@ -274,8 +273,9 @@ def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "train", stop)
     monkeypatch.setattr(os, "_exit", end)
+    where = tmp_path / "runs" / "clm-seed0"
     with pytest.raises(runs.Killed), runs.compiled(tmp_path):
-        trial.run(tmp_path / "runs" / "clm-seed0", "clm", 0, {}, [], "test", "")
+        jobs.perform(tmp_path / "claims", "clm-seed0", where, lambda: None, trial.run, (where, "clm", 0, {}, "test", {}, "test", ""))
     assert ends == [trainer.STOPPED]
 
 

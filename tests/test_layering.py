@@ -20,14 +20,14 @@ ROOT = Path(lm.__file__).parent
 LAYERS = (
     ("", "lookup", "mesh", "plain", "protocols", "scores"),
     ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
-     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
+     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command", "energy", "events"),
     ("models", "data"),
     ("objectives", "optimizers"),
     ("program", "validation", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
-    ("trial", "comparison"),
-    ("train", "evaluate", "compare", "data.__main__"),  # flags only
+    ("trial", "comparing", "comparison", "sweeping"),
+    ("train", "evaluate", "compare", "sweep", "data.__main__"),  # flags only
 )  # fmt: skip
 ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")
 MODEL_CODE = ("attention", "generator", "heads", "layers", "models", "prediction", "remat", "stack", "transformer", "vocabulary")
