@@ -19,7 +19,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
 
     def arm(label: str, describe: str, run: ConfigDict) -> dict:
         run.data.length = 512
-        run.training.update(batch_size=4, evaluate_tokens=65_536, tensorboard=False, keep=1)
+        run.training.update(batch_size=4, evaluate_tokens=65_536, keep=1)
         return {"label": label, "describe": describe, "run": run}
 
     return ConfigDict(
@@ -27,7 +27,9 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "name": "nsp_sop",
             "question": "Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows?",
             "seeds": (0, 1, 2),
-            "budget": {"matched": "tokens", "value": TOKENS[size]},
+            "budget": {"matched": "tokens", "value": TOKENS[size], "tolerance": 0.01},
+            "tuning": {"field": "optimizer.learning_rate", "factors": (), "share": 0.25, "seed": 1000},  # no trials: rates are the configs' own
+            "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "split": "test",
             "tasks": ("next_sentence", "sentence_order", "probe"),
             "workers": 0,

@@ -25,7 +25,9 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "name": "objectives" if size == "tiny" else "all objectives",
             "question": "Which pretraining objective teaches a small Transformer most from the same text at the same number of tokens?",
             "seeds": (0, 1, 2),
-            "budget": {"matched": "tokens", "value": TOKENS[size]},
+            "budget": {"matched": "tokens", "value": TOKENS[size], "tolerance": 0.01},
+            "tuning": {"field": "optimizer.learning_rate", "factors": (), "share": 0.25, "seed": 1000},  # no trials: rates are the configs' own
+            "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "split": "test",
             "tasks": tasks,
             "workers": 0,
@@ -41,7 +43,7 @@ def get_config(size: str = "tiny") -> ConfigDict:
 
 
 def _arm(label: str, describe: str, run: ConfigDict, model: str = "", **options) -> dict:
-    run.training.update(evaluate_tokens=16_384, tensorboard=False, keep=1)
+    run.training.update(evaluate_tokens=16_384, keep=1)
     run.objective.update(options)
     if model:
         run.model.name = model

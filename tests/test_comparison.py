@@ -25,6 +25,11 @@ from lm.lookup import UserError
 RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
 
 
+CHECK = {
+    "text": "better than dice", "arm": "nsp", "task": "next_sentence", "metric": "accuracy", "compare": "", "op": "above", "value": 0.0,
+}  # fmt: skip
+
+
 class Direct(concurrent.futures.Executor):
     """Runs each job at once, in this process."""
 
@@ -53,15 +58,6 @@ def direct(monkeypatch):
 def experiment(home) -> dict:  # noqa: F811
     """Two objectives, two seeds, as many steps as `home.finished`."""
     arms = {name: {"label": name.upper(), "describe": "a test", "run": home.config(name)} for name in ("clm", "nsp")}
-    check = {
-        "text": "better than dice",
-        "arm": "nsp",
-        "task": "next_sentence",
-        "metric": "accuracy",
-        "compare": "",
-        "op": "above",
-        "value": 0.0,
-    }
     return {
         "name": "test",
         "question": "Does it run?",
@@ -71,7 +67,7 @@ def experiment(home) -> dict:  # noqa: F811
         "tasks": ("causal", "next_sentence", "probe"),
         "workers": 2,
         "arms": arms,
-        "hypotheses": (check,),
+        "hypotheses": (CHECK,),
     }
 
 
@@ -231,16 +227,30 @@ def _with(path: str, value):
 
 
 IMPOSSIBLE = {
-    "the budget's kind": (_with("budget.matched", "flops"), "config.budget.matched='flops' is not one of tokens"),
-    "no budget": (_with("budget.value", 0), "config.budget.value=0 must be a whole number of tokens above 0"),
+    "the budget's kind": (_with("budget.matched", "steps"), "config.budget: matched='steps' is not one of tokens, flops, loss_tokens"),
+    "no budget": (_with("budget.value", 0), "config.budget: value=0.0 must be a number of tokens above 0"),
     "less than a step": (_with("budget.value", 100), "config.budget.value=100 tokens are less than one step of arm 'clm', 256"),
     "unequal steps": (
         _with("arms.nsp.run.training.batch_size", 24),
-        "the arms cannot be matched within 1 %.*choose a larger budget or equal steps",
+        "the arms cannot be matched within 1.00% of tokens: 'clm' would get 11.11% more than 'nsp'.*config.budget.value=3072 would match",
     ),
     "batch of nothing": (_with("arms.nsp.run.training.batch_size", 0), "arm 'nsp'.*batch_size=0"),
     "no seeds": (_with("seeds", ()), r"config.seeds=\[\] must be different whole numbers from 0"),
     "equal seeds": (_with("seeds", (1, 1)), "must be different whole numbers"),
+    "a float seed": (_with("seeds", (0.5,)), "must be different whole numbers"),
+    "an arm's name": (lambda wanted: wanted["arms"].update({"a/b": wanted["arms"]["clm"]}), "an arm's name is made of letters"),
+    "the reference": (_with("reference", "mlm"), "config.reference='mlm' is no arm; arms: clm, nsp"),
+    "a hypothesis's arm": (_with("hypotheses", ({**CHECK, "arm": "mlm"},)), r"config.hypotheses\[0\] \(better than dice\): arm='mlm' is not"),
+    "a hypothesis's task": (_with("hypotheses", ({**CHECK, "task": "masked"},)), "task='masked' is not one of causal, next_sentence, probe"),
+    "a hypothesis's metric": (_with("hypotheses", ({**CHECK, "metric": "nll"},)), "metric='nll' is not one of accuracy"),
+    "a hypothesis's op": (_with("hypotheses", ({**CHECK, "op": "over"},)), "op='over' is not one of above, below"),
+    "a hypothesis's value": (_with("hypotheses", ({**CHECK, "value": "a"},)), "value='a' should be a finite number"),
+    "a hypothesis alone": (_with("hypotheses", ({**CHECK, "op": "ratio_above"},)), "op='ratio_above' needs compare"),
+    "an untrained model": (_with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)), "untrained models here are: untrained decoder, un"),
+    "a tuned field": (_with("tuning", {"field": "optimizer.rate", "factors": (1, 2)}), "field='optimizer.rate' is no number in arm 'clm'"),
+    "a tuned seed": (_with("tuning", {"factors": (1, 2), "seed": 1}), "config.tuning.seed=1 is a seed of the main runs"),
+    "tuning of nothing": (_with("tuning", {"factors": (1, 2), "share": 0.0}), "config.tuning: share=0.0 must be a share"),
+    "a task's option": (_with("tasks", {"mine": {"task": "causal", "bytes": 3}}), "config.tasks.mine.bytes=3 is not known"),
     "no arms": (_with("arms", {}), "config.arms is empty"),
     "tasks": (_with("tasks", ("causal", "glue")), "no tasks plug-in is called 'glue'; there are: causal"),
     "split": (_with("split", "dev"), "split 'dev' is not one of train, validation, test"),
