@@ -28,7 +28,12 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "question": "Does next-sentence prediction teach the order of sentences, and does sentence order teach what follows?",
             "seeds": (0, 1, 2),
             "budget": {"matched": "tokens", "value": TOKENS[size], "tolerance": 0.01},
-            "tuning": {"field": "optimizer.learning_rate", "factors": (), "share": 0.25, "seed": 1000},  # no trials: rates are the configs' own
+            "tuning": {
+                "field": "optimizer.learning_rate",
+                "factors": (),
+                "share": 0.25,
+                "seed": 1000,
+            },  # no trials: rates are the configs' own
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "split": "test",
             "tasks": ("next_sentence", "sentence_order", "probe"),

@@ -26,7 +26,12 @@ def get_config(size: str = "tiny") -> ConfigDict:
             "question": "Which pretraining objective teaches a small Transformer most from the same text at the same number of tokens?",
             "seeds": (0, 1, 2),
             "budget": {"matched": "tokens", "value": TOKENS[size], "tolerance": 0.01},
-            "tuning": {"field": "optimizer.learning_rate", "factors": (), "share": 0.25, "seed": 1000},  # no trials: rates are the configs' own
+            "tuning": {
+                "field": "optimizer.learning_rate",
+                "factors": (),
+                "share": 0.25,
+                "seed": 1000,
+            },  # no trials: rates are the configs' own
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "split": "test",
             "tasks": tasks,

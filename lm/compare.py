@@ -16,7 +16,9 @@ from absl import flags
 from lm import command
 
 _CONFIG = command.config_flag(required=False)
-_WORKDIR = flags.DEFINE_string("workdir", None, "where runs, results.parquet and report.html go; the same one continues, or shares the work")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where runs, results.parquet and report.html go; the same one continues, or shares the work"
+)
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what would run: steps, tokens, FLOPs, parameters, time; writes nothing there")
 _MEASURE = flags.DEFINE_bool("measure", True, "with --dry_run: time a few steps of each arm")
 _TPU = flags.DEFINE_string("tpu", "", "with --dry_run: whether each arm fits this slice, as v5e-16, by the TPU compiler (tpu/README.md)")

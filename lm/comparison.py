@@ -106,7 +106,8 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
     for each in experiment.hypotheses:
         if each["compare"].startswith("untrained") and each["compare"] not in names:
             raise UserError(
-                f"the hypothesis {each['text']!r} compares with {each['compare']!r}; the untrained models here are: {', '.join(sorted(names))}"
+                f"the hypothesis {each['text']!r} compares with {each['compare']!r}; the untrained models here are:"
+                f" {', '.join(sorted(names))}"
             )
     return arms, next(iter(found.values()))[1]
 
@@ -194,7 +195,11 @@ def _write(
         if "tuning" in made:
             lines += ["", *tuning.notes(made["tuning"])]
         done = sum(outcomes[job.name]["status"] == "done" for job in jobs if job.trial)
-        lines += ["", f"{done} of {sum(job.trial for job in jobs)} runs in {made['seconds'] / 60:.1f} minutes", f"report: {written.html.resolve()}"]
+        lines += [
+            "",
+            f"{done} of {sum(job.trial for job in jobs)} runs in {made['seconds'] / 60:.1f} minutes",
+            f"report: {written.html.resolve()}",
+        ]
         text = "\n".join(lines)
         write_json(_report_path(claims), {"id": uuid.uuid4().hex, "digest": digest, "by": me(), "text": text})
     return text

@@ -1,9 +1,9 @@
 """Values to try, as they are typed: lists and ranges of fields of a config.
 
-    1e-4,3e-4          a list: each of them; a random sampler takes one of them
-    log(1e-4,1e-2,8)   8 values from 1e-4 to 1e-2 at equal ratios; a random sampler draws between the ends, log-uniformly
-    lin(0,1,5)         5 values at equal distances; drawn uniformly
-    int(2,8)           2, 3, … 8; int(2,8,2): every second
+1e-4,3e-4          a list: each of them; a random sampler takes one of them
+log(1e-4,1e-2,8)   8 values from 1e-4 to 1e-2 at equal ratios; a random sampler draws between the ends, log-uniformly
+lin(0,1,5)         5 values at equal distances; drawn uniformly
+int(2,8)           2, 3, … 8; int(2,8,2): every second
 """
 
 import dataclasses

@@ -148,7 +148,13 @@ class Records:
     """
 
     def __init__(
-        self, workdir: Path, start: int, total: int, events: Callable[[], Sequence[Events]], quiet: bool = False, validates_again: bool = False
+        self,
+        workdir: Path,
+        start: int,
+        total: int,
+        events: Callable[[], Sequence[Events]],
+        quiet: bool = False,
+        validates_again: bool = False,
     ):
         self.active = jax.process_index() == 0
         self.quiet = quiet or not self.active

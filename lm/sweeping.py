@@ -77,7 +77,10 @@ def sweep(config: Mapping, workdir: str | Path, swept: Mapping[str, str], option
 
             with claims.holding("study"):
                 study = tuner.Study(workdir, found, options.seed, better(options.metric))
-            make, value = functools.partial(_jobs, workdir, base, seeds, tasks, options), functools.partial(_mean, workdir, seeds, options.metric)
+            make, value = (
+                functools.partial(_jobs, workdir, base, seeds, tasks, options),
+                functools.partial(_mean, workdir, seeds, options.metric),
+            )
             outcomes = study.run(pool, claims, make, options.trials, slots, console, value)
             combinations = study.combinations()
         else:
@@ -119,7 +122,7 @@ def _tasks(metric: str) -> dict[str, dict[str, str]]:
 
 
 def better(metric: str) -> str:
-    """"higher" or "lower", by the name of what is measured; a task's rows say it themselves."""
+    """ "higher" or "lower", by the name of what is measured; a task's rows say it themselves."""
     return "higher" if metric.endswith("accuracy") else "lower"
 
 
@@ -133,7 +136,11 @@ def _fix(workdir: Path, base: Mapping[str, Any], swept: Mapping[str, str], optio
     if path.exists():
         before = read_json(path, "the record of a sweep")
         old, new = flat({key: before.get(key) for key in about}), flat(json.loads(json.dumps(about)))
-        lines = [f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now" for key in sorted(old.keys() | new.keys()) if old.get(key) != new.get(key)]
+        lines = [
+            f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key)
+        ]
         if lines:
             raise UserError(f"--workdir={workdir} holds another sweep:\n" + "\n".join(lines[:12]) + "\ngive another --workdir")
         return
@@ -222,14 +229,18 @@ def write(workdir: Path, arms: list[Arm], found: Mapping[str, Range], seeds: lis
         lines.append("| " + " | ".join([*values, mean, spread, states]) + " |")
     if best:
         values = best["values"]
-        said = f"best by {options.metric} ({better(options.metric)} is better): " + " ".join(f"--config.{field}={values[field]}" for field in found)
+        said = f"best by {options.metric} ({better(options.metric)} is better): " + " ".join(
+            f"--config.{field}={values[field]}" for field in found
+        )
         edges = [field for field, each in found.items() if each.values and len(each.values) > 1 and _at_edge(values[field], each)]
         said += "".join(f"\n{field} is best at an end of what was tried; a better value may lie beyond" for field in edges)
     else:
         said = "no combination ended well with all its seeds"
     table = "\n".join(lines)
     head = f"# Sweep of {', '.join(found) or 'seeds'}\n\n{said}\n\n![{options.metric} by field](sweep.png)\n\n"
-    (workdir / "sweep.md").write_text(f"{head}{table}\n\nMean over seeds {', '.join(map(str, seeds))}; ± is their standard deviation.\n", encoding="utf-8")
+    (workdir / "sweep.md").write_text(
+        f"{head}{table}\n\nMean over seeds {', '.join(map(str, seeds))}; ± is their standard deviation.\n", encoding="utf-8"
+    )
     if best and found:
         draw(workdir / "sweep.png", arms, found, options.metric)
     return f"{table}\n\n{said}\nwritten: {workdir / 'sweep.md'}"
@@ -254,7 +265,9 @@ def draw(path: Path, arms: list[Arm], found: Mapping[str, Range], metric: str) -
         tops: dict[Any, list[float]] = {}
         for x, y in points:
             tops.setdefault(x, []).append(y)
-        axes.plot(list(tops), [choose(ys) for ys in tops.values()], color="#0072B2", linewidth=1.2, alpha=0.6 if len(tops) < len(points) else 1)
+        axes.plot(
+            list(tops), [choose(ys) for ys in tops.values()], color="#0072B2", linewidth=1.2, alpha=0.6 if len(tops) < len(points) else 1
+        )
         axes.scatter([x for x, _ in points], [y for _, y in points], color="#D55E00", s=18, zorder=3)
         xs = [x for x, _ in points if numbers and x > 0]
         if each.kind == "log" or (each.kind == "list" and numbers and len(xs) == len(points) and max(xs) >= 8 * min(xs)):

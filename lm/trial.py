@@ -21,8 +21,8 @@ def check(
     """Builds an arm without training, so that a comparison that cannot work ends before it starts.
 
     Args:
-      tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine need
-        not be one that the arm's mesh is for.
+      tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine
+        need not be one that the arm's mesh is for.
 
     Returns:
       What a step amounts to, and about the corpus: "data", "machine", "versions", "git".

@@ -1,7 +1,5 @@
 """A comparison computes each run once, whoever stops it, counts what counts, and gives every arm the same start."""
 
-import concurrent.futures
-import contextlib
 import copy
 import json
 import os
@@ -17,7 +15,7 @@ import runs
 from runs import STEPS, home  # noqa: F401
 
 from lm import comparison, pairing, program, trainer, trial
-from lm.comparing import jobs, workers
+from lm.comparing import jobs
 from lm.data import corpus as corpora
 from lm.data import loader
 from lm.lookup import UserError
@@ -30,29 +28,9 @@ CHECK = {
 }  # fmt: skip
 
 
-class Direct(concurrent.futures.Executor):
-    """Runs each job at once, in this process."""
-
-    def submit(self, job, /, *arguments):
-        future: concurrent.futures.Future = concurrent.futures.Future()
-        try:
-            future.set_result(job(*arguments))
-        except UserError as error:
-            future.set_exception(error)
-        return future
-
-
-def in_this_process(patch) -> None:
-    """Makes comparisons run here, with the programs that this process has compiled."""
-    update = jax.config.update
-    kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
-    patch.setattr(workers, "pool", lambda number: contextlib.nullcontext(Direct()))
-
-
 @pytest.fixture
 def direct(monkeypatch):
-    in_this_process(monkeypatch)
+    runs.in_this_process(monkeypatch)
 
 
 def experiment(home) -> dict:  # noqa: F811
@@ -86,7 +64,7 @@ def whole(home, tmp_path_factory):  # noqa: F811
     home.finished("clm")
     workdir = tmp_path_factory.mktemp("whole") / "comparison"
     with pytest.MonkeyPatch.context() as patch:
-        in_this_process(patch)
+        runs.in_this_process(patch)
         assert compare(experiment(home), workdir) == 0
     return workdir
 
@@ -240,13 +218,22 @@ IMPOSSIBLE = {
     "a float seed": (_with("seeds", (0.5,)), "must be different whole numbers"),
     "an arm's name": (lambda wanted: wanted["arms"].update({"a/b": wanted["arms"]["clm"]}), "an arm's name is made of letters"),
     "the reference": (_with("reference", "mlm"), "config.reference='mlm' is no arm; arms: clm, nsp"),
-    "a hypothesis's arm": (_with("hypotheses", ({**CHECK, "arm": "mlm"},)), r"config.hypotheses\[0\] \(better than dice\): arm='mlm' is not"),
-    "a hypothesis's task": (_with("hypotheses", ({**CHECK, "task": "masked"},)), "task='masked' is not one of causal, next_sentence, probe"),
+    "a hypothesis's arm": (
+        _with("hypotheses", ({**CHECK, "arm": "mlm"},)),
+        r"config.hypotheses\[0\] \(better than dice\): arm='mlm' is not",
+    ),
+    "a hypothesis's task": (
+        _with("hypotheses", ({**CHECK, "task": "masked"},)),
+        "task='masked' is not one of causal, next_sentence, probe",
+    ),
     "a hypothesis's metric": (_with("hypotheses", ({**CHECK, "metric": "nll"},)), "metric='nll' is not one of accuracy"),
     "a hypothesis's op": (_with("hypotheses", ({**CHECK, "op": "over"},)), "op='over' is not one of above, below"),
     "a hypothesis's value": (_with("hypotheses", ({**CHECK, "value": "a"},)), "value='a' should be a finite number"),
     "a hypothesis alone": (_with("hypotheses", ({**CHECK, "op": "ratio_above"},)), "op='ratio_above' needs compare"),
-    "an untrained model": (_with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)), "untrained models here are: untrained decoder, un"),
+    "an untrained model": (
+        _with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)),
+        "untrained models here are: untrained decoder, un",
+    ),
     "a tuned field": (_with("tuning", {"field": "optimizer.rate", "factors": (1, 2)}), "field='optimizer.rate' is no number in arm 'clm'"),
     "a tuned seed": (_with("tuning", {"factors": (1, 2), "seed": 1}), "config.tuning.seed=1 is a seed of the main runs"),
     "tuning of nothing": (_with("tuning", {"factors": (1, 2), "share": 0.0}), "config.tuning: share=0.0 must be a share"),

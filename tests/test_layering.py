@@ -20,13 +20,14 @@ ROOT = Path(lm.__file__).parent
 LAYERS = (
     ("", "lookup", "mesh", "plain", "protocols", "scores"),
     ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
-     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command", "energy", "events"),
+     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command", "energy", "events",
+     "ranges"),
     ("models", "data"),
     ("objectives", "optimizers"),
     ("program", "validation", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
-    ("trial", "comparing", "comparison", "sweeping"),
+    ("trial", "comparing", "comparison", "sweeping", "tuner"),
     ("train", "evaluate", "compare", "sweep", "data.__main__"),  # flags only
 )  # fmt: skip
 ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")

@@ -19,7 +19,9 @@ def experiment(home) -> dict:  # noqa: F811
         "workers": 1, "budget": {"matched": "loss_tokens", "value": 6 * 8 * 30},
         "tuning": {"field": "optimizer.learning_rate", "factors": (0.5, 2.0), "share": 0.5, "seed": 7},
         "arms": {"clm": {"label": "CLM", "describe": "a test", "run": run}},
-        "hypotheses": ({"text": "learns", "arm": "clm", "task": "left", "metric": "nll", "compare": "unigram", "op": "below", "value": 9.0},),
+        "hypotheses": (
+            {"text": "learns", "arm": "clm", "task": "left", "metric": "nll", "compare": "unigram", "op": "below", "value": 9.0},
+        ),
     }  # fmt: skip
 
 

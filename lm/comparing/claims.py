@@ -1,8 +1,8 @@
 """Who computes what, where several processes and hosts share a directory: leases, kept in files, for each trial.
 
 A claim is a chain of files `<name>.<generation>`, each made with O_EXCL, so only one process can make it. The newest one counts: it is held
-until its owner lets go of it, or is dead. A dead owner's claim is taken over by making the next generation, which again only one process can.
-So nothing is ever removed or renamed while others look, and there is no moment without an owner that two could think their own.
+until its owner lets go of it, or is dead. A dead owner's claim is taken over by making the next generation, which again only one process
+can. So nothing is ever removed or renamed while others look, and there is no moment without an owner that two could think their own.
 
 Death is certain on the same host: no process with that id and start time. Of other hosts only the heart can be heard: the file's
 time changes every few seconds. It is compared with itself, by the observer's own clock, so clocks need not agree.

@@ -109,8 +109,13 @@ def _fits(config: Mapping[str, Any], tpu: str) -> tuple[bool, str]:
             raise UserError(f"--tpu={tpu}: {said}") from None
         return False, said.splitlines()[-1]
     if not found["fits"]:
-        return False, f"does not fit: needs {found['needs_gib']:.1f} of {found['has_gib']:.1f} GiB" if found.get("needs_gib") else "does not fit"
-    return True, f"fits: {found['memory']['peak']:.2f} of {found['usable_gib']:.2f} GiB a device, {found['step_seconds'] * 1e3:.3g} ms a step"
+        return False, f"does not fit: needs {found['needs_gib']:.1f} of {found['has_gib']:.1f} GiB" if found.get(
+            "needs_gib"
+        ) else "does not fit"
+    return (
+        True,
+        f"fits: {found['memory']['peak']:.2f} of {found['usable_gib']:.2f} GiB a device, {found['step_seconds'] * 1e3:.3g} ms a step",
+    )
 
 
 def _duration(seconds: float | None) -> str:

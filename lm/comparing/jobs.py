@@ -48,8 +48,8 @@ def run_all(
 ) -> dict[str, Outcome]:
     """Waits until all jobs have ended, here or elsewhere, computing whatever nobody else does.
 
-    A job that failed before this process came is tried again, once; one that fails meanwhile, here or elsewhere, has ended. What comes after
-    it fails, too.
+    A job that failed before this process came is tried again, once; one that fails meanwhile, here or elsewhere, has ended. What comes
+    after it fails, too.
 
     Args:
       slots: how many at once. on_end: is told the name of each job that ended; what it raises ends all.

@@ -134,7 +134,8 @@ def make(
             "label": value["label"], "objective": value["run"]["objective"]["name"], "model": value["run"]["model"]["name"],
             "describe": value["describe"], "series": value.get("series") or value["run"]["objective"]["name"],
             "parameters": arms[arm].parameters, "mask": arms[arm].mask, "untrained": names[arm][0],
-            "flops_per_token": arms[arm].flops_per_token, "loss_tokens_per_row": arms[arm].loss_tokens / value["run"]["training"]["batch_size"],
+            "flops_per_token": arms[arm].flops_per_token,
+            "loss_tokens_per_row": arms[arm].loss_tokens / value["run"]["training"]["batch_size"],
         }
         for arm, value in experiment.plain["arms"].items()
     }  # fmt: skip

@@ -43,7 +43,7 @@ def choose(own: float | int, tried: list[dict[str, Any]]) -> float | int:
 
 
 def edge(value: float | int, tried: list[dict[str, Any]]) -> str:
-    """"lowest" or "highest" where the chosen value lies at an end of the grid, so that a better one may lie beyond; else ""."""
+    """ "lowest" or "highest" where the chosen value lies at an end of the grid, so that a better one may lie beyond; else ""."""
     values = sorted(each["value"] for each in tried)
     if len(values) < 2 or value not in (values[0], values[-1]):
         return ""
@@ -75,7 +75,9 @@ def notes(found: Mapping[str, Any]) -> list[str]:
     field, said = found["field"], []
     for arm, tried in found["trials"].items():
         if arm in found["chosen"]:
-            losses = ", ".join(f"{each['value']:.4g} → {each['status'] if each['loss'] is None else format(each['loss'], '.4f')}" for each in tried)
+            losses = ", ".join(
+                f"{each['value']:.4g} → {each['status'] if each['loss'] is None else format(each['loss'], '.4f')}" for each in tried
+            )
             which = found["edges"].get(arm)
             where = f": the {which} tried, so a better one may lie beyond" if which else ""
             none = "; none ended well, so it keeps its own" if all(each["loss"] is None for each in tried) else ""
