@@ -179,7 +179,8 @@ def _write(
     runs = [job.directory for job in jobs if job.call is trial.run]
     with claims.holding("report"):
         with claims.holding("record"):
-            made = record.finish(workdir, experiment, runs, began)
+            failures = {name: f"{of['status']}: {of.get('error', '')}" for name, of in outcomes.items() if of["status"] != "done"}
+            made = record.finish(workdir, experiment, runs, began, failures)
         state = [(job.name, outcomes[job.name]["status"], _modified(job.directory / "scores.json")) for job in jobs]
         digest = hashlib.sha256(json.dumps([experiment.plain, state]).encode()).hexdigest()
         if _report_id(claims) != before:

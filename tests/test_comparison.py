@@ -85,6 +85,16 @@ def test_a_comparison_leaves_every_run_and_a_report(whole):
     record = json.loads((whole / "comparison.json").read_text())
     assert record["seeds"] == [0, 1] and record["arms"]["clm"]["parameters"] > 10_000 and record["seconds"] > 0
     assert all(runs.record(whole / "runs" / name)["tokens"] == record["budget"]["value"] for name in RUNS)
+    for arm, plan in record["planned"].items():
+        made = runs.record(whole / "runs" / f"{arm}-seed0")
+        assert (plan["steps"], plan["tokens"], plan["flops"]) == (made["step"], made["tokens"], made["flops"])
+        assert plan["loss_tokens"] == pytest.approx(made["loss_tokens"], rel=0.03)  # expected, and drawn
+        assert record["arms"][arm]["flops_per_token"] == made["flops"] / made["tokens"] and record["arms"][arm]["series"] == arm
+    assert record["planned"]["nsp"]["loss_tokens"] == STEPS * 8
+    assert record["tasks"]["probe"] == {"task": "probe", "shared": True, "metrics": ["balanced_accuracy", "accuracy"]}
+    assert record["hypotheses_fixed"] == record["started"] and "tuning" not in record
+    line = json.loads((whole / "runs" / "clm-seed0" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["flops"] == record["planned"]["clm"]["flops"] and line["seconds"] > 0
     assert "Does it run?" in (whole / "report.html").read_text()
     assert (whole / "report.md").exists()
 
@@ -154,15 +164,45 @@ def test_a_run_that_fails_is_told_and_not_counted(home, whole, direct, tmp_path,
     assert results(workdir) == results(whole)
 
 
+def test_a_run_that_diverged_is_kept_as_a_result(home, whole, direct, tmp_path, monkeypatch, capsys):  # noqa: F811
+    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    made = runs.record(workdir / "runs" / "nsp-seed0")
+    (workdir / "runs" / "nsp-seed0" / "run.json").write_text(json.dumps(made | {"status": "diverged", "error": "nsp is nan at step 3"}))
+    (workdir / "runs" / "nsp-seed0" / "scores.json").unlink()
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert compare(experiment(home), workdir) == 0
+    told = capsys.readouterr()
+    assert "nsp-seed0 diverged: nsp is nan at step 3" in told.err and "3 of 4 runs" in told.out
+    assert ("nsp", 0, "model", "next_sentence", "accuracy") not in results(workdir)
+    assert "diverged" in (workdir / "report.md").read_text()
+
+
+def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole, direct, tmp_path):  # noqa: F811
+    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    wanted = experiment(home) | {"hypotheses": ({**CHECK, "arm": "clm", "task": "causal", "metric": "nll", "compare": "unigrm"},)}
+    record = json.loads((workdir / "comparison.json").read_text())
+    (workdir / "comparison.json").unlink()
+    shutil.rmtree(workdir / ".claims")
+    record |= {"hypotheses": list(wanted["hypotheses"]), "experiment": record["experiment"] | {"hypotheses": list(wanted["hypotheses"])}}
+    (workdir / "comparison.json").write_text(json.dumps(record))
+    with pytest.raises(UserError, match="compares with 'unigrm', which is no .* with a score on causal nll; there are: bigram, clm, nsp, uni"):
+        compare(wanted, workdir)
+    wanted["hypotheses"][0]["compare"] = "unigram"
+    assert compare(wanted, workdir) == 0
+    wanted["hypotheses"][0]["compare"] = "bigram"
+    with pytest.raises(UserError, match="(?s)hypotheses.0.compare: 'unigram' there, 'bigram' now.*were fixed at the first start, 20"):
+        compare(wanted, workdir)
+
+
 def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct):  # noqa: F811
     table = results(whole)
-    before = {name: stat for name, stat in runs.files(whole).items() if name != ".lock"}
+    before = {name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")}
     wanted = experiment(home)
     wanted["arms"]["nsp"]["run"]["optimizer"]["learning_rate"] = 0.5
     with pytest.raises(UserError, match="holds another experiment:\n") as raised:
         compare(wanted, whole)
     assert "config.arms.nsp.run.optimizer.learning_rate: 0.001 there, 0.5 now" in str(raised.value)
-    assert {name: stat for name, stat in runs.files(whole).items() if name != ".lock"} == before
+    assert {name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")} == before
     with pytest.raises(UserError, match=r"has runs of the seeds \[1\]: seeds may be added, not left out"):
         compare(experiment(home) | {"seeds": (0,)}, whole)
     record = json.loads((whole / "comparison.json").read_text())

@@ -151,15 +151,16 @@ def make(
     } | ({"scaling": given["scaling"]} if given.get("scaling") else {}) | dict(about) | facts  # fmt: skip
 
 
-def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float) -> dict[str, Any]:
+def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float, failures: Mapping[str, str]) -> dict[str, Any]:
     """Brings the record up to date at the end of a session; the claim on it must be held.
 
     Args:
-      runs: directories of the main runs. began: seconds since the epoch.
+      runs: directories of the main runs. began: seconds since the epoch. failures: what trials failed or diverged of.
     """
     found = read(workdir)
     records = [read_json(run / "run.json", "the record of a run") for run in runs if (run / "run.json").exists()]
     found["git"] = ", ".join(sorted({each["git"] for each in records})) or found["git"]
+    found["failures"] = dict(failures)
     found["sessions"] = [*found.get("sessions", []), {"by": claims.shown(claims.me()), "began": began, "ended": time.time()}]
     found["seconds"] = round(_covered([(each["began"], each["ended"]) for each in found["sessions"]]), 1)
     if experiment.tuning.factors:
