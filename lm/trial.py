@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import platform
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,8 +70,9 @@ def train(directory: Path, config: dict, experiment: str) -> None:
     from lm import events, trainer
 
     root = directory.parent.parent
-    jax.config.update("jax_compilation_cache_dir", str(compiled(root)))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # else the user's own
+        jax.config.update("jax_compilation_cache_dir", str(compiled(root)))
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
     trainer.train(config, directory, quiet=True, group=events.Group(root, experiment, directory.name))
 
 

@@ -41,7 +41,8 @@ def test_two_processes_share_the_work_and_one_is_killed(home, tmp_path):  # noqa
     file = runs.config_file(experiment(home), tmp_path / "config.py")
 
     def start(name):
-        return runs.command("-m", "lm.compare", f"--config={file}", f"--workdir={tmp_path / name}")
+        cache = {"JAX_COMPILATION_CACHE_DIR": str(home.root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.1"}
+        return runs.command("-m", "lm.compare", f"--config={file}", f"--workdir={tmp_path / name}", **cache)
 
     # First both to the end: each computes a part, nothing is computed twice, and both say the same.
     one, other = start("shared"), start("shared")
