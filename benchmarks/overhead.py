@@ -2,9 +2,9 @@
 
   python -m benchmarks.overhead [--steps=300] [--repeats=2] [--seeds=2]
 
-Prints, of the fastest repeat: the seconds of the runs bare; of the same as trials (claims, a fresh load of the checkpoint, 4,096 tokens scored,
-records and polling are in it), their ratio, and apart from these start-up (imports, building each arm, counting its targets), baselines
-and the report, which do not grow with the length of the runs. Target: a ratio below 1.03.
+Prints, of the fastest repeat: the seconds of the runs bare; of the same as trials (claims, a fresh load of the checkpoint, 4,096 tokens
+scored, records and polling are in it), their ratio, and apart from these start-up (imports, building each arm, counting its targets),
+baselines and the report, which do not grow with the length of the runs. Target: a ratio below 1.03.
 """
 
 import importlib

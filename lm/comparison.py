@@ -155,7 +155,7 @@ def _untrained(experiment: Experiment, made: Mapping[str, Any]) -> dict[str, tup
 def _check_baselines(experiment: Experiment, workdir: Path, made: Mapping[str, Any], ended: str) -> None:
     """Once baselines are there, all names that a hypothesis can compare with are known."""
     if ended == "baselines" and (workdir / "baselines.json").exists():
-        check_compared(experiment.hypotheses, record.measured(workdir, made["arms"]))
+        check_compared(experiment.hypotheses, record.models(made["arms"]), record.baselines(workdir))
 
 
 def _report_path(claims: Claims) -> Path:

@@ -155,7 +155,7 @@ def evaluate(
             continue  # a corpus without labels has no probe; asked for by name it is an error
         if made[name].suits(built.objective):
             tasks |= made
-        elif names:
+        elif names or name in options:
             raise UserError(f"task {name!r} does not suit objective {trained.record['config']['objective']['name']!r}")
     found = score(tasks, built, trained.params, "model", built.seed)
     untrained = {name: task for name, task in tasks.items() if task.shared}

@@ -185,7 +185,9 @@ def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole
     shutil.rmtree(workdir / ".claims")
     record |= {"hypotheses": list(wanted["hypotheses"]), "experiment": record["experiment"] | {"hypotheses": list(wanted["hypotheses"])}}
     (workdir / "comparison.json").write_text(json.dumps(record))
-    with pytest.raises(UserError, match="compares with 'unigrm', which is no .* with a score on causal nll; there are: bigram, clm, nsp, uni"):
+    with pytest.raises(
+        UserError, match="compares with 'unigrm', which is no .* with a score on causal nll; there are: bigram, clm, nsp, uni"
+    ):
         compare(wanted, workdir)
     wanted["hypotheses"][0]["compare"] = "unigram"
     assert compare(wanted, workdir) == 0

@@ -132,9 +132,8 @@ class Claims:
             content = {}  # being written just now, or never finished: then it falls silent
         if content.get("released"):
             return None
-        if content.get("host") == host():
-            alive = content.get("process_started") is not None and started(int(content["pid"])) == content["process_started"]
-            return content if alive else None
+        if content.get("host") == host() and content.get("process_started"):  # where the system tells when a process began
+            return content if started(int(content["pid"])) == content["process_started"] else None
         told = (time_told, text)
         before, since = self._heard.get(path, (None, 0.0))
         if before != told:

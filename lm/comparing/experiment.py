@@ -136,14 +136,14 @@ def known_names(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
     return found
 
 
-def check_compared(hypotheses: list[dict], names: Mapping[tuple[str, str], set[str]]) -> None:
+def check_compared(hypotheses: list[dict], models: set[str], baselines: Mapping[tuple[str, str], set[str]]) -> None:
     """Refuses hypotheses that compare with what nobody measures, once all that is measured is known.
 
     Args:
-      names: who has a score, by (task, metric): arms, untrained models, baselines.
+      models: arms and untrained models. baselines: who else has a score, by (task, metric).
     """
     for each in hypotheses:
-        there = names.get((each["task"], each["metric"]), set())
+        there = models | baselines.get((each["task"], each["metric"]), set())
         if each.get("compare") and each["compare"] not in there:
             raise UserError(
                 f"the hypothesis {each['text']!r} compares with {each['compare']!r}, which is no arm, untrained model or baseline with a"

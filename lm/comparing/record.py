@@ -78,15 +78,20 @@ def _reworded(workdir: Path, key: str, found: Mapping[str, Any]) -> bool:
     if parts[2] != "compare" or not (workdir / "baselines.json").exists() or int(parts[1]) >= len(found["hypotheses"]):
         return False
     each = found["hypotheses"][int(parts[1])]
-    return each["compare"] not in measured(workdir, found["arms"]).get((each["task"], each["metric"]), set())
+    there = models(found["arms"]) | baselines(workdir).get((each["task"], each["metric"]), set())
+    return each["compare"] not in there
 
 
-def measured(workdir: Path, arms: Mapping[str, Mapping[str, Any]]) -> dict[tuple[str, str], set[str]]:
-    """Who has or will have a score, by (task, metric) of baselines.json's rows: baselines, arms, and untrained models."""
-    names = {name for arm, of in arms.items() for name in (arm, of["untrained"])}
+def models(arms: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The names of a record's arms and of the untrained models."""
+    return {name for arm, of in arms.items() for name in (arm, of["untrained"])}
+
+
+def baselines(workdir: Path) -> dict[tuple[str, str], set[str]]:
+    """The names of baselines by (task, metric), once they are measured."""
     found: dict[tuple[str, str], set[str]] = {}
     for row in read_json(workdir / "baselines.json", "the baselines' scores")["rows"]:
-        found.setdefault((row["task"], row["metric"]), set(names)).add(row["arm"])
+        found.setdefault((row["task"], row["metric"]), set()).add(row["arm"])
     return found
 
 
