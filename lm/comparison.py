@@ -91,7 +91,7 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
     Raises:
       UserError: an arm or task cannot work, the arms have no corpus in common, or a hypothesis names an untrained model that is none.
     """
-    futures = {}
+    futures: dict[str, Any] = {}
     for arm, run in experiment.runs.items():
         counted = old.get("arms", {}).get(arm, {}).get("loss_tokens_per_row")
         tasks = experiment.tasks if not futures else {}

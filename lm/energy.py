@@ -112,7 +112,8 @@ class Meter:
     """Energy of a run so far. `before`: joules of earlier sessions. Without a source, `values` is empty."""
 
     def __init__(self, before: float = 0.0, sources: Sequence[Rapl | Nvidia] | None = None):
-        self.sources: list[Rapl | Nvidia] = [each for each in ([Rapl(), Nvidia()] if sources is None else sources) if each.there]
+        found: Sequence[Rapl | Nvidia] = (Rapl(), Nvidia()) if sources is None else sources
+        self.sources = [each for each in found if each.there]
         self.total = before
 
     def values(self, last: bool = False) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def build(config: Mapping[str, Any], tokenizer: Any, anywhere: bool = False) -> 
         if not anywhere:
             raise
         here = {"mesh": {"data": -1}, "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1}}
-        return Program(config | here, tokenizer)
+        return Program({**config, **here}, tokenizer)
 
 
 def count(built: Program, batch_size: int, loss_tokens: float) -> Accounting:

@@ -71,7 +71,7 @@ def plan(budget: Budget, arms: Mapping[str, Accounting]) -> dict[str, dict[str, 
         raise UserError(
             f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would get"
             f" {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps ({each});"
-            f" config.budget.value={_number(_matching(budget, arms), False)} would match, or arms of equal steps, or a larger"
+            f" config.budget.value={math.ceil(_matching(budget, arms))} would match, or arms of equal steps, or a larger"
             " config.budget.tolerance"
         )
     return {
@@ -115,8 +115,8 @@ def _matching(budget: Budget, arms: Mapping[str, Accounting]) -> float:
     return certain * largest
 
 
-def _number(value: float, grouped: bool = True) -> str:
+def _number(value: float) -> str:
     """Whole numbers as they are; large ones, FLOPs above all, in short."""
     if value >= 1e12 or value != round(value):
         return f"{value:.6g}"
-    return f"{value:,.0f}" if grouped else f"{value:.0f}"
+    return f"{value:,.0f}"

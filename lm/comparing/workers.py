@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, TextIO
+from typing import IO, Any
 
 from lm.lookup import UserError
 
@@ -19,7 +19,7 @@ from lm.lookup import UserError
 _TUNABLES = "glibc.malloc.hugetlb=1"
 _MEMORY_PER_WORKER = 2 * 2**30
 _PATIENCE = 60.0  # seconds that runs have for saving when the comparison is stopped
-_cores: list[TextIO] = []  # locks of this worker's cores; the kernel lets go of them when it ends
+_cores: list[IO[str]] = []  # locks of this worker's cores; the kernel lets go of them when it ends
 
 
 def number(wanted: int, trials: int) -> int:
@@ -105,11 +105,11 @@ def _pin(share: int, directory: Path) -> bool:
     Args:
       directory: of a lock for each core, shared by all of a user's processes here.
     """
-    mine: dict[int, TextIO] = {}
+    mine: dict[int, IO[str]] = {}
     with contextlib.suppress(OSError):
         directory.mkdir(exist_ok=True)
         for core in sorted(os.sched_getaffinity(0)):
-            file = (directory / str(core)).open("w")
+            file: IO[str] = (directory / str(core)).open("w")
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
@@ -120,8 +120,8 @@ def _pin(share: int, directory: Path) -> bool:
                 os.sched_setaffinity(0, mine)
                 _cores.extend(mine.values())
                 return True
-    for file in mine.values():
-        file.close()
+    for held in mine.values():
+        held.close()
     return False
 
 
