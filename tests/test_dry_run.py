@@ -1,6 +1,7 @@
 """A dry run says what would run, and leaves nothing behind."""
 
 import json
+import runpy
 import subprocess
 import types
 
@@ -31,9 +32,7 @@ def aot(monkeypatch):
         if "tpu.aot" not in command:
             return run(command, **options)
         asked = next(part for part in command if part.startswith("--config=")).removeprefix("--config=")
-        scope: dict = {}
-        exec(open(asked).read(), scope)
-        answers.append(scope["get_config"]().to_dict())
+        answers.append(runpy.run_path(asked)["get_config"]().to_dict())
         fits = answers[-1]["objective"]["name"] == "clm"
         said = {"fits": fits, "memory": {"peak": 1.5}, "usable_gib": 15.75, "step_seconds": 0.002, "needs_gib": 20.0, "has_gib": 15.75}
         return types.SimpleNamespace(stdout=json.dumps(said), stderr="", returncode=0)
