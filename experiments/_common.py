@@ -65,7 +65,7 @@ def arm(config: str, size: str, label: str, describe: str, model: str = "", seri
             embedding_rate=None, weight_decay=0.1, b2=0.95,
         )  # fmt: skip
         run.training.batch_size = recipe["batch_size"]
-    run.training.update(evaluate_tokens=16_384 if size in ("tiny", "all") else 524_288, keep=1, tensorboard=False)
+    run.training.update(evaluate_tokens=16_384 if size in ("tiny", "all") else 524_288, keep=1)
     run.objective.update(options)
     return {"label": label, "describe": describe, "series": series, "run": run}
 

@@ -80,5 +80,5 @@ def _arm(size: str, label: str, describe: str, objective: str, layers: int = 2, 
     # A document, [BOS] and [EOS]: a row each.
     run.data.update(source="recall", seed=0, **data, length=2 * (data["pairs"] + data["slots"]) + 2)
     run.tokenizer.update(kind="word", sentinels=0, vocab_size=max(2048, 4 * data["keys"]))
-    run.training.update(batch_size=BATCH[size], tokens=TOKENS[size], evaluate_tokens=16_384, tensorboard=False, keep=1)
+    run.training.update(batch_size=BATCH[size], tokens=TOKENS[size], evaluate_tokens=16_384, keep=1)
     return {"label": label, "describe": describe, "series": "", "run": run}

@@ -12,7 +12,7 @@ from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.lookup import UserError
-from lm.plain import write_json
+from lm.plain import typed, write_json
 from lm.scores import Examples, Score
 
 Row = dict[str, Any]
@@ -66,6 +66,9 @@ def make_tasks(
 ) -> dict[str, Any]:
     """The task plug-ins by name, with their options.
 
+    Args:
+      options: by name; "task" among them is the plug-in, where the name is one's own.
+
     Raises:
       UserError: there is no such task or split, or the corpus cannot serve the task.
     """
@@ -73,8 +76,9 @@ def make_tasks(
         raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
     tasks = {}
     for name in names:
-        module = lookup.find("tasks", name)
-        config = lookup.configure(module.Config, (options or {}).get(name, {}), f"tasks.{name}")
+        given = (options or {}).get(name, {})
+        module = lookup.find("tasks", given.get("task", name))
+        config = lookup.configure(module.Config, given, f"tasks.{name}", skip=("task",))
         tasks[name] = module.Task(config, corpus, split, length)
     return tasks
 
@@ -116,31 +120,43 @@ def _measured(arm: str, seed: int, name: str, task: Any, metrics: Mapping[str, S
     return Measured(rows, behind)
 
 
-def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_baselines: bool = True) -> list[Row]:
+def evaluate(
+    workdir: str | Path,
+    split: str,
+    names: list[str],
+    step: str,
+    with_baselines: bool = True,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Row]:
     """Scores a checkpoint and writes workdir/evaluation-<split>.json.
 
     Args:
       workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit, but those `by_name`. step: as for `load`.
-      with_baselines: also measure the baselines.
+      with_baselines: also measure the baselines. options: of tasks, by name, as for `make_tasks`.
 
     Raises:
       UserError: a task does not exist or does not suit the model, or the checkpoint cannot be loaded.
     """
-    for name in names:
-        lookup.find("tasks", name)
+    options = options or {}
+    for name in dict.fromkeys([*names, *options]):
+        module = lookup.find("tasks", options.get(name, {}).get("task", name))
+        lookup.configure(module.Config, options.get(name, {}), f"tasks.{name}", skip=("task",))
+        if names and name not in names:
+            raise UserError(f"--set={name}.…: {name} is not among --tasks={','.join(names)}")
     trained = load(workdir, step)
     built, corpus = trained.built, trained.corpus
     tasks: dict[str, Any] = {}
-    for name in names or [name for name in lookup.names("tasks") if not getattr(lookup.find("tasks", name).Task, "by_name", False)]:
+    usual = [name for name in lookup.names("tasks") if not getattr(lookup.find("tasks", name).Task, "by_name", False)]
+    for name in names or dict.fromkeys([*usual, *options]):
         try:
-            made = make_tasks([name], corpus, split, built.length)
+            made = make_tasks([name], corpus, split, built.length, options)
         except UserError:
-            if names:
+            if names or name in options:
                 raise
             continue  # a corpus without labels has no probe; asked for by name it is an error
         if made[name].suits(built.objective):
             tasks |= made
-        elif names:
+        elif names or name in options:
             raise UserError(f"task {name!r} does not suit objective {trained.record['config']['objective']['name']!r}")
     found = score(tasks, built, trained.params, "model", built.seed)
     untrained = {name: task for name, task in tasks.items() if task.shared}
@@ -151,6 +167,22 @@ def evaluate(workdir: str | Path, split: str, names: list[str], step: str, with_
     if jax.process_index() == 0:
         write_json(Path(workdir) / f"evaluation-{split}.json", {"step": trained.step, "split": split, "rows": rows})
     return rows
+
+
+def task_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of tasks as they are typed, "minimal_pairs.path=a.jsonl" each, by the task's name.
+
+    Raises:
+      UserError: one of them has another form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for each in given:
+        path, equals, text = each.partition("=")
+        name, dot, field = path.partition(".")
+        if not (equals and dot and name and field):
+            raise UserError(f"--set={each!r} should be TASK.OPTION=VALUE, as --set=causal.tokens=65536")
+        options.setdefault(name, {})[field] = typed(text)
+    return options
 
 
 def table(rows: list[Row]) -> str:

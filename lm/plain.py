@@ -1,5 +1,6 @@
 """Configs and records as plain nested values, and JSON files written atomically."""
 
+import ast
 import json
 import os
 from collections.abc import Mapping
@@ -26,10 +27,18 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
     return items
 
 
-def write_json(path: Path, value: Any) -> None:
+def typed(text: str) -> Any:
+    """A value as it is typed: a number, True, False, None or a list in Python's form; all else is text."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def write_json(path: Path, content: Any) -> None:
     """Writes atomically: readers see the old file or the new one, never half of one."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    text = json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n"
+    text = json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n"
     try:
         with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)

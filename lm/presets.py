@@ -168,7 +168,7 @@ def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
             },
             "training": {
                 "batch_size": 16, "steps": 0, "tokens": 0, "microbatches": 1, "log_every": 20, "evaluate_every": 0,
-                "evaluate_tokens": 65536, "checkpoint_every": 0, "keep": 2, "tensorboard": True,
+                "evaluate_tokens": 65536, "checkpoint_every": 0, "keep": 2, "tensorboard": True, "wandb": False,
             },
             "mesh": {
                 "slice": 1, "data": -1, "fsdp": 1, "stage": 1, "context": 1, "tensor": 1, "pipeline_microbatches": 0,

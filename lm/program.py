@@ -35,7 +35,7 @@ class TrainingConfig:
       steps, tokens: the budget; set one (tokens are rounded up to whole steps).
       log_every, evaluate_every, checkpoint_every: steps between; 0 for the last two means ten times a run.
       evaluate_tokens: budget of one validation. keep: latest checkpoints kept, beside the best one.
-      tensorboard: also write TensorBoard events.
+      tensorboard: also write TensorBoard events. wandb: also tell Weights & Biases.
     """
 
     batch_size: int = 16
@@ -48,6 +48,7 @@ class TrainingConfig:
     checkpoint_every: int = 0
     keep: int = 2
     tensorboard: bool = True
+    wandb: bool = False
 
     def __post_init__(self):
         if (self.steps > 0) == (self.tokens > 0):

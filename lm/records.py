@@ -1,4 +1,4 @@
-"""What a run leaves behind and shows: run.json, metrics.jsonl, TensorBoard events, and progress on the terminal."""
+"""What a run leaves behind and shows: run.json, metrics.jsonl, and progress on the terminal."""
 
 import contextlib
 import importlib.metadata
@@ -9,7 +9,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import jax
 import rich.console
 import rich.progress
 
+from lm.events import Events
 from lm.lookup import UserError
 from lm.plain import flat, read_json, write_json
 
@@ -24,7 +25,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 # May differ between a run and its continuation: where and how it runs, not what is computed.
 _FREE = (
     "mesh.", "model.attention", "model.head_chunks", "model.remat", "model.scan", "training.microbatches", "data.cache", "data.workers",
-    "training.log_every", "training.keep", "training.tensorboard",
+    "training.log_every", "training.keep", "training.tensorboard", "training.wandb",
 )  # fmt: skip
 
 
@@ -142,17 +143,25 @@ class Records:
     """Writes a run's metrics and shows its progress; only process 0 does either.
 
     Args:
-      workdir: where files go. start, total: first step and number of steps. tensorboard: also write events.
-      quiet: show nothing. validates_again: the validation of `start` will be written again.
+      workdir: where files go. start, total: first step and number of steps. events: what else takes the
+      numbers. quiet: show nothing. validates_again: the validation of `start` will be written again.
     """
 
-    def __init__(self, workdir: Path, start: int, total: int, tensorboard: bool, quiet: bool = False, validates_again: bool = False):
+    def __init__(
+        self,
+        workdir: Path,
+        start: int,
+        total: int,
+        events: Callable[[], Sequence[Events]],
+        quiet: bool = False,
+        validates_again: bool = False,
+    ):
         self.active = jax.process_index() == 0
         self.quiet = quiet or not self.active
         self.total = total
         self.console = rich.console.Console(stderr=True)
         self.path = workdir / "metrics.jsonl"
-        self.events = None
+        self.events: Sequence[Events] = ()
         self.last_line = 0.0
         if self.active:
             try:
@@ -160,10 +169,7 @@ class Records:
                 self.file = self.path.open("a", encoding="utf-8")
             except OSError as error:
                 raise UserError(f"cannot write {self.path}: {error}") from error
-            if tensorboard:
-                import tensorboardX
-
-                self.events = tensorboardX.SummaryWriter(str(workdir / "tensorboard"), purge_step=start + 1 if start else None)
+            self.events = events()
         self.progress = None
         if not self.quiet and self.console.is_terminal:
             columns = [
@@ -185,10 +191,9 @@ class Records:
             self.file.flush()
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error}") from error
-        if self.events:
-            for name, value in values.items():
-                if isinstance(value, float | int):
-                    self.events.add_scalar(f"{split}/{name}", value, step)
+        numbers = {f"{split}/{name}": value for name, value in values.items() if isinstance(value, float | int)}
+        for each in self.events:
+            each.write(step, numbers)
 
     def show(self, step: int, loss: float, speed: Mapping[str, float], seconds_left: float) -> None:
         """Moves the bar; without a terminal, prints a line every ten seconds."""
@@ -212,8 +217,8 @@ class Records:
         if self.active:
             with contextlib.suppress(OSError):  # a line that a full disk refused: `write` told of it
                 self.file.close()
-            if self.events:
-                self.events.close()
+            for each in self.events:
+                each.close()
 
     def _rewind(self, start: int, validates_again: bool) -> None:
         """Drops lines after the step that training continues from, perhaps its validation too: they will be written again."""

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-from lm import chips, pipeline, program, records
+from lm import chips, energy, events, pipeline, program, records
 from lm import mesh as meshes
 from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
@@ -36,11 +36,12 @@ class Diverged(UserError):
     """The loss or its gradient is no longer a finite number."""
 
 
-def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str, Any]:
+def train(config: Mapping, workdir: str | Path, quiet: bool = False, group: events.Group | None = None) -> dict[str, Any]:
     """Trains, or continues, the run that `config` describes.
 
     Args:
       config: as built by lm.presets.run. workdir: a new directory, or one of the same config. quiet: show no progress.
+      group: the experiment that it is a trial of.
 
     Returns:
       The run's record, as in workdir/run.json.
@@ -56,7 +57,8 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     records.check_same_data(workdir, record, corpus.fingerprint, corpus.tokenizer.fingerprint)
     built = program.Program(config, corpus.tokenizer)
     options = built.training
-    total, step_tokens = built.steps, options.batch_size * built.row_tokens
+    events.check_installed(options)
+    total, step_tokens, step_flops = built.steps, options.batch_size * built.row_tokens, options.batch_size * built.flops_per_row
     plan = training_plan(built, corpus.stores["train"])
     validation = Validation(built, built.objective, corpus.stores["validation"], "validation", options.evaluate_tokens, options.batch_size)
     _check_disk(workdir, built, options.keep)
@@ -85,13 +87,18 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
     batches = loader.Loader(rows, options.batch_size, built.mesh, start)
 
     peak = chips.peak_flops(jax.devices()[0].device_kind)
-    speed = Speed(step_tokens, options.batch_size * built.flops_per_row, peak and peak * built.mesh.size, counters["seconds"])
+    speed = Speed(step_tokens, step_flops, peak and peak * built.mesh.size, counters["seconds"])
     owed = bool(counters.get("owes_validation"))  # the session before was asked to stop in the middle of it
-    shown = records.Records(workdir, start, total, options.tensorboard, quiet, validates_again=owed)
+    writers = functools.partial(events.writers, options, workdir, config, start, group)
+    shown = records.Records(workdir, start, total, writers, quiet, validates_again=owed)
     shown.say(_header(config, corpus, built, plan, fresh["padding"], total, start))
     if not start and "step" in record:
         shown.say(f"run.json tells of step {record['step']}, but its checkpoint was not completed: starts again from step 0")
-    meter = _Meter(built.terms, counters, checkpoints.latest)
+    meter, power = _Meter(built.terms, counters, checkpoints.latest), energy.Meter(counters.get("energy_joules", 0.0))
+
+    def amounts(step: int) -> dict[str, float]:
+        return {"tokens": step * step_tokens, "flops": step * step_flops, "seconds": speed.seconds()}
+
     evaluate_every, save_every = options.evaluate_every or -(-total // 10), options.checkpoint_every or -(-total // 10)
     try:
         with _stop_signals() as asked_to_stop:
@@ -108,7 +115,8 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
                 if step > start and (step % options.log_every == 0 or evaluate or save):
                     means = meter.flush()
                     now = speed.values(batches.waited)
-                    shown.write(step, "train", {"tokens": step * step_tokens, "seconds": speed.seconds(), **means, **now})
+                    power.values()  # often enough: counters wrap around
+                    shown.write(step, "train", amounts(step) | means | now)
                     shown.show(step, means["loss"], now, speed.left(total - step))
                 if evaluate:
                     try:
@@ -118,17 +126,18 @@ def train(config: Mapping, workdir: str | Path, quiet: bool = False) -> dict[str
                             means = program.means(asked)
                             loss = program.loss(built.terms, means)
                         record["final"] = {"step": step, "loss": loss, **means}
-                        shown.write(step, "validation", {"tokens": step * step_tokens, "seconds": speed.seconds(), "loss": loss, **means})
+                        shown.write(step, "validation", amounts(step) | {"loss": loss} | means)
                     except _Stopped:
                         stop = owed = True
                 if step > start and (save or stop):
                     counters = meter.counters()  # reads this step first: what is saved has a finite loss
-                    record |= {"step": step, "tokens": step * step_tokens, "flops": step * options.batch_size * built.flops_per_row}
-                    record |= {"seconds": speed.seconds(), "loss_tokens": meter.loss_tokens} | speed.values(batches.waited)
+                    used = power.values(last=step == total or stop)
+                    record |= {"step": step} | amounts(step) | {"loss_tokens": meter.loss_tokens} | speed.values(batches.waited) | used
                     # Before the checkpoint: once the last one is there, nothing is computed again.
                     records.write_run(workdir, record)
                     with speed.pause():
-                        checkpoints.save(step, state, counters | {"seconds": speed.seconds(), "owes_validation": owed}, loss)
+                        counters |= {"seconds": speed.seconds(), "owes_validation": owed, "energy_joules": power.total}
+                        checkpoints.save(step, state, counters, loss)
                 if stop:
                     checkpoints.wait()
                     shown.say(f"stopped at step {step}, saved in {checkpoints.directory}; the same command continues")

@@ -1,149 +1,176 @@
-"""One run of a comparison, as a worker process does it: train, measure, write down."""
+"""One run of a comparison or sweep, as a worker process does it: train, measure, write down."""
 
+import functools
+import hashlib
+import json
 import os
-import signal
-import time
-import traceback
+import platform
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from lm.comparing.budgets import Accounting
 from lm.lookup import UserError
 from lm.plain import write_json
 
+Tasks = Mapping[str, Mapping[str, Any]]  # a name → the plug-in under "task", and its options
 
-def start_worker(parent: int, share: list[int], queue: Any) -> None:
-    """Prepares a worker process: cores of its own where several work side by side, and an end when the parent ends.
+
+def check(
+    arm: str, config: dict, tasks: Tasks, split: str, loss_tokens: float | None, anywhere: bool = False
+) -> tuple[Accounting, dict[str, Any]]:
+    """Builds an arm without training, so that a comparison that cannot work ends before it starts.
 
     Args:
-      parent: process id of lm.compare. share: cores of each worker. queue: hands out the workers' numbers.
-    """
-    import ctypes
-
-    number = queue.get()
-    mine = sorted(os.sched_getaffinity(0))[number * share[0] : (number + 1) * share[0]] if share[0] else []
-    if mine:
-        os.sched_setaffinity(0, mine)
-    # Ctrl-C goes to every process of the terminal; the parent alone decides and sends SIGTERM, at which a run saves.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: a killed parent leaves no orphans (Linux)
-    except (OSError, AttributeError):
-        return
-    if os.getppid() != parent:
-        os.kill(os.getpid(), signal.SIGTERM)
-
-
-def check(arms: Mapping[str, dict], tasks: list[str], split: str) -> dict[str, Any]:
-    """Builds every arm without computing, so that a comparison that cannot work ends before it starts.
+      tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine
+        need not be one that the arm's mesh is for.
 
     Returns:
-      What the comparison is about: data, machine, versions, and parameters and mask of each arm.
+      What a step amounts to, and about the corpus: "data", "machine", "versions", "git".
     """
-    from lm import evaluator, mesh, program, records, trainer
+    from lm import evaluator, events, mesh, records, trainer
+    from lm.comparing import accounting
     from lm.data import corpus as corpora
 
     mesh.initialize()
-    seen = {}
-    for arm, config in arms.items():
-        try:
-            corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
-            built = program.Program(config, corpus.tokenizer)
-            trainer.training_plan(built, corpus.stores["train"])
-        except UserError as error:
-            raise UserError(f"arm {arm!r}: {error}") from error
-        seen[arm] = (corpus, built)
-    fingerprints = {corpus.fingerprint for corpus, _ in seen.values()}
-    if len(fingerprints) > 1:
-        raise UserError(
-            "the arms read different corpora or tokenizers, so no yardstick can be shared; give all arms the same data and tokenizer"
-        )
-    corpus, built = next(iter(seen.values()))
+    try:
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+        built = accounting.build(config, corpus.tokenizer, anywhere)
+        trainer.training_plan(built, corpus.stores["train"])
+        events.check_installed(built.training)
+        if loss_tokens is None:
+            loss_tokens = accounting.loss_tokens(built, corpus.stores["train"])
+    except UserError as error:
+        raise UserError(f"arm {arm!r}: {error}") from error
     if split not in corpus.stores:
         raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
     try:
-        evaluator.make_tasks(tasks, corpus, split, built.length)
+        evaluator.make_tasks(tasks, corpus, split, built.length, tasks)
     except UserError as error:
         raise UserError(f"config.tasks={tuple(tasks)!r}: {error}; or leave that task out") from error
-    splits = {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()}
-    return {
+    about = {
         "data": {
-            "source": corpus.source, "fingerprint": corpus.fingerprint, "splits": splits, "tally": corpus.tally,
-            "tokenizer": {"kind": arms[next(iter(arms))]["tokenizer"]["kind"], "size": corpus.tokenizer.size},
+            "source": corpus.source, "fingerprint": corpus.fingerprint, "tally": corpus.tally,
+            "splits": {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()} if tasks else {},
+            "tokenizer": {"kind": config["tokenizer"]["kind"], "size": corpus.tokenizer.size},
         },
-        "parameters": {arm: built.parameters for arm, (_, built) in seen.items()},
-        "masks": {arm: built.objective.mask for arm, (_, built) in seen.items()},
         "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
     }  # fmt: skip
+    return accounting.count(built, config["training"]["batch_size"], loss_tokens), about
 
 
-def run(workdir: Path, arm: str, seed: int, config: dict, tasks: list[str], split: str, untrained: str) -> dict[str, Any]:
-    """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
+def train(directory: Path, config: dict, experiment: str) -> None:
+    """Trains, or continues, a run that is not measured by tasks: `directory` is root/<kind>/<trial>.
 
-    Args:
-      workdir: of this run. tasks, split: what it is measured on. untrained: name under which its initial values are
-        measured on the shared task too; "" for not.
-
-    Returns:
-      {"status": "done", "diverged" or "failed", "error": …}; the rest is in workdir/run.json and workdir/scores.json.
+    Raises:
+      Diverged: and the run's record says so, too.
     """
     import jax
 
-    from lm import evaluator, scores, trainer
+    from lm import events, trainer
 
-    try:
-        jax.config.update("jax_compilation_cache_dir", str(workdir.parent.parent / "compiled"))
+    root = directory.parent.parent
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # else the user's own
+        jax.config.update("jax_compilation_cache_dir", str(compiled(root)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-        trainer.train(config, workdir, quiet=True)
-        trained = evaluator.load(workdir, progress=False)
-        made = _tasks(trained, tasks, split)
-        found = evaluator.score(made, trained.built, trained.params, arm, seed)
-        if untrained:
-            shared = {name: task for name, task in made.items() if task.shared}
-            found += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
-        scores.write_examples(workdir / "examples.npz", found.examples)
-        write_json(workdir / "scores.json", {"rows": found.rows})  # the last: a run that has it is done
-        (workdir / "error.json").unlink(missing_ok=True)  # of an earlier try
+    trainer.train(config, directory, quiet=True, group=events.Group(root, experiment, directory.name))
+
+
+def run(directory: Path, arm: str, seed: int, config: dict, experiment: str, tasks: Tasks, split: str, untrained: str) -> None:
+    """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
+
+    Args:
+      directory: of this run. tasks, split: what it is measured on. untrained: name under which its initial values are measured on the
+        shared tasks too; "" for not.
+    """
+    from lm import evaluator, lookup, scores
+
+    train(directory, config, experiment)
+    trained = evaluator.load(directory, progress=False)
+    objective = trained.built.objective
+    suiting = [name for name, options in tasks.items() if lookup.find("tasks", options["task"]).Task.suits(None, objective)]
+    made = evaluator.make_tasks(suiting, trained.corpus, split, trained.built.length, tasks)
+    found = evaluator.score(made, trained.built, trained.params, arm, seed)
+    if untrained:
+        shared = {name: task for name, task in made.items() if task.shared}
+        found += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
+    scores.write_examples(directory / "examples.npz", found.examples)
+    write_json(directory / "scores.json", {"rows": found.rows})  # the last: a run that has it is done
+
+
+def ended(directory: Path, scored: bool) -> dict[str, Any] | None:
+    """How a run ended: done, where it is also measured if it is to be `scored`, or diverged, which is a result. None if it did not."""
+    if scored and (directory / "scores.json").exists():
         return {"status": "done"}
-    except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
-        os._exit(stop.code if isinstance(stop.code, int) else 1)
-    except trainer.Diverged as error:
-        return {"status": "diverged", "error": str(error)}
-    except Exception as error:  # one trial's fault must not end the others: it is reported, and not counted
-        text = str(error) if isinstance(error, UserError) else traceback.format_exc()
-        if workdir.exists():
-            write_json(
-                workdir / "error.json", {"status": "failed", "error": text, "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())}
-            )
-        return {"status": "failed", "error": text}
+    try:
+        record = json.loads((directory / "run.json").read_text(encoding="utf-8"))
+        status = record["status"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    if status == "diverged":
+        return {"status": status, "error": record.get("error", "")}
+    return {"status": status} if status == "done" and not scored else None
 
 
-def baselines(path: Path, config: dict, tasks: list[str], split: str) -> dict[str, Any]:
+def baselines(path: Path, config: dict, tasks: Tasks, split: str) -> None:
     """Measures what the tasks are read against, and writes the rows to `path`."""
     from lm import evaluator, program, scores
     from lm.data import corpus as corpora
 
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
     built = program.Program(config, corpus.tokenizer)
-    made = evaluator.make_tasks(tasks, corpus, split, built.length)
+    made = evaluator.make_tasks(tasks, corpus, split, built.length, tasks)
     found = evaluator.baselines(made, built)
     scores.write_examples(path.with_name("baselines.npz"), found.examples)
     write_json(path, {"rows": found.rows})
-    return {"status": "done"}
+
+
+def baselines_ended(path: Path) -> dict[str, Any] | None:
+    """Done, if they are written."""
+    return {"status": "done"} if path.exists() else None
+
+
+def seconds_per_step(config: dict, steps: int = 4) -> float:
+    """Seconds that a step takes here, over a few after the first, which compiles."""
+    import time
+
+    import jax
+
+    from lm import program
+    from lm.data import corpus as corpora
+    from lm.data import loader
+
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+    built = program.Program(config, corpus.tokenizer)
+    store, size = corpus.stores["train"], built.training.batch_size
+    rows = loader.examples(built.objective, store, built.objective.plan(store), built.seed, size, built.steps)
+    batches = loader.Loader(rows, size, built.mesh, 0)
+    state, sums = built.step(built.init(), next(batches))
+    jax.block_until_ready(sums)
+    began = time.perf_counter()
+    for _ in range(steps):
+        state, sums = built.step(state, next(batches))
+    jax.block_until_ready(sums)
+    return (time.perf_counter() - began) / steps
+
+
+def compiled(root: Path) -> Path:
+    """Where compiled programs are kept: by kind of processor, since hosts that share a directory may not run each other's."""
+    return root / "compiled" / _processor()
+
+
+@functools.cache
+def _processor() -> str:
+    """A short name of this machine's instruction set."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    features = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
 def _sizes(store, tokenizer) -> dict[str, int]:
     """Documents, words, bytes and tokens of a split; words are counted by the ids that begin one."""
     words = sum(int(tokenizer.is_word_start[store.tokens[at : at + 2**24]].sum()) for at in range(0, len(store.tokens), 2**24))
     return {"documents": len(store), "words": words, "bytes": int(store.meta["bytes"]), "tokens": len(store.tokens)}
-
-
-def _tasks(trained, names: list[str], split: str) -> dict[str, Any]:
-    from lm import evaluator, lookup
-
-    suiting = []
-    for name in names:
-        module = lookup.find("tasks", name)
-        if module.Task.suits(None, trained.built.objective):
-            suiting.append(name)
-    return evaluator.make_tasks(suiting, trained.corpus, split, trained.built.length)

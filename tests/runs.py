@@ -3,6 +3,7 @@
 All of it lies in one directory a session, whatever the number of pytest-xdist's workers.
 """
 
+import concurrent.futures
 import contextlib
 import fcntl
 import itertools
@@ -22,10 +23,12 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from lm import mesh, program, trainer
 from lm.checkpoint import Checkpoints
+from lm.comparing import workers
+from lm.lookup import UserError
 
 TESTS = Path(__file__).parent
 STEPS = 10
-CLOCKS = {"seconds", "tokens_per_second", "input_wait_share"}  # differ from run to run
+CLOCKS = {"seconds", "tokens_per_second", "input_wait_share", "energy_joules", "energy_source"}  # differ from run to run
 
 
 class Killed(Exception):
@@ -100,6 +103,26 @@ def one_device(patch) -> None:
     """Makes meshes that take all devices take the first alone: eight parts of a tiny model only cost time."""
     make = mesh.make
     patch.setattr(mesh, "make", lambda config, devices=None: make(config, jax.devices()[:1] if config.data == -1 else devices))
+
+
+class Direct(concurrent.futures.Executor):
+    """Runs each job at once, in this process."""
+
+    def submit(self, job, /, *arguments):
+        future: concurrent.futures.Future = concurrent.futures.Future()
+        try:
+            future.set_result(job(*arguments))
+        except UserError as error:
+            future.set_exception(error)
+        return future
+
+
+def in_this_process(patch) -> None:
+    """Makes comparisons and sweeps run here, with the programs that this process has compiled."""
+    update = jax.config.update
+    kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
+    patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
+    patch.setattr(workers, "pool", lambda number: contextlib.nullcontext(Direct()))
 
 
 def at_step(patch, number: int, action) -> None:

@@ -11,7 +11,7 @@ import runs
 
 from lm import command
 
-COMMANDS = ("train", "evaluate", "compare")
+COMMANDS = ("train", "evaluate", "compare", "sweep")
 HEAVY = ("jax", "flax", "optax", "orbax", "grain", "sentencepiece", "pyarrow", "sklearn", "matplotlib", "scipy")
 
 
@@ -78,8 +78,16 @@ MISTAKES = {
         "lm.compare",
         "--config=experiments/objectives.py:tiny",
         "--workdir={new}",
-        "--config.budget.matched=flops",
-    ): "'flops' is not one of tokens",
+        "--config.budget.matched=steps",
+    ): "matched='steps' is not one of tokens, flops, loss_tokens",
+    ("lm.compare", "--config=experiments/objectives.py:tiny"): "--workdir is missing",
+    ("lm.compare", "--workdir={new}"): "--config is missing",
+    ("lm.compare", "--diff", "{new}"): "should name two workdirs",
+    ("lm.evaluate", "--workdir={new}", "--set=causal=3"): "should be TASK.OPTION=VALUE",
+    ("lm.evaluate", "--workdir={new}", "--set=causal.bytes=3"): "tasks.causal.bytes=3 is not known",
+    ("lm.sweep", MLM, "--workdir={new}"): "nothing is swept",
+    ("lm.sweep", MLM, "--workdir={new}", "--sweep.model.width=1.5"): "1.5 should be int",
+    ("lm.sweep", MLM, "--workdir={new}", "--sweep.seed=0,1", "--metric=masked.nll"): "task 'masked' measures ce, accuracy",
 }
 
 

@@ -1,7 +1,5 @@
 """A comparison computes each run once, whoever stops it, counts what counts, and gives every arm the same start."""
 
-import concurrent.futures
-import contextlib
 import copy
 import json
 import os
@@ -17,6 +15,7 @@ import runs
 from runs import STEPS, home  # noqa: F401
 
 from lm import comparison, pairing, program, trainer, trial
+from lm.comparing import jobs
 from lm.data import corpus as corpora
 from lm.data import loader
 from lm.lookup import UserError
@@ -24,40 +23,19 @@ from lm.lookup import UserError
 RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
 
 
-class Direct(concurrent.futures.Executor):
-    """Runs each job at once, in this process."""
-
-    def submit(self, job, /, *arguments):
-        future: concurrent.futures.Future = concurrent.futures.Future()
-        future.set_result(job(*arguments))
-        return future
-
-
-def in_this_process(patch) -> None:
-    """Makes comparisons run here, with the programs that this process has compiled."""
-    update = jax.config.update
-    kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
-    patch.setattr(comparison, "_pool", lambda workers: contextlib.nullcontext(Direct()))
+CHECK = {
+    "text": "better than dice", "arm": "nsp", "task": "next_sentence", "metric": "accuracy", "compare": "", "op": "above", "value": 0.0,
+}  # fmt: skip
 
 
 @pytest.fixture
 def direct(monkeypatch):
-    in_this_process(monkeypatch)
+    runs.in_this_process(monkeypatch)
 
 
 def experiment(home) -> dict:  # noqa: F811
     """Two objectives, two seeds, as many steps as `home.finished`."""
     arms = {name: {"label": name.upper(), "describe": "a test", "run": home.config(name)} for name in ("clm", "nsp")}
-    check = {
-        "text": "better than dice",
-        "arm": "nsp",
-        "task": "next_sentence",
-        "metric": "accuracy",
-        "compare": "",
-        "op": "above",
-        "value": 0.0,
-    }
     return {
         "name": "test",
         "question": "Does it run?",
@@ -67,7 +45,7 @@ def experiment(home) -> dict:  # noqa: F811
         "tasks": ("causal", "next_sentence", "probe"),
         "workers": 2,
         "arms": arms,
-        "hypotheses": (check,),
+        "hypotheses": (CHECK,),
     }
 
 
@@ -86,7 +64,7 @@ def whole(home, tmp_path_factory):  # noqa: F811
     home.finished("clm")
     workdir = tmp_path_factory.mktemp("whole") / "comparison"
     with pytest.MonkeyPatch.context() as patch:
-        in_this_process(patch)
+        runs.in_this_process(patch)
         assert compare(experiment(home), workdir) == 0
     return workdir
 
@@ -107,6 +85,16 @@ def test_a_comparison_leaves_every_run_and_a_report(whole):
     record = json.loads((whole / "comparison.json").read_text())
     assert record["seeds"] == [0, 1] and record["arms"]["clm"]["parameters"] > 10_000 and record["seconds"] > 0
     assert all(runs.record(whole / "runs" / name)["tokens"] == record["budget"]["value"] for name in RUNS)
+    for arm, plan in record["planned"].items():
+        made = runs.record(whole / "runs" / f"{arm}-seed0")
+        assert (plan["steps"], plan["tokens"], plan["flops"]) == (made["step"], made["tokens"], made["flops"])
+        assert plan["loss_tokens"] == pytest.approx(made["loss_tokens"], rel=0.03)  # expected, and drawn
+        assert record["arms"][arm]["flops_per_token"] == made["flops"] / made["tokens"] and record["arms"][arm]["series"] == arm
+    assert record["planned"]["nsp"]["loss_tokens"] == STEPS * 8
+    assert record["tasks"]["probe"] == {"task": "probe", "shared": True, "metrics": ["balanced_accuracy", "accuracy"]}
+    assert record["hypotheses_fixed"] == record["started"] and "tuning" not in record
+    line = json.loads((whole / "runs" / "clm-seed0" / "metrics.jsonl").read_text().splitlines()[-1])
+    assert line["flops"] == record["planned"]["clm"]["flops"] and line["seconds"] > 0
     assert "Does it run?" in (whole / "report.html").read_text()
     assert (whole / "report.md").exists()
 
@@ -133,7 +121,7 @@ def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):  # noqa:
     # It knows what it is about, and has compiled its programs: most of the time would go there.
     workdir.mkdir()
     shutil.copy(whole / "comparison.json", workdir)
-    shutil.copytree(home.root / "compiled", workdir / "compiled")
+    shutil.copytree(home.root / "compiled", trial.compiled(workdir))
     arguments = ("-m", "lm.compare", f"--config={file}", f"--workdir={workdir}")
     first = runs.command(*arguments)
     deadline = time.monotonic() + 300
@@ -176,15 +164,47 @@ def test_a_run_that_fails_is_told_and_not_counted(home, whole, direct, tmp_path,
     assert results(workdir) == results(whole)
 
 
+def test_a_run_that_diverged_is_kept_as_a_result(home, whole, direct, tmp_path, monkeypatch, capsys):  # noqa: F811
+    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    made = runs.record(workdir / "runs" / "nsp-seed0")
+    (workdir / "runs" / "nsp-seed0" / "run.json").write_text(json.dumps(made | {"status": "diverged", "error": "nsp is nan at step 3"}))
+    (workdir / "runs" / "nsp-seed0" / "scores.json").unlink()
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert compare(experiment(home), workdir) == 0
+    told = capsys.readouterr()
+    assert "nsp-seed0 diverged: nsp is nan at step 3" in told.err and "3 of 4 runs" in told.out
+    assert ("nsp", 0, "model", "next_sentence", "accuracy") not in results(workdir)
+    assert "diverged" in (workdir / "report.md").read_text()
+
+
+def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole, direct, tmp_path):  # noqa: F811
+    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    wanted = experiment(home) | {"hypotheses": ({**CHECK, "arm": "clm", "task": "causal", "metric": "nll", "compare": "unigrm"},)}
+    record = json.loads((workdir / "comparison.json").read_text())
+    (workdir / "comparison.json").unlink()
+    shutil.rmtree(workdir / ".claims")
+    record |= {"hypotheses": list(wanted["hypotheses"]), "experiment": record["experiment"] | {"hypotheses": list(wanted["hypotheses"])}}
+    (workdir / "comparison.json").write_text(json.dumps(record))
+    with pytest.raises(
+        UserError, match="compares with 'unigrm', which is no .* with a score on causal nll; there are: bigram, clm, nsp, uni"
+    ):
+        compare(wanted, workdir)
+    wanted["hypotheses"][0]["compare"] = "unigram"
+    assert compare(wanted, workdir) == 0
+    wanted["hypotheses"][0]["compare"] = "bigram"
+    with pytest.raises(UserError, match="(?s)hypotheses.0.compare: 'unigram' there, 'bigram' now.*were fixed at the first start, 20"):
+        compare(wanted, workdir)
+
+
 def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct):  # noqa: F811
     table = results(whole)
-    before = {name: stat for name, stat in runs.files(whole).items() if name != ".lock"}
+    before = {name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")}
     wanted = experiment(home)
     wanted["arms"]["nsp"]["run"]["optimizer"]["learning_rate"] = 0.5
     with pytest.raises(UserError, match="holds another experiment:\n") as raised:
         compare(wanted, whole)
     assert "config.arms.nsp.run.optimizer.learning_rate: 0.001 there, 0.5 now" in str(raised.value)
-    assert {name: stat for name, stat in runs.files(whole).items() if name != ".lock"} == before
+    assert {name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")} == before
     with pytest.raises(UserError, match=r"has runs of the seeds \[1\]: seeds may be added, not left out"):
         compare(experiment(home) | {"seeds": (0,)}, whole)
     record = json.loads((whole / "comparison.json").read_text())
@@ -196,11 +216,6 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct): 
     (whole / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
     assert compare(experiment(home), whole) == 0
     assert results(whole) == table
-
-
-def test_two_comparisons_at_once_are_refused(home, whole):  # noqa: F811
-    with comparison._claimed(whole), pytest.raises(UserError, match="another lm.compare is at work in .*; wait for it, or give another"):
-        compare(experiment(home), whole)
 
 
 def test_a_workdir_of_something_else_is_refused(home, tmp_path):  # noqa: F811
@@ -232,16 +247,39 @@ def _with(path: str, value):
 
 
 IMPOSSIBLE = {
-    "the budget's kind": (_with("budget.matched", "flops"), "config.budget.matched='flops' is not one of tokens"),
-    "no budget": (_with("budget.value", 0), "config.budget.value=0 must be a whole number of tokens above 0"),
+    "the budget's kind": (_with("budget.matched", "steps"), "config.budget: matched='steps' is not one of tokens, flops, loss_tokens"),
+    "no budget": (_with("budget.value", 0), "config.budget: value=0.0 must be a number of tokens above 0"),
     "less than a step": (_with("budget.value", 100), "config.budget.value=100 tokens are less than one step of arm 'clm', 256"),
     "unequal steps": (
         _with("arms.nsp.run.training.batch_size", 24),
-        "the arms cannot be matched within 1 %.*choose a larger budget or equal steps",
+        "the arms cannot be matched within 1.00% of tokens: 'clm' would get 11.11% more than 'nsp'.*config.budget.value=3072 would match",
     ),
     "batch of nothing": (_with("arms.nsp.run.training.batch_size", 0), "arm 'nsp'.*batch_size=0"),
     "no seeds": (_with("seeds", ()), r"config.seeds=\[\] must be different whole numbers from 0"),
     "equal seeds": (_with("seeds", (1, 1)), "must be different whole numbers"),
+    "a float seed": (_with("seeds", (0.5,)), "must be different whole numbers"),
+    "an arm's name": (lambda wanted: wanted["arms"].update({"a/b": wanted["arms"]["clm"]}), "an arm's name is made of letters"),
+    "the reference": (_with("reference", "mlm"), "config.reference='mlm' is no arm; arms: clm, nsp"),
+    "a hypothesis's arm": (
+        _with("hypotheses", ({**CHECK, "arm": "mlm"},)),
+        r"config.hypotheses\[0\] \(better than dice\): arm='mlm' is not",
+    ),
+    "a hypothesis's task": (
+        _with("hypotheses", ({**CHECK, "task": "masked"},)),
+        "task='masked' is not one of causal, next_sentence, probe",
+    ),
+    "a hypothesis's metric": (_with("hypotheses", ({**CHECK, "metric": "nll"},)), "metric='nll' is not one of accuracy"),
+    "a hypothesis's op": (_with("hypotheses", ({**CHECK, "op": "over"},)), "op='over' is not one of above, below"),
+    "a hypothesis's value": (_with("hypotheses", ({**CHECK, "value": "a"},)), "value='a' should be a finite number"),
+    "a hypothesis alone": (_with("hypotheses", ({**CHECK, "op": "ratio_above"},)), "op='ratio_above' needs compare"),
+    "an untrained model": (
+        _with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)),
+        "untrained models here are: untrained decoder, un",
+    ),
+    "a tuned field": (_with("tuning", {"field": "optimizer.rate", "factors": (1, 2)}), "field='optimizer.rate' is no number in arm 'clm'"),
+    "a tuned seed": (_with("tuning", {"factors": (1, 2), "seed": 1}), "config.tuning.seed=1 is a seed of the main runs"),
+    "tuning of nothing": (_with("tuning", {"factors": (1, 2), "share": 0.0}), "config.tuning: share=0.0 must be a share"),
+    "a task's option": (_with("tasks", {"mine": {"task": "causal", "bytes": 3}}), "config.tasks.mine.bytes=3 is not known"),
     "no arms": (_with("arms", {}), "config.arms is empty"),
     "tasks": (_with("tasks", ("causal", "glue")), "no tasks plug-in is called 'glue'; there are: causal"),
     "split": (_with("split", "dev"), "split 'dev' is not one of train, validation, test"),
@@ -274,8 +312,9 @@ def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(trainer, "train", stop)
     monkeypatch.setattr(os, "_exit", end)
+    where = tmp_path / "runs" / "clm-seed0"
     with pytest.raises(runs.Killed), runs.compiled(tmp_path):
-        trial.run(tmp_path / "runs" / "clm-seed0", "clm", 0, {}, [], "test", "")
+        jobs.perform(tmp_path / "claims", "clm-seed0", where, lambda: None, trial.run, (where, "clm", 0, {}, "test", {}, "test", ""))
     assert ends == [trainer.STOPPED]
 
 

@@ -20,15 +20,16 @@ ROOT = Path(lm.__file__).parent
 LAYERS = (
     ("", "lookup", "mesh", "plain", "protocols", "scores", "statistics"),
     ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
-     "prediction", "generator", "schedules", "ngrams", "bootstrap", "power", "scaling", "chips", "speed", "command"),
+     "prediction", "generator", "schedules", "ngrams", "bootstrap", "power", "scaling", "chips", "speed", "command", "energy", "events",
+     "ranges"),
     ("models", "data"),
     ("objectives", "optimizers"),
     # What runs on devices, and what is kept of it.
     ("program", "validation", "finetuning", "asking", "scoring", "checkpoint", "integrity", "records"),
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
-    ("trial", "comparison"),
-    ("train", "evaluate", "compare", "data.__main__"),  # flags only
+    ("trial", "comparing", "comparison", "sweeping", "tuner"),
+    ("train", "evaluate", "compare", "sweep", "data.__main__"),  # flags only
 )  # fmt: skip
 ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")
 MODEL_CODE = ("attention", "generator", "heads", "layers", "models", "prediction", "remat", "stack", "transformer", "vocabulary")

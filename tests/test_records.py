@@ -90,35 +90,27 @@ def lines(workdir):
 
 
 def test_a_continued_run_writes_no_step_twice(tmp_path):
-    first = records.Records(tmp_path, 0, 9, tensorboard=False, quiet=True)
+    first = records.Records(tmp_path, 0, 9, list, quiet=True)
     for step in (2, 4, 6):
         first.write(step, "train", {"loss": float(step)})
     first.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "split": "tr')  # killed while it wrote
-    second = records.Records(tmp_path, 4, 9, tensorboard=False, quiet=True)
+    second = records.Records(tmp_path, 4, 9, list, quiet=True)
     second.write(6, "train", {"loss": 60.0})
     second.close()
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [(2, 2.0), (4, 4.0), (6, 60.0)]
 
 
 def test_what_is_no_number_is_written_as_text(tmp_path):
-    written = records.Records(tmp_path, 0, 9, tensorboard=False, quiet=True)
+    written = records.Records(tmp_path, 0, 9, list, quiet=True)
     written.write(1, "train", {"loss": float("nan"), "norm": float("inf"), "tokens": 3})
     written.close()
     assert lines(tmp_path) == [{"step": 1, "split": "train", "loss": "nan", "norm": "inf", "tokens": 3}]
 
 
-def test_events_are_written(tmp_path):
-    written = records.Records(tmp_path, 0, 9, tensorboard=True, quiet=True)
-    written.write(1, "train", {"loss": 1.5})
-    written.close()
-    events = list((tmp_path / "tensorboard").iterdir())
-    assert len(events) == 1 and b"train/loss" in events[0].read_bytes()
-
-
 def test_progress_without_a_terminal_is_a_line(tmp_path, capsys):
-    shown = records.Records(tmp_path, 0, 10, tensorboard=False)
+    shown = records.Records(tmp_path, 0, 10, list)
     values = {"tokens_per_second": 1234.0, "input_wait_share": 0.015, "mfu": 0.5}
     shown.show(1, 6.25, values, 3725.0)
     shown.show(2, 6.0, values, 3600.0)  # within ten seconds of the line before

@@ -19,7 +19,7 @@ class Report:
     markdown: Path
     picture: Path | None
     headline: str
-    checks: list[Judged]
+    hypotheses: list[Judged]
     problems: list[str]
 
 

@@ -1,0 +1,195 @@
+"""comparison.json: what a workdir is about, fixed at its first start; and results.parquet."""
+
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lm.comparing import claims, tuning
+from lm.comparing.budgets import Accounting
+from lm.comparing.experiment import Experiment, known_names
+from lm.lookup import UserError
+from lm.plain import read_json, write_json
+
+HIDDEN = ".claims"  # where the claims of a workdir lie
+# What only says how many runs there are, how they are shown, or how the report reads them.
+_FREE = ("seeds", "workers", "question", "reference", "energy", "scaling")
+_WORDS = (".label", ".describe", ".series", ".run.training.tensorboard", ".run.training.wandb")
+
+
+def path(workdir: Path) -> Path:
+    """The record's."""
+    return workdir / "comparison.json"
+
+
+def read(workdir: Path) -> dict[str, Any]:
+    """The record of a workdir that has one; empty for a new one.
+
+    Raises:
+      UserError: the directory cannot be a comparison's, or its record is damaged.
+    """
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"--workdir={workdir} is a file; give a directory")
+    if not path(workdir).exists():
+        if workdir.is_dir() and any(entry.name != HIDDEN and not entry.name.startswith(".comparison") for entry in workdir.iterdir()):
+            raise UserError(f"--workdir={workdir} holds something that is no comparison; give an empty or new directory")
+        return {}
+    found = read_json(path(workdir), "the record of a comparison")
+    if not isinstance(found, dict) or not isinstance(found.get("experiment"), dict):
+        raise UserError(f"{path(workdir)} is no record of a comparison; give another --workdir")
+    return found
+
+
+def check_same(workdir: Path, found: Mapping[str, Any], experiment: Experiment) -> None:
+    """Refuses a workdir of another experiment. More seeds may be added, and words changed; hypotheses were fixed at the first start.
+
+    Args:
+      found: the record that is there; empty for a new workdir.
+    """
+    if not found:
+        return
+    missing = set(found.get("seeds", ())) - set(experiment.seeds)
+    if missing:
+        raise UserError(
+            f"--workdir={workdir} has runs of the seeds {sorted(missing)}: seeds may be added, not left out; give another --workdir"
+        )
+    before, now = _flat(found["experiment"]), _flat(experiment.plain)
+    differing = [
+        key
+        for key in sorted(before.keys() | now.keys())
+        if before.get(key) != now.get(key) and not key.startswith(_FREE) and not key.endswith(_WORDS) and not _reworded(workdir, key, found)
+    ]
+    if differing:
+        lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]
+        fixed = any(key.startswith("hypotheses") for key in differing)
+        since = f"\nhypotheses were fixed at the first start, {found.get('hypotheses_fixed')}" if fixed else ""
+        raise UserError(f"--workdir={workdir} holds another experiment:\n" + "\n".join(lines) + since + "\ngive another --workdir")
+
+
+def _reworded(workdir: Path, key: str, found: Mapping[str, Any]) -> bool:
+    """Whether a hypothesis may differ there: in its words, and in what it compares with where nobody has that name, since it could not be
+    judged."""
+    parts = key.split(".")
+    if parts[0] != "hypotheses" or len(parts) != 3:
+        return False
+    if parts[2] == "text":
+        return True
+    if parts[2] != "compare" or not (workdir / "baselines.json").exists() or int(parts[1]) >= len(found["hypotheses"]):
+        return False
+    each = found["hypotheses"][int(parts[1])]
+    there = models(found["arms"]) | baselines(workdir).get((each["task"], each["metric"]), set())
+    return each["compare"] not in there
+
+
+def models(arms: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The names of a record's arms and of the untrained models."""
+    return {name for arm, of in arms.items() for name in (arm, of["untrained"])}
+
+
+def baselines(workdir: Path) -> dict[tuple[str, str], set[str]]:
+    """The names of baselines by (task, metric), once they are measured."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for row in read_json(workdir / "baselines.json", "the baselines' scores")["rows"]:
+        found.setdefault((row["task"], row["metric"]), set()).add(row["arm"])
+    return found
+
+
+def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
+    """Nested mappings and lists of mappings by paths; empty ones and other lists are values."""
+    if isinstance(value, list) and value and all(isinstance(each, Mapping) for each in value):
+        value = {str(index): each for index, each in enumerate(value)}
+    if not isinstance(value, Mapping) or not value:
+        return {prefix.rstrip("."): value}
+    return {path: leaf for key, each in value.items() for path, leaf in _flat(each, f"{prefix}{key}.").items()}
+
+
+def untrained(runs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
+    """For each arm the name of the untrained model that it is held against, and whether it is the arm that measures it.
+
+    One for each architecture and the mask it reads under; another shape under the same name has one of its own.
+    """
+    from lm import lookup
+
+    first: dict[tuple[str, str], str] = {}
+    found = {}
+    for arm, run in runs.items():
+        model, mask = run["model"]["name"], masks[arm]
+        owner = first.setdefault((model, mask), arm)
+        usual = lookup.find("models", model).Model.masks[0]
+        name = f"untrained {model}" + (f", {mask}" if mask != usual else "")
+        if runs[owner]["model"] != run["model"]:
+            name, owner = f"untrained {arm}", arm
+        found[arm] = (name, owner == arm)
+    return found
+
+
+def make(
+    experiment: Experiment,
+    arms: Mapping[str, Accounting],
+    planned: Mapping[str, Mapping[str, Any]],
+    about: Mapping[str, Any],
+    old: Mapping[str, Any],
+    **facts: Any,
+) -> dict[str, Any]:
+    """The record. about: data, machine, versions, git. old: the one that is there; empty at the first start. facts: workers, command …"""
+    names = untrained(experiment.runs, {arm: of.mask for arm, of in arms.items()})
+    described = {
+        arm: {
+            "label": value["label"], "objective": value["run"]["objective"]["name"], "model": value["run"]["model"]["name"],
+            "describe": value["describe"], "series": value.get("series") or value["run"]["objective"]["name"],
+            "parameters": arms[arm].parameters, "mask": arms[arm].mask, "untrained": names[arm][0],
+            "flops_per_token": arms[arm].flops_per_token,
+            "loss_tokens_per_row": arms[arm].loss_tokens / value["run"]["training"]["batch_size"],
+        }
+        for arm, value in experiment.plain["arms"].items()
+    }  # fmt: skip
+    given, now = experiment.plain, time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    energy = experiment.energy
+    return {
+        "name": given["name"], "question": given["question"], "seeds": experiment.seeds,
+        "budget": {"matched": experiment.budget.matched, "value": experiment.budget.value, "tolerance": experiment.budget.tolerance},
+        "planned": dict(planned), "arms": described, "reference": given["reference"], "tasks": known_names(experiment.tasks),
+        "hypotheses": experiment.hypotheses, "hypotheses_fixed": old.get("hypotheses_fixed") or now, "split": experiment.split,
+        "energy": {"watts": energy.watts, "pue": energy.pue, "grid_kg_per_kwh": energy.grid_kg_per_kwh},
+        "started": old.get("started") or now, "sessions": old.get("sessions", []), "seconds": old.get("seconds", 0.0), "experiment": given,
+    } | ({"scaling": given["scaling"]} if given.get("scaling") else {}) | dict(about) | facts  # fmt: skip
+
+
+def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float, failures: Mapping[str, str]) -> dict[str, Any]:
+    """Brings the record up to date at the end of a session; the claim on it must be held.
+
+    Args:
+      runs: directories of the main runs. began: seconds since the epoch. failures: what trials failed or diverged of.
+    """
+    found = read(workdir)
+    records = [read_json(run / "run.json", "the record of a run") for run in runs if (run / "run.json").exists()]
+    found["git"] = ", ".join(sorted({each["git"] for each in records})) or found["git"]
+    found["failures"] = dict(failures)
+    found["sessions"] = [*found.get("sessions", []), {"by": claims.shown(claims.me()), "began": began, "ended": time.time()}]
+    found["seconds"] = round(_covered([(each["began"], each["ended"]) for each in found["sessions"]]), 1)
+    if experiment.tuning.factors:
+        found["tuning"] = tuning.record(experiment, workdir, {arm: plan["steps"] for arm, plan in found["planned"].items()})
+    write_json(path(workdir), found)
+    return found
+
+
+def _covered(spans: list[tuple[float, float]]) -> float:
+    """Seconds that lie in any of the spans: processes side by side count once."""
+    total, reached = 0.0, float("-inf")
+    for begin, end in sorted(spans):
+        total += max(0.0, end - max(begin, reached))
+        reached = max(reached, end)
+    return total
+
+
+def write_results(workdir: Path, runs: list[Path]) -> None:
+    """All rows of all finished runs and the baselines as results.parquet."""
+    import pyarrow
+    import pyarrow.parquet
+
+    paths = [workdir / "baselines.json"] + [run / "scores.json" for run in runs]
+    rows = [row for each in paths if each.exists() for row in read_json(each, "scores")["rows"]]
+    temporary = workdir / f".results.parquet.{os.getpid()}"
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), temporary)
+    os.replace(temporary, workdir / "results.parquet")

@@ -1,0 +1,110 @@
+"""What an experiment says, and what its tuning chose, without running anything."""
+
+import copy
+import json
+
+import pytest
+
+from lm.comparing import experiment, record, tuning
+from lm.lookup import UserError
+
+RUN = {
+    "seed": 0, "objective": {"name": "clm"}, "model": {"name": "decoder"}, "data": {"length": 32},
+    "training": {"batch_size": 8, "tokens": 5, "steps": 0}, "optimizer": {"learning_rate": 0.02, "warm": 10},
+}  # fmt: skip
+GIVEN = {
+    "name": "e", "question": "q", "seeds": [0, 1], "split": "test", "budget": {"matched": "tokens", "value": 1000},
+    "tasks": {"mine": {"task": "causal", "tokens": 64}, "causal": {}}, "arms": {"a": {"label": "A", "describe": "", "run": RUN}},
+    "tuning": {"field": "optimizer.learning_rate", "factors": [0.5, 1, 2], "share": 0.25, "seed": 9},
+    "hypotheses": [{"text": "t", "arm": "a", "task": "mine", "metric": "nll", "compare": "", "op": "below", "value": 3.0}],
+}  # fmt: skip
+
+
+def trial(workdir, index, status, loss=None):
+    where = tuning.directory(workdir, "a", index)
+    where.mkdir(parents=True)
+    (where / "run.json").write_text(json.dumps({"status": status, "final": {"loss": loss}} if loss else {"status": status}))
+
+
+def test_tasks_have_names_and_options_of_their_own():
+    found = experiment.parse(GIVEN)
+    assert found.tasks == {"mine": {"task": "causal", "tokens": 64}, "causal": {"task": "causal"}}
+    assert experiment.known_names(found.tasks)["mine"]["task"] == "causal"
+    assert experiment.parse(GIVEN | {"tasks": ("causal",), "hypotheses": ()}).tasks == {"causal": {"task": "causal"}}
+
+
+def test_each_arm_has_as_many_trials_of_its_own_value_with_another_seed():
+    found = experiment.parse(GIVEN)
+    configs = [tuning.config(found, "a", index, 100) for index in range(3)]
+    assert [each["optimizer"]["learning_rate"] for each in configs] == [0.01, 0.02, 0.04]
+    assert all(each["seed"] == 9 and each["training"]["steps"] == 25 and each["training"]["tokens"] == 0 for each in configs)
+    whole = experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": "optimizer.warm"}})
+    assert [experiment.tuned_value(whole.runs["a"], whole.tuning, index) for index in range(3)] == [5, 10, 20]
+
+
+def test_the_best_trial_is_chosen_and_an_edge_is_said(tmp_path):
+    found = experiment.parse(GIVEN)
+    trial(tmp_path, 0, "done", 5.0)
+    trial(tmp_path, 1, "done", 4.0)
+    assert tuning.record(found, tmp_path, {"a": 100})["chosen"] == {}  # one is still to come
+    trial(tmp_path, 2, "diverged")
+    told = tuning.record(found, tmp_path, {"a": 100})
+    assert told["trials"]["a"] == [
+        {"value": 0.01, "loss": 5.0, "status": "done"}, {"value": 0.02, "loss": 4.0, "status": "done"},
+        {"value": 0.04, "loss": None, "status": "diverged"},
+    ]  # fmt: skip
+    assert told["chosen"] == {"a": 0.02} and told["edges"] == {} and told["steps"] == {"a": 25}
+    (tuning.directory(tmp_path, "a", 0) / "run.json").write_text(json.dumps({"status": "done", "final": {"loss": 3.0}}))
+    told = tuning.record(found, tmp_path, {"a": 100})
+    assert told["chosen"] == {"a": 0.01} and told["edges"] == {"a": "lowest"}
+    assert "0.01: the lowest tried, so a better one may lie beyond" in tuning.notes(told)[0] and "0.04 → diverged" in tuning.notes(told)[0]
+
+
+def test_where_all_trials_diverged_the_own_value_stays(tmp_path):
+    for index in range(3):
+        trial(tmp_path, index, "diverged")
+    told = tuning.record(experiment.parse(GIVEN), tmp_path, {"a": 100})
+    assert told["chosen"] == {"a": 0.02} and "none ended well, so it keeps its own" in tuning.notes(told)[0]
+
+
+CHANGES = {
+    "the threshold": (lambda each: each["hypotheses"][0].update(value=4.0), r"config.hypotheses.0.value: 3.0 there, 4.0 now"),
+    "the direction": (lambda each: each["hypotheses"][0].update(op="above"), "hypotheses.0.op"),
+    "another hypothesis": (lambda each: each["hypotheses"].append(each["hypotheses"][0]), "hypotheses.1.arm: None there"),
+    "the tuning": (lambda each: each["tuning"].update(factors=[1]), "config.tuning.factors"),
+    "a task": (lambda each: each["tasks"].pop("causal"), "config.tasks.causal: {} there, None now"),
+    "fewer seeds": (lambda each: each.update(seeds=[0]), "seeds may be added, not left out"),
+}
+FREE = {
+    "words": lambda each: (each["hypotheses"][0].update(text="other"), each["arms"]["a"].update(label="B"), each.update(question="?")),
+    "more seeds": lambda each: each.update(seeds=[0, 1, 2]),
+    "analysis": lambda each: each.update(energy={"pue": 1.5}, scaling={"task": "causal", "metric": "nll"}, workers=3),
+}
+
+
+def fixed(tmp_path):
+    return {
+        "experiment": experiment.parse(copy.deepcopy(GIVEN)).plain, "seeds": [0, 1], "hypotheses_fixed": "2026-01-01", "arms": {},
+        "hypotheses": GIVEN["hypotheses"],
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CHANGES)
+def test_what_was_fixed_at_the_first_start(tmp_path, what):
+    change, words = CHANGES[what]
+    now = copy.deepcopy(GIVEN)
+    change(now)
+    with pytest.raises(UserError, match=words) as raised:
+        record.check_same(tmp_path, fixed(tmp_path), experiment.parse(now))
+    assert ("fixed at the first start, 2026-01-01" in str(raised.value)) == ("hypotheses" in words)
+
+
+@pytest.mark.parametrize("what", FREE)
+def test_what_may_change(tmp_path, what):
+    now = copy.deepcopy(GIVEN)
+    FREE[what](now)
+    record.check_same(tmp_path, fixed(tmp_path), experiment.parse(now))
+
+
+def test_processes_side_by_side_count_once():
+    assert record._covered([(0, 10), (5, 12), (20, 21), (6, 7)]) == 13

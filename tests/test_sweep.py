@@ -1,0 +1,99 @@
+"""Sweeps: all combinations run once, the best by the mean over seeds, and what continues them."""
+
+import json
+
+import pytest
+import runs
+from runs import home  # noqa: F401
+
+from lm import sweeping, trainer
+from lm.lookup import UserError
+from lm.ranges import parse
+from lm.sweeping import Options
+
+RATES = "1e-3,1e-2"
+
+
+@pytest.fixture
+def direct(monkeypatch):
+    runs.in_this_process(monkeypatch)
+
+
+def config(home):  # noqa: F811
+    made = home.config("clm", training={"steps": 3, "log_every": 1})
+    return made
+
+
+def test_a_grid_over_seeds(home, direct, tmp_path, capsys, monkeypatch):  # noqa: F811
+    swept = {"optimizer.learning_rate": RATES, "seed": "0,1"}
+    assert sweeping.sweep(config(home), tmp_path / "s", swept, Options()) == 0
+    told = capsys.readouterr().out
+    record = json.loads((tmp_path / "s" / "sweep.json").read_text())
+    assert sorted(path.name for path in (tmp_path / "s" / "runs").iterdir()) == ["000-seed0", "000-seed1", "001-seed0", "001-seed1"]
+    finals = {name: runs.record(tmp_path / "s" / "runs" / name) for name in ("000-seed0", "000-seed1", "001-seed0", "001-seed1")}
+    assert finals["001-seed1"]["config"]["optimizer"]["learning_rate"] == 1e-2 and finals["001-seed1"]["config"]["seed"] == 1
+    means = [sum(finals[f"00{arm}-seed{seed}"]["final"]["loss"] for seed in (0, 1)) / 2 for arm in (0, 1)]
+    assert [arm["mean"] for arm in record["arms"]] == pytest.approx(means)
+    best = min((0, 1), key=means.__getitem__)
+    assert record["best"]["index"] == best and f"--config.optimizer.learning_rate={(1e-3, 1e-2)[best]}" in told
+    assert "is best at an end of what was tried" in told
+    assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG") and "± " in (tmp_path / "s" / "sweep.md").read_text()
+    # Again: nothing is computed; another sweep is refused there.
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained again"))
+    assert sweeping.sweep(config(home), tmp_path / "s", swept, Options()) == 0
+    with pytest.raises(UserError, match="holds another sweep:\n  sweep.seed: '0,1' there, '0' now"):
+        sweeping.sweep(config(home), tmp_path / "s", swept | {"seed": "0"}, Options())
+
+
+def test_what_diverged_is_shown_and_not_best(tmp_path):
+    ranges = {"optimizer.learning_rate": parse("optimizer.learning_rate", "1e-3,1.0", 0.1)}
+    for name, status, loss in (
+        ("000-seed0", "done", 5.0),
+        ("000-seed1", "done", 5.2),
+        ("001-seed0", "done", 1.0),
+        ("001-seed1", "diverged", 0.5),
+    ):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.json").write_text(json.dumps({"status": status, "final": {"loss": loss, "step": 3}}))
+    (tmp_path / "sweep.json").write_text("{}")
+    arms = [
+        sweeping._arm(tmp_path, index, {"optimizer.learning_rate": rate}, [0, 1], "validation.loss")
+        for index, rate in enumerate((1e-3, 1.0))
+    ]
+    text = sweeping.write(tmp_path, arms, ranges, [0, 1], Options())
+    assert (
+        "diverged" in text
+        and "--config.optimizer.learning_rate=0.001" in text
+        and json.loads((tmp_path / "sweep.json").read_text())["best"]["index"] == 0
+    )
+
+
+MISTAKES = {
+    "nothing": ({}, Options(), "nothing is swept"),
+    "a metric": ({"seed": "0,1"}, Options(metric="loss"), "should be validation.loss or TASK.METRIC"),
+    "a task's metric": ({"seed": "0,1"}, Options(metric="causal.ce"), "task 'causal' measures nll"),
+    "no trials": ({"seed": "0,1"}, Options(sampler="random"), "needs --trials"),
+    "trials of a grid": ({"seed": "0,1"}, Options(trials=3), "is for --sampler=random or optuna"),
+}
+
+
+@pytest.mark.parametrize("what", MISTAKES)
+def test_mistakes_end_it_before_it_starts(home, tmp_path, what):  # noqa: F811
+    swept, options, words = MISTAKES[what]
+    with pytest.raises(UserError, match=words):
+        sweeping.sweep(config(home), tmp_path / "s", swept, options)
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_optuna_continues_from_its_journal(home, direct, tmp_path):  # noqa: F811
+    pytest.importorskip("optuna")
+    swept = {"optimizer.learning_rate": "log(1e-3,1e-1)", "training.log_every": "int(1,3)"}
+    for trials in (2, 3):
+        options = Options(sampler="optuna", trials=trials, workers=1, metric="causal.accuracy")
+        assert sweeping.sweep(config(home), tmp_path / "s", swept, options) == 0
+        record = json.loads((tmp_path / "s" / "sweep.json").read_text())
+        assert len(record["arms"]) == trials and record["better"] == "higher"
+    rates = [arm["values"]["optimizer.learning_rate"] for arm in record["arms"]]
+    assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1e-1 for rate in rates)
+    assert record["best"]["mean"] == max(arm["mean"] for arm in record["arms"])
