@@ -78,7 +78,7 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
             file=sys.stderr,
         )
     print(f"\n{written.headline}")
-    for check in written.checks:
+    for check in written.hypotheses:
         print(f"  {check.verdict:>14}  {check.text}: {check.measured} {check.interval}")
     print(f"\n{len(trials) - len(failed)} of {len(trials)} runs in {record['seconds'] / 60:.1f} minutes\nreport: {written.html.resolve()}")
     return 1 if failed else 0

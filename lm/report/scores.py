@@ -37,6 +37,9 @@ class Judged:
     needed: str
     verdict: Verdict
     why: str = ""
+    p: float | None = None
+    adjusted: float | None = None
+    effect: float | None = None
 
 
 def score(comparison: Comparison, arm: str, task: str, metric: str) -> Score | None:
@@ -165,6 +168,11 @@ def _judged(text: str, estimate: Estimate, unit: str, needed: str, verdict: Verd
     single = estimate.n == 1 or (against is not None and against.estimate.n == 1)
     why = "one seed gives no interval" if single else ""
     return Judged(text, mean, interval, needed, verdict, why)
+
+
+def judge_all(comparison: Comparison) -> list[Judged]:
+    """Every hypothesis's verdict, in the order of comparison.json."""
+    return [judge(comparison, check) for check in comparison.about.get("hypotheses") or []]
 
 
 def rows_of(comparison: Comparison, task: str, metric: str) -> list[Row]:

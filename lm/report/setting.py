@@ -19,7 +19,7 @@ def reproduce(comparison: Comparison) -> list[Part]:
         if runs:
             run = min(runs, key=lambda run: not run.done)
             text = json.dumps(run.record["config"], indent=2, ensure_ascii=False)
-            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", Code(text, "json")))
+            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", [Code(text, "json")]))
     return parts
 
 
