@@ -23,9 +23,9 @@ LEVEL = 0.95
 SEEDS = "seeds"
 TEST_SET = "test set"
 
-Verdict = Literal["supported", "refuted", "inconclusive"]
-HOLDS: Verdict = "supported"
-FAILS: Verdict = "refuted"
+Verdict = Literal["holds", "does not hold", "inconclusive"]
+HOLDS: Verdict = "holds"
+FAILS: Verdict = "does not hold"
 INCONCLUSIVE: Verdict = "inconclusive"
 
 

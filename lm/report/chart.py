@@ -19,7 +19,7 @@ _MOST_POINTS = 240
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`style`: "mean" is thick with the arm's dashes and markers, "fit" the same without markers, "thin" a seed, "interval" thick and plain."""
+    """`style`: "mean" has the arm's dashes and markers, "fit" its dashes; "thin" is a single seed, "interval" thick and plain."""
 
     points: Sequence[tuple[float, float]]
     arm: int | None  # None is grey

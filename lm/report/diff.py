@@ -122,7 +122,12 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
         return [title, Paragraph("Neither has a score that the other has too.")]
     parts: list[Part] = [title, Paragraph(f"{alike} of {len(rows)} are equal within intervals, {apart} are not.")]
     if len({(side.comparison.about.get("data") or {}).get("fingerprint") for side in results}) > 1:
-        parts.append(Items(["The data or the tokenizer differ, so the test examples do: a loss by token of the one is no loss of the other."], "warning"))
+        parts.append(
+            Items(
+                ["The data or the tokenizer differ, so the test examples do: a loss by token of the one is no loss of the other."],
+                "warning",
+            )
+        )
     columns = [("Arm", "l"), ("On", "l"), ("A", "r"), ("B", "r"), ("B − A (of shares: points)", "r"), ("Verdict", "l")]
     caption = (
         "95 % intervals; the difference's is made of both, as of runs that share nothing (Zou and Donner 2008), so it is wide where the two "

@@ -1,4 +1,4 @@
-"""Energy and CO2e: device hours × power × PUE × the grid's factor. Measured power where a run recorded it, else an assumption that is named."""
+"""Energy and CO2e: device hours × power × PUE × the grid's factor. Power is measured where a run recorded it, else assumed and so named."""
 
 import json
 import math
@@ -9,13 +9,14 @@ from lm.report import figures
 from lm.report.page import Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results
 
-# Watts of one device under load, by the beginning of its name; the longest that fits counts. NVIDIA: the board's limit as its data sheet has
-# it, which training does not exceed. TPU: the chip's mean as measured by Jouppi et al. 2023 (TPU v4, ISCA, table 4).
+# Watts of one device under load, by the beginning of its name; the longest that fits counts. NVIDIA: the board's limit as its data sheet
+# has it, which training does not exceed. TPU: the chip's mean as measured by Jouppi et al. 2023 (TPU v4, ISCA, table 4).
 WATTS = {
     "TPU v3": (110.0, "half of a chip's mean, Jouppi et al. 2023"), "TPU v4": (170.0, "mean of a chip, Jouppi et al. 2023"),
     "NVIDIA H200": (700.0, "NVIDIA's data sheet"), "NVIDIA H100": (700.0, "NVIDIA's data sheet, SXM"),
     "NVIDIA A100": (400.0, "NVIDIA's data sheet, SXM"), "NVIDIA L4": (72.0, "NVIDIA's data sheet"),
-    "NVIDIA L40": (300.0, "NVIDIA's data sheet"), "Tesla V100": (300.0, "NVIDIA's data sheet, SXM2"), "Tesla T4": (70.0, "NVIDIA's data sheet"),
+    "NVIDIA L40": (300.0, "NVIDIA's data sheet"), "Tesla V100": (300.0, "NVIDIA's data sheet, SXM2"),
+    "Tesla T4": (70.0, "NVIDIA's data sheet"),
 }  # fmt: skip
 PER_CORE = 10.0  # watts of a CPU's core under load with its share of memory and board
 UNKNOWN = 300.0  # watts of an accelerator that is not in the table

@@ -21,7 +21,11 @@ def headline(judged: list[Judged]) -> str:
     shown = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
     if len(judged) == 1:
         return f"The one hypothesis is {judged[0].verdict}."
-    return f"All {len(judged)} hypotheses are {judged[0].verdict}." if len(judged) in counts.values() else f"{len(judged)} hypotheses: {shown}."
+    return (
+        f"All {len(judged)} hypotheses are {judged[0].verdict}."
+        if len(judged) in counts.values()
+        else f"{len(judged)} hypotheses: {shown}."
+    )
 
 
 def section(results: Results, judged: list[Judged]) -> list[Part]:
@@ -51,7 +55,7 @@ def _caption(results: Results) -> str:
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
         "all of it lies on the other, and inconclusive in between. p: two-sided, against the threshold; Holm: adjusted for the number of "
-        "hypotheses (Holm 1979). Effect size: the distance from the threshold in standard deviations over seeds; with so few seeds a rough "
+        "hypotheses (Holm 1979). Effect size: Hedges' g, the distance in standard deviations over seeds; with so few seeds a rough "
         "figure. “How to read this” at the end says what the intervals cover."
     )
 
@@ -83,7 +87,9 @@ def _apart(own: Score, against: Score | None, value: float, ratio: bool) -> list
     """How far each seed is from the threshold."""
     if against is None:
         return [score - value for score in own.values.values()]
-    scores_of = {seed: against.values.get(seed) for seed in own.values} if against.estimate.n else dict.fromkeys(own.values, against.estimate.mean)
+    scores_of = (
+        {seed: against.values.get(seed) for seed in own.values} if against.estimate.n else dict.fromkeys(own.values, against.estimate.mean)
+    )
     return [
         own.values[seed] - (value * other if ratio else value + other) for seed, other in scores_of.items() if other is not None
     ]  # fmt: skip
@@ -107,7 +113,7 @@ def baselines(results: Results) -> list[Part]:
             rows.append([f"{comparison.label(best.arm)}, the best arm", *ahead])
     if not rows:
         return []
-    columns = [("Behind a baseline", "l"), ("On", "l"), ("Reaches", "r"), ("Baseline", "l"), ("Reaches", "r")]
+    columns = [("Behind a baseline", "l"), ("On", "l"), ("Score", "r"), ("Best baseline", "l"), ("Its score", "r")]
     caption = (
         "What simple baselines reach: arms whose mean is behind the best baseline on the same examples. On a yardstick that all arms share "
         "only the best arm is listed, since the others are behind as well."

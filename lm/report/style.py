@@ -102,6 +102,7 @@ th,td{padding-right:.9rem}
 .stack th,.stack td{border:0;padding:.1rem 0}
 .stack tbody th{font-weight:600}
 .stack td{display:grid;grid-template-columns:7.5rem 1fr}
+.stack td.none{display:none}
 .stack td::before{content:attr(data-name);color:var(--faint)}
 }
 """

@@ -24,7 +24,7 @@ def draw(data: Chart, name: str, alternative: str, width: int = 400, height: int
     title = f'<text x="0" y="14" class="title">{html.escape(_short(data.title, width - 8, 1.1))}</text>' if data.title else ""
     clip = f'<clipPath id="{name}"><rect x="{left - 4:.1f}" y="0" width="{width - left - 4:.1f}" height="{height}"/></clipPath>'
     opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alternative)}">'
-    return f'{opening}{clip}{title}{inner.replace("url(#clip)", f"url(#{name})")}</svg>', alternative
+    return f"{opening}{clip}{title}{inner.replace('url(#clip)', f'url(#{name})')}</svg>", alternative
 
 
 def _legend(data: Chart) -> str:

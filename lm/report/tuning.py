@@ -44,7 +44,11 @@ def section(results: Results) -> list[Part]:
         cells = [figures.tick(chosen.get(arm)), *(_trial(trial) for trial in found)]
         rows.append([comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(found))])
     columns = [("Arm", "l"), ("Chosen", "r"), *((f"Trial {place + 1}", "r") for place in range(max(numbers)))]
-    warned = [f"{comparison.label(arm)}: {_edge(found, chosen.get(arm), name)}" for arm, found in trials.items() if _at_edge(found, chosen.get(arm))]
+    warned = [
+        f"{comparison.label(arm)}: {_edge(found, chosen.get(arm), name)}"
+        for arm, found in trials.items()
+        if _at_edge(found, chosen.get(arm))
+    ]
     parts: list[Part] = [Heading(f"Sensitivity to the {name}"), Paragraph(text)]
     if warned:
         parts += [Paragraph("Chosen at the edge of what was tried, so a better value may lie beyond:", "warning"), Items(warned, "warning")]

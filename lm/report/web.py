@@ -3,7 +3,7 @@
 import html
 import re
 
-from lm.report import style
+from lm.report import figures, style
 from lm.report.page import Code, Details, Figure, Heading, Items, Page, Paragraph, Part, Strong, Table, Tabs
 
 # Cells that start with one of these are verdicts: sign and word carry the meaning, the colour only helps.
@@ -89,6 +89,7 @@ def _cell(text: str, kind: str, name: str, place: int) -> str:
         first, _, second = text.partition("\n")
         shown = f"<strong>{_text(first)}</strong>" if isinstance(text, Strong) else _text(first)
         shown += f" <small>{_text(second)}</small>" if second else ""
+    kind += " none" if text == figures.MISSING else ""
     return f'<td class="{kind}" data-name="{_text(name)}">{shown}</td>'
 
 

@@ -59,7 +59,9 @@ def forest_charts(results: Results) -> list[tuple[str, Chart]]:
             reference, row = results.reference(arms), results.row(task, metric)
             gaps = [gap for arm in arms if arm != reference and (gap := results.gap(arm, reference, task, metric))]
             if gaps:
-                found.append((f"{task}-{metric}", _forest(results, gaps, f"{task_name(task)}: {metric_name(metric)}", row.unit, row.better)))
+                found.append(
+                    (f"{task}-{metric}", _forest(results, gaps, f"{task_name(task)}: {metric_name(metric)}", row.unit, row.better))
+                )
     return found
 
 
@@ -114,7 +116,8 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         one, other = results.score(first, task, metric), results.score(second, task, metric)
         assert one and other
         each = ", ".join(
-            figures.signed(one.values[seed] - other.values[seed], row.unit, places) for seed in sorted(one.values.keys() & other.values.keys())
+            figures.signed(one.values[seed] - other.values[seed], row.unit, places)
+            for seed in sorted(one.values.keys() & other.values.keys())
         )
         leads = better(gap, row.better)
         verdict = "? inconclusive" if leads is None else f"{label(first if leads else second)} better"
@@ -141,7 +144,10 @@ def matrix(results: Results) -> list[Part]:
     cells: list[list[str]] = []
     for task, metric in keys:
         found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
-        places, best = figures.places([score.estimate for score in found.values()], results.row(task, metric).unit), _best(results, task, metric)
+        places, best = (
+            figures.places([score.estimate for score in found.values()], results.row(task, metric).unit),
+            _best(results, task, metric),
+        )
         column = []
         for arm in arms:
             if arm not in found:
