@@ -166,7 +166,8 @@ def enrich(directory, **about):
         "tasks": TASKS, "planned": {arm: {"steps": 512, "tokens": TOKENS, "flops": 1.2e13, "loss_tokens": 0.15 * TOKENS} for arm in arms},
         "tuning": {"field": "optimizer.learning_rate", "share": 0.25, "seed": 1000, "trials": trials, "chosen": chosen},
         "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4}, "reference": arms[0],
-        "experiment": {"name": record["name"], "seeds": seeds, "budget": record["budget"], "arms": {arm: {"run": {"seed": 0}} for arm in arms}},
+        "experiment": {"name": record["name"], "seeds": seeds, "budget": record["budget"],
+                       "arms": {arm: {"run": {"objective": {"name": record["arms"][arm]["objective"]}}} for arm in arms}},
     } | about)  # fmt: skip
     rows = pa.parquet.read_table(directory / "results.parquet").to_pylist()
     for place, arm in enumerate(arms):

@@ -35,7 +35,8 @@ def test_sections_come_in_order(whole):
     titles = re.findall("^## (.*)$", whole[1].markdown.read_text(), re.MULTILINE)
     assert titles == [
         "Verdict", "What was compared", "Budgets", "Learning curves", "The shared yardstick", "Differences from the reference arm",
-        "Table by task", "Each objective on its own yardstick", "The shared yardsticks in full", "Energy and CO2e", "Runs not counted", "Reproduce", "Data", "Machine and versions",
+        "Table by task", "Each objective on its own yardstick", "The shared yardsticks in full", "Energy and CO2e",
+        "Runs not counted", "Reproduce", "Data", "Machine and versions",
         "How to read this",
     ]  # fmt: skip
     assert re.findall("<h2>(.*?)</h2>", whole[1].html.read_text()) == titles

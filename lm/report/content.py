@@ -77,10 +77,10 @@ def _arms(comparison: Comparison) -> list[Part]:
         )
     columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Learning rate", "r"), ("Seeds done", "r")]
     described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
-    shown: list[Part] = [Items(described)] if described else []
+    about_each: list[Part] = [Items(described)] if described else []
     if len(described) > curves.MANY:
-        shown = [Details("What each arm is", shown, printed=True)]
-    return [Heading("What was compared"), Table(columns, rows), *shown]
+        about_each = [Details("What each arm is", about_each, printed=True)]
+    return [Heading("What was compared"), Table(columns, rows), *about_each]
 
 
 def _rates(comparison: Comparison, arm: str) -> str:
@@ -121,8 +121,8 @@ def _budgets(comparison: Comparison) -> list[Part]:
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [("Arm", "l"), ("Steps", "r"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
-        "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output alike, "
-        "padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing targets are "
+        "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output "
+        "alike, padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing targets are "
         "predicted tokens, judged tokens, and pair labels where there is a pair loss; a place that is both predicted and judged counts "
         "twice. Input wait: share of the time in which the step waited for data."
     )

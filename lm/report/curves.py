@@ -57,7 +57,7 @@ class Panel(NamedTuple):
 
     arm: str
     label: str
-    index: int
+    place: int
     seeds: dict[int, list[Point]]
     baselines: list[tuple[str, float]]
     quantity: str
@@ -105,15 +105,15 @@ def draw(panel: Panel, place: str, label: str, scale: float = 1.0, text: Callabl
     x, y = Axis(label, text=text, start=0.0), Axis(panel.quantity, text=figures.tick)
     if not lines:
         return Chart(panel.label, x, y, note="no validation loss yet")
-    marks: list[Any] = [Line(points, panel.index, "thin") for points in lines.values()]
+    marks: list[Any] = [Line(points, panel.place, "thin") for points in lines.values()]
     # The band is drawn where all seeds have been: beyond, it would be a band of fewer.
     start, end = max(points[0][0] for points in lines.values()), min(points[-1][0] for points in lines.values())
     grid = np.array(sorted({x for points in lines.values() for x, _ in points if start <= x <= end}))
     if len(grid):
         losses = np.stack([np.interp(grid, *np.array(points, float).T) for points in lines.values()])
         if len(lines) > 1:
-            marks.append(Band(list(zip(grid, losses.min(0), losses.max(0), strict=True)), panel.index))
-        marks.append(Line(list(zip(grid, losses.mean(0), strict=True)), panel.index))
+            marks.append(Band(list(zip(grid, losses.min(0), losses.max(0), strict=True)), panel.place))
+        marks.append(Line(list(zip(grid, losses.mean(0), strict=True)), panel.place))
     marks += [Rule(value, f"{name} {figures.plain(value)}") for name, value in panel.baselines]
     return Chart(panel.label, x, y, marks)
 
@@ -133,7 +133,7 @@ def section(found: list[Panel], picture: str) -> list[Part]:
     )
     if any(panel.baselines for panel in found):
         caption += " Dashed grey: baselines that count tokens, on the test documents, where they measure the same quantity as the loss."
-    shown = []
+    shown: list[tuple[str, Figure]] = []
     for name, place, label, divisor in views:
         if not any(math.isfinite(getattr(point, place)) for panel in found for points in panel.seeds.values() for point in points):
             continue
@@ -141,7 +141,7 @@ def section(found: list[Panel], picture: str) -> list[Part]:
         for panel in found:
             alternative = f"Validation loss of {panel.label} against {label}, {len(panel.seeds)} seeds"
             size = (300, 220) if len(found) > MANY else (400, 262)
-            drawn.append(svg.draw(draw(panel, place, label, divisor), f"{place}{panel.index}", alternative, *size))
+            drawn.append(svg.draw(draw(panel, place, label, divisor), f"{place}{panel.place}", alternative, *size))
         text = f"Validation loss against {label}. {caption}"
         elsewhere = "" if shown else text
         shown.append((name, Figure(drawn, text, "" if shown else picture, elsewhere, len(found) > MANY)))

@@ -9,9 +9,10 @@ from lm import statistics
 from lm.lookup import UserError
 from lm.plain import flat
 from lm.report import figures, hypotheses, page
-from lm.report.page import Heading, Items, Page, Paragraph, Part, Table
+from lm.report.page import Heading, Page, Paragraph, Part, Table
 from lm.report.read import Comparison, read
 from lm.report.results import Results, metric_name, task_name
+from lm.report.scores import Judged
 from lm.statistics import Estimate
 
 # Of comparison.json: what was asked, and on what it was run.
@@ -89,13 +90,20 @@ def _verdicts(results: list[Results]) -> list[Part]:
         told = [side[text] if text in side else None for side in (first, second)]
         if told[0] and told[1] and told[0].verdict == told[1].verdict and told[0].needed == told[1].needed:
             continue
-        rows.append([text, *(f"{hypotheses.SIGNS[each.verdict]} {each.verdict}: {each.measured} {each.interval}, needed {each.needed}" if each else "not asked" for each in told)])  # fmt: skip
+        rows.append([text, *map(_told, told)])
     both = len(first.keys() & second.keys())
     title = Heading("Verdicts that changed")
     if not rows:
         return [title, Paragraph(f"None of {both}." if both else "Neither states a hypothesis.")]
     changed = Table([("Hypothesis", "l"), ("A", "l"), ("B", "l")], rows)
     return [title, Paragraph(f"{both} hypotheses are in both."), changed]
+
+
+def _told(judged: Judged | None) -> str:
+    if judged is None:
+        return "not asked"
+    sign = hypotheses.SIGNS[judged.verdict]
+    return f"{sign} {judged.verdict}: {judged.measured} {judged.interval}, needed {judged.needed}"
 
 
 def _scores(results: list[Results], shared: list[str]) -> list[Part]:
@@ -122,16 +130,12 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
         return [title, Paragraph("Neither has a score that the other has too.")]
     parts: list[Part] = [title, Paragraph(f"{alike} of {len(rows)} are equal within intervals, {apart} are not.")]
     if len({(side.comparison.about.get("data") or {}).get("fingerprint") for side in results}) > 1:
-        parts.append(
-            Items(
-                ["The data or the tokenizer differ, so the test examples do: a loss by token of the one is no loss of the other."],
-                "warning",
-            )
-        )
+        warning = "The data or the tokenizer differ, and so the test examples: scores are not of the same quantity."
+        parts.append(Paragraph(warning, "warning"))
     columns = [("Arm", "l"), ("On", "l"), ("A", "r"), ("B", "r"), ("B − A (of shares: points)", "r"), ("Verdict", "l")]
     caption = (
-        "95 % intervals; the difference's is made of both, as of runs that share nothing (Zou and Donner 2008), so it is wide where the two "
-        "share seeds and test examples. They are not corrected for their number."
+        "95 % intervals; the difference's is made of both, as of runs that share nothing (Zou and Donner 2008), so it is wide where the "
+        "two share seeds and test examples. They are not corrected for their number."
     )
     return [*parts, Table(columns, rows, caption)]
 

@@ -1,4 +1,4 @@
-"""The verdict: each hypothesis with its interval, p-value and effect, what an inconclusive one would take, and what simple baselines reach."""
+"""The verdict: each hypothesis with interval, p and effect, what an inconclusive one would take, and what simple baselines reach."""
 
 import statistics as moments
 
@@ -21,11 +21,9 @@ def headline(judged: list[Judged]) -> str:
     shown = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
     if len(judged) == 1:
         return f"The one hypothesis is {judged[0].verdict}."
-    return (
-        f"All {len(judged)} hypotheses are {judged[0].verdict}."
-        if len(judged) in counts.values()
-        else f"{len(judged)} hypotheses: {shown}."
-    )
+    if len(judged) in counts.values():
+        return f"All {len(judged)} hypotheses are {judged[0].verdict}."
+    return f"{len(judged)} hypotheses: {shown}."
 
 
 def section(results: Results, judged: list[Judged]) -> list[Part]:
@@ -75,7 +73,10 @@ def _seeds(results: Results, hypothesis: dict) -> str:
     deviation, distance = moments.stdev(apart), abs(moments.fmean(apart))
     if not distance:
         return ""
-    wanted = power.seeds_needed(deviation, distance, power=_POWER) if deviation else 2
+    try:
+        wanted = power.seeds_needed(deviation, distance, power=_POWER)
+    except ValueError:  # more than it looks for
+        wanted = _MOST_SEEDS + 1
     if wanted > _MOST_SEEDS:
         return f"if what was measured is the truth, more than {_MOST_SEEDS:,} seeds would be needed"
     if wanted <= len(apart):
@@ -87,12 +88,9 @@ def _apart(own: Score, against: Score | None, value: float, ratio: bool) -> list
     """How far each seed is from the threshold."""
     if against is None:
         return [score - value for score in own.values.values()]
-    scores_of = (
-        {seed: against.values.get(seed) for seed in own.values} if against.estimate.n else dict.fromkeys(own.values, against.estimate.mean)
-    )
-    return [
-        own.values[seed] - (value * other if ratio else value + other) for seed, other in scores_of.items() if other is not None
-    ]  # fmt: skip
+    fixed = against.estimate.mean if against.estimate.n == 0 else None
+    pairs = [(score, against.values.get(seed) if fixed is None else fixed) for seed, score in own.values.items()]
+    return [score - (value * other if ratio else value + other) for score, other in pairs if other is not None]
 
 
 def baselines(results: Results) -> list[Part]:

@@ -1,4 +1,4 @@
-"""A comparison's scores and differences, each computed once however many sections of the report ask for it; and names for what they are of."""
+"""A comparison's scores and differences, each computed once however many sections ask for it; and the names of tasks and metrics."""
 
 import dataclasses
 import functools

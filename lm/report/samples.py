@@ -23,10 +23,8 @@ def section(results: Results) -> list[Part]:
             texts = _read(results.workdir / "runs" / f"{arm}-seed{run.seed}" / "samples.json", list)
             pairs = [(str(each.get("prompt") or ""), str(each.get("text") or "")) for each in texts if isinstance(each, dict)]
             if pairs:
-                found += [
-                    Paragraph(f"What seed {run.seed} writes after “▸”:"),
-                    *(Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]),
-                ]
+                found.append(Paragraph(f"What seed {run.seed} writes after “▸”:"))
+                found += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
         if found:
             parts.append(Details(comparison.label(arm), found, printed=True))
     return [Heading("Samples"), *parts] if parts else []

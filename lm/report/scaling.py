@@ -25,7 +25,9 @@ def section(results: Results) -> list[Part]:
     title, series = Heading("Scaling"), dict[str, list[tuple[Any, float]]]()
     for arm, about in comparison.arms.items():
         found = results.score(arm, task, metric)
-        for run in comparison.of(arm) if found and about.get("series") else ():
+        if found is None or not about.get("series"):
+            continue
+        for run in comparison.of(arm):
             values = [run.number(key) for key in ("parameters", "tokens", "flops")]
             if run.seed in found.values and all(values):
                 parameters, tokens, flops = (float(value or 0.0) for value in values)
@@ -42,8 +44,8 @@ def section(results: Results) -> list[Part]:
     unit = f"{metric_name(metric)}, {task_name(task)}"
     drawn = svg.draw(_chart(series, fits, unit), "scaling", f"{unit} against training FLOPs with the fitted curves", 560, 340)
     caption = (
-        f"{unit[0].upper()}{unit[1:]}, against training FLOPs: a marker a run; lines: the least loss that the fit gives for the FLOPs, at its own "
-        "best size, as far as the runs reach."
+        f"{unit[0].upper()}{unit[1:]}, against training FLOPs: a marker a run; lines: the least loss that the fit gives for the FLOPs, at "
+        "its own best size, as far as the runs reach."
     )
     rows = []
     for name, fit in fits.items():
@@ -52,8 +54,8 @@ def section(results: Results) -> list[Part]:
     if rows:
         columns = [("Series", "l"), ("Runs", "r"), *((sign, "r") for _, sign in _LETTERS)]
         note = (
-            "L = E + A/N^α + B/D^β: N parameters, D tokens, L in nats; 95 % intervals below each value. A fit says nothing of what lies far "
-            "beyond its runs."
+            "L = E + A/N^α + B/D^β: N parameters, D tokens, L in nats; 95 % intervals below each value. A fit says nothing of what lies "
+            "far beyond its runs."
         )
         parts.append(Table(columns, rows, note))
     return parts + ([Items(refused + crossings)] if (crossings := _crossings(scaling, series, fits)) or refused else [])

@@ -33,12 +33,15 @@ def section(results: Results) -> list[Part]:
     numbers = sorted({len(found) for found in trials.values()})
     share = figures.share(tuning.get("share"), 2)
     text = (
-        f"Before the main runs each arm was trained with {' or '.join(map(str, numbers))} values of {field}, for {share} of the budget each and "
-        f"with the seed {tuning.get('seed')}, which no main run has; the lowest validation loss of its own objective chose."
+        f"Before the main runs each arm was trained with {' or '.join(map(str, numbers))} values of {field}, for {share} of the budget "
+        f"each and with the seed {tuning.get('seed')}, which no main run has; the lowest validation loss of its own objective chose."
     )
     if len(numbers) > 1:
         text += " The arms did not have the same number of trials."
-    caption = f"Ring: chosen. Cross: diverged or failed, at no loss. Losses of different arms are different quantities; the {name} is on a log scale."
+    caption = (
+        "Ring: chosen. Cross: diverged or failed, so it has no loss. Losses of different arms are different quantities. The scale of the "
+        f"{name} is logarithmic."
+    )
     rows = []
     for arm, found in trials.items():
         cells = [figures.tick(chosen.get(arm)), *(_trial(trial) for trial in found)]

@@ -40,8 +40,8 @@ def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> li
         return [title, Paragraph("No finished run has been measured on the shared yardstick yet.")]
     shown = svg.draw(chart, "dots", f"{chart.x.label} of each arm, untrained model and baseline with 95 % intervals", 440)
     caption = (
-        f"{_sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single seeds. "
-        "Hollow grey: untrained models and baselines. The numbers stand in a table below."
+        f"{_sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
+        "seeds. Hollow grey: untrained models and baselines. The numbers stand in a table below."
     )
     if above:
         return [title, Figure([shown], caption, elsewhere=f"{caption} It stands below the curves in the picture above ({picture}).")]
@@ -101,7 +101,8 @@ def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> l
 def _pairs(results: Results, task: str, metric: str) -> Table | None:
     """Differences on a shared yardstick: arm against arm, and against the untrained model of its kind."""
     pairs = results.pairs(task, metric)
-    pairs += [(arm, other) for arm in results.arms(task, metric) if results.score(other := results.untrained(arm), task, metric)]
+    held = [(arm, results.untrained(arm)) for arm in results.arms(task, metric)]
+    pairs += [pair for pair in held if results.score(pair[1], task, metric)]
     if not pairs:
         return None
     label, row = results.comparison.label, results.row(task, metric)
@@ -113,12 +114,10 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         if gap is None:
             rows.append([title, *[figures.MISSING] * 5, "? inconclusive (no seed in common)"])
             continue
-        one, other = results.score(first, task, metric), results.score(second, task, metric)
-        assert one and other
-        each = ", ".join(
-            figures.signed(one.values[seed] - other.values[seed], row.unit, places)
-            for seed in sorted(one.values.keys() & other.values.keys())
-        )
+        one, against = results.score(first, task, metric), results.score(second, task, metric)
+        assert one and against
+        common = sorted(one.values.keys() & against.values.keys())
+        each = ", ".join(figures.signed(one.values[seed] - against.values[seed], row.unit, places) for seed in common)
         leads = better(gap, row.better)
         verdict = "? inconclusive" if leads is None else f"{label(first if leads else second)} better"
         numbers = [figures.probability(gap.p), figures.effect(gap.effect)]
@@ -158,8 +157,8 @@ def matrix(results: Results) -> list[Part]:
         cells.append(column)
     rows = [[results.comparison.label(arm), *(column[place] for column in cells)] for place, arm in enumerate(arms)]
     caption = (
-        "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of its "
-        "difference from every other arm leaves out zero. ↓ lower is better, ↑ higher is better."
+        "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
+        "its difference from every other arm leaves out zero. ↓ lower is better, ↑ higher is better."
     )
     return [title, Table(columns, rows, caption)]
 
