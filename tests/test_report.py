@@ -26,7 +26,8 @@ def test_verdicts_and_numbers(whole):
     nll = [row["value"] for row in rows_of(SEEDS) if row["arm"] == "clm" and row["metric"] == "nll"]
     half = 4.302653 * np.std(nll, ddof=1) / math.sqrt(3)
     expected = [f"{np.mean(nll):.2f}", f"[{np.mean(nll) - half:.2f}, {np.mean(nll) + half:.2f}]", "< 5.22 = 0.8 × unigram 6.52"]
-    assert top[1] == ["CLM is at least 20 % below the unigram baseline", "✓ supported", *expected, "–", "–", "–"]
+    assert top[1] == ["CLM is at least 20 % below the unigram baseline", "✓ supported", *expected, "< 0.001", "< 0.001", top[1][7]]
+    assert float(top[1][7].replace("−", "-")) < -10, "many standard deviations below"
     assert top[2][4] == "< bigram 4.97" and top[4][4] == "> 9.60 % = 2 × unigram 4.80 %" and top[5][4] == "> 60.0 %"
     assert top[7][1] == "✗ refuted" and top[7][4] == "> bag of words 63.2 %"
 

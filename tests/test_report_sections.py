@@ -122,7 +122,9 @@ def rows_with_shared_loss(directory):
 
 def test_the_best_arm_is_bold_only_beyond_doubt(rich):
     text = section(rich[1].markdown.read_text(), "Table by task")
-    assert len(re.findall(r"\*\*", text)) == 2 and re.search(r"^\| CLM \| \*\*60\.\d % ", text, re.MULTILINE)
+    results = results_of(rich[0])
+    sure = [results.gap("mlm_nsp", other, "blimp", "accuracy").estimate.low > 0 for other in ("mlm", "clm", "nsp")]
+    assert len(re.findall(r"\*\*", text)) == 2 + 2 * all(sure) and re.search(r"^\| CLM \| \*\*60\.\d % ", text, re.MULTILINE)
     table = flat(markdown_tables(text))[0]
     assert [row[0] for row in table[1:5]] == [label for label, _, _ in ARMS.values()]
     assert table[0][1:] == ["Linear probe: Balanced accuracy ↑", "Blimp: Accuracy ↑"]
@@ -169,8 +171,9 @@ def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
 @pytest.mark.parametrize(
     ("machine", "watts"),
     [
-        ({"device": "NVIDIA H200", "devices": 2}, 1400), ({"device": "NVIDIA L40S", "devices": 1}, 300), ({"device": "TPU v4", "devices": 4}, 680),
-        ({"device": "NVIDIA L4", "devices": 1}, 72), ({"device": "quantum", "devices": 1}, 300), ({"device": "cpu", "cores": 8}, 80), ({}, 10),
+        ({"device": "NVIDIA H200", "devices": 2}, 1400), ({"device": "NVIDIA L40S", "devices": 1}, 300),
+        ({"device": "TPU v4", "devices": 4}, 680), ({"device": "NVIDIA L4", "devices": 1}, 72), ({}, 10),
+        ({"device": "quantum", "devices": 1}, 300), ({"device": "cpu", "cores": 8}, 80),
     ],
 )  # fmt: skip
 def test_assumed_power(machine, watts):
@@ -243,3 +246,31 @@ def test_tables_and_pictures_are_named_for_those_who_do_not_see_them(rich):
     named = set(re.findall(r'aria-labelledby="(.*?)"', page))
     assert named <= set(Reader(page).ids)
     assert all(f'for="{key}"' in page for key in re.findall(r'<input type="radio"[^>]* id="(.*?)"', page))
+
+
+def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
+    directory = make(tmp_path / "W", seeds=(0,), checks=[])
+    laws = {"one": (2.0, 400.0, 400.0, 0.40, 0.35), "other": (1.8, 450.0, 450.0, 0.40, 0.35)}
+    arms, rows = {}, []
+    for name, (E, A, B, alpha, beta) in laws.items():
+        for size in (1e6, 4e6, 1.6e7):
+            for tokens in (1e7, 4e7, 1.6e8):
+                arm = f"{name}_{size:g}_{tokens:g}"
+                arms[arm] = {"label": arm, "objective": "clm", "model": "decoder", "series": name}
+                value = E + A / size**alpha + B / tokens**beta
+                about = {"arm": arm, "seed": 0, "task": "causal", "metric": "nll", "kind": "model", "own": False, "better": "lower"}
+                rows.append(about | {"value": value, "count": 1000, "unit": "nats/token"})
+                run = directory / "runs" / f"{arm}-seed0"
+                run.mkdir()
+                record = {"status": "done", "parameters": size, "tokens": tokens, "flops": 6 * size * tokens, "seconds": 1.0}
+                (run / "run.json").write_text(json.dumps(record))
+                (run / "scores.json").write_text("{}")
+    edit(directory / "comparison.json", arms=arms, scaling={"task": "causal", "metric": "nll"})
+    write_rows(directory, rows)
+    written = report.write(directory)
+    text = section(written.markdown.read_text(), "Scaling")
+    table = flat(markdown_tables(text))[0]
+    assert [row[:2] for row in table[1:]] == [["one", "9"], ["other", "9"]]
+    assert table[1][2].startswith("2.00") and table[1][5].startswith("0.40") and table[2][2].startswith("1.80")
+    assert "one and other cross at" in text
+    assert 'class="mean"' in next(picture for picture in re.findall("<svg.*?</svg>", written.html.read_text()) if "fitted" in picture)

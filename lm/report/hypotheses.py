@@ -36,7 +36,7 @@ def section(results: Results, judged: list[Judged]) -> list[Part]:
         asked = comparison.about.get("hypotheses") or []
         rows = []
         for each, hypothesis in zip(judged, asked, strict=True):
-            seeds = _seeds(results, hypothesis) if each.verdict == statistics.INCONCLUSIVE else ""
+            seeds = _seeds(results, hypothesis, len(judged)) if each.verdict == statistics.INCONCLUSIVE else ""
             why = "; ".join(filter(None, (each.why, seeds)))
             numbers = [figures.probability(each.p), figures.probability(each.adjusted), figures.effect(each.effect)]
             verdict = f"{SIGNS[each.verdict]} {each.verdict}" + (f" ({why})" if why else "")
@@ -52,14 +52,17 @@ def _caption(results: Results) -> str:
     when = f"were fixed before the first run, {str(started).replace('T', ' ').removesuffix('Z')}" if started else "are those of the config"
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
-        "all of it lies on the other, and inconclusive in between. p: two-sided, against the threshold; Holm: adjusted for the number of "
-        "hypotheses (Holm 1979). Effect size: Hedges' g, the distance in standard deviations over seeds; with so few seeds a rough "
-        "figure. “How to read this” at the end says what the intervals cover."
+        "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "
+        "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, the distance in standard deviations over seeds; with "
+        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover."
     )
 
 
-def _seeds(results: Results, hypothesis: dict) -> str:
-    """How many seeds an inconclusive hypothesis would need if what was measured were the truth; empty where that cannot be said."""
+def _seeds(results: Results, hypothesis: dict, number: int) -> str:
+    """How many seeds an inconclusive hypothesis would need if what was measured were the truth; empty where that cannot be said.
+
+    Among `number` hypotheses the strictest of Holm's levels is asked for.
+    """
     from lm import power
 
     arm, task, metric, other = (str(hypothesis.get(key) or "") for key in ("arm", "task", "metric", "compare"))
@@ -74,13 +77,13 @@ def _seeds(results: Results, hypothesis: dict) -> str:
     if not distance:
         return ""
     try:
-        wanted = power.seeds_needed(deviation, distance, power=_POWER)
+        wanted = power.seeds_needed(deviation, distance, power=_POWER, level=1 - (1 - statistics.LEVEL) / number)
     except ValueError:  # more than it looks for
         wanted = _MOST_SEEDS + 1
     if wanted > _MOST_SEEDS:
         return f"if what was measured is the truth, more than {_MOST_SEEDS:,} seeds would be needed"
     if wanted <= len(apart):
-        return "more seeds are not what it lacks: the test examples are too few"
+        return "more seeds alone would hardly help: the test examples are few"
     return f"about {wanted} seeds would decide, if what was measured is the truth"
 
 

@@ -39,7 +39,7 @@ class Results:
 
     Attributes:
       comparison: what `read` found. workdir: where.
-      score(arm, task, metric): its `Score`, or None. gap(first, second, task, metric): a `Gap`, None without a common seed.
+      score(arm, task, metric): its `Score`, or None. gap(first, second, task, metric): a `Gap`, None where there is nothing to pair.
       who(task, own=None): who has a score on a task, as `scores.who` orders them.
     """
 
@@ -60,10 +60,8 @@ class Results:
 
     def _gap(self, first: str, second: str, task: str, metric: str) -> Gap | None:
         one, other = self.score(first, task, metric), self.score(second, task, metric)
-        if one is None or other is None or not one.values.keys() & other.values.keys():
-            return None
-        estimate = scores.difference(one, other)
-        return Gap(first, second, estimate, None, None) if estimate else None
+        found = scores.contrast(one, other) if one and other else None
+        return Gap(first, second, found.estimate, found.p, found.effect) if found else None
 
     def metrics(self, own: bool, parts: bool = False) -> dict[str, list[str]]:
         """The metrics of each task, its own or the shared ones. `parts`: those of a part of the examples ("accuracy/anaphor_agreement")."""

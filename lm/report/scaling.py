@@ -58,6 +58,7 @@ def section(results: Results) -> list[Part]:
             "far beyond its runs."
         )
         parts.append(Table(columns, rows, note))
+    refused += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
     return parts + ([Items(refused + crossings)] if (crossings := _crossings(scaling, series, fits)) or refused else [])
 
 
@@ -66,16 +67,20 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
     for first, second in itertools.combinations(fits, 2):
         spent = [flops for name in (first, second) for _, flops in series[name]]
         low, high = min(spent), 100 * max(spent)
-        crossing = scaling.crossover(fits[first], fits[second], (low, high))
+        crossing = scaling.crossover(fits[first], fits[second], low, high, _per_token([*series[first], *series[second]]))
         if crossing.flops is None:
-            found.append(f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}.")
+            found.append(f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}: {crossing.note}.")
             continue
-        text = f"{first} and {second} cross at {figures.flops(crossing.flops)}"
-        if crossing.low is not None and crossing.high is not None:
-            text += f" (95 % interval {figures.flops(crossing.low)} to {figures.flops(crossing.high)})"
+        ends = [figures.flops(end) if end is not None else "outside of what is looked at" for end in (crossing.low, crossing.high)]
         beyond = "" if crossing.flops <= max(spent) else ", beyond the largest run"
-        found.append(f"{text}{beyond}.")
+        text = f"{first} and {second} cross at {figures.flops(crossing.flops)}{beyond} (95 % interval: {ends[0]} to {ends[1]})"
+        found.append(f"{text}: {crossing.note}.")
     return found
+
+
+def _per_token(points: list[tuple[Any, float]]) -> float:
+    """Training FLOPs for each parameter and token, as these runs had it: the geometric mean."""
+    return math.exp(math.fsum(math.log(flops / (point.parameters * point.tokens)) for point, flops in points) / len(points))
 
 
 def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
@@ -84,7 +89,7 @@ def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
         if name in fits:
             low, high = min(flops for _, flops in points), max(flops for _, flops in points)
             grid = [low * (high / low) ** (step / 40) for step in range(41)]
-            curve = [(flops, fits[name].optimal(flops)[2]) for flops in grid]
+            curve = [(flops, fits[name].optimal(flops, _per_token(points))[2]) for flops in grid]
             marks.append(Line([point for point in curve if math.isfinite(point[1])], place, "fit"))
         marks.append(Dots([(flops, point.loss) for point, flops in points], place))
     return Chart("", Axis("training FLOPs", log=True, text=amount), Axis(unit, text=figures.tick), marks, legend=tuple(series))
@@ -92,4 +97,5 @@ def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
 
 def _parameter(fit: Any, letter: str) -> str:
     """A parameter of the fit above its interval."""
-    return figures.plain(getattr(fit, letter))
+    low, high = fit.intervals[letter]
+    return f"{figures.plain(getattr(fit, letter))}\n[{figures.plain(low)}, {figures.plain(high)}]"

@@ -79,9 +79,9 @@ def reading(comparison: Comparison) -> list[Part]:
                 "Where it is known what stands behind a score example by example, the interval covers other test examples of the same kind "
                 "too, by a bootstrap over seeds and examples at once (Multi-Bootstrap, Sellam et al. 2022); differences are then taken "
                 "example by example on examples that both were asked.",
-                "Where it is not known, only shares, such as accuracies, cover other test examples, by Wilson's interval added in quadrature, "
-                "with examples taken as independent; losses (nats, bits, perplexity) cover the seeds only. Texts of one document resemble "
-                "each other, so the part of the examples may be too narrow.",
+                "Where it is not known, only shares, such as accuracies, cover other test examples, by Wilson's interval added in "
+                "quadrature, with examples taken as independent; losses (nats, bits, perplexity) cover the seeds only. Texts of one "
+                "document resemble each other, so the part of the examples may be too narrow.",
                 "p is two-sided and below 0.05 exactly where the 95 % interval leaves out what is tested. Holm's adjustment counts the "
                 "hypotheses; tables of differences are not adjusted and are there to look, not to conclude.",
                 "Nothing here covers another corpus, split, tokenizer, model size or set of hyper-parameters.",
