@@ -123,7 +123,7 @@ def _budgets(comparison: Comparison) -> list[Part]:
     caption = (
         "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output "
         "alike, padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing "
-        "targets are predicted tokens, judged tokens, and pair labels where there is a pair loss; a place that is both predicted and judged "
+        "targets are predicted tokens, judged tokens, and pair labels where there is a pair loss; a place both predicted and judged "
         "counts twice. Input wait: share of the time in which the step waited for data."
     )
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
