@@ -6,8 +6,8 @@ Each comparison trains two arms over n seeds and asks all models the same N exam
 
     score = arm + difficulty of the example + what the arm makes of it + what the seed does (partly alike in both arms) + noise
 
-as nats of rows of 20 to 60 tokens, or as a share of right answers (right where the score is positive, so the true share is Φ(mean / sd)). Row
-after row a table says how often two arms of the same true score get a 95 % interval that excludes 0 (false positives, 5 % wanted), how
+as nats of rows of 20 to 60 tokens, or as a share of right answers (right where the score is positive, so the true share is Φ(mean / sd)).
+Row after row a table says how often two arms of the same true score get a 95 % interval that excludes 0 (false positives, 5 % wanted), how
 often the interval holds a true difference, and how often that of one arm's score holds the true score (95 % wanted); beside them false
 positives of the Multi-Bootstrap's plain percentiles. ± is twice the binomial standard error of the simulation.
 """
@@ -86,7 +86,8 @@ def draw(setting: Setting, gap: float, rng: np.random.Generator) -> tuple[dict[i
         totals_ASN = scores_ASN * weights
     else:
         weights = np.ones(count)
-        totals_ASN = (mean_AS[..., None] + 0.6**0.5 * difficulty + 0.1**0.5 * quirk_AN[:, None] + 0.3**0.5 * noise_ASN > 0).astype(np.float64)
+        latent_ASN = mean_AS[..., None] + 0.6**0.5 * difficulty + 0.1**0.5 * quirk_AN[:, None] + 0.3**0.5 * noise_ASN
+        totals_ASN = (latent_ASN > 0).astype(np.float64)
     first, second = ({seed: Examples(totals, weights, "simulated") for seed, totals in enumerate(side)} for side in totals_ASN)
     return first, second
 

@@ -16,8 +16,8 @@ of 5 % (`python -m benchmarks.calibration`). So the two parts are taken apart, a
 - Together: half^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for f degrees of freedom over seeds. Satterthwaite's
   degrees of freedom, the usual way, are too narrow for three seeds: up to 7.8 % false positives instead of 5 %, wherever the share of the
   test set in the variance is 5 to 30 %. Adding in quadrature (q = 2, Zou and Donner 2008) is too wide: 2.3 %. The q above was chosen by
-  simulation over all shares: 4.4 to 5.3 % for three seeds, 4.7 to 5.3 % for four and more, 2.3 to 4.9 % for two, and at stricter levels never
-  above the level, which Holm's correction needs (benchmarks/calibration.py prints them). As many seeds are used, q goes to 2 and t to z.
+  simulation over all shares: 4.4 to 5.3 % for three seeds, 4.7 to 5.3 % for four and more, 2.3 to 5.0 % for two, and at stricter levels
+  never above the level, which Holm's correction needs (benchmarks/calibration.py prints them). With more seeds q goes to 2 and t to z.
 
 Arms are paired by seed where they share at least two seeds: of the others nothing is used then. Otherwise their seeds count as independent
 (Welch's degrees of freedom). Examples are paired where `asked` is the same, and else count as independent. A score without a seed (a
@@ -167,7 +167,7 @@ def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
 
 
 def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
-    """The seeds to pair by, [-1] where neither side has any; None where there are fewer than `fewest` in common, unless no side has more."""
+    """The seeds to pair by, [-1] where neither side has any; None where fewer than `fewest` are in common though each side has as many."""
     if not first or not second:
         raise ValueError("a difference needs examples on both sides")
     if NO_SEED in first or NO_SEED in second:
@@ -277,8 +277,12 @@ def _replicates(behind: Sequence[Examples]) -> np.ndarray:
             missing.setdefault(len(each.totals), {})[id(each)] = each
     for alike in missing.values():
         for (key, each), found in zip(alike.items(), _resampled(list(alike.values())), strict=True):
-            _KEPT[key] = (weakref.ref(each, lambda _, key=key: _KEPT.pop(key, None)), found)
+            _KEPT[key] = (weakref.ref(each, functools.partial(_forget, key)), found)
     return np.stack([_KEPT[id(each)][1] for each in behind])
+
+
+def _forget(key: int, _) -> None:
+    _KEPT.pop(key, None)
 
 
 def _resampled(behind: Sequence[Examples]) -> np.ndarray:

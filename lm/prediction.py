@@ -13,7 +13,7 @@ Fields of an example (int32, weights float32), [T] unless said otherwise:
 import jax
 import jax.numpy as jnp
 
-from lm.vocabulary import LossOptions, Sums
+from lm.vocabulary import PLAIN, LossOptions, Sums
 
 Terms = dict[str, tuple[jax.Array, jax.Array]]
 
@@ -63,3 +63,10 @@ def measured(name: str, found: Sums, batch, options: LossOptions) -> tuple[Terms
     if options.label_smoothing or options.z_loss:
         metrics[f"{name}_nll"] = (found.nll.sum(), weight)
     return {name: (found.loss, weight)}, metrics
+
+
+def by_row(name: str, model, batch, head=None) -> Terms:
+    """Nats and hits of each row, without smoothing or z-loss: {name, name_accuracy: (sums [B], weights [B])}."""
+    found = sums(model, states(model, batch, None), batch, PLAIN, head)
+    weight_B = batch["weights"].sum(-1)
+    return {name: (found.nll, weight_B), f"{name}_accuracy": (found.hits, weight_B)}

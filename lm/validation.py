@@ -50,9 +50,13 @@ class Validation:
             return terms | metrics
 
         self.evaluate = built.jit(evaluate)
+        # Compiled where it is called: objectives that no task asks need no `by_row`.
+        self.rows = built.jit(lambda model, batch: objective.by_row(model, batch))
 
     def whole(self) -> list[dict[str, np.ndarray]]:
         """The batches with the rows of all processes: what was asked, for baselines and counts."""
+        if jax.process_count() == 1:
+            return self.batches
         batches = loader.local_batches(self._examples, np.arange(self.size), self.size)
         return [batches[index] for index in range(self._count)]
 
@@ -71,3 +75,15 @@ class Validation:
                 before = total.get(name, (0.0, 0.0))
                 total[name] = (before[0] + float(value), before[1] + float(weight))
         return total
+
+    def by_row(self, params: Any) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """Nats and hits row by row, in the order of `whole`, without dropout: each name as (sums, weights), float64 [rows].
+
+        The same on every process. Summed over rows they are `sums`, but for smoothing and z-loss, which they leave out.
+        """
+        batches = [jax.device_get(self.rows(params, loader.place(batch, self.sharding, self.size))) for batch in self.batches]
+        return {
+            name: (np.concatenate([batch[name][0] for batch in batches], dtype=np.float64),
+                   np.concatenate([batch[name][1] for batch in batches], dtype=np.float64))
+            for name in batches[0]
+        }  # fmt: skip

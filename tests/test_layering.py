@@ -18,9 +18,9 @@ ROOT = Path(lm.__file__).parent
 # A module imports from its own layer and those below. A room's name stands for all modules in it; so a new plug-in is placed already,
 # while a new module beside the rooms needs a line here.
 LAYERS = (
-    ("", "lookup", "mesh", "plain", "protocols", "scores"),
+    ("", "lookup", "mesh", "plain", "protocols", "scores", "statistics"),
     ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
-     "prediction", "generator", "schedules", "ngrams", "statistics", "chips", "speed", "command"),
+     "prediction", "generator", "schedules", "ngrams", "bootstrap", "power", "scaling", "chips", "speed", "command"),
     ("models", "data"),
     ("objectives", "optimizers"),
     ("program", "validation", "checkpoint", "integrity", "records"),  # what runs on devices, and what is kept of it

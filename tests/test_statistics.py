@@ -87,7 +87,7 @@ def test_pairing_removes_what_seeds_share():
     first = {0: 0.10, 1: 0.50, 2: 0.90}
     second = {seed: value - 0.05 + 0.001 * seed for seed, value in first.items()}
     estimate = statistics.paired(first, second)
-    assert statistics.above(estimate, 0) == "holds"
+    assert statistics.above(estimate, 0) == "supported"
     apart = statistics.apart_above(statistics.over_seeds(list(first.values())), statistics.over_seeds(list(second.values())))
     assert apart == "inconclusive"
 
@@ -104,8 +104,8 @@ def test_difference_error_by_hand():
 @pytest.mark.parametrize(
     ("values", "threshold", "above", "below"),
     [
-        ([0.70, 0.71, 0.72], 0.6, "holds", "does not hold"),
-        ([0.50, 0.51, 0.52], 0.6, "does not hold", "holds"),
+        ([0.70, 0.71, 0.72], 0.6, "supported", "refuted"),
+        ([0.50, 0.51, 0.52], 0.6, "refuted", "supported"),
         ([0.50, 0.60, 0.75], 0.6, "inconclusive", "inconclusive"),
         ([0.60, 0.60, 0.60], 0.6, "inconclusive", "inconclusive"),
     ],
@@ -118,10 +118,10 @@ def test_verdicts(values, threshold, above, below):
 
 def test_intervals_apart():
     high, low = statistics.over_seeds([0.58, 0.59, 0.60]), statistics.over_seeds([0.39, 0.40, 0.41])
-    assert statistics.apart_above(high, low) == "holds"
-    assert statistics.apart_above(low, high) == "does not hold"
+    assert statistics.apart_above(high, low) == "supported"
+    assert statistics.apart_above(low, high) == "refuted"
     assert statistics.apart_above(high, low, margin=0.15) == "inconclusive"
-    assert statistics.apart_above(high, statistics.fixed(0.4)) == "holds"
+    assert statistics.apart_above(high, statistics.fixed(0.4)) == "supported"
     assert statistics.apart_above(high, statistics.over_seeds([0.4])) == "inconclusive"
     assert statistics.apart_above(statistics.over_seeds([0.9]), low) == "inconclusive"
 
@@ -168,3 +168,48 @@ def test_coverage_over_seeds_and_test_set():
         seeds.append(e.low <= 0.6 <= e.high)
     assert np.mean(both) > 0.94, "an interval that says it covers seeds and test set should"
     assert np.mean(seeds) < 0.9, "seeds alone should not cover the test set here, or the simulation shows nothing"
+
+
+def test_holm_by_hand():
+    # The example of Holm's correction with four hypotheses: 4 × .005, 3 × .01, 2 × .03, and the last not below the one before.
+    assert statistics.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert statistics.holm([]) == [] and statistics.holm([0.2]) == [0.2] and statistics.holm([0.6, 0.9]) == [1.0, 1.0]
+    with pytest.raises(ValueError):
+        statistics.holm([0.1, 1.2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_keeps_order_and_lies_between_p_and_bonferroni(values):
+    adjusted = statistics.holm(values)
+    for p, q in zip(values, adjusted, strict=True):
+        assert p <= q <= min(1.0, len(values) * p) + 1e-12
+    ranked = sorted(zip(values, adjusted, strict=True))
+    assert [q for _, q in ranked] == sorted(adjusted)
+
+
+def test_holm_rejects_what_the_step_down_procedure_rejects():
+    rng = np.random.default_rng(0)
+    for values in rng.uniform(0, 0.1, (50, 6)):
+        rejected = set()
+        for rank, index in enumerate(np.argsort(values)):
+            if values[index] >= 0.05 / (6 - rank):
+                break
+            rejected.add(index)
+        assert rejected == {index for index, p in enumerate(statistics.holm(list(values))) if p < 0.05}
+
+
+def test_p_value_inverts_any_interval():
+    values = [0.3, 0.5, 0.1, 0.4]
+
+    def excludes(level):
+        return not (found := statistics.over_seeds(values, level=level)).low <= 0 <= found.high
+
+    assert statistics.p_value(excludes) == pytest.approx(stats.ttest_1samp(values, 0).pvalue, rel=1e-5)
+    assert statistics.p_value(lambda level: False) == 1.0 and statistics.p_value(lambda level: True) == 1e-9
+
+
+def test_effect_by_hand():
+    # Cohen's d = 2 / 1 with four degrees of freedom, times Γ(2) / (Γ(1.5) √2) = 0.7979
+    assert statistics.effect({0: 3.0, 1: 4.0, 2: 5.0}, {0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx(2 * 0.797885, rel=1e-5)
+    assert statistics.effect({0: 3.0, 1: 4.0, 2: 5.0}, {-1: 2.0}) == pytest.approx(2 * 0.564190, rel=1e-5)
+    assert statistics.effect({0: 3.0}, {0: 1.0}) is None and statistics.effect({0: 1.0, 1: 1.0}, {0: 2.0, 1: 2.0}) is None

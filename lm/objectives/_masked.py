@@ -54,14 +54,17 @@ class Masked:
         """BERT's masked-language head, or nothing."""
         return {"masked": heads.MaskedHead(config, scope / "masked")} if self.config.head == "transform" else {}
 
+    def head(self, model):
+        """The model's masked-language head, None where the vocabulary stands alone."""
+        return model.heads["masked"] if self.config.head == "transform" else None
+
     def head_flops(self, config) -> int:
         """Operations of the vocabulary head on one row."""
         return flops.head(config, self.config.budget(self.length), self.config.head == "transform")
 
     def measured(self, model, hidden_BTD, batch):
         """Terms and metrics, each name: (sum, weight)."""
-        head = model.heads["masked"] if self.config.head == "transform" else None
-        return prediction.measured(self.name, prediction.sums(model, hidden_BTD, batch, self.config, head), batch, self.config)
+        return prediction.measured(self.name, prediction.sums(model, hidden_BTD, batch, self.config, self.head(model)), batch, self.config)
 
 
 class MaskedObjective:
@@ -90,3 +93,7 @@ class MaskedObjective:
     def loss(self, model, batch, key):
         """Terms and metrics, each name: (sum, weight)."""
         return self.masked.measured(model, prediction.states(model, batch, key), batch)
+
+    def by_row(self, model, batch):
+        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+        return prediction.by_row(self.masked.name, model, batch, self.masked.head(model))

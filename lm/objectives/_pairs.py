@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import jax
 import numpy as np
 
 from lm import flops, heads, lookup, prediction
@@ -56,9 +57,17 @@ class Pairs:
 
     def measured(self, model, hidden_BTD, batch):
         """Terms and metrics, each name: (sum, weight)."""
-        logits_BP2 = model.heads["pair"](hidden_BTD, batch["segments"], batch["types"], batch["labels"].shape[1])
-        nll, hits = heads.classify(logits_BP2, batch["labels"], batch["label_weights"])
+        nll, hits = heads.classify(self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"])
         return {self.name: nll}, {f"{self.name}_accuracy": hits}
+
+    def by_row(self, model, hidden_BTD, batch):
+        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+        asked = self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"]
+        nll, hits = jax.vmap(heads.classify)(*asked)
+        return {self.name: nll, f"{self.name}_accuracy": hits}
+
+    def _logits(self, model, hidden_BTD, batch):
+        return model.heads["pair"](hidden_BTD, batch["segments"], batch["types"], batch["labels"].shape[1])
 
 
 class PairObjective:
@@ -94,6 +103,10 @@ class PairObjective:
     def loss(self, model, batch, key):
         """Terms and metrics, each name: (sum, weight)."""
         return self.pairs.measured(model, prediction.states(model, batch, key), batch)
+
+    def by_row(self, model, batch):
+        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+        return self.pairs.by_row(model, prediction.states(model, batch, None), batch)
 
 
 class MaskedPairObjective:

@@ -27,3 +27,7 @@ class SequenceObjective:
     def loss(self, model, batch, key):
         """Terms and metrics, each name: (sum, weight)."""
         return prediction.loss(self.name, model, batch, key, self.config)
+
+    def by_row(self, model, batch):
+        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+        return prediction.by_row(self.name, model, batch)

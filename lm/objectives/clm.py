@@ -56,3 +56,7 @@ class Objective:
     def loss(self, model, batch, key):
         """Terms and metrics, each name: (sum, weight)."""
         return prediction.loss("clm", model, batch, key, self.config)
+
+    def by_row(self, model, batch):
+        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+        return prediction.by_row("clm", model, batch)

@@ -2,13 +2,16 @@
 
 import json
 import math
+import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lm.lookup import UserError
+from lm.scores import Examples, read_examples
 
 DONE = "done"
+NO_SEED = -1
 COLUMNS = ("arm", "seed", "task", "metric", "value", "count", "unit", "better", "kind", "own")
 
 
@@ -60,6 +63,11 @@ class Comparison:
     runs: list[Run]
     rows: list[Row]  # of finished runs, baselines and untrained models only
     problems: list[str] = field(default_factory=list)  # what is missing or was passed over
+    behind: dict[tuple[int, str], Examples] = field(default_factory=dict)  # by (seed, "arm/task/metric"); of baselines -1
+
+    def examples(self, arm: str, seed: int, task: str, metric: str) -> Examples | None:
+        """What stands behind a score, example by example; None where it was not kept, as in workdirs of earlier versions."""
+        return self.behind.get((seed, f"{arm}/{task}/{metric}"))
 
     def of(self, arm: str) -> list[Run]:
         """The finished runs of an arm."""
@@ -70,7 +78,7 @@ class Comparison:
 
 
 def read(workdir: Path) -> Comparison:
-    """Reads comparison.json, results.parquet and runs/*.
+    """Reads comparison.json, results.parquet, baselines.npz and runs/*.
 
     Only comparison.json has to be there: the rest may be missing or unfinished, and `problems` says so. Rows of runs that are not done are
     left out.
@@ -97,7 +105,32 @@ def read(workdir: Path) -> Comparison:
         waiting = sum(run.status in ("not started", "not finished") for run in runs)
         text = f"{len(runs) - finished} of {len(runs)} runs give no result"
         problems.insert(0, text + (f" ({waiting} not finished yet)" if waiting else ""))
-    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems)
+    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems, _behind(workdir, runs, rows, problems))
+
+
+def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]) -> dict[tuple[int, str], Examples]:
+    """What stands behind the rows, where the file of a run (or that of the baselines) has it and gives the row's value."""
+    places = [(NO_SEED, workdir / "baselines.npz")]
+    places += [(run.seed, workdir / "runs" / f"{run.arm}-seed{run.seed}" / "examples.npz") for run in runs if run.done]
+    kept: dict[tuple[int, str], Examples] = {}
+    for seed, path in places:
+        if path.is_file():
+            try:
+                kept |= {(seed, name): examples for name, examples in read_examples(path).items()}
+            except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+                problems.append(f"{path.relative_to(workdir)} cannot be read ({error}); its scores have wider intervals, from sums alone")
+    found, different = {}, 0
+    for row in rows:
+        key = (row.seed, f"{row.arm}/{row.task}/{row.metric}")
+        if key in kept:
+            total, weight = float(kept[key].totals.sum()), float(kept[key].weights.sum())
+            if weight > 0 and math.isclose(total / weight, row.value, rel_tol=1e-4, abs_tol=1e-6):
+                found[key] = kept[key]
+            else:
+                different += 1
+    if different:
+        problems.append(f"{_times(different, 'score')} with examples that give another value: the examples are passed over")
+    return found
 
 
 def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:

@@ -1,14 +1,21 @@
-"""Scores with their intervals from a comparison's rows, paired differences, and the verdict of each check."""
+"""Scores with their intervals from a comparison's rows, paired differences, and the verdict of each hypothesis.
+
+Where the workdir has what stands behind the scores, example by example, intervals are those of lm/bootstrap.py; else those of
+lm/statistics.py, from the scores alone, which are wider.
+"""
 
 import dataclasses
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
-from lm import statistics
+from lm import bootstrap, statistics
+from lm.bootstrap import Difference
 from lm.lookup import UserError
 from lm.report import figures
 from lm.report.read import Comparison, Row
-from lm.statistics import Estimate, Verdict
+from lm.scores import Examples
+from lm.statistics import LEVEL, Estimate, Verdict
 
 OPERATIONS = ("ratio_below", "ratio_above", "below", "above", "intervals_apart_above")
 
@@ -25,11 +32,20 @@ class Score:
     better: str
     kind: str
     error: float | None  # standard error over test examples where it is known
+    examples: dict[int, Examples] = field(default_factory=dict)  # what stands behind each value; empty where that is not known of all
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A check and what was measured, as text, and the verdict with its reason where that is not the interval."""
+    """A hypothesis and what was measured.
+
+    Attributes:
+      text, measured, interval, needed: as text. `interval` is the 95 % interval of what was measured.
+      verdict: supported or refuted where the adjusted p is below 0.05. why: the reason of a verdict that is not seen in the interval.
+      p: two-sided, against the threshold; below 0.05 exactly when the interval lies on one side of it. None without an interval.
+      adjusted: p after Holm's correction over all hypotheses judged together.
+      effect: Hedges' g (`statistics.effect`) of the difference from what it is compared with.
+    """
 
     text: str
     measured: str
@@ -37,12 +53,16 @@ class Judged:
     needed: str
     verdict: Verdict
     why: str = ""
+    p: float | None = None
+    adjusted: float | None = None
+    effect: float | None = None
 
 
-def score(comparison: Comparison, arm: str, task: str, metric: str) -> Score | None:
+def score(comparison: Comparison, arm: str, task: str, metric: str, level: float = LEVEL) -> Score | None:
     """The score of an arm over its finished seeds; None where nothing is measured.
 
-    The interval covers the seeds and, for shares of a known number of examples or where the standard error is given, the test set.
+    The interval covers the seeds and, where examples are known, for shares of a known number of examples, or where the standard error is
+    given, the test set. `level` is the share of such intervals that hold the true value.
     """
     rows = [row for row in comparison.rows if (row.arm, row.task, row.metric) == (arm, task, metric)]
     if not rows:
@@ -54,16 +74,20 @@ def score(comparison: Comparison, arm: str, task: str, metric: str) -> Score | N
     first, count = seeded[0], min(row.count for row in seeded)
     errors = [row.error for row in seeded if row.error is not None]
     proportion = first.unit == "share" and 0 <= mean <= 1
+    limits = (0.0, 1.0) if proportion else None
+    behind = {row.seed: each for row in seeded if (each := comparison.examples(arm, row.seed, task, metric)) is not None}
+    if len(behind) == len(seeded):
+        estimate = bootstrap.interval(behind, limits, level)
+        return Score(arm, values, estimate, count, first.unit, first.better, first.kind, None, behind)
     if len(errors) == len(seeded):
         error = max(errors)
-        test = statistics.normal(mean, error)
+        test = statistics.normal(mean, error, level)
     elif proportion and count > 0 and (first.kind != "baseline" or metric == "accuracy"):
         # A baseline's balanced accuracy may be that of a constant guess, the same on any test examples.
-        error, test = None, statistics.wilson(mean, count)
+        error, test = None, statistics.wilson(mean, count, level)
     else:
         error, test = None, None
-    limits = (0.0, 1.0) if proportion else None
-    estimate = statistics.fixed(mean, test) if first.seed < 0 else statistics.over_seeds(list(values.values()), test, limits)
+    estimate = statistics.fixed(mean, test) if first.seed < 0 else statistics.over_seeds(list(values.values()), test, limits, level)
     return Score(arm, values, estimate, count, first.unit, first.better, first.kind, error)
 
 
@@ -89,11 +113,14 @@ def who(comparison: Comparison, task: str, own: bool | None = None) -> list[str]
     return sorted(kinds, key=lambda arm: (order.get(kinds[arm], 3), arms.index(arm) if arm in arms else len(arms)))
 
 
-def difference(first: Score, second: Score) -> Estimate | None:
-    """The paired difference first - second; None without a common seed.
+def difference(first: Score, second: Score, level: float = LEVEL) -> Estimate | None:
+    """The paired difference first - second; None where there is nothing to pair.
 
-    For shares the sampling of the test examples is covered by a bound (`statistics.difference_error`).
+    Without examples only common seeds are paired, and for shares the sampling of test examples is covered by a bound
+    (`statistics.difference_error`).
     """
+    if first.examples and second.examples:
+        return bootstrap.difference(first.examples, second.examples, level=level).estimate
     if not first.values.keys() & second.values.keys():
         return None
     error = None
@@ -102,18 +129,49 @@ def difference(first: Score, second: Score) -> Estimate | None:
     elif first.unit == second.unit == "share" and min(first.count, second.count) > 0:
         means = [min(1.0, max(0.0, each.estimate.mean)) for each in (first, second)]
         error = statistics.difference_error(means[0], means[1], min(first.count, second.count))
-    return statistics.paired(first.values, second.values, error)
+    return statistics.paired(first.values, second.values, error, level)
+
+
+def contrast(first: Score, second: Score) -> Difference | None:
+    """`difference` with its p against 0 and its effect size."""
+    estimate = difference(first, second)
+    if estimate is None:
+        return None
+    if first.examples and second.examples:
+        return bootstrap.difference(first.examples, second.examples)
+    decide = _against(lambda level: difference(first, second, level), statistics.above, 0.0)
+    return Difference(estimate, _p(estimate, decide), statistics.effect(first.values, second.values))
+
+
+def judge_all(comparison: Comparison) -> list[Judged]:
+    """The verdicts of all hypotheses of comparison.json, in its order, by p-values that Holm's correction makes hold for all together.
+
+    The correction counts those too that are not measured yet: how many there are was fixed before the runs.
+
+    Raises:
+      UserError: as `judge`.
+    """
+    found = [judge(comparison, hypothesis) for hypothesis in comparison.about.get("hypotheses") or []]
+    adjusted = statistics.holm([1.0 if each.p is None else each.p for each in found])
+    return [each if each.p is None else _adjusted(each, p) for each, p in zip(found, adjusted, strict=True)]
+
+
+def _adjusted(judged: Judged, p: float) -> Judged:
+    if judged.verdict == statistics.INCONCLUSIVE or p < 1 - LEVEL:
+        return dataclasses.replace(judged, adjusted=p)
+    why = f"p is {judged.p:.3f} alone, {p:.3f} among all hypotheses"
+    return dataclasses.replace(judged, adjusted=p, verdict=statistics.INCONCLUSIVE, why=why)
 
 
 def judge(comparison: Comparison, check: dict[str, Any]) -> Judged:
-    """The verdict of one check of comparison.json.
+    """The verdict of one hypothesis of comparison.json, taken alone.
 
     `ratio_below` and `ratio_above` compare with `value` times the score of `compare`; `below` and `above` with `value`, added to the score
     of `compare` where that is given; `intervals_apart_above` asks for the interval to lie above that of `compare` by more than `value`.
-    A baseline without a seed is a constant, measured on the same tokens; a `compare` with seeds is compared seed by seed.
+    What is compared is paired by seed and by example where both are shared. Without examples, a baseline is a constant.
 
     Raises:
-      UserError: a check without its fields, or an operation that is not one of `OPERATIONS`.
+      UserError: a hypothesis without its fields, or an operation that is not one of `OPERATIONS`.
     """
     try:
         text, arm, task, metric = (str(check[key]) for key in ("text", "arm", "task", "metric"))
@@ -129,42 +187,96 @@ def judge(comparison: Comparison, check: dict[str, Any]) -> Judged:
     if own is None or absent:
         shown = figures.estimate(own.estimate, own.unit) if own else (figures.MISSING, figures.MISSING)
         return Judged(text, *shown, figures.MISSING, statistics.INCONCLUSIVE, f"not measured yet: {', '.join(absent)} on {task} {metric}")
+    sign, side = ("<", statistics.below) if operation.endswith("below") else (">", statistics.above)
+    name, ratio = comparison.label(other), operation.startswith("ratio")
+
+    def again(who: str, level: float) -> Estimate:
+        found = score(comparison, who, task, metric, level)
+        assert found is not None
+        return found.estimate
+
     if operation == "intervals_apart_above":
         assert against is not None
         mean, interval = figures.estimate(against.estimate, against.unit)
-        needed = f"> {comparison.label(other)} {mean}" + (f" {interval}" if against.estimate.has_interval else "")
-        verdict = statistics.apart_above(own.estimate, against.estimate, value)
-        return _judged(text, own.estimate, own.unit, needed, verdict, against)
-    sign, decide = (">", statistics.above) if operation.endswith("above") else ("<", statistics.below)
-    ratio = operation.startswith("ratio")
-    if against is None:
-        return _judged(text, own.estimate, own.unit, f"{sign} {figures.measured(value, own.unit)}", decide(own.estimate, value), None)
-    name, number = comparison.label(other), figures.measured(against.estimate.mean, own.unit)
-    if against.estimate.n == 0:
-        threshold = value * against.estimate.mean if ratio else value + against.estimate.mean
-        how = f"{value:g} × {name} {number}" if ratio else f"{name} {number}" + (f" + {figures.gap(value, own.unit)}" if value else "")
-        trivial = value == 1 if ratio else value == 0
-        needed = f"{sign} {name} {number}" if trivial else f"{sign} {figures.measured(threshold, own.unit)} = {how}"
-        return _judged(text, own.estimate, own.unit, needed, decide(own.estimate, threshold), None)
-    if not own.values.keys() & against.values.keys():
-        shown = figures.estimate(own.estimate, own.unit)
-        return Judged(text, *shown, figures.MISSING, statistics.INCONCLUSIVE, f"no seed in common with {name}")
+        needed = f"> {name} {mean}" + (f" {interval}" if against.estimate.has_interval else "")
+        return _judged(
+            text,
+            own,
+            own.estimate,
+            own.unit,
+            needed,
+            lambda level: statistics.apart_above(again(arm, level), again(other, level), value),
+            against,
+        )
+    constant = against is None or (against.estimate.n == 0 and not (own.examples and against.examples))
+    if against is None or constant:
+        threshold, needed = _threshold(own, against, name, sign, value, ratio)
+        return _judged(text, own, own.estimate, own.unit, needed, _against(lambda level: again(arm, level), side, threshold), against)
     if ratio:
-        estimate = statistics.ratios(own.values, against.values)
-        return _judged(text, estimate, "", f"ratio to {name} {sign} {value:g}", decide(estimate, value), against)
-    gap = difference(own, against)
-    assert gap is not None
+        estimate = _ratio(own, against, LEVEL)
+        if estimate is None:
+            return _unpaired(text, own, name)
+        needed = f"ratio to {name} {sign} {value:g}"
+        return _judged(text, own, estimate, "", needed, _against(lambda level: _ratio(own, against, level), side, value), against)
+    estimate = difference(own, against)
+    if estimate is None:
+        return _unpaired(text, own, name)
     needed = f"difference from {name} {sign} {figures.gap(value, own.unit)}"
-    judged = _judged(text, gap, own.unit, needed, decide(gap, value), against)
-    mean, interval = figures.estimate(gap, own.unit, signed=True)
+    judged = _judged(text, own, estimate, own.unit, needed, _against(lambda level: difference(own, against, level), side, value), against)
+    mean, interval = figures.estimate(estimate, own.unit, signed=True)
     return dataclasses.replace(judged, measured=mean + (" points" if own.unit == "share" else ""), interval=interval)
 
 
-def _judged(text: str, estimate: Estimate, unit: str, needed: str, verdict: Verdict, against: Score | None) -> Judged:
+def _threshold(own: Score, against: Score | None, name: str, sign: str, value: float, ratio: bool) -> tuple[float, str]:
+    """The number that a score is held against, and that in words."""
+    if against is None:
+        return value, f"{sign} {figures.measured(value, own.unit)}"
+    number = figures.measured(against.estimate.mean, own.unit)
+    threshold = value * against.estimate.mean if ratio else value + against.estimate.mean
+    how = f"{value:g} × {name} {number}" if ratio else f"{name} {number}" + (f" + {figures.gap(value, own.unit)}" if value else "")
+    trivial = value == 1 if ratio else value == 0
+    return threshold, f"{sign} {name} {number}" if trivial else f"{sign} {figures.measured(threshold, own.unit)} = {how}"
+
+
+def _ratio(own: Score, against: Score, level: float) -> Estimate | None:
+    if not own.values.keys() & against.values.keys() and against.estimate.n:
+        return None
+    if own.examples and against.examples:
+        return bootstrap.ratio(own.examples, against.examples, level=level).estimate
+    return statistics.ratios(own.values, against.values, level)
+
+
+def _unpaired(text: str, own: Score, name: str) -> Judged:
+    shown = figures.estimate(own.estimate, own.unit)
+    return Judged(text, *shown, figures.MISSING, statistics.INCONCLUSIVE, f"no seed in common with {name}")
+
+
+def _against(
+    estimate: Callable[[float], Estimate | None], side: Callable[[Estimate, float], Verdict], threshold: float
+) -> Callable[[float], Verdict]:
+    """The verdict by level: on which side of the threshold the interval lies."""
+
+    def decide(level: float) -> Verdict:
+        found = estimate(level)
+        return statistics.INCONCLUSIVE if found is None else side(found, threshold)
+
+    return decide
+
+
+def _p(estimate: Estimate, decide: Callable[[float], Verdict]) -> float | None:
+    """The smallest p at which the verdict stands."""
+    return statistics.p_value(lambda level: decide(level) != statistics.INCONCLUSIVE) if estimate.has_interval else None
+
+
+def _judged(
+    text: str, own: Score, estimate: Estimate, unit: str, needed: str, decide: Callable[[float], Verdict], against: Score | None
+) -> Judged:
     mean, interval = figures.estimate(estimate, unit)
     single = estimate.n == 1 or (against is not None and against.estimate.n == 1)
     why = "one seed gives no interval" if single else ""
-    return Judged(text, mean, interval, needed, verdict, why)
+    p = None if single else _p(estimate, decide)
+    effect = None if against is None else statistics.effect(own.values, against.values)
+    return Judged(text, mean, interval, needed, decide(LEVEL), why, p, p, effect)
 
 
 def rows_of(comparison: Comparison, task: str, metric: str) -> list[Row]:

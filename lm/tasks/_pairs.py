@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 
-from lm import pairing
+from lm import pairing, scores
 from lm.data import loader
-from lm.scores import Score, share
+from lm.scores import Examples, Score, share
 from lm.validation import Validation
 
 
@@ -26,15 +26,16 @@ class PairTask:
 
     def score(self, built, params) -> dict[str, Score]:
         """accuracy."""
-        return {"accuracy": share(*self._validation(built).sums(params)[f"{self.name}_accuracy"])}
+        validation = self._validation(built)
+        hits, weights = validation.by_row(params)[f"{self.name}_accuracy"]
+        return {"accuracy": _share(hits, weights, _listed(validation.whole()))}
 
     def _validation(self, built) -> Validation:
         return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
 
     def _asked(self, built) -> list[dict[str, Any]]:
         """The held-out examples, one by one."""
-        batches = self._validation(built).whole()
-        return [{name: values[row] for name, values in batch.items()} for batch in batches for row in range(len(batch["labels"]))]
+        return _listed(self._validation(built).whole())
 
     def _training(self, count: int) -> list[dict[str, Any]]:
         """Examples of the training split, for baselines."""
@@ -54,6 +55,21 @@ def sides(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.nda
     return first, second
 
 
-def majority(fit: np.ndarray, asked: np.ndarray) -> dict[str, Score]:
-    """The more frequent answer."""
-    return {"accuracy": share(int((asked == int(fit.mean() > 0.5)).sum()), len(asked))}
+def answered(asked: list[dict[str, Any]], answers: np.ndarray) -> dict[str, Score]:
+    """The score of one answer to each example."""
+    return {"accuracy": _share((labels(asked) == answers).astype(np.float64), np.ones(len(asked)), asked)}
+
+
+def majority(fit: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Score]:
+    """The answer that is the more frequent one in training."""
+    return answered(asked, np.full(len(asked), int(labels(fit).mean() > 0.5)))
+
+
+def _listed(batches: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+    return [{name: values[row] for name, values in batch.items()} for batch in batches for row in range(len(batch["labels"]))]
+
+
+def _share(hits: np.ndarray, weights: np.ndarray, asked: list[dict[str, Any]]) -> Score:
+    """The share of hits, by pair [N]."""
+    about = scores.identity(*(np.stack([example[name] for example in asked]) for name in ("tokens", "types", "labels")))
+    return share(hits.sum(), weights.sum(), Examples(hits, weights, about))

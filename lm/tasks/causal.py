@@ -6,10 +6,8 @@ Whatever a model was trained on, the tokens asked are those of the objective `cl
 import dataclasses
 import math
 
-import numpy as np
-
 from lm import ngrams, pairing
-from lm.scores import Score, nats, share
+from lm.scores import Examples, Score
 from lm.tasks import _text
 from lm.validation import Validation
 
@@ -36,33 +34,37 @@ class Task:
 
     def score(self, built, params) -> dict[str, Score]:
         """nll, perplexity, bits_per_byte, accuracy."""
-        validation = Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
-        sums = validation.sums(params)
-        return self._scores(*sums["clm"], self._bytes(validation)) | {"accuracy": share(*sums["clm_accuracy"])}
+        validation = self._validation(built)
+        asked = self._asked(validation)
+        nll, accuracy = asked.scored(validation.by_row(params), "clm")
+        return self._scores(nll, asked) | {"accuracy": accuracy}
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
-        validation = Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
-        batches = validation.whole()
-        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
-        inputs = np.concatenate([batch["tokens"][batch["weights"] > 0] for batch in batches])
-        size = self._bytes(validation)
+        validation = self._validation(built)
+        asked, inputs = self._asked(validation), _text.pick(validation.whole(), "tokens")
         found = {
-            "unigram": ngrams.Unigram(after, tokenizer.size).nll(targets),
-            "bigram": ngrams.Bigram(before, after, tokenizer.size).nll(inputs, targets),
+            "unigram": ngrams.Unigram(after, tokenizer.size).nll(asked.targets),
+            "bigram": ngrams.Bigram(before, after, tokenizer.size).nll(inputs, asked.targets),
         }
-        return {name: self._scores(float(nll.sum()), len(targets), size) for name, nll in found.items()}
+        return {name: self._scores(asked.nats(nll), asked) for name, nll in found.items()}
 
-    def _bytes(self, validation: Validation) -> int:
-        """Bytes of text behind the targets."""
-        table = self.corpus.tokenizer.bytes_per_id
-        return int(sum(table[batch["targets"][batch["weights"] > 0]].sum() for batch in validation.whole()))
+    def _validation(self, built) -> Validation:
+        return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
 
-    def _scores(self, total: float, count: float, size: int) -> dict[str, Score]:
+    def _asked(self, validation: Validation) -> _text.Asked:
+        return _text.Asked.of(validation.whole(), "causal")
+
+    def _scores(self, nll: Score, asked: _text.Asked) -> dict[str, Score]:
+        bytes_by_row = asked.by_row(self.corpus.tokenizer.bytes_per_id[asked.targets])
+        size = int(bytes_by_row.sum())
+        assert nll.examples is not None
+        bits = Examples(nll.examples.totals / math.log(2), bytes_by_row, asked.asked)
         return {
-            "nll": nats(total, count),
-            "perplexity": Score(math.exp(min(total / count, 700.0)), int(count), "perplexity", "lower"),
-            "bits_per_byte": Score(total / math.log(2) / size, size, "bits/byte", "lower"),
+            "nll": nll,
+            # No ratio of sums, so nothing by example.
+            "perplexity": Score(math.exp(min(nll.value, 700.0)), nll.count, "perplexity", "lower"),
+            "bits_per_byte": Score(float(bits.totals.sum() / size), size, "bits/byte", "lower", bits),
         }

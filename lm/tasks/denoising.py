@@ -9,7 +9,7 @@ import numpy as np
 
 from lm import ngrams, pairing
 from lm.data import packing
-from lm.scores import Score, nats, share
+from lm.scores import Score
 from lm.tasks import _text
 from lm.tokenizer import MODES
 from lm.validation import Validation
@@ -40,16 +40,15 @@ class Task:
         members = built.objective.members.values() if built.objective.composed else [built.objective]
         asked = [member.config for member in members if "denoising" in member.scores][-1]
         mode = MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
-        sums = self._validation(built, model, mode).sums(params)
-        return {"ce": nats(*sums["span_corruption"]), "accuracy": share(*sums["span_corruption_accuracy"])}
+        validation = self._validation(built, model, mode)
+        ce, accuracy = _text.Asked.of(validation.whole(), "denoising").scored(validation.by_row(params), "span_corruption")
+        return {"ce": ce, "accuracy": accuracy}
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """The training split's unigram."""
         unigram = ngrams.Unigram(np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size)
-        batches = self._validation(built, "decoder", "").whole()
-        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
-        hits = int((targets == unigram.best()).sum())
-        return {"unigram": {"ce": nats(float(unigram.nll(targets).sum()), len(targets)), "accuracy": share(hits, len(targets))}}
+        asked = _text.Asked.of(self._validation(built, "decoder", "").whole(), "denoising")
+        return {"unigram": {"ce": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())}}
 
     def _validation(self, built, model: str, mode: str) -> Validation:
         def make(model, mode):

@@ -8,7 +8,8 @@ import dataclasses
 import numpy as np
 
 from lm import ngrams, pairing
-from lm.scores import Score, nats, share
+from lm.scores import Score
+from lm.tasks import _text
 from lm.validation import Validation
 
 
@@ -36,8 +37,9 @@ class Task:
         """ce, accuracy."""
         # Of two, the one that the run ended with.
         name = {"masked": "mlm", "masked_next": "mntp"}[[score for score in built.objective.scores if score.startswith("masked")][-1]]
-        sums = self._validation(built, name).sums(params)
-        return {"ce": nats(*sums[name]), "accuracy": share(*sums[f"{name}_accuracy"])}
+        validation = self._validation(built, name)
+        ce, accuracy = self._asked(validation).scored(validation.by_row(params), name)
+        return {"ce": ce, "accuracy": accuracy}
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """The training split's unigram, and its bigrams to both neighbours as they stand in the corrupted input."""
@@ -47,25 +49,22 @@ class Task:
         inside[np.asarray(store.document_offsets[:-1])] = False
         unigram = ngrams.Unigram(tokens, tokenizer.size)
         bigram = ngrams.Bigram(tokens[:-1][inside[1:]], tokens[1:][inside[1:]], tokenizer.size)
-        targets, left, right = [], [], []
-        for batch in self._validation(built, "mlm").whole():
+        validation = self._validation(built, "mlm")
+        asked, left, right = self._asked(validation), [], []
+        for batch in validation.whole():
             rows, slots = np.nonzero(batch["weights"])
             at = batch["target_positions"][rows, slots]
-            targets.append(batch["targets"][rows, slots])
             left.append(batch["tokens"][rows, at - 1])  # position 0 is always special, so never masked
             right.append(batch["tokens"][rows, np.minimum(at + 1, batch["tokens"].shape[1] - 1)])
-        target = np.concatenate(targets)
-        both = np.array(
-            [_nll_and_hit(bigram, l, r, t) for l, r, t in zip(np.concatenate(left), np.concatenate(right), target, strict=True)]
-        )
-        count = len(target)
+        sides = zip(np.concatenate(left), np.concatenate(right), asked.targets, strict=True)
+        both = np.array([_nll_and_hit(bigram, l, r, t) for l, r, t in sides])
         return {
-            "unigram": {
-                "ce": nats(float(unigram.nll(target).sum()), count),
-                "accuracy": share(int((target == unigram.best()).sum()), count),
-            },
-            "bigram": {"ce": nats(float(both[:, 0].sum()), count), "accuracy": share(float(both[:, 1].sum()), count)},
+            "unigram": {"ce": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())},
+            "bigram": {"ce": asked.nats(both[:, 0]), "accuracy": asked.share(both[:, 1])},
         }
+
+    def _asked(self, validation: Validation) -> _text.Asked:
+        return _text.Asked.of(validation.whole(), f"masked at {self.config.rate:g}")
 
     def _validation(self, built, name: str) -> Validation:
         """Held-out rows as the model knows them: mlm and mntp hide the same tokens of the same rows, between other special tokens."""

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from lm.scores import Score, share
+from lm.scores import Score
 from lm.tasks import _pairs
 
 
@@ -25,10 +25,10 @@ class Task(_pairs.PairTask):
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """A threshold on the TF-IDF cosine of the two segments, set on training pairs; and the more frequent answer."""
         fit, asked, weight = self._training(self.config.fit), self._asked(built), self._inverse_frequency()
-        (cosine, label), (cosine_asked, label_asked) = ((self._cosines(each, weight), _pairs.labels(each)) for each in (fit, asked))
+        cosine, label = self._cosines(fit, weight), _pairs.labels(fit)
         best = max(np.unique(cosine), key=lambda threshold: ((cosine < threshold) == label).mean())
-        hits = ((cosine_asked < best) == label_asked).sum()
-        return {"TF-IDF overlap": {"accuracy": share(int(hits), len(label_asked))}, "majority": _pairs.majority(label, label_asked)}
+        overlap = _pairs.answered(asked, self._cosines(asked, weight) < best)
+        return {"TF-IDF overlap": overlap, "majority": _pairs.majority(fit, asked)}
 
     def _inverse_frequency(self) -> np.ndarray:
         """log(documents / documents with the token), 0 for special tokens: [V]."""

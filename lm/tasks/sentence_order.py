@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from lm.scores import Score, share
+from lm.scores import Score
 from lm.tasks import _pairs
 
 
@@ -24,7 +24,7 @@ class Task(_pairs.PairTask):
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """Naive Bayes on which tokens open and which close, from training pairs; and the more frequent answer."""
         fit, asked = self._training(self.config.fit), self._asked(built)
-        label, label_asked = _pairs.labels(fit), _pairs.labels(asked)
+        label = _pairs.labels(fit)
         size = self.corpus.tokenizer.size
         counts = np.ones((2, size))  # of tokens in what comes first and what comes second in the text
         for side, rows in enumerate(_pairs.sides(fit)):
@@ -32,6 +32,5 @@ class Task(_pairs.PairTask):
                 np.add.at(counts[side ^ swapped], row, 1.0)
         evidence = np.log(counts[0] / counts[0].sum()) - np.log(counts[1] / counts[1].sum())
         first, second = _pairs.sides(asked)
-        swapped = [evidence[a].sum() < evidence[b].sum() for a, b in zip(first, second, strict=True)]
-        hits = int((np.array(swapped) == label_asked).sum())
-        return {"naive Bayes": {"accuracy": share(hits, len(label_asked))}, "majority": _pairs.majority(label, label_asked)}
+        swapped = np.array([evidence[a].sum() < evidence[b].sum() for a, b in zip(first, second, strict=True)])
+        return {"naive Bayes": _pairs.answered(asked, swapped), "majority": _pairs.majority(fit, asked)}

@@ -5,10 +5,8 @@ A causal model reads the first half from left to right, the others see it whole.
 
 import dataclasses
 
-import numpy as np
-
 from lm import ngrams, pairing
-from lm.scores import Score, nats, share
+from lm.scores import Score
 from lm.tasks import _text
 from lm.validation import Validation
 
@@ -35,23 +33,20 @@ class Task:
     def score(self, built, params) -> dict[str, Score]:
         """nll, accuracy."""
         model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
-        sums = self._validation(built, model, causal="suffix" not in built.objective.scores).sums(params)
-        return {"nll": nats(*sums["prefix_lm"]), "accuracy": share(*sums["prefix_lm_accuracy"])}
+        validation = self._validation(built, model, causal="suffix" not in built.objective.scores)
+        nll, accuracy = _text.Asked.of(validation.whole(), "suffix").scored(validation.by_row(params), "prefix_lm")
+        return {"nll": nll, "accuracy": accuracy}
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
         batches = self._validation(built, "decoder", causal=True).whole()
-        targets = np.concatenate([batch["targets"][batch["weights"] > 0] for batch in batches])
-        inputs = np.concatenate([batch["tokens"][batch["weights"] > 0] for batch in batches])
+        asked, inputs = _text.Asked.of(batches, "suffix"), _text.pick(batches, "tokens")
         unigram, bigram = ngrams.Unigram(after, tokenizer.size), ngrams.Bigram(before, after, tokenizer.size)
         return {
-            "unigram": {
-                "nll": nats(float(unigram.nll(targets).sum()), len(targets)),
-                "accuracy": share(int((targets == unigram.best()).sum()), len(targets)),
-            },
-            "bigram": {"nll": nats(float(bigram.nll(inputs, targets).sum()), len(targets))},
+            "unigram": {"nll": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())},
+            "bigram": {"nll": asked.nats(bigram.nll(inputs, asked.targets))},
         }
 
     def _validation(self, built, model: str, causal: bool) -> Validation:
