@@ -74,7 +74,7 @@ def test_baselines_that_are_ahead_are_named_beside_the_verdict(whole, tmp_path):
         ["NSP", "next sentence, accuracy", "TF-IDF overlap", "85.3 %"],
         ["MLM + NSP", "masked token, cross-entropy", "bigram", "4.98"],
         ["MLM + NSP", "next sentence, accuracy", "TF-IDF overlap", "85.3 %"],
-        ["CLM, the best arm", "linear probe, balanced accuracy", "bag of words", "63.2 %"],
+        ["CLM, the best of all", "linear probe, balanced accuracy", "bag of words", "63.2 %"],
     ]
     alone = make(tmp_path / "W", rows=[row for row in rows_of(SEEDS) if row["kind"] != "baseline"])
     assert "simple baselines" not in report.write(alone).markdown.read_text()

@@ -4,12 +4,13 @@ import statistics as moments
 
 from lm import statistics
 from lm.report import figures, scores
-from lm.report.page import Heading, Items, Paragraph, Part, Table
+from lm.report.page import Details, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
 from lm.report.scores import Judged, Score
 
 SIGNS = {statistics.HOLDS: "✓", statistics.FAILS: "✗", statistics.INCONCLUSIVE: "?"}
 _POWER = 0.8
+_FEW_ROWS = 8  # of baselines ahead, shown without being asked
 _MOST_SEEDS = 1000  # beyond, the number says only that seeds are not what is missing
 
 
@@ -111,7 +112,7 @@ def baselines(results: Results) -> list[Part]:
     for task, metrics in results.metrics(own=False).items():
         each = [found for arm in comparison.arms if (found := results.score(arm, task, metrics[0]))]
         if each and (ahead := _ahead(results, best := _best(each), task, metrics[0])):
-            rows.append([f"{comparison.label(best.arm)}, the best arm", *ahead])
+            rows.append([f"{comparison.label(best.arm)}, the best of all", *ahead])
     if not rows:
         return []
     columns = [("Behind a baseline", "l"), ("On", "l"), ("Score", "r"), ("Best baseline", "l"), ("Its score", "r")]
@@ -119,7 +120,11 @@ def baselines(results: Results) -> list[Part]:
         "What simple baselines reach: arms whose mean is behind the best baseline on the same examples. On a yardstick that all arms share "
         "only the best arm is listed, since the others are behind as well."
     )
-    return [Table(columns, rows, caption, stack=True)]
+    table = Table(columns, rows, caption)
+    if len(rows) <= _FEW_ROWS:
+        return [table]
+    arms = len({row[0] for row in rows})
+    return [Details(f"What simple baselines reach: {len(rows)} scores of {arms} arms are behind one", [table], printed=True)]
 
 
 def _ahead(results: Results, score: Score, task: str, metric: str) -> list[str]:
