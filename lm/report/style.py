@@ -120,7 +120,7 @@ thead{display:table-header-group}
 table{font-size:8pt;min-width:0}
 thead th,td small{font-size:7pt}
 th,td{padding:.3rem .55rem .3rem 0}
-.r,.verdict{white-space:normal}
+.r{white-space:normal}
 thead .r,tbody th{min-width:0}
 .panels .row{grid-template-columns:1fr 1fr}
 .small.panels .row{grid-template-columns:1fr 1fr 1fr}

@@ -102,5 +102,5 @@ def _class(role: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped; a number and its per cent sign stay on one line."""
-    return re.sub(r"(?<=\d) (?=%)", "\u00a0", html.escape(text))
+    """Escaped; a number and its per cent sign stay on one line, as does a number with what it is below."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=&[lg]t;) (?=\d)", "\u00a0", html.escape(text))
