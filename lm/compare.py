@@ -35,7 +35,7 @@ def main() -> int:
 
         from lm import report
 
-        print(report.diff(*map(Path, _DIFF.value)))  # type: ignore[attr-defined]
+        print(report.diff(*map(Path, _DIFF.value)))
         return 0
     if _CONFIG.value is None:
         raise UserError("--config is missing; --help shows how this command is used")

@@ -7,6 +7,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
+from lm import scores
+
 ARMS = {
     "mlm": ("MLM", "mlm", "encoder"), "clm": ("CLM", "clm", "decoder"), "nsp": ("NSP", "nsp", "encoder"),
     "mlm_nsp": ("MLM + NSP", "mlm_nsp", "encoder"),
@@ -122,3 +124,95 @@ def write_rows(directory, rows):
 
 def edit(path, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
+
+
+# What newer records have besides: `enrich` adds it to a workdir that `make` made.
+TASKS = {
+    "causal": {"task": "causal", "shared": False, "metrics": ["nll", "bits_per_byte", "perplexity"]},
+    "masked": {"task": "masked", "shared": False, "metrics": ["ce", "accuracy"]},
+    "next_sentence": {"task": "next_sentence", "shared": False, "metrics": ["accuracy"]},
+    "probe": {"task": "probe", "shared": True, "metrics": ["balanced_accuracy", "accuracy"]},
+    "blimp": {"task": "minimal_pairs", "shared": True, "metrics": ["accuracy", "accuracy/anaphor_agreement", "accuracy/binding"]},
+}  # fmt: skip
+RATES = (0.001, 0.003, 0.009)
+PAIRS = {"anaphor_agreement": 0.62, "binding": 0.55}
+
+
+def _pairs(arm, seed, share, rng):
+    """Rows of a shared task whose metrics have parts, and what stands behind them."""
+    common = {"arm": arm, "seed": seed, "task": "blimp", "unit": "share", "better": "higher", "kind": "model", "own": False}
+    rows, examples, all_hits = [], {}, []
+    for part, base in PAIRS.items():
+        hits = (rng.random(400) < base + share).astype(float)
+        all_hits.append(hits)
+        rows.append(common | {"metric": f"accuracy/{part}", "value": hits.mean(), "count": 400})
+        examples[f"{arm}/blimp/accuracy/{part}"] = scores.Examples(hits, np.ones(400), f"pairs {part}")
+    hits = np.concatenate(all_hits)
+    rows.insert(0, common | {"metric": "accuracy", "value": hits.mean(), "count": 800})
+    examples[f"{arm}/blimp/accuracy"] = scores.Examples(hits, np.ones(800), "pairs")
+    return rows, examples
+
+
+def enrich(directory, **about):
+    """Adds to a workdir what today's lm.compare writes besides: tasks, planned, tuning, energy, scores by example, samples."""
+    record = json.loads((directory / "comparison.json").read_text())
+    arms, seeds, rng = list(record["arms"]), record["seeds"], np.random.default_rng(2)
+    trials = {arm: [{"value": rate, "loss": 4.0 + abs(place - 1) * 0.2 + 0.1 * (arm == "nsp"), "status": "done"}
+                    for place, rate in enumerate(RATES)] for arm in arms}  # fmt: skip
+    trials[arms[0]][2] = {"value": RATES[2], "loss": None, "status": "diverged"}
+    chosen = dict.fromkeys(arms, RATES[1])
+    trials[arms[-1]][0]["loss"], chosen[arms[-1]] = 3.5, RATES[0]
+    edit(directory / "comparison.json", **{
+        "tasks": TASKS, "planned": {arm: {"steps": 512, "tokens": TOKENS, "flops": 1.2e13, "loss_tokens": 0.15 * TOKENS} for arm in arms},
+        "tuning": {"field": "optimizer.learning_rate", "share": 0.25, "seed": 1000, "trials": trials, "chosen": chosen},
+        "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4}, "reference": arms[0],
+        "experiment": {"name": record["name"], "seeds": seeds, "budget": record["budget"],
+                       "arms": {arm: {"run": {"objective": {"name": record["arms"][arm]["objective"]}}} for arm in arms}},
+    } | about)  # fmt: skip
+    rows = pa.parquet.read_table(directory / "results.parquet").to_pylist()
+    for place, arm in enumerate(arms):
+        for seed in seeds:
+            run = directory / "runs" / f"{arm}-seed{seed}"
+            found, examples = _pairs(arm, seed, 0.05 * (place % 4), rng)
+            rows += found
+            scores.write_examples(run / "examples.npz", examples)
+            lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+            lines = [line | {"flops": 1.2e13 * line["tokens"] / TOKENS, "seconds": 58 * line["tokens"] / TOKENS} for line in lines]
+            (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        (directory / "runs" / f"{arm}-seed{seeds[0]}" / "samples.json").write_text(
+            json.dumps([{"prompt": "The list of names is", "text": f"sorted by <b>{arm}</b> before it is returned."}])
+        )
+        for place in range(len(RATES)):
+            trial = directory / "tuning" / f"{arm}-{place}"
+            trial.mkdir(parents=True)
+            (trial / "run.json").write_text(json.dumps({"status": "done", "seconds": 15.0, "tokens": TOKENS // 4}))
+    (directory / "asked.json").write_text(json.dumps({arms[0]: "The [MASK] of names is sorted."}))
+    write_rows(directory, rows)
+    return directory
+
+
+def crowd(directory, copies, seeds=SEEDS, tasks=()):
+    """A workdir with `copies` arms for each of `ARMS`, and further shared tasks, all with the scores of the four."""
+    make(directory, seeds)
+    names = {f"{arm}_{copy}": arm for copy in range(copies) for arm in ARMS}
+    rows, rng = rows_of(seeds), np.random.default_rng(3)
+    shared = [row for row in rows if row["task"] == "probe"]
+    rows += [row | {"task": task, "value": row["value"] + 0.01 * rng.normal()} for task in tasks for row in shared]
+    rows = [
+        row | {"arm": name, "value": row["value"] * (1 + 0.01 * rng.normal())}
+        for name, arm in names.items() for row in rows if row["arm"] == arm
+    ] + [row for row in rows if row["kind"] != "model"]  # fmt: skip
+    for name, arm in names.items():
+        for seed in seeds:
+            source, run = directory / "runs" / f"{arm}-seed{seed}", directory / "runs" / f"{name}-seed{seed}"
+            run.mkdir()
+            for file in source.iterdir():
+                (run / file.name).write_bytes(file.read_bytes())
+    described = {
+        name: {"label": f"{ARMS[arm][0]}, variant {name[-1]}", "objective": arm, "model": ARMS[arm][2], "describe": f"a copy of {arm}"}
+        for name, arm in names.items()
+    }
+    write_rows(directory, rows)
+    checks = [each | {"arm": f"{each['arm']}_0"} for each in CHECKS]
+    edit(directory / "comparison.json", arms=described, hypotheses=checks)
+    return enrich(directory)

@@ -4,11 +4,13 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm.report import content, page, pictures, web, yardsticks
+from lm.report import content, curves, hypotheses, page, pictures, web
+from lm.report.diff import diff
 from lm.report.read import read
+from lm.report.results import Results
 from lm.report.scores import Judged
 
-__all__ = ["Report", "write"]
+__all__ = ["Report", "diff", "write"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,18 +35,19 @@ def write(workdir: str | Path) -> Report:
     """
     workdir = Path(workdir)
     comparison = read(workdir)
-    judged = content.judged(comparison)
-    curves = [curve for curve in yardsticks.curve_panels(comparison) if curve.seeds]
-    rows, unit, quantity = yardsticks.dot_rows(comparison)
-    picture = workdir / "picture.png" if curves or rows else None
-    whole = content.page(comparison, picture.name if picture else "")
+    results = Results(comparison, workdir)
+    judged, drawn = hypotheses.judge(results), content.drawn(results)
+    panels = [curves.draw(panel, "tokens", "tokens seen") for panel in drawn.panels if panel.seeds]
+    wide = [each for each in (drawn.dots, *(chart for _, chart in drawn.forest[:1])) if each]
+    picture = workdir / "picture.png" if panels or wide else None
+    whole = content.page(results, judged, drawn, picture.name if picture else "")
     # Everything is made before anything is replaced.
     texts = {workdir / "report.md": page.markdown(whole), workdir / "report.html": web.page(whole)}
     if picture:
-        pictures.png(picture, curves, rows, unit, quantity)
+        pictures.png(picture, panels, wide)
     for path, text in texts.items():
         temporary = path.with_name(path.name + ".part")
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     markdown, document = texts
-    return Report(document, markdown, picture, content.headline(judged), judged, comparison.problems)
+    return Report(document, markdown, picture, hypotheses.headline(judged), judged, comparison.problems)

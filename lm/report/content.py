@@ -1,14 +1,15 @@
-"""What the report says, part by part: verdict, arms, budgets and runs here; results in `yardsticks`, the rest in `setting`."""
+"""What the report says, part by part, in order; arms, budgets and runs are written here, the rest each in a module of its own."""
 
 import math
+from dataclasses import dataclass
 
-from lm import statistics
-from lm.report import figures, scores, setting, yardsticks
-from lm.report.page import Heading, Items, Page, Paragraph, Part, Table
+from lm.report import curves, energy, figures, hypotheses, samples, scaling, setting, tuning, yardsticks
+from lm.report.chart import Chart
+from lm.report.page import Details, Heading, Items, Page, Paragraph, Part, Table
 from lm.report.read import Comparison
+from lm.report.results import Results
 from lm.report.scores import Judged
 
-SIGNS = {statistics.HOLDS: "✓", statistics.FAILS: "✗", statistics.INCONCLUSIVE: "?"}
 # The head of the budget's column, and the words in a sentence.
 MATCHED = {
     "tokens": ("Token positions", "token positions"),
@@ -17,25 +18,45 @@ MATCHED = {
 }
 
 
-def page(comparison: Comparison, picture: str) -> Page:
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """What the PNG shows as well as the page."""
+
+    panels: list[curves.Panel]
+    dots: Chart | None
+    forest: list[tuple[str, Chart]]
+
+
+def drawn(results: Results) -> Drawn:
+    return Drawn(curves.panels(results), yardsticks.dot_chart(results), yardsticks.forest_charts(results))
+
+
+def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) -> Page:
     """The whole report. `picture` is the PNG's file name, which Markdown shows in place of the SVGs."""
+    comparison = results.comparison
     about = comparison.about
     facts = [
         str(about.get("config") or ""),
         "seeds " + ", ".join(map(str, comparison.seeds)),
         f"started {str(about['started']).replace('T', ' ')}" if about.get("started") else "",
     ]
+    above = any(panel.seeds for panel in pictures.panels)
     parts: list[Part] = [
         *([Paragraph(str(about["question"]), "lead")] if about.get("question") else []),
         Paragraph(" · ".join(filter(None, facts)), "small"),
-        *_verdict(comparison),
+        *hypotheses.section(results, judged),
         *_arms(comparison),
         *_budgets(comparison),
-        *yardsticks.curves(comparison, picture),
-        *yardsticks.dots(comparison, picture),
-        *yardsticks.tables(comparison, True, "Each objective on its own yardstick"),
-        *yardsticks.tables(comparison, False, "The shared yardstick in numbers"),
-        *yardsticks.differences(comparison),
+        *curves.section(pictures.panels, picture),
+        *tuning.section(results),
+        *yardsticks.dots(results, pictures.dots, picture, above),
+        *yardsticks.forest(results, pictures.forest, picture),
+        *yardsticks.matrix(results),
+        *yardsticks.details(results, True, "Each objective on its own yardstick"),
+        *yardsticks.details(results, False, "The shared yardsticks in full"),
+        *scaling.section(results),
+        *samples.section(results),
+        *energy.section(results),
         *_unfinished(comparison),
         *setting.reproduce(comparison),
         *setting.data(comparison),
@@ -43,48 +64,6 @@ def page(comparison: Comparison, picture: str) -> Page:
         *setting.reading(comparison),
     ]
     return Page(str(about.get("name") or "Comparison"), parts)
-
-
-def judged(comparison: Comparison) -> list[Judged]:
-    """Every check's verdict, in the order of comparison.json."""
-    return [scores.judge(comparison, check) for check in comparison.about.get("hypotheses") or []]
-
-
-def headline(results: list[Judged]) -> str:
-    """The verdicts in one sentence."""
-    if not results:
-        return "The experiment's config sets no checks, so there is no verdict."
-    total = len(results)
-    holds, fails, unclear = (sum(each.verdict == verdict for each in results) for verdict in SIGNS)
-    if holds == total:
-        return "The one check holds." if total == 1 else f"All {total} checks hold."
-    parts = [f"{holds} of {total} check{'s' if total > 1 else ''} hold{'s' if holds == 1 else ''}"]
-    if fails:
-        parts.append(f"{fails} {'does' if fails == 1 else 'do'} not hold")
-    if unclear:
-        parts.append(f"{unclear} {'is' if unclear == 1 else 'are'} inconclusive")
-    return "; ".join(parts) + "."
-
-
-def _verdict(comparison: Comparison) -> list[Part]:
-    results = judged(comparison)
-    parts: list[Part] = [Heading("Verdict"), Paragraph(headline(results), "headline")]
-    if comparison.problems:
-        parts += [Paragraph("This report is incomplete:", "warning"), Items(comparison.problems, "warning")]
-    if results:
-        rows = []
-        for each in results:
-            why = f" ({each.why})" if each.why else ""
-            rows.append([each.text, f"{SIGNS[each.verdict]} {each.verdict}{why}", each.measured, each.interval, each.needed])
-        columns = [("Check", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l")]
-        caption = (
-            "Checks are those of the experiment's config. One holds when the whole interval lies on the needed side, does not hold when "
-            "all of it lies on the other, and is inconclusive in between. “How to read this” at the end says what the intervals cover."
-        )
-        parts.append(Table(columns, rows, caption, stack=True))
-    if behind := yardsticks.behind(comparison):
-        parts += [Paragraph("What simple baselines reach:"), Items(behind)]
-    return parts
 
 
 def _arms(comparison: Comparison) -> list[Part]:
@@ -98,7 +77,10 @@ def _arms(comparison: Comparison) -> list[Part]:
         )
     columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Learning rate", "r"), ("Seeds done", "r")]
     described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
-    return [Heading("What was compared"), Table(columns, rows), *([Items(described)] if described else [])]
+    about_each: list[Part] = [Items(described)] if described else []
+    if len(described) > curves.MANY:
+        about_each = [Details("What each arm is", about_each, printed=True)]
+    return [Heading("What was compared"), Table(columns, rows), *about_each]
 
 
 def _rates(comparison: Comparison, arm: str) -> str:
@@ -118,12 +100,16 @@ def _budgets(comparison: Comparison) -> list[Part]:
         values = [value for run in comparison.of(arm) if (value := run.number(key)) is not None]
         return math.fsum(values) / len(values) if values else None
 
-    rows = []
+    planned, rows = comparison.about.get("planned") or {}, []
     for arm in comparison.arms:
-        amounts = [figures.count(mean(arm, "tokens")), figures.count(mean(arm, "loss_tokens")), figures.flops(mean(arm, "flops"))]
+        plan = planned.get(arm) or {}
+        amounts = []
+        for key in MATCHED:
+            form = figures.flops if key == "flops" else figures.count
+            amounts.append(form(mean(arm, key)) + (f"\nplanned {form(plan[key])}" if plan.get(key) else ""))
         speed = [figures.duration(mean(arm, "seconds")), figures.plain(mean(arm, "tokens_per_second"))]
         shares = [figures.share(mean(arm, "padding")), figures.share(mean(arm, "input_wait_share"), 2)]
-        rows.append([comparison.label(arm), *amounts, *speed, *shares])
+        rows.append([comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *shares])
     budget = comparison.about.get("budget") or {}
     matched, wanted = budget.get("matched"), budget.get("value")
     text = "What was matched is not recorded."
@@ -133,12 +119,12 @@ def _budgets(comparison: Comparison) -> list[Part]:
         text = f"Matched over the arms: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
         text += _spread(comparison, matched)
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
-    columns = [("Arm", "l"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
+    columns = [("Arm", "l"), ("Steps", "r"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
-        "Means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output alike, "
-        "padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing targets are "
-        "predicted tokens, judged tokens, and pair labels where there is a pair loss; a place that is both predicted and judged counts "
-        "twice. Input wait: share of the time in which the step waited for data."
+        "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output "
+        "alike, padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing "
+        "targets are predicted tokens, judged tokens, and pair labels where there is a pair loss; a place both predicted and judged "
+        "counts twice. Input wait: share of the time in which the step waited for data."
     )
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
 

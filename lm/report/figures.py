@@ -27,6 +27,21 @@ def plain(value: float | None, digits: int = 3) -> str:
     return _fixed(float(f"{value:.{digits - 1}e}"), decimals(value, digits))
 
 
+def tick(value: float | None) -> str:
+    """A number of a config or an axis, as short as it is: 0.003, 5.5."""
+    return MISSING if value is None else f"{value:g}".replace("-", MINUS)
+
+
+def probability(value: float | None) -> str:
+    """A p-value; below a thousandth only that it is."""
+    return MISSING if value is None or not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+
+
+def effect(value: float | None) -> str:
+    """An effect size, with its sign."""
+    return MISSING if value is None or not math.isfinite(value) else _fixed(value, 2, signed=True)
+
+
 def count(value: float | None) -> str:
     """A whole number with thousands separators."""
     return MISSING if value is None or not math.isfinite(value) else _fixed(value, 0)
@@ -53,6 +68,21 @@ def duration(seconds: float | None) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
     return f"{whole // 3600:,} h {whole % 3600 // 60:02d} min"
+
+
+def energy(joules: float | None) -> str:
+    """Joules as kilowatt-hours or smaller: 3.6e6 is 1.00 kWh."""
+    if joules is None or not math.isfinite(joules):
+        return MISSING
+    hours = joules / 3600
+    return f"{plain(hours / 1000)} kWh" if hours >= 100 else f"{plain(hours)} Wh"
+
+
+def mass(kilograms: float | None) -> str:
+    """Kilograms, or grams of less than a tenth."""
+    if kilograms is None or not math.isfinite(kilograms):
+        return MISSING
+    return f"{plain(kilograms)} kg" if kilograms >= 0.1 else f"{plain(1000 * kilograms)} g"
 
 
 def share(value: float | None, digits: int = 3) -> str:

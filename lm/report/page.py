@@ -7,15 +7,22 @@ import re
 from dataclasses import dataclass
 
 
+class Strong(str):
+    """The text of a table's cell that stands out."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Heading:
     text: str
+    level: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
     text: str
-    role: str = ""  # "", "lead", "headline", "small" or "warning"
+    role: str = ""  # "", "lead", "headline", "small", "warning", or "markdown": for Markdown alone
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +33,10 @@ class Items:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` are (head, alignment "l" or "r"); `rows` hold as many cells as there are columns."""
+    """`columns` are (head, alignment "l" or "r"); `rows` hold as many cells as there are columns.
+
+    What follows a line break in a cell is of less weight, an interval below its mean: smaller on the page.
+    """
 
     columns: list[tuple[str, str]]
     rows: list[list[str]]
@@ -43,13 +53,14 @@ class Table:
 class Figure:
     """Pictures side by side where there is room: (SVG markup, alternative text) each.
 
-    Markdown shows `file` instead, or where there is none the text `elsewhere`, which says where the picture is.
+    Markdown shows `file` instead, or where there is none the text `elsewhere`, which says where the picture is. `small` panels are many.
     """
 
     pictures: list[tuple[str, str]]
     caption: str
     file: str = ""
     elsewhere: str = ""
+    small: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,11 +71,22 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Details:
+    """Parts that open on demand. `printed`: on paper they stand open."""
+
     summary: str
-    code: Code
+    parts: "list[Part]"
+    printed: bool = False
 
 
-Part = Heading | Paragraph | Items | Table | Figure | Code | Details
+@dataclass(frozen=True, slots=True)
+class Tabs:
+    """Views of one thing, of which the page shows one at a time, paper and Markdown all."""
+
+    name: str
+    views: "list[tuple[str, Figure]]"
+
+
+Part = Heading | Paragraph | Items | Table | Figure | Code | Details | Tabs
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +111,7 @@ def escape(text: str) -> str:
 def _part(part: Part) -> str:
     match part:
         case Heading():
-            return f"## {escape(part.text)}"
+            return f"{'#' * part.level} {escape(part.text)}"
         case Paragraph():
             # A sign or number at the start of a line would make a list of it.
             text = re.sub(r"^(\d*)([-+=.])", r"\1\\\2", escape(part.text))
@@ -105,16 +127,23 @@ def _part(part: Part) -> str:
         case Code():
             return _code(part)
         case Details():
-            return f"<details><summary>{escape(part.summary)}</summary>\n\n{_code(part.code)}\n\n</details>"
+            inner = "\n\n".join(filter(None, map(_part, part.parts)))
+            return f"<details><summary>{escape(part.summary)}</summary>\n\n{inner}\n\n</details>"
+        case Tabs():
+            return "\n\n".join(filter(None, (_part(figure) for _, figure in part.views)))
 
 
 def _table(table: Table) -> str:
     lines = [
         "| " + " | ".join(escape(head) if table.head else "" for head, _ in table.columns) + " |",
         "| " + " | ".join("---:" if align == "r" else "---" for _, align in table.columns) + " |",
-        *("| " + " | ".join(escape(cell) for cell in row) + " |" for row in table.rows),
+        *("| " + " | ".join(map(_cell, row)) + " |" for row in table.rows),
     ]
     return "\n".join(lines) + (f"\n\n*{escape(table.caption)}*" if table.caption else "")
+
+
+def _cell(text: str) -> str:
+    return f"**{escape(text)}**" if isinstance(text, Strong) else escape(text)
 
 
 def _code(code: Code) -> str:

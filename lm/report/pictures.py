@@ -1,180 +1,112 @@
-"""The report's pictures: loss curves and the dot plot, as SVG for the page and as PNG for a README.
-
-Each arm has a colour after Okabe and Ito's palette ("Color Universal Design", 2008), a line style and a marker, so that colour is never the
-only cue. The SVGs name colours of the page's style sheet instead of their own, so that they follow light and dark.
-"""
+"""Charts with matplotlib: the one PNG on white that a README shows."""
 
 import contextlib
-import html
 import io
 import os
-import re
 import warnings
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.report import figures
-from lm.statistics import Estimate
+from lm.report import chart
+from lm.report.chart import Band, Chart, Dots, Line, Rule
 
-# Okabe-Ito, dark enough on white (yellow is not); `DARK` has the lighter ones for the same arms on a dark page.
-LIGHT = ("#0072B2", "#D55E00", "#009E73", "#A8558A", "#8A6A00", "#56758A")
-DARK = ("#56B4E9", "#E8833A", "#2FC295", "#E09AC0", "#E6B93C", "#A9C4D6")
-LINES = ("-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 1)))
-MARKERS = ("o", "s", "^", "D", "v", "P")
-# Colours that stand for the page's: matplotlib writes them, `_inline` replaces them.
-_INK, _FAINT, _RULE = "#010101", "#020202", "#030303"
-_PAPER_COLOURS = {_INK: "#1c1e21", _FAINT: "#62676e", _RULE: "#d9dce0"}
-_MOST_POINTS = 300
+_INK, _FAINT, _RULE = "#1c1e21", "#5a6068", "#d9dce0"
+_MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D", "down": "v", "plus": "P"}
+_PANEL = (4.6, 2.9)  # inches
 
 
-@dataclass(frozen=True, slots=True)
-class Curve:
-    """The validation losses of one arm: a line a seed, and constant baselines of the same quantity."""
-
-    label: str
-    index: int  # the arm's place, which gives its colour, line style and marker
-    seeds: dict[int, list[tuple[int, float]]]
-    baselines: list[tuple[str, float]]
-    quantity: str
-
-
-@dataclass(frozen=True, slots=True)
-class Dot:
-    """One row of the dot plot. `index` is None for a baseline or untrained model, which are drawn grey."""
-
-    label: str
-    estimate: Estimate
-    values: list[float]
-    index: int | None
-
-
-def curve(data: Curve, alternative: str) -> tuple[str, str]:
-    """One panel as inline SVG with its alternative text."""
+def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
+    """Writes panels in columns and below them those as wide as the picture. Needs at least one chart."""
     from matplotlib.figure import Figure
 
+    columns = min(len(panels), 2 if len(panels) <= 6 else 4) or 2
+    lines = -(-len(panels) // columns)
+    heights = [_PANEL[1]] * lines + [0.8 + 0.26 * len(each.y.names) for each in wide]
     with _style():
-        figure = Figure(figsize=(4.1, 2.75), layout="constrained")
-        _draw_curve(figure.subplots(), data)
-        return _svg(figure, f"curve{data.index}", alternative), alternative
-
-
-def dots(rows: list[Dot], unit: str, quantity: str, alternative: str) -> tuple[str, str]:
-    """The dot-and-interval plot as inline SVG with its alternative text."""
-    from matplotlib.figure import Figure
-
-    with _style():
-        figure = Figure(figsize=(4.4, 0.75 + 0.28 * len(rows)), layout="constrained")
-        _draw_dots(figure.subplots(), rows, unit, quantity)
-        return _svg(figure, "dots" + re.sub(r"\W", "", quantity), alternative), alternative
-
-
-def png(path: Path, curves: list[Curve], rows: list[Dot], unit: str, quantity: str) -> None:
-    """All pictures in one PNG on white, for a README. Needs a curve or a row."""
-    from matplotlib.figure import Figure
-
-    columns = min(len(curves), 2 if len(curves) <= 6 else 4) or 1
-    lines = -(-len(curves) // columns)
-    below = 0.7 + 0.3 * len(rows) if rows else 0.0
-    with _style():
-        figure = Figure(figsize=(4.6 * columns, 2.9 * lines + below), layout="constrained", facecolor="white")
-        grid = figure.add_gridspec(lines + bool(rows), columns, height_ratios=[2.9] * lines + [below] * bool(rows))
-        for place, data in enumerate(curves):
-            _draw_curve(figure.add_subplot(grid[place // columns, place % columns]), data)
-        if rows:
-            _draw_dots(figure.add_subplot(grid[lines, :]), rows, unit, quantity)
-        for artist in figure.findobj():
-            _recolour(artist)
+        figure = Figure(figsize=(_PANEL[0] * columns, sum(heights)), layout="constrained", facecolor="white")
+        grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
+        for place, data in enumerate(panels):
+            _draw(figure.add_subplot(grid[place // columns, place % columns]), data)
+        for place, data in enumerate(wide):
+            _draw(figure.add_subplot(grid[lines + place, :]), data)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=160, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=110 if columns > 2 else 160, metadata={"Software": None})
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(buffer.getvalue())
     os.replace(temporary, path)
 
 
-def _draw_curve(axes: Any, data: Curve) -> None:
-    import numpy as np
-
-    colour, style = LIGHT[data.index % len(LIGHT)], LINES[data.index % len(LINES)]
-    axes.set_title(data.label, loc="left", fontweight="bold")
-    lines = {seed: _thin(points) for seed, points in data.seeds.items() if points}
-    if not lines:
-        axes.text(0.5, 0.5, "no validation loss yet", ha="center", va="center", transform=axes.transAxes, color=_FAINT)
+def _draw(axes: Any, data: Chart) -> None:
+    axes.set_title(data.title, loc="left", fontweight="bold")
+    if data.note:
+        axes.text(0.5, 0.5, data.note, ha="center", va="center", transform=axes.transAxes, color=_FAINT)
         axes.set_axis_off()
         return
-    for points in lines.values():
-        axes.plot(*zip(*points, strict=True), color=colour, linewidth=0.7, alpha=0.55)
-    # The band is drawn where all seeds have been: beyond, it would be a band of fewer.
-    start, end = max(points[0][0] for points in lines.values()), min(points[-1][0] for points in lines.values())
-    grid = np.array(sorted({x for points in lines.values() for x, _ in points if start <= x <= end}))
-    if len(grid):
-        losses = np.stack([np.interp(grid, *np.array(points, float).T) for points in lines.values()])
-        if len(lines) > 1:
-            axes.fill_between(grid, losses.min(0), losses.max(0), color=colour, alpha=0.2, linewidth=0)
-        axes.plot(
-            grid, losses.mean(0), color=colour, linestyle=style, linewidth=1.8, marker=MARKERS[data.index % len(MARKERS)], markersize=4,
-            markevery=max(1, len(grid) // 8),
-        )  # fmt: skip
-    for name, value in data.baselines:
-        axes.axhline(value, color=_FAINT, linewidth=0.9, linestyle=(0, (2, 2)))
-        # Set in from the right edge: a font wider than matplotlib's must not run out of the picture.
-        axes.annotate(f"{name} {figures.plain(value)}", (0.98, value), xycoords=("axes fraction", "data"), xytext=(0, 2.5),
-                      textcoords="offset points", ha="right", va="bottom", color=_FAINT, fontsize=8)  # fmt: skip
-    axes.set_xlabel("tokens seen")
-    axes.set_ylabel(data.quantity)
-    axes.set_xlim(left=0)
-    axes.margins(y=0.12)
-    axes.tick_params(axis="y", labelcolor=_FAINT)
-    axes.xaxis.set_major_locator(_few(5))
-    axes.xaxis.set_major_formatter(lambda value, _: _tokens(value))
-    axes.yaxis.set_major_locator(_few(6))
+    for mark in data.marks:
+        _mark(axes, mark)
+    for axis, upright, most in ((data.x, False, 6), (data.y, True, 6)):
+        low, high = data.span(upright)
+        name = "y" if upright else "x"
+        if axis.log:
+            getattr(axes, f"set_{name}scale")("log")
+        getattr(axes, f"set_{name}lim")(low, high)
+        getattr(axes, f"set_{name}label")(axis.label)
+        if axis.names:
+            axes.set_yticks(range(len(axis.names)), axis.names)
+            axes.tick_params(axis="y", length=0)
+            axes.grid(axis="y", visible=False)
+            axes.grid(axis="x", visible=True)
+            axes.spines["left"].set_visible(False)
+            continue
+        values = chart.ticks(low, high, axis.log, most)
+        getattr(axes, f"set_{name}ticks")(values, [axis.text(value) for value in values])
+        getattr(axes, f"set_{name}ticks")([], minor=True)
 
 
-def _draw_dots(axes: Any, rows: list[Dot], unit: str, quantity: str) -> None:
-    scale = 100 if unit == "share" else 1
-    for place, row in enumerate(rows):
-        if row.index is None:
-            colour, face, marker = _FAINT, "none", "d" if row.estimate.n == 0 else "o"
-        else:
-            colour = face = LIGHT[row.index % len(LIGHT)]
-            marker = MARKERS[row.index % len(MARKERS)]
-        if row.estimate.low is not None and row.estimate.high is not None:
-            ends = [scale * row.estimate.low, scale * row.estimate.high]
-            axes.plot(ends, [place, place], color=colour, linewidth=1.8, solid_capstyle="butt")
-        if len(row.values) > 1:
-            seeds = [scale * value for value in row.values]
-            axes.plot(seeds, [place - 0.32] * len(seeds), color=colour, linestyle="none", marker="|", markersize=4)
-        axes.plot(
-            scale * row.estimate.mean, place, color=colour, marker=marker, markersize=6.5, linestyle="none",
-            markerfacecolor=face, markeredgewidth=1.3,
-        )  # fmt: skip
-    axes.set_yticks(range(len(rows)), [row.label for row in rows])
-    axes.set_ylim(len(rows) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    axes.grid(axis="x", visible=True)
-    axes.spines["left"].set_visible(False)
-    axes.set_xlabel(quantity + (" (%)" if unit == "share" else ""))
-    axes.xaxis.set_major_locator(_few(7))
+def _mark(axes: Any, mark: Line | Band | Dots | Rule) -> None:
+    match mark:
+        case Rule():
+            style = {"color": _FAINT, "linewidth": 0.9, "linestyle": "-" if mark.solid else (0, (2, 2))}
+            (axes.axvline if mark.upright else axes.axhline)(mark.value, **style)
+            if mark.text:
+                # Set in from the right edge: a font wider than matplotlib's must not run out of the picture.
+                axes.annotate(mark.text, (0.98, mark.value), xycoords=("axes fraction", "data"), xytext=(0, 2.5),
+                              textcoords="offset points", ha="right", va="bottom", color=_FAINT, fontsize=8)  # fmt: skip
+        case Band():
+            x, low, high = zip(*chart.thin(mark.points), strict=True)
+            axes.fill_between(x, low, high, color=_paint(mark.arm), alpha=0.2, linewidth=0)
+        case Line():
+            x, y = zip(*chart.thin(mark.points), strict=True)
+            style = {"color": _paint(mark.arm), "linewidth": 0.7 if mark.style == "thin" else 1.8, "solid_capstyle": "butt"}
+            if mark.style == "thin":
+                style["alpha"] = 0.55
+            if mark.style in ("mean", "fit"):
+                style["linestyle"] = (0, pattern) if (pattern := chart.dashes(mark.arm or 0)) else "-"
+            if mark.style == "mean":
+                style |= {"marker": _MARKERS[chart.shape(mark.arm or 0)], "markersize": 4, "markevery": max(1, len(x) // 7)}
+            axes.plot(x, y, **style)
+        case Dots():
+            if mark.points:
+                _dots(axes, mark)
 
 
-def _few(number: int) -> Any:
-    from matplotlib.ticker import MaxNLocator
+def _dots(axes: Any, dots: Dots) -> None:
+    x, y = zip(*dots.points, strict=True)
+    paint = _paint(dots.arm)
+    if dots.shape == "tick":
+        axes.plot(x, [place - 0.32 for place in y], color=paint, linestyle="none", marker="|", markersize=4)
+        return
+    marker, size = {"cross": ("x", 6), "ring": ("o", 11), "point": (".", 5)}.get(
+        dots.shape, (_MARKERS[chart.shape(dots.arm)] if dots.arm is not None else "d", 6.5)
+    )
+    face = "none" if dots.hollow or dots.shape == "ring" else paint
+    edge = _INK if dots.shape == "ring" else paint
+    axes.plot(x, y, color=edge, marker=marker, markersize=size, linestyle="none", markerfacecolor=face, markeredgewidth=1.3)
 
-    return MaxNLocator(number, steps=[1, 2, 2.5, 5, 10])
 
-
-def _thin(points: list[tuple[int, float]]) -> list[tuple[int, float]]:
-    step = -(-len(points) // _MOST_POINTS)
-    return points if step <= 1 else [*points[:-1:step], points[-1]]
-
-
-def _tokens(value: float) -> str:
-    for size, mark in ((1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if abs(value) >= size:
-            return f"{value / size:.3g}{mark}"
-    return f"{value:.3g}"
+def _paint(arm: int | None) -> str:
+    return _FAINT if arm is None else chart.LIGHT[chart.colour(arm)]
 
 
 @contextlib.contextmanager
@@ -186,8 +118,7 @@ def _style() -> Iterator[None]:
         "text.color": _INK, "axes.titlecolor": _INK, "axes.labelcolor": _FAINT, "xtick.color": _RULE, "ytick.color": _RULE,
         "xtick.labelcolor": _FAINT, "ytick.labelcolor": _INK, "xtick.labelsize": 8, "ytick.labelsize": 8.5,
         "axes.edgecolor": _RULE, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-        "grid.color": _RULE, "grid.linewidth": 0.6, "axes.axisbelow": True, "axes.facecolor": "none", "figure.facecolor": "none",
-        "svg.fonttype": "none", "svg.hashsalt": "report", "text.parse_math": False, "axes.unicode_minus": True,
+        "grid.color": _RULE, "grid.linewidth": 0.6, "axes.axisbelow": True, "text.parse_math": False, "axes.unicode_minus": True,
     }  # fmt: skip
     # rcdefaults first: a person's own matplotlibrc should not change the report.
     with matplotlib.rc_context(), warnings.catch_warnings():
@@ -196,39 +127,3 @@ def _style() -> Iterator[None]:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style)
         yield
-
-
-def _svg(figure: Any, prefix: str, alternative: str) -> str:
-    buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return _inline(buffer.getvalue(), prefix, alternative)
-
-
-def _inline(text: str, prefix: str, alternative: str) -> str:
-    """matplotlib's SVG as an element of the page: ids of its own, the page's colours, nothing that names an address."""
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", text, flags=re.DOTALL)
-    width, height = re.findall(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', text)[0]
-    opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alternative)}">'
-    text = opening + text[text.index(">") + 1 :]
-    text = text.replace("xlink:href=", "href=")
-    text = re.sub(r'(\bid="|url\(#|href="#)', rf"\g<1>{prefix}-", text)
-    names = {_INK: "ink", _FAINT: "faint", _RULE: "rule"} | {colour.lower(): f"arm{place}" for place, colour in enumerate(LIGHT)}
-    text = re.sub("|".join(names), lambda match: f"var(--{names[match[0].lower()]})", text, flags=re.IGNORECASE)
-    return re.sub(r"\s*\n\s*", "\n", text).strip()
-
-
-def _recolour(artist: Any) -> None:
-    """Gives an artist of the PNG real colours in place of those that stand for the page's."""
-    from matplotlib.colors import to_hex
-
-    for kind in ("color", "edgecolor", "markeredgecolor"):
-        getter, setter = getattr(artist, f"get_{kind}", None), getattr(artist, f"set_{kind}", None)
-        if getter is None or setter is None:
-            continue
-        try:
-            colour = to_hex(getter())
-        except (ValueError, TypeError):  # a collection of many colours, or none: those have none of the page's
-            continue
-        if colour in _PAPER_COLOURS:
-            setter(_PAPER_COLOURS[colour])

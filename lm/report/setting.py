@@ -12,14 +12,19 @@ _UNKNOWN = "not recorded"
 
 def reproduce(comparison: Comparison) -> list[Part]:
     """The command, and the full config of one run of each arm."""
-    command = comparison.about.get("command")
+    command, about = comparison.about.get("command"), comparison.about
     parts: list[Part] = [Heading("Reproduce"), Code(str(command), "sh") if command else Paragraph("The command is not recorded.")]
+    if about.get("hypotheses") and about.get("started"):
+        when = str(about["started"]).replace("T", " ").removesuffix("Z")
+        parts.append(
+            Paragraph(f"The hypotheses and their thresholds were written to comparison.json at {when} UTC, before the first run began.")
+        )
     for arm in comparison.arms:
         runs = [run for run in comparison.runs if run.arm == arm and run.record.get("config")]
         if runs:
             run = min(runs, key=lambda run: not run.done)
             text = json.dumps(run.record["config"], indent=2, ensure_ascii=False)
-            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", Code(text, "json")))
+            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", [Code(text, "json")]))
     return parts
 
 
@@ -71,18 +76,20 @@ def reading(comparison: Comparison) -> list[Part]:
                 "different questions; only the shared yardstick and the differences on it compare arms.",
                 "An interval covers other seeds: other initial values and another order of the data. It is two-sided, 95 %, by Student's t "
                 f"over the seeds. {_factor(len(comparison.seeds))} It takes scores to be roughly normal, which so few seeds cannot show.",
-                "For shares, such as accuracies, it also covers other test examples of the same kind, by Wilson's interval, added in "
-                "quadrature. Examples are taken as independent and a balanced accuracy as a plain share; texts of one document resemble "
-                "each other, so this part may be too narrow.",
-                "For losses (nats, bits, perplexity) it covers the seeds only: another held-out text may move them by more.",
+                "Where it is known what stands behind a score example by example, the interval covers other test examples of the same kind "
+                "too, by a bootstrap over seeds and examples at once (Multi-Bootstrap, Sellam et al. 2022); differences are then taken "
+                "example by example on examples that both were asked.",
+                "Where it is not known, only shares, such as accuracies, cover other test examples, by Wilson's interval added in "
+                "quadrature, with examples taken as independent; losses (nats, bits, perplexity) cover the seeds only. Texts of one "
+                "document resemble each other, so the part of the examples may be too narrow.",
+                "p is two-sided and below 0.05 exactly where the 95 % interval leaves out what is tested. Holm's adjustment counts the "
+                "hypotheses; tables of differences are not adjusted and are there to look, not to conclude.",
                 "Nothing here covers another corpus, split, tokenizer, model size or set of hyper-parameters.",
-                "Baselines depend on no seed. Their accuracies have intervals over other test examples only; other "
-                "numbers are exact on this text.",
+                "Baselines depend on no seed: at most other test examples make them uncertain.",
                 "Paired differences are between runs of one seed, which share initial values, and the order of the data where the "
                 "objectives read the same rows: objectives that pack alike read the same rows in the same order (CLM with MLM), and pair "
-                "objectives theirs (NSP with MLM + NSP). For shares they cover other test examples as if the two models failed "
-                "independently, which is wider than need be.",
-                "A score from one seed has no interval, and its check is inconclusive.",
+                "objectives theirs (NSP with MLM + NSP).",
+                "A score from one seed has no interval, and its hypothesis is inconclusive.",
             ]
         ),
     ]

@@ -1,233 +1,257 @@
-"""The report's results: learning curves, the dot plot, the tables by task, and paired differences."""
+"""What was measured: dot plot, forest of differences, the table by task, and the details of each task."""
 
-import itertools
+from typing import Any
 
-from lm import statistics
-from lm.report import figures, pictures, scores
-from lm.report.page import Figure, Heading, Paragraph, Part, Table
-from lm.report.read import Comparison
+from lm.report import figures, svg
+from lm.report.chart import Axis, Chart, Dots, Line, Rule
+from lm.report.page import Details, Figure, Heading, Paragraph, Part, Strong, Table
+from lm.report.results import Gap, Results, better, metric_name, task_name
 from lm.report.scores import Score
 
-TASKS = {
-    "causal": "next token", "suffix": "second half of a text", "masked": "masked token", "denoising": "words behind sentinels",
-    "next_sentence": "next sentence", "sentence_order": "sentence order", "probe": "linear probe",
-}  # fmt: skip
-METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
-_TOKEN_TASKS = ("causal", "suffix", "masked", "denoising")
-# The objective whose loss is the task's quantity.
-_QUESTIONS: dict[str, dict] = {
-    "causal": {"name": "clm", "label_smoothing": 0.0, "z_loss": 0.0},
-    "masked": {
-        "name": "mlm", "rate": 0.15, "final_rate": 0.0, "mask_share": 0.8, "random_share": 0.1, "unit": "token", "format": "packed",
-        "label_smoothing": 0.0, "z_loss": 0.0,
-    },
-}  # fmt: skip
-_ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
-_UNTRAINED = "untrained "
 _INTERVAL = ("95 % interval", "r")
+_FEW = 6  # arms up to which differences are drawn on every shared metric, not the first of each task alone
 
 
-def curve_panels(comparison: Comparison) -> list[pictures.Curve]:
-    """One panel an arm. Baselines are drawn where the arm's loss is the one quantity they measure too."""
-    panels = []
-    for index, arm in enumerate(comparison.arms):
-        own = [row for row in comparison.rows if row.arm == arm and row.kind == "model" and row.own]
-        losses = {(row.task, row.metric, row.unit) for row in own if row.unit.startswith("nats/")}
-        baselines, quantity = [], "validation loss (nats)"
-        same = [found for found in sorted(losses) if _same_question(comparison, arm, found[0])]
-        if same:
-            task, metric, unit = same[0]
-            quantity = f"validation loss ({unit})"
-            rows = [row for row in scores.rows_of(comparison, task, metric) if row.kind == "baseline" and row.seed < 0]
-            baselines = [(comparison.label(row.arm), row.value) for row in rows]
-        seeds = {run.seed: run.validation for run in comparison.of(arm) if run.validation}
-        panels.append(pictures.Curve(comparison.label(arm), index, seeds, baselines, quantity))
-    return panels
+def dot_chart(results: Results) -> Chart | None:
+    """Every arm, untrained model and baseline on the first shared yardstick."""
+    for task, metrics in results.metrics(own=False).items():
+        found = [each for arm in results.who(task) if (each := results.score(arm, task, metrics[0]))]
+        if not found:
+            continue
+        unit, marks = found[0].unit, list[Any]()
+        scale = 100.0 if unit == "share" else 1.0
+        for place, score in enumerate(found):
+            index, estimate = results.index(score.arm) if score.kind == "model" else None, score.estimate
+            if estimate.low is not None and estimate.high is not None:
+                marks.append(Line([(scale * estimate.low, place), (scale * estimate.high, place)], index, "interval"))
+            if len(score.values) > 1:
+                marks.append(Dots([(scale * value, place) for value in score.values.values()], index, "tick"))
+            marks.append(Dots([(scale * estimate.mean, place)], index, hollow=index is None))
+        names = tuple(results.comparison.label(score.arm) for score in found)
+        label = f"{task_name(task)}: {metric_name(metrics[0])}{_in(unit)}"
+        return Chart("", Axis(label, text=figures.tick), Axis("", names=names), marks)
+    return None
 
 
-def _same_question(comparison: Comparison, arm: str, task: str) -> bool:
-    """Whether an arm's loss is what the task's baselines measure: not with other tokens hidden, nor as a sum of two terms."""
-    configs = [run.record.get("config") for run in comparison.runs if run.arm == arm]
-    config = next((each["objective"] for each in configs if isinstance(each, dict) and isinstance(each.get("objective"), dict)), None)
-    if config is None:
-        config = {"name": comparison.arms[arm].get("objective")}
-    return task in _QUESTIONS and all(config.get(key, value) == value for key, value in _QUESTIONS[task].items())
-
-
-def dot_rows(comparison: Comparison) -> tuple[list[pictures.Dot], str, str]:
-    """The rows of the dot plot on the shared yardstick's first metric, with its unit and its name."""
-    for task, metrics in scores.metrics(comparison, own=False).items():
-        rows, unit, arms = [], "", list(comparison.arms)
-        for arm in scores.who(comparison, task):
-            score = scores.score(comparison, arm, task, metrics[0])
-            if score:
-                unit = score.unit
-                index = arms.index(arm) if arm in arms and score.kind == "model" else None
-                rows.append(pictures.Dot(comparison.label(arm), score.estimate, list(score.values.values()), index))
-        return rows, unit, f"{_name(TASKS, task)}: {_name(METRICS, metrics[0])}"
-    return [], "", ""
-
-
-def curves(comparison: Comparison, picture: str) -> list[Part]:
-    """Validation loss against tokens, a panel an arm. `picture` is the PNG's name for Markdown."""
-    title, panels = Heading("Learning curves"), curve_panels(comparison)
-    if not any(panel.seeds for panel in panels):
-        return [title, Paragraph("No finished run has a validation loss yet.")]
-    shown = [pictures.curve(each, f"Validation loss of {each.label} against tokens seen, {len(each.seeds)} seeds") for each in panels]
-    caption = (
-        "Validation loss against tokens seen. Thick line: mean over seeds; thin lines: each seed; band: lowest to highest seed, not a 95 % "
-        "interval. Each arm has its own panel and scale because losses of different objectives are different quantities: do not compare "
-        "heights across panels."
-    )
-    if any(panel.baselines for panel in panels):
-        caption += " Dashed grey: baselines that count tokens, on the test documents, where they measure the same quantity as the loss."
-    return [title, Figure(shown, caption, picture)]
-
-
-def dots(comparison: Comparison, picture: str) -> list[Part]:
-    """The dot-and-interval plot of the shared yardstick. `picture` is the PNG's name: Markdown shows it here where no curves did before."""
-    title, (rows, unit, quantity) = Heading("The shared yardstick"), dot_rows(comparison)
-    if not rows:
+def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> list[Part]:
+    """The dot-and-interval plot. `above`: the curves stand in the same PNG, `picture`, which Markdown then shows there."""
+    title = Heading("The shared yardstick")
+    if chart is None:
         return [title, Paragraph("No finished run has been measured on the shared yardstick yet.")]
-    shown = pictures.dots(rows, unit, quantity, f"{quantity} of each arm, untrained model and baseline with 95 % intervals")
+    shown = svg.draw(chart, "dots", f"{chart.x.label} of each arm, untrained model and baseline with 95 % intervals", 440)
     caption = (
-        "Mean and 95 % interval on the yardstick that all arms share; the small ticks above a dot are single seeds. Hollow grey: untrained "
-        "models and baselines. The numbers stand in a table below."
+        f"{_sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
+        "seeds. Hollow grey: untrained models and baselines. The numbers stand in a table below."
     )
-    if any(panel.seeds for panel in curve_panels(comparison)):
-        return [title, Figure([shown], caption, elsewhere=f"{caption} It is the lowest part of the picture above ({picture}).")]
+    if above:
+        return [title, Figure([shown], caption, elsewhere=f"{caption} It stands below the curves in the picture above ({picture}).")]
     return [title, Figure([shown], caption, picture)]
 
 
-def tables(comparison: Comparison, own: bool, title: str) -> list[Part]:
-    """A table for each task: every arm measured on it beside the baselines on the same examples."""
-    found = [_table(comparison, task, metrics, own) for task, metrics in scores.metrics(comparison, own).items()]
-    if not found:
-        return [Heading(title), Paragraph("Nothing has been measured yet.")]
-    note = "Rows of one table are the same quantity on the same held-out text and may be compared; one table may not be with another."
-    return [Heading(title), *([Paragraph(note)] if own else []), *found]
-
-
-def _table(comparison: Comparison, task: str, metrics: list[str], own: bool) -> Table:
-    arms, noun = scores.who(comparison, task, own), "tokens" if task in _TOKEN_TASKS else "examples"
-    columns, counts = [(_name(TASKS, task).capitalize(), "l"), ("Seeds", "r")], dict[str, set[int]]()
-    seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
-    for metric in metrics:
-        row = scores.rows_of(comparison, task, metric)[0]
-        # "Bits per byte" says its unit already.
-        unit = f" ({row.unit})" if "/" in row.unit and row.unit.replace("/", "_per_") != metric else ""
-        # No line break between a head and its arrow.
-        columns += [(f"{_name(METRICS, metric).capitalize()}{unit}\u00a0{'↓' if row.better == 'lower' else '↑'}", "r"), _INTERVAL]
-        found = {arm: each for arm in arms if (each := scores.score(comparison, arm, task, metric))}
-        places = figures.places([each.estimate for each in found.values()], row.unit)
-        for arm in arms:
-            if arm in found:
-                cells[arm] += figures.estimate(found[arm].estimate, row.unit, places)
-                seeds[arm] = max(seeds[arm], found[arm].estimate.n)
-                counts.setdefault("bytes" if row.unit.endswith("/byte") else noun, set()).add(found[arm].count)
-            else:
-                cells[arm] += [figures.MISSING, figures.MISSING]
-    rows = [[comparison.label(arm), str(seeds[arm] or figures.MISSING), *cells[arm]] for arm in arms]
-    # A loss by byte counts the bytes of the same text.
-    spans = [
-        " to ".join(figures.count(value) for value in dict.fromkeys([min(found), max(found)])) + f" {what}"
-        for what, found in counts.items()
-    ]
-    size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
-    return Table(columns, rows, f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better.")
-
-
-def differences(comparison: Comparison) -> list[Part]:
-    """Differences on the shared yardstick between runs of one seed: arm against arm, and against the untrained model of its kind."""
-    parts: list[Part] = [Heading("Paired differences")]
-    for task, metrics in scores.metrics(comparison, own=False).items():
-        everyone = {arm: scores.score(comparison, arm, task, metrics[0]) for arm in scores.who(comparison, task)}
-        found = {arm: each for arm, each in everyone.items() if each and each.estimate.n}
-        arms = [arm for arm in found if arm in comparison.arms]
-        pairs = list(itertools.combinations(arms, 2))
-        if len(arms) > _ALL_PAIRS:
-            reference = comparison.about.get("reference")
-            reference = reference if reference in arms else arms[0]
-            pairs = [(arm, reference) for arm in arms if arm != reference]
-        pairs += [(arm, other) for arm in arms if (other := _untrained(comparison, arm)) in found]
-        if pairs:
-            parts.append(_pairs(comparison, [(found[first], found[second]) for first, second in pairs], task, metrics[0]))
-    if len(parts) == 1:
-        parts.append(Paragraph("There are no two arms with a score on the shared yardstick yet."))
-    return parts
-
-
-def behind(comparison: Comparison) -> list[str]:
-    """A sentence for each arm whose mean is behind the best baseline, on its own tasks; on the shared one for the best arm."""
-    found = []
-    for arm in comparison.arms:
-        own: dict[str, str] = {}
-        for row in comparison.rows:
-            if row.kind == "model" and row.arm == arm and row.own:
-                own.setdefault(row.task, row.metric)
-        for task, metric in own.items():
-            score = scores.score(comparison, arm, task, metric)
-            if score and (text := _behind(comparison, score, task, metric)):
-                where = f" on the task {_name(TASKS, task)}" if len(own) > 1 else ""
-                found.append(f"{comparison.label(arm)} is behind its {text[0]} baseline{where}: {text[1]}.")
-    for task, metrics in scores.metrics(comparison, own=False).items():
-        each = [score for arm in comparison.arms if (score := scores.score(comparison, arm, task, metrics[0]))]
-        if each and (text := _behind(comparison, best := _best(each), task, metrics[0])):
-            name = comparison.label(best.arm)
-            found.append(
-                f"On the shared yardstick, {_name(TASKS, task)}, the best arm, {name}, is behind the {text[0]} baseline: {text[1]}."
-            )
+def forest_charts(results: Results) -> list[tuple[str, Chart]]:
+    """For each shared metric every arm's difference from the reference arm: its name and the picture."""
+    few, found = len(results.comparison.arms) <= _FEW, []
+    for task, metrics in results.metrics(own=False).items():
+        for metric in metrics if few else metrics[:1]:
+            arms = results.arms(task, metric)
+            if len(arms) < 2:
+                continue
+            reference, row = results.reference(arms), results.row(task, metric)
+            gaps = [gap for arm in arms if arm != reference and (gap := results.gap(arm, reference, task, metric))]
+            if gaps:
+                found.append(
+                    (f"{task}-{metric}", _forest(results, gaps, f"{task_name(task)}: {metric_name(metric)}", row.unit, row.better))
+                )
     return found
 
 
-def _behind(comparison: Comparison, score: Score, task: str, metric: str) -> tuple[str, str] | None:
-    """The best baseline's name and both numbers where it is better than `score`."""
-    names = dict.fromkeys(row.arm for row in scores.rows_of(comparison, task, metric) if row.kind == "baseline")
-    baselines = [found for name in names if (found := scores.score(comparison, name, task, metric))]
-    if not baselines or (best := _best([score, *baselines])) is score:
+def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction: str) -> Chart:
+    scale, marks = 100.0 if unit == "share" else 1.0, list[Any]([Rule(0.0, upright=True, solid=True)])
+    for place, gap in enumerate(gaps):
+        index, estimate = results.index(gap.first), gap.estimate
+        if estimate.low is not None and estimate.high is not None:
+            marks.append(Line([(scale * estimate.low, place), (scale * estimate.high, place)], index, "interval"))
+        marks.append(Dots([(scale * estimate.mean, place)], index, hollow=better(gap, direction) is None))
+    names = tuple(results.comparison.label(gap.first) for gap in gaps)
+    side = "better →" if direction == "higher" else "← better"
+    points = " (points)" if unit == "share" else _in(unit)
+    label = f"less {results.comparison.label(gaps[0].second)}{points}, {side}"
+    return Chart(_sentence(title), Axis(label, text=_signed), Axis("", names=names), marks)
+
+
+def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> list[Part]:
+    """The forest plot of paired differences, and below it their table."""
+    parts: list[Part] = [Heading("Differences from the reference arm")]
+    if charts:
+        drawn = []
+        for name, chart in charts:
+            alternative = f"{chart.title}: difference of each arm, {chart.x.label}, with 95 % intervals"
+            drawn.append(svg.draw(chart, "forest" + "".join(filter(str.isalnum, name)), alternative, 420))
+        caption = (
+            "Paired differences and their 95 % intervals, of runs of one seed. Filled: the interval leaves out zero; hollow: it does not. "
+            f"The intervals are not corrected for their number, {sum(len(chart.y.names) for _, chart in charts)}."
+        )
+        parts.append(Figure(drawn, caption, elsewhere=f"The lowest part of the picture above ({picture}) draws the first of them."))
+    tables = [table for task, metrics in results.metrics(own=False).items() if (table := _pairs(results, task, metrics[0]))]
+    if not tables:
+        return [*parts, Paragraph("There are no two arms with a score on the shared yardstick yet.")]
+    return parts + (list(tables) if len(tables) == 1 else [Details("Paired differences in numbers", list(tables), printed=True)])
+
+
+def _pairs(results: Results, task: str, metric: str) -> Table | None:
+    """Differences on a shared yardstick: arm against arm, and against the untrained model of its kind."""
+    pairs = results.pairs(task, metric)
+    held = [(arm, results.untrained(arm)) for arm in results.arms(task, metric)]
+    pairs += [pair for pair in held if results.score(pair[1], task, metric)]
+    if not pairs:
         return None
-    places = figures.places([score.estimate, best.estimate], score.unit)
-    own, other = (figures.estimate(each.estimate, score.unit, places)[0] for each in (score, best))
-    return comparison.label(best.arm), f"{_name(METRICS, metric)} {own} against {other}"
-
-
-def _best(found: list[Score]) -> Score:
-    """The best by its mean; of equals the first."""
-    return (min if found[0].better == "lower" else max)(found, key=lambda each: each.estimate.mean)
-
-
-def _untrained(comparison: Comparison, arm: str) -> str:
-    """The untrained model that an arm is held against."""
-    about = comparison.arms[arm]
-    return str(about.get("untrained") or _UNTRAINED + str(about.get("model")))
-
-
-def _pairs(comparison: Comparison, pairs: list[tuple[Score, Score]], task: str, metric: str) -> Table:
-    unit = pairs[0][0].unit
-    estimates = [scores.difference(*pair) for pair in pairs]
-    places = figures.places([each for each in estimates if each], unit)
+    label, row = results.comparison.label, results.row(task, metric)
+    gaps = [results.gap(*pair, task, metric) for pair in pairs]
+    places = figures.places([gap.estimate for gap in gaps if gap], row.unit)
     rows = []
-    for (first, second), estimate in zip(pairs, estimates, strict=True):
-        names = [comparison.label(first.arm), comparison.label(second.arm)]
-        title = f"{names[0]} against {names[1]}"
-        if estimate is None:
-            rows.append([title, *[figures.MISSING] * 3, "? inconclusive (no seed in common)"])
+    for (first, second), gap in zip(pairs, gaps, strict=True):
+        title = f"{label(first)} against {label(second)}"
+        if gap is None:
+            rows.append([title, *[figures.MISSING] * 5, "? inconclusive (no seed in common)"])
             continue
-        common = sorted(first.values.keys() & second.values.keys())
-        each = ", ".join(figures.signed(first.values[seed] - second.values[seed], unit, places) for seed in common)
-        higher, lower = (side(estimate, 0.0) == statistics.HOLDS for side in (statistics.above, statistics.below))
-        better = names[0] if higher == (first.better == "higher") else names[1]
-        verdict = f"{better} better" if higher or lower else "? inconclusive"
-        rows.append([title, each, *figures.estimate(estimate, unit, places, signed=True), verdict])
-    mark = " (points)" if unit == "share" else ""
-    columns = [("First against second", "l"), (f"By seed{mark}", "r"), (f"Mean{mark}", "r"), _INTERVAL, ("Verdict", "l")]
+        one, against = results.score(first, task, metric), results.score(second, task, metric)
+        assert one and against
+        common = sorted(one.values.keys() & against.values.keys())
+        each = ", ".join(figures.signed(one.values[seed] - against.values[seed], row.unit, places) for seed in common)
+        leads = better(gap, row.better)
+        verdict = "? inconclusive" if leads is None else f"{label(first if leads else second)} better"
+        numbers = [figures.probability(gap.p), figures.effect(gap.effect)]
+        rows.append([title, each, *figures.estimate(gap.estimate, row.unit, places, signed=True), *numbers, verdict])
+    mark = " (points)" if row.unit == "share" else ""
+    columns = [("First against second", "l"), (f"By seed{mark}", "r"), (f"Mean{mark}", "r"), _INTERVAL, ("p", "r"), ("Effect size", "r"),
+               ("Verdict", "l")]  # fmt: skip
     caption = (
-        f"Differences (first {figures.MINUS} second) in {_name(METRICS, metric)}, {_name(TASKS, task)}, between runs of the same seed. "
+        f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)}, between runs of the same seed. "
         "Inconclusive: the interval holds zero. "
-        f"The intervals are not corrected for their number, {len(rows)}: of twenty, one misses by chance."
+        f"Intervals and p-values are not corrected for their number, {len(rows)}: of twenty, one misses by chance."
     )
     return Table(columns, rows, caption)
 
 
-def _name(names: dict[str, str], key: str) -> str:
-    return names.get(key, key.replace("_", " "))
+def matrix(results: Results) -> list[Part]:
+    """Arms by shared yardsticks."""
+    title, keys = Heading("Table by task"), [(task, metrics[0]) for task, metrics in results.metrics(own=False).items()]
+    arms = list(dict.fromkeys(arm for key in keys for arm in [*results.comparison.arms, *results.who(key[0])] if results.score(arm, *key)))
+    if not arms:
+        return [title, Paragraph("Nothing has been measured on a shared yardstick yet.")]
+    columns = [("", "l"), *((f"{_sentence(task_name(task))}: {_column(results, task, metric)}", "r") for task, metric in keys)]
+    cells: list[list[str]] = []
+    for task, metric in keys:
+        found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
+        places, best = (
+            figures.places([score.estimate for score in found.values()], results.row(task, metric).unit),
+            _best(results, task, metric),
+        )
+        column = []
+        for arm in arms:
+            if arm not in found:
+                column.append(figures.MISSING)
+                continue
+            text = _stacked(found[arm], places)
+            column.append(Strong(text) if arm == best else text)
+        cells.append(column)
+    rows = [[results.comparison.label(arm), *(column[place] for column in cells)] for place, arm in enumerate(arms)]
+    caption = (
+        "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
+        "its difference from every other arm leaves out zero. ↓ lower is better, ↑ higher is better."
+    )
+    return [title, Table(columns, rows, caption)]
+
+
+def _best(results: Results, task: str, metric: str) -> str:
+    """The arm that is better than each other beyond doubt; "" if none is."""
+    direction = results.row(task, metric).better
+    scored = {arm: score.estimate.mean for arm in results.arms(task, metric) if (score := results.score(arm, task, metric))}
+    order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
+    for other in order[1:]:  # the next best first: it decides nearly always
+        gap = results.gap(order[0], other, task, metric)
+        if gap is None or not better(gap, direction):
+            return ""
+    return order[0] if len(order) > 1 else ""
+
+
+def details(results: Results, own: bool, title: str) -> list[Part]:
+    """A table for each task: every arm measured on it beside the baselines on the same examples."""
+    found = [_table(results, task, metrics, own) for task, metrics in results.metrics(own).items()]
+    if not found:
+        return [Heading(title), Paragraph("Nothing has been measured yet.")]
+    note = "Rows of one table are the same quantity on the same held-out text and may be compared; one table may not be with another."
+    parts = [
+        Details(f"{_sentence(task_name(task))} by part of its examples", [_by_part(results, task, metrics, own)], printed=True)
+        for task, metrics in results.metrics(own, parts=True).items()
+    ]
+    return [Heading(title), *([Paragraph(note)] if own else []), *found, *parts]
+
+
+def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
+    arms, noun = results.who(task, own), "tokens" if results.counts_tokens(task) else "examples"
+    columns, counts = [(_sentence(task_name(task)), "l"), ("Seeds", "r")], dict[str, set[int]]()
+    seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
+    for metric in metrics:
+        columns += [(_column(results, task, metric), "r"), _INTERVAL]
+        unit = results.row(task, metric).unit
+        found = {arm: each for arm in arms if (each := results.score(arm, task, metric))}
+        places = figures.places([each.estimate for each in found.values()], unit)
+        for arm in arms:
+            if arm in found:
+                cells[arm] += figures.estimate(found[arm].estimate, unit, places)
+                seeds[arm] = max(seeds[arm], found[arm].estimate.n)
+                counts.setdefault("bytes" if unit.endswith("/byte") else noun, set()).add(found[arm].count)
+            else:
+                cells[arm] += [figures.MISSING, figures.MISSING]
+    rows = [[results.comparison.label(arm), str(seeds[arm] or figures.MISSING), *cells[arm]] for arm in arms]
+    # A loss by byte counts the bytes of the same text.
+    spans = [_span(found) + f" {what}" for what, found in counts.items()]
+    size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
+    return Table(columns, rows, f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better.")
+
+
+def _by_part(results: Results, task: str, metrics: list[str], own: bool) -> Table:
+    """Parts of a task's examples by arm: phenomena of minimal pairs, lengths, depths."""
+    arms = [arm for arm in results.who(task, own) if any(results.score(arm, task, metric) for metric in metrics)]
+    columns, rows = [("Part", "l"), ("Examples", "r"), *((results.comparison.label(arm), "r") for arm in arms)], []
+    several = len({metric.split("/")[0] for metric in metrics}) > 1
+    for metric in metrics:
+        whole, _, part = metric.partition("/")
+        found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
+        places = figures.places([score.estimate for score in found.values()], results.row(task, metric).unit)
+        cells = [_stacked(found[arm], places) if arm in found else figures.MISSING for arm in arms]
+        name = metric_name(part) + (f" ({metric_name(whole)})" if several else "")
+        rows.append([name, _span({score.count for score in found.values()}), *cells])
+    what = ", ".join(dict.fromkeys(_column(results, task, metric, metric.split("/")[0]) for metric in metrics))
+    return Table(columns, rows, f"{what}: mean and 95 % interval, not corrected for the number of parts, {len(metrics)}.")
+
+
+def _column(results: Results, task: str, metric: str, name: str = "") -> str:
+    """A metric's name with its unit and direction."""
+    row = results.row(task, metric)
+    # "Bits per byte" says its unit already.
+    unit = f" ({row.unit})" if "/" in row.unit and row.unit.replace("/", "_per_") != metric else ""
+    # No line break between a head and its arrow.
+    return f"{_sentence(metric_name(name or metric))}{unit}\u00a0{'↓' if row.better == 'lower' else '↑'}"
+
+
+def _stacked(score: Score, places: int) -> str:
+    """The mean, and below it the interval where there is one."""
+    return "\n".join(text for text in figures.estimate(score.estimate, score.unit, places) if text != figures.MISSING)
+
+
+def _span(counts: set[int]) -> str:
+    return " to ".join(figures.count(value) for value in dict.fromkeys([min(counts), max(counts)]))
+
+
+def _in(unit: str) -> str:
+    return " (%)" if unit == "share" else f" ({unit})" if "/" in unit else ""
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _signed(value: float) -> str:
+    return ("+" if value > 0 else "") + figures.tick(value)

@@ -1,0 +1,131 @@
+"""A comparison's scores and differences, each computed once however many sections ask for it; and the names of tasks and metrics."""
+
+import dataclasses
+import functools
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+
+from lm import statistics
+from lm.report import scores
+from lm.report.read import Comparison, Row
+from lm.report.scores import Score
+from lm.statistics import Estimate
+
+TASKS = {
+    "causal": "next token", "suffix": "second half of a text", "masked": "masked token", "denoising": "words behind sentinels",
+    "next_sentence": "next sentence", "sentence_order": "sentence order", "probe": "linear probe", "minimal_pairs": "minimal pairs",
+    "last_word": "last word", "recall": "associative recall", "brackets": "nested brackets", "grammar": "probabilistic grammar",
+}  # fmt: skip
+METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
+_TOKENS = ("causal", "suffix", "masked", "denoising")
+_ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
+_UNTRAINED = "untrained "
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """The paired difference of two arms on one metric, with its p-value and effect size where they are known."""
+
+    first: str
+    second: str
+    estimate: Estimate
+    p: float | None
+    effect: float | None
+
+
+class Results:
+    """What was measured in a workdir.
+
+    Attributes:
+      comparison: what `read` found. workdir: where.
+      score(arm, task, metric): its `Score`, or None. gap(first, second, task, metric): a `Gap`, None where there is nothing to pair.
+      who(task, own=None): who has a score on a task, as `scores.who` orders them.
+    """
+
+    def __init__(self, comparison: Comparison, workdir: Path):
+        self.comparison, self.workdir = comparison, workdir
+        rows: dict[tuple[str, str], list[Row]] = {}
+        for row in comparison.rows:
+            rows.setdefault((row.task, row.metric), []).append(row)
+        # Scores are looked for among the rows of their own metric only.
+        self._parts = {key: dataclasses.replace(comparison, rows=found) for key, found in rows.items()}
+        self.score = functools.cache(self._score)
+        self.gap = functools.cache(self._gap)
+        self.who = functools.cache(functools.partial(scores.who, comparison))
+
+    def _score(self, arm: str, task: str, metric: str) -> Score | None:
+        part = self._parts.get((task, metric))
+        return scores.score(part, arm, task, metric) if part else None
+
+    def _gap(self, first: str, second: str, task: str, metric: str) -> Gap | None:
+        one, other = self.score(first, task, metric), self.score(second, task, metric)
+        found = scores.contrast(one, other) if one and other else None
+        return Gap(first, second, found.estimate, found.p, found.effect) if found else None
+
+    def metrics(self, own: bool, parts: bool = False) -> dict[str, list[str]]:
+        """The metrics of each task, its own or the shared ones. `parts`: those of a part of the examples ("accuracy/anaphor_agreement")."""
+        found = {}
+        for task, names in self._metrics[own].items():
+            if chosen := [name for name in names if ("/" in name) == parts]:
+                found[task] = chosen
+        return found
+
+    @functools.cached_property
+    def _metrics(self) -> dict[bool, dict[str, list[str]]]:
+        return {own: scores.metrics(self.comparison, own) for own in (False, True)}
+
+    def row(self, task: str, metric: str) -> Row:
+        """One row of a metric, for its unit and direction."""
+        return self._parts[task, metric].rows[0]
+
+    def rows(self, task: str, metric: str) -> list[Row]:
+        return self._parts[task, metric].rows
+
+    def arms(self, task: str, metric: str) -> list[str]:
+        """The arms that have a score on a metric over at least one seed, in the comparison's order."""
+        return [arm for arm in self.comparison.arms if (found := self.score(arm, task, metric)) and found.estimate.n]
+
+    def index(self, arm: str) -> int | None:
+        """The arm's place, which gives its colour, line style and marker; None for a baseline or untrained model."""
+        arms = list(self.comparison.arms)
+        return arms.index(arm) if arm in arms else None
+
+    def reference(self, arms: list[str]) -> str:
+        """Of `arms`, the one that others are held against: the experiment's, or the first."""
+        wanted = self.comparison.about.get("reference")
+        return wanted if wanted in arms else arms[0]
+
+    def pairs(self, task: str, metric: str) -> list[tuple[str, str]]:
+        """Who is compared with whom: few arms each with each, of many each with the reference."""
+        arms = self.arms(task, metric)
+        if len(arms) <= _ALL_PAIRS:
+            return list(itertools.combinations(arms, 2))
+        reference = self.reference(arms)
+        return [(arm, reference) for arm in arms if arm != reference]
+
+    def untrained(self, arm: str) -> str:
+        """The untrained model that an arm is held against."""
+        about = self.comparison.arms[arm]
+        return str(about.get("untrained") or _UNTRAINED + str(about.get("model")))
+
+    def plug_in(self, task: str) -> str:
+        """The kind of a task that has a name of its own in the experiment."""
+        return str((self.comparison.about.get("tasks") or {}).get(task, {}).get("task") or task)
+
+    def counts_tokens(self, task: str) -> bool:
+        return self.plug_in(task) in _TOKENS
+
+
+def better(gap: Gap, direction: str) -> bool | None:
+    """Whether the first is better than the second; None where the interval holds zero."""
+    higher, lower = (side(gap.estimate, 0.0) == statistics.HOLDS for side in (statistics.above, statistics.below))
+    return higher == (direction == "higher") if higher or lower else None
+
+
+def task_name(task: str) -> str:
+    return TASKS.get(task, task.replace("_", " "))
+
+
+def metric_name(metric: str) -> str:
+    return METRICS.get(metric, metric.replace("_", " "))
