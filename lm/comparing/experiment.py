@@ -86,7 +86,8 @@ def parse(config: Mapping) -> Experiment:
     seeds = given["seeds"]
     if not seeds or len(set(seeds)) != len(seeds) or not all(isinstance(seed, int) and seed >= 0 for seed in seeds):
         raise UserError(f"config.seeds={seeds!r} must be different whole numbers from 0")
-    runs = {arm: _run(arm, described) for arm, described in given["arms"].items()}
+    shared = {section: _set(fields) for section, fields in (given.get("shared") or {}).items()}
+    runs = {arm: _run(arm, described, shared) for arm, described in given["arms"].items()}
     if not runs:
         raise UserError("config.arms is empty: a comparison needs at least one arm")
     reference = given["reference"]
@@ -151,13 +152,24 @@ def check_compared(hypotheses: list[dict], models: set[str], baselines: Mapping[
             )
 
 
-def _run(arm: str, described: Any) -> dict[str, Any]:
+def _set(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of a section's fields that were given a value."""
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _run(arm: str, described: Any, shared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The run config of an arm, with what is shared by all over its own."""
     if not _NAME.fullmatch(arm):
         raise UserError(f"config.arms.{arm!r}: an arm's name is made of letters, digits and _ . + -, since it names files")
     absent = [name for name in ("label", "describe", "run") if not isinstance(described, dict) or name not in described]
     if absent:
         raise UserError(f"config.arms.{arm} needs {', '.join(absent)}")
     run = described["run"]
+    for section, fields in shared.items():
+        unknown = [name for name in fields if name not in run.get(section, {})]
+        if unknown:
+            raise UserError(f"config.shared.{section}.{unknown[0]}: a run of arm {arm!r} has no such field")
+        run = run | {section: run[section] | fields} if fields else run
     sizes = {f"{section}.{name}": run[section][name] for section, name in (("training", "batch_size"), ("data", "length"))}
     if min(sizes.values()) < 1:
         raise UserError(f"arm {arm!r}: {' and '.join(f'{name}={size}' for name, size in sizes.items())} must be at least 1")
