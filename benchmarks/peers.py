@@ -3,7 +3,8 @@
   python -m benchmarks.peers [--rows=small-v5e,1b-v5e] [--workdir=runs/peers] [--scan]
 
 Prints Markdown: a line of ours, one of theirs and their ratio for each row; then the best of our own choices of remat and mesh for the same
-model, slice and rows a step. Theirs are PEERS below. What was compiled is kept in the workdir by config and source, so the same command
+model, slice and rows a step. Theirs are PEERS below. BERT's rows (masked language model, as many tokens a step as `small`) have no peer:
+nobody has published such figures. What was compiled is kept in the workdir by config and source, so the same command
 goes on where it stopped. A row takes 3 to 10 minutes of a free core unrolled, as theirs were compiled; less with --scan (layers in a loop,
 counted as often as it runs).
 
@@ -12,6 +13,7 @@ beside other work are not in it, so their bytes stand beside it. TFLOP are those
 """
 
 import dataclasses
+import itertools
 import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -61,14 +63,18 @@ CHOICES = {
     "small-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],
     "1b-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],
 }
+# Row -> size of configs/mlm.py, slice.
+BERT = {f"bert-{size}-{tpu.partition('-')[0]}": (size, tpu) for size, tpu in itertools.product(("base", "large"), ("v5e-4", "v6e-4"))}
+_BERT_ROWS = 64  # of 512 tokens
 
 
 def main() -> None:
     from lm.lookup import UserError
 
-    names = _ROWS.value or list(PEERS)
-    if unknown := [name for name in names if name not in PEERS]:
-        raise UserError(f"--rows={','.join(unknown)}: there is no such row; there are {', '.join(PEERS)}")
+    known = [*PEERS, *BERT]
+    names = _ROWS.value or known
+    if unknown := [name for name in names if name not in known]:
+        raise UserError(f"--rows={','.join(unknown)}: there is no such row; there are {', '.join(known)}")
 
     from tpu import environment
 
@@ -80,7 +86,7 @@ def main() -> None:
     kept = cache.Cache(_WORKDIR.value)
     print("| row | | remat | mesh | peak GiB | wire MiB | TFLOP | est s |\n|---|---|---|---|---|---|---|---|")
     for name in names:
-        for line in lines(name, kept):
+        for line in lines(name, kept) if name in PEERS else bert_lines(name, kept):
             print(line, flush=True)
 
 
@@ -100,6 +106,21 @@ def lines(name: str, kept: Any) -> Iterator[str]:
         yield _line("", "our best / peer", None, ratios(figures(best), theirs))
 
 
+def bert_lines(name: str, kept: Any) -> Iterator[str]:
+    """BERT with each block computed again in the backward pass, and with nothing computed again."""
+    from configs import mlm
+    from lm.plain import plain
+
+    size, tpu = BERT[name]
+    for remat in ("full", "none"):
+        config = plain(mlm.get_config(size))
+        config["model"] |= {"scan": _SCAN.value, "dtype": "bfloat16", "remat": remat}
+        config["mesh"] |= FSDP
+        config["training"]["batch_size"] = _BERT_ROWS
+        record = _record(config, tpu, kept)
+        yield _line(name if remat == "full" else "", "ours", record, figures(record))
+
+
 def settings(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: bool) -> dict[str, Any]:
     """The plain config of a row."""
     from configs import peers
@@ -113,13 +134,17 @@ def settings(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: 
 
 
 def measured(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], kept: Any) -> dict[str, Any]:
-    """The record (tpu/measure.py) of our step, from the cache where it is there."""
+    """The record of our step at a row."""
+    return _record(settings(row, mesh, model, _SCAN.value), row.tpu, kept)
+
+
+def _record(config: Mapping[str, Any], tpu: str, kept: Any) -> dict[str, Any]:
+    """The record (tpu/measure.py) of a config's step, from the cache where it is there."""
     from tpu import cache, measure, slices
 
-    of = slices.parse(row.tpu)
+    of = slices.parse(tpu)
     options = measure.options(of, [])
-    config = settings(row, mesh, model, _SCAN.value)
-    print(f"{row.tpu}: {row.size}, remat {config['model']['remat']}", file=sys.stderr)
+    print(f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']}", file=sys.stderr)
     return kept.get(cache.key(config, of.name, options), lambda: measure.measure(config, of, options))
 
 
