@@ -44,6 +44,7 @@ class Asker:
     """
 
     def __init__(self, built: Any, pad: int, head: bool = False):
+        self.head = head
         self.pad, self.mask = pad, built.objective.mask
         self.sharding, self.parts = built.batch_sharding, meshes.parts("batch", built.mesh)
 
@@ -90,6 +91,10 @@ class Asker:
         while running:
             add()
         return total[0], total[1]
+
+    def alone(self, question: Question, size: int) -> dict[str, np.ndarray]:
+        """A batch of `size` rows with one question in it."""
+        return self._batch((question,), self._shape(question), size)
 
     def _shape(self, question: Question) -> tuple[int, int, int]:
         """Positions of the row, places that are asked, and positions of the encoder's row, each rounded up."""

@@ -130,7 +130,7 @@ def _jobs(experiment: Experiment, workdir: Path, made: Mapping[str, Any]) -> lis
     for seed in experiment.seeds:
         for arm in experiment.runs:
             where = workdir / "runs" / f"{arm}-seed{seed}"
-            rest = (name, tasks, split, measures.get(arm, ""))
+            rest = (name, tasks, split, measures.get(arm, ""), seed == experiment.seeds[0])
             arguments = functools.partial(_run_arguments, experiment, workdir, where, arm, seed, steps[arm], rest)
             jobs.append(Job(where.name, where, trial.run, arguments, functools.partial(trial.ended, where, True), tuple(tuned[arm])))
     return jobs

@@ -96,13 +96,13 @@ class Scorer:
         alone = np.arange(1, len(ids) + 1)
         stops = np.repeat(ends, ends - starts) if self.method == "pll_word" else alone
         for place, stop in enumerate(stops.tolist()):
-            yield self._masked(ids, place, stop, 1)
+            yield self.hidden(ids, np.arange(place, stop), 1)
 
     def ending(self, given: np.ndarray, last: np.ndarray) -> Question:
         """What is asked for a text whose last ids are to be found."""
         t = self.tokenizer
         if self.score.startswith("masked"):
-            return self._masked(np.concatenate([given, last]), len(given), len(given) + len(last), len(last))
+            return self.hidden(np.concatenate([given, last]), len(given) + np.arange(len(last)))
         if self.score == "denoising":
             return self._written([*self.mode, *given, t.sentinels[0], t.eos], [t.sentinels[0], *last], skip=1)
         if self.score == "transduction" or self.mask == "cross":
@@ -122,13 +122,14 @@ class Scorer:
             return Question(_ids(*read), places, asked, inputs=_ids(*inputs))
         return Question(_ids(*inputs, *read), places + len(inputs), asked, len(inputs))
 
-    def _masked(self, ids: np.ndarray, start: int, stop: int, count: int) -> Question:
-        """`count` ids from `start` on, with those from `start` to `stop` masked."""
+    def hidden(self, ids: np.ndarray, places: np.ndarray, count: int | None = None) -> Question:
+        """The first `count` ids of those at these places, or all, with all of them masked; of a method that masks."""
         t, shift = self.tokenizer, int(self.score == "masked_next")
         first, last = (t.bos, t.eos) if shift else (t.cls, t.sep)
         row = _ids(first, *ids, last)
-        row[start + 1 : stop + 1] = t.mask
-        return Question(row, np.arange(start, start + count) + 1 - shift, ids[start : start + count], len(row))
+        row[places + 1] = t.mask
+        asked = places[:count]
+        return Question(row, asked + 1 - shift, ids[asked], len(row))
 
 
 def encode(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:

@@ -1,5 +1,6 @@
 """Examples for people to read: what the model is given, what it is asked, what counts."""
 
+import io
 import itertools
 from collections.abc import Iterator, Mapping
 from typing import IO, Any
@@ -54,6 +55,15 @@ def show(config: Mapping, split: str, count: int, step: int, arrays: bool, force
             for name, value in example.items():
                 console.print(Padding(f"{name} {np.array2string(np.asarray(value), threshold=2**20, max_line_width=120)}", (0, 0, 0, 2)))
         console.print()
+
+
+def first(objective: Any, store: Any, tokenizer: Any) -> str:
+    """The first example of an objective on held-out text, as plain text."""
+    file = io.StringIO()
+    console = Console(file=file, no_color=True, highlight=False, width=110)
+    for line in _example(0, loader.examples(objective, store, objective.plan(store), 0)[0], tokenizer):
+        console.print(line)
+    return "\n".join(line.rstrip() for line in file.getvalue().splitlines()[1:])
 
 
 def _example(index: int, example: Mapping[str, np.ndarray], tokenizer) -> Iterator[Any]:

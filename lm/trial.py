@@ -76,14 +76,14 @@ def train(directory: Path, config: dict, experiment: str) -> None:
     trainer.train(config, directory, quiet=True, group=events.Group(root, experiment, directory.name))
 
 
-def run(directory: Path, arm: str, seed: int, config: dict, experiment: str, tasks: Tasks, split: str, untrained: str) -> None:
+def run(directory: Path, arm: str, seed: int, config: dict, experiment: str, tasks: Tasks, split: str, untrained: str, shows: bool) -> None:
     """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
 
     Args:
       directory: of this run. tasks, split: what it is measured on. untrained: name under which its initial values are measured on the
-        shared tasks too; "" for not.
+        shared tasks too; "" for not. shows: whether it leaves samples for the report.
     """
-    from lm import evaluator, lookup, scores
+    from lm import evaluator, lookup, samples, scores, showing
 
     train(directory, config, experiment)
     trained = evaluator.load(directory, progress=False)
@@ -95,6 +95,10 @@ def run(directory: Path, arm: str, seed: int, config: dict, experiment: str, tas
         shared = {name: task for name, task in made.items() if task.shared}
         found += evaluator.score(shared, trained.built, trained.built.init()["params"], untrained, seed, "untrained")
     scores.write_examples(directory / "examples.npz", found.examples)
+    if shows:
+        store, tokenizer = trained.corpus.stores[split], trained.corpus.tokenizer
+        written = samples.draw(trained.built, trained.params, tokenizer, store)
+        write_json(directory / "samples.json", {"asked": showing.first(objective, store, tokenizer), "samples": written})
     write_json(directory / "scores.json", {"rows": found.rows})  # the last: a run that has it is done
 
 

@@ -180,13 +180,17 @@ def enrich(directory, **about):
             lines = [line | {"flops": 1.2e13 * line["tokens"] / TOKENS, "seconds": 58 * line["tokens"] / TOKENS} for line in lines]
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (directory / "runs" / f"{arm}-seed{seeds[0]}" / "samples.json").write_text(
-            json.dumps([{"prompt": "The list of names is", "text": f"sorted by <b>{arm}</b> before it is returned."}])
+            json.dumps(
+                {
+                    "asked": "The [MASK] of names is sorted.",
+                    "samples": [{"prompt": "The list of names is", "text": f"sorted by <b>{arm}</b> before it is returned."}],
+                }
+            )
         )
         for place in range(len(RATES)):
             trial = directory / "tuning" / f"{arm}-{place}"
             trial.mkdir(parents=True)
             (trial / "run.json").write_text(json.dumps({"status": "done", "seconds": 15.0, "tokens": TOKENS // 4}))
-    (directory / "asked.json").write_text(json.dumps({arms[0]: "The [MASK] of names is sorted."}))
     write_rows(directory, rows)
     return directory
 

@@ -25,7 +25,7 @@ LAYERS = (
     ("models", "data"),
     ("objectives", "optimizers"),
     # What runs on devices, and what is kept of it.
-    ("program", "validation", "finetuning", "asking", "scoring", "checkpoint", "integrity", "records"),
+    ("program", "validation", "finetuning", "asking", "scoring", "samples", "checkpoint", "integrity", "records"),
     ("tasks",),  # they measure compiled programs
     ("trainer", "evaluator", "report", "showing"),
     ("trial", "comparing", "comparison", "sweeping", "tuner"),

@@ -141,9 +141,9 @@ def test_parts_of_a_task_have_a_table_of_their_own(rich):
 def test_samples_are_shown_as_text_and_only_where_they_are(rich, tmp_path):
     text, page = rich[1].markdown.read_text(), rich[1].html.read_text()
     assert "The \\[MASK\\] of names is sorted." in text or "The [MASK] of names is sorted." in text
-    assert "sorted by &lt;b&gt;clm&lt;/b&gt; before" in page and page.count("What it is asked:") == 1
+    assert "sorted by &lt;b&gt;clm&lt;/b&gt; before" in page and page.count("What it is asked:") == len(ARMS)
     directory = make(tmp_path / "W")
-    (directory / "asked.json").write_text("[broken")
+    (directory / "runs" / "clm-seed0" / "samples.json").write_text("[broken")
     assert "## Samples" not in report.write(directory).markdown.read_text()
 
 

@@ -1,4 +1,4 @@
-"""What each arm is asked, and what its first finished seed writes: read from asked.json and samples.json where they are."""
+"""What each arm is asked, and what its first finished seed writes: read from a run's samples.json where it is."""
 
 import json
 from pathlib import Path
@@ -14,16 +14,16 @@ _LONGEST = 600  # characters of each
 def section(results: Results) -> list[Part]:
     """Nothing where there are no samples."""
     comparison, parts = results.comparison, list[Part]()
-    asked = _read(results.workdir / "asked.json", dict)
     for arm in comparison.arms:
         found: list[Part] = []
-        if isinstance(asked.get(arm), str):
-            found += [Paragraph("What it is asked:"), Code(_cut(asked[arm]))]
         for run in comparison.of(arm)[:1]:
-            texts = _read(results.workdir / "runs" / f"{arm}-seed{run.seed}" / "samples.json", list)
+            left = _read(results.workdir / "runs" / f"{arm}-seed{run.seed}" / "samples.json", dict)
+            if isinstance(left.get("asked"), str):
+                found += [Paragraph("What it is asked:"), Code(_cut(left["asked"]))]
+            texts = left["samples"] if isinstance(left.get("samples"), list) else []
             pairs = [(str(each.get("prompt") or ""), str(each.get("text") or "")) for each in texts if isinstance(each, dict)]
             if pairs:
-                found.append(Paragraph(f"What seed {run.seed} writes after “▸”:"))
+                found.append(Paragraph(f"What seed {run.seed} writes after “▸”, greedily; “«»” mark what was hidden:"))
                 found += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
         if found:
             parts.append(Details(comparison.label(arm), found, printed=True))
