@@ -29,6 +29,7 @@ def write(path: Path, count: int, seed: int) -> int:
 
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         lines = [json.dumps(pair) + "\n" for pair in pairs.draw(count, seed)]
         part.write_text("".join(lines), encoding="utf-8")
         part.replace(path)
@@ -37,7 +38,8 @@ def write(path: Path, count: int, seed: int) -> int:
     except OSError as error:
         raise UserError(f"--out={str(path)!r} cannot be written ({error.strerror})") from error
     finally:
-        part.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            part.unlink(missing_ok=True)
     return len(lines)
 
 
