@@ -60,6 +60,7 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
                     f"--workdir={workdir} was compared on other data: fingerprint {then} there,"
                     f" {now} now (the corpus or its tokenizer changed); give another --workdir"
                 )
+            record.check_planned(workdir, old, planned)
             made = record.make(experiment, arms, planned, about, old, workers=slots, command=command, config=source)
             if experiment.tuning.factors:
                 made["tuning"] = tuning.record(experiment, workdir, {arm: plan["steps"] for arm, plan in planned.items()})
@@ -95,7 +96,7 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
     for arm, run in experiment.runs.items():
         counted = old.get("arms", {}).get(arm, {}).get("loss_tokens_per_row")
         tasks = experiment.tasks if not futures else {}
-        futures[arm] = pool.submit(trial.check, arm, run, tasks, experiment.split, counted, anywhere)
+        futures[arm] = pool.submit(trial.check, arm, run, tasks, experiment.split, counted, anywhere, list(experiment.tasks.values()))
     found = {arm: future.result() for arm, future in futures.items()}
     arms = {arm: accounting for arm, (accounting, _) in found.items()}
     if len({about["data"]["fingerprint"] for _, about in found.values()}) > 1:
@@ -103,13 +104,22 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
             "the arms read different corpora or tokenizers, so no yardstick can be shared; give all arms the same data and tokenizer"
         )
     names = {name for name, _ in record.untrained(experiment.runs, {arm: of.mask for arm, of in arms.items()}).values()}
+    suiting = {arm: dict(zip(experiment.tasks, about["suits"], strict=True)) for arm, (_, about) in found.items()}
     for each in experiment.hypotheses:
+        unsuited = [arm for arm in (each["arm"], each["compare"]) if not suiting.get(arm, {}).get(each["task"], True)]
+        if unsuited:
+            able = [arm for arm in experiment.runs if suiting[arm][each["task"]]]
+            raise UserError(
+                f"the hypothesis {each['text']!r} asks {unsuited[0]!r} for {each['task']}, which its objective cannot be asked;"
+                f" arms that can: {', '.join(able) or 'none'}"
+            )
         if each["compare"].startswith("untrained") and each["compare"] not in names:
             raise UserError(
                 f"the hypothesis {each['text']!r} compares with {each['compare']!r}; the untrained models here are:"
                 f" {', '.join(sorted(names))}"
             )
-    return arms, next(iter(found.values()))[1]
+    _, about = next(iter(found.values()))
+    return arms, {key: value for key, value in about.items() if key != "suits"}
 
 
 def _jobs(experiment: Experiment, workdir: Path, made: Mapping[str, Any]) -> list[Job]:
@@ -187,7 +197,7 @@ def _write(
             other = read_json(_report_path(claims), "what the report says")
             if other["digest"] == digest:
                 return f"{other['text']} (written by {shown(other['by'])})"
-        record.write_results(workdir, runs)
+        record.write_results(workdir, [workdir / "runs" / f"{arm}-seed{seed}" for seed in made["seeds"] for arm in made["arms"]])
         from lm import report
 
         written = report.write(workdir)

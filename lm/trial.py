@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import platform
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +17,18 @@ Tasks = Mapping[str, Mapping[str, Any]]  # a name → the plug-in under "task", 
 
 
 def check(
-    arm: str, config: dict, tasks: Tasks, split: str, loss_tokens: float | None, anywhere: bool = False
+    arm: str, config: dict, tasks: Tasks, split: str, loss_tokens: float | None, anywhere: bool = False, asked: Sequence[Mapping] = ()
 ) -> tuple[Accounting, dict[str, Any]]:
     """Builds an arm without training, so that a comparison that cannot work ends before it starts.
 
     Args:
       tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine
-        need not be one that the arm's mesh is for.
+        need not be one that the arm's mesh is for. asked: tasks of which it says whether they suit the arm.
 
     Returns:
-      What a step amounts to, and about the corpus: "data", "machine", "versions", "git".
+      What a step amounts to, and about the corpus: "data", "machine", "versions", "git"; and "suits", for each of `asked`.
     """
-    from lm import evaluator, events, mesh, records, trainer
+    from lm import evaluator, events, lookup, mesh, records, trainer
     from lm.comparing import accounting
     from lm.data import corpus as corpora
 
@@ -54,6 +54,7 @@ def check(
             "splits": {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()} if tasks else {},
             "tokenizer": {"kind": config["tokenizer"]["kind"], "size": corpus.tokenizer.size},
         },
+        "suits": [bool(lookup.find("tasks", each["task"]).Task.suits(None, built.objective)) for each in asked],
         "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
     }  # fmt: skip
     return accounting.count(built, config["training"]["batch_size"], loss_tokens), about

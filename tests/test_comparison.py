@@ -276,6 +276,10 @@ IMPOSSIBLE = {
         _with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)),
         "untrained models here are: untrained decoder, un",
     ),
+    "a task that an arm cannot be asked": (
+        _with("hypotheses", ({**CHECK, "arm": "nsp", "task": "causal", "metric": "nll"},)),
+        "asks 'nsp' for causal, which its objective cannot be asked; arms that can: clm",
+    ),
     "a tuned field": (_with("tuning", {"field": "optimizer.rate", "factors": (1, 2)}), "field='optimizer.rate' is no number in arm 'clm'"),
     "a tuned seed": (_with("tuning", {"factors": (1, 2), "seed": 1}), "config.tuning.seed=1 is a seed of the main runs"),
     "tuning of nothing": (_with("tuning", {"factors": (1, 2), "share": 0.0}), "config.tuning: share=0.0 must be a share"),

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from lm.comparing import experiment, record, tuning
+from lm.comparing.budgets import Accounting
 from lm.lookup import UserError
 
 RUN = {
@@ -31,6 +32,27 @@ def test_tasks_have_names_and_options_of_their_own():
     assert found.tasks == {"mine": {"task": "causal", "tokens": 64}, "causal": {"task": "causal"}}
     assert experiment.known_names(found.tasks)["mine"]["task"] == "causal"
     assert experiment.parse(GIVEN | {"tasks": ("causal",), "hypotheses": ()}).tasks == {"causal": {"task": "causal"}}
+
+
+def test_what_is_shared_holds_for_all_arms():
+    shared = {"training": {"batch_size": 32, "steps": None}, "data": {"length": 16}}
+    arms = {name: {"label": name, "describe": "", "run": RUN} for name in ("a", "b")}
+    found = experiment.parse(GIVEN | {"arms": arms, "shared": shared})
+    for run in found.runs.values():
+        assert run["training"]["batch_size"] == 32 and run["data"]["length"] == 16 and run["model"] == RUN["model"]
+    counted = {arm: Accounting(tokens=512, flops=1e6, loss_tokens=480.0, parameters=7, mask="causal") for arm in arms}
+    made = record.make(found, counted, {}, {}, {})
+    # Of a row as it is trained: with the arms' own batch a continued comparison would plan other steps.
+    assert [of["loss_tokens_per_row"] for of in made["arms"].values()] == [15.0, 15.0]
+    with pytest.raises(UserError, match=r"config\.shared\.training\.batch: a run of arm 'a' has no such field"):
+        experiment.parse(GIVEN | {"shared": {"training": {"batch": 3}}})
+
+
+def test_other_steps_than_before_are_refused(tmp_path):
+    old = {"planned": {"a": {"steps": 10}}}
+    record.check_planned(tmp_path, old, {"a": {"steps": 10}})
+    with pytest.raises(UserError, match="runs of 'a' had 10 steps, now they would have 11"):
+        record.check_planned(tmp_path, old, {"a": {"steps": 11}})
 
 
 def test_each_arm_has_as_many_trials_of_its_own_value_with_another_seed():

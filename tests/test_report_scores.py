@@ -1,6 +1,7 @@
 """A workdir with what stands behind its scores: the report's intervals, differences and verdicts are the bootstrap's, or fall back."""
 
 import json
+import math
 import time
 
 import numpy as np
@@ -140,6 +141,25 @@ def test_holm_turns_a_verdict(tmp_path):
     assert judging._adjusted(weak, 0.049).verdict == "supported"
     turned = judging._adjusted(weak, 0.09)
     assert turned.verdict == "inconclusive" and turned.why == "p is 0.030 alone, 0.090 among all hypotheses" and turned.adjusted == 0.09
+
+
+def test_a_side_that_diverged_is_inconclusive(tmp_path):
+    """The seeds that are left are a choice of the outcome."""
+    directory = workdir(tmp_path, [hypothesis("clm", "mlm", "above", 0.0), hypothesis("clm", "", "above", 0.6)])
+    assert [each.verdict for each in judging.judge_all(read(directory))] == ["supported", "supported"]
+    run = directory / "runs" / "mlm-seed2"
+    (run / "scores.json").unlink(missing_ok=True)
+    (run / "run.json").write_text('{"status": "diverged"}')
+    against, alone = judging.judge_all(read(directory))
+    assert (against.verdict, alone.verdict) == ("inconclusive", "supported")
+    assert against.why.startswith("1 of ") and "runs of MLM diverged" in against.why
+
+
+def test_perplexity_has_the_interval_of_the_likelihood():
+    found = judging._perplexity([100.0, 120.0, 90.0], 0.95)
+    nll = statistics.over_seeds([math.log(value) for value in (100.0, 120.0, 90.0)])
+    assert (found.mean, found.low, found.high) == pytest.approx([math.exp(each) for each in (nll.mean, nll.low, nll.high)])
+    assert 0 < found.low < found.mean < found.high
 
 
 def test_one_seed_is_inconclusive(tmp_path):

@@ -131,6 +131,7 @@ def perform(
         except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
             os._exit(stop.code if isinstance(stop.code, int) else 1)
         except Diverged as error:
+            (directory / "error.json").unlink(missing_ok=True)  # of an earlier try
             return {"status": "diverged", "error": str(error)}
         except Exception as error:  # one trial's fault must not end the others: it is reported, and not counted
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()

@@ -124,6 +124,17 @@ def untrained(runs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, str]) -
     return found
 
 
+def check_planned(workdir: Path, old: Mapping[str, Any], planned: Mapping[str, Mapping[str, Any]]) -> None:
+    """Refuses to go on where a run would now get other steps than those before it."""
+    for arm, before in old.get("planned", {}).items():
+        now = planned[arm]["steps"]
+        if before["steps"] != now:
+            raise UserError(
+                f"--workdir={workdir}: runs of {arm!r} had {before['steps']:,} steps, now they would have {now:,}: what a step amounts to"
+                " has changed (the code, or the corpus); give another --workdir"
+            )
+
+
 def make(
     experiment: Experiment,
     arms: Mapping[str, Accounting],
@@ -140,7 +151,7 @@ def make(
             "describe": value["describe"], "series": value.get("series") or value["run"]["objective"]["name"],
             "parameters": arms[arm].parameters, "mask": arms[arm].mask, "untrained": names[arm][0],
             "flops_per_token": arms[arm].flops_per_token,
-            "loss_tokens_per_row": arms[arm].loss_tokens / value["run"]["training"]["batch_size"],
+            "loss_tokens_per_row": arms[arm].loss_tokens / experiment.runs[arm]["training"]["batch_size"],
         }
         for arm, value in experiment.plain["arms"].items()
     }  # fmt: skip

@@ -71,6 +71,8 @@ def _seeds(results: Results, hypothesis: dict, number: int) -> str:
     own, against = results.score(arm, task, metric), results.score(other, task, metric) if other else None
     if own is None or (other and against is None) or own.estimate.n < 2:
         return ""
+    if hypothesis.get("op") == "intervals_apart_above":  # asks for more than a difference: no formula here says how many seeds
+        return ""
     apart = _apart(own, against, value, ratio)
     if len(apart) < 2:
         return ""

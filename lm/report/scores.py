@@ -5,6 +5,7 @@ lm/statistics.py, from the scores alone, which are wider.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from lm.report.read import Comparison, Row
 from lm.scores import Examples
 from lm.statistics import LEVEL, Estimate, Verdict
 
+_NO_SHARES = ("macro_f1",)  # written as shares, but not of a number of examples
 OPERATIONS = ("ratio_below", "ratio_above", "below", "above", "intervals_apart_above")
 
 
@@ -73,7 +75,7 @@ def score(comparison: Comparison, arm: str, task: str, metric: str, level: float
     mean = sum(values.values()) / len(values)
     first, count = seeded[0], min(row.count for row in seeded)
     errors = [row.error for row in seeded if row.error is not None]
-    proportion = first.unit == "share" and 0 <= mean <= 1
+    proportion = first.unit == "share" and 0 <= mean <= 1 and metric not in _NO_SHARES
     limits = (0.0, 1.0) if proportion else None
     behind = {row.seed: each for row in seeded if (each := comparison.examples(arm, row.seed, task, metric)) is not None}
     if len(behind) == len(seeded):
@@ -87,8 +89,18 @@ def score(comparison: Comparison, arm: str, task: str, metric: str, level: float
         error, test = None, statistics.wilson(mean, count, level)
     else:
         error, test = None, None
-    estimate = statistics.fixed(mean, test) if first.seed < 0 else statistics.over_seeds(list(values.values()), test, limits, level)
+    if first.unit == "perplexity" and first.seed >= 0:
+        estimate = _perplexity(list(values.values()), level)
+    else:
+        estimate = statistics.fixed(mean, test) if first.seed < 0 else statistics.over_seeds(list(values.values()), test, limits, level)
     return Score(arm, values, estimate, count, first.unit, first.better, first.kind, error)
+
+
+def _perplexity(values: list[float], level: float) -> Estimate:
+    """Of the mean negative log-likelihood: the geometric mean, with an interval that is one of the likelihood's."""
+    found = statistics.over_seeds([math.log(value) for value in values], level=level)
+    ends = [None if each is None else math.exp(each) for each in (found.low, found.high)]
+    return dataclasses.replace(found, mean=math.exp(found.mean), low=ends[0], high=ends[1])
 
 
 def metrics(comparison: Comparison, own: bool) -> dict[str, list[str]]:
@@ -151,9 +163,23 @@ def judge_all(comparison: Comparison) -> list[Judged]:
     Raises:
       UserError: as `judge`.
     """
-    found = [judge(comparison, hypothesis) for hypothesis in comparison.about.get("hypotheses") or []]
+    hypotheses = comparison.about.get("hypotheses") or []
+    found = [judge(comparison, hypothesis) for hypothesis in hypotheses]
     adjusted = statistics.holm([1.0 if each.p is None else each.p for each in found])
-    return [each if each.p is None else _adjusted(each, p) for each, p in zip(found, adjusted, strict=True)]
+    found = [each if each.p is None else _adjusted(each, p) for each, p in zip(found, adjusted, strict=True)]
+    return [_complete(comparison, hypothesis, each) for hypothesis, each in zip(hypotheses, found, strict=True)]
+
+
+def _complete(comparison: Comparison, hypothesis: dict[str, Any], judged: Judged) -> Judged:
+    """Inconclusive where runs of one side diverged: the seeds that are left are a choice of the outcome."""
+    said = []
+    for name in dict.fromkeys(str(hypothesis.get(key) or "") for key in ("arm", "compare")):
+        runs = [run for run in comparison.runs if run.arm == name]
+        if lost := sum(run.status == "diverged" for run in runs):
+            said.append(f"{lost} of {len(runs)} runs of {comparison.label(name)} diverged")
+    if not said:
+        return judged
+    return dataclasses.replace(judged, verdict=statistics.INCONCLUSIVE, why="; ".join(filter(None, [*said, judged.why])))
 
 
 def _adjusted(judged: Judged, p: float) -> Judged:
