@@ -98,7 +98,8 @@ def read(workdir: Path) -> Comparison:
     if not all(isinstance(arm, dict) for arm in about["arms"].values()) or not all(type(seed) is int for seed in about["seeds"]):
         raise UserError(f"{path}: each of 'arms' should be an object and each of 'seeds' a whole number")
     problems: list[str] = []
-    runs = [_run(workdir / "runs", arm, seed, problems) for arm in about["arms"] for seed in about["seeds"]]
+    failures = about["failures"] if isinstance(about.get("failures"), dict) else {}
+    runs = [_run(workdir / "runs", arm, seed, failures, problems) for arm in about["arms"] for seed in about["seeds"]]
     rows = _rows(workdir / "results.parquet", about["arms"], {(run.arm, run.seed) for run in runs if run.done}, problems)
     finished = sum(run.done for run in runs)
     if finished < len(runs):
@@ -133,7 +134,7 @@ def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]
     return found
 
 
-def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:
+def _run(root: Path, arm: str, seed: int, failures: dict[str, Any], problems: list[str]) -> Run:
     directory = root / f"{arm}-seed{seed}"
     validation = _validation(directory / "metrics.jsonl", problems)
     path, scored = directory / "run.json", (directory / "scores.json").is_file()
@@ -143,6 +144,9 @@ def _run(root: Path, arm: str, seed: int, problems: list[str]) -> Run:
         record = _object(path, problems) if path.is_file() else {}
         return Run(arm, seed, str(failure.get("status") or "failed"), record | {"error": failure.get("error")}, validation)
     if not path.is_file():
+        if isinstance(said := failures.get(directory.name), str):  # before it had a record of its own
+            status, _, error = said.partition(": ")
+            return Run(arm, seed, status, {"error": error}, validation)
         return Run(arm, seed, "not finished" if directory.is_dir() else "not started", {}, validation)
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
