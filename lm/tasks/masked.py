@@ -5,6 +5,7 @@ random_share=0 the same positions are asked with [MASK] at each of them.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -29,7 +30,7 @@ class Config:
         masking.Options(**self.hidden)  # refuses impossible shares
 
     @property
-    def hidden(self) -> dict[str, float]:
+    def hidden(self) -> dict[str, Any]:
         """Options of lm/data/masking.py."""
         return {"rate": self.rate, "mask_share": self.mask_share, "random_share": self.random_share}
 
