@@ -28,10 +28,11 @@ def get_config(size: str = "tiny"):
 
 
 HYPOTHESES = (
-    hypothesis("One masked sequence in sixteen unlocks masked prediction: at least 1 nat below none", "c15_m1", "masked", "ce", "below",
-               -1.0, "c1_m0"),
-    hypothesis("One causal sequence in sixteen unlocks causal prediction: at least 1 nat below none", "c1_m15", "causal", "nll", "below",
-               -1.0, "c0_m1"),
+    # An arm is not asked in a mode that it never trained, so the other mode is held against the unigram baseline.
+    hypothesis("One masked sequence in sixteen unlocks masked prediction: below the unigram baseline", "c15_m1", "masked", "ce",
+               "ratio_below", 1.0, "unigram"),
+    hypothesis("One causal sequence in sixteen unlocks causal prediction: below the unigram baseline", "c1_m15", "causal", "nll",
+               "ratio_below", 1.0, "unigram"),
     hypothesis("One part in sixteen costs the main mode little: at most .1 nats of the causal likelihood", "c15_m1", "causal", "nll",
                "below", 0.1, "c1_m0"),
     hypothesis("Half and half is at least as good as causal alone on classification: at most 2 points less", "c1_m1", "classification",

@@ -71,7 +71,7 @@ HYPOTHESES = tuple(
 def _arm(size: str, label: str, describe: str, objective: str, layers: int = 2, positions: str = "rotary") -> dict:
     options = {
         "clm": {"name": "clm", **presets.PACKED},
-        "mlm": {"name": "mlm", **presets.MASKED},
+        "mlm": {"name": "mlm", **presets.MASKED, "head": "plain"},
         "mntp": {"name": "mntp", **presets.MASKED, "head": "plain"},
     }
     data = DATA[size]

@@ -1,6 +1,7 @@
 """What an experiment says, and what its tuning chose, without running anything."""
 
 import copy
+import importlib
 import json
 
 import pytest
@@ -126,6 +127,42 @@ def test_what_may_change(tmp_path, what):
     now = copy.deepcopy(GIVEN)
     FREE[what](now)
     record.check_same(tmp_path, fixed(tmp_path), experiment.parse(now))
+
+
+def published(name):
+    return experiment.parse(importlib.import_module(f"experiments.{name}").get_config("tiny").to_dict())
+
+
+def test_arms_that_differ_in_format_and_loss_are_tuned_over_one_grid():
+    found = published("format_or_loss")
+    grids = {tuple(experiment.tuned_value(run, found.tuning, index) for index in range(3)) for run in found.runs.values()}
+    assert len(grids) == 1
+
+
+def test_masked_tokens_are_asked_as_each_arm_of_mask_rate_was_trained():
+    found = published("mask_rate")
+    assert found.tasks["masked"] == {"task": "masked"}
+    pure = found.runs["pure_40"]["objective"]
+    assert found.tasks["masked_pure"] == {"task": "masked", **{name: pure[name] for name in ("mask_share", "random_share")}}
+    assert [each["task"] for each in found.hypotheses[-2:]] == ["masked_pure", "masked"]
+
+
+def test_a_prefix_decoder_may_be_a_little_worse_where_it_is_said_to_be_no_worse():
+    (claim,) = (each for each in published("architectures").hypotheses if each["task"] == "suffix")
+    assert (claim["op"], claim["value"]) == ("below", 0.05) and "no worse" in claim["text"] and "at most .05 nats more" in claim["text"]
+
+
+def test_masked_arms_of_recall_have_one_head():
+    runs = published("recall").runs
+    assert {runs[arm]["objective"]["head"] for arm in ("mlm_2", "mntp_2")} == {"plain"}
+
+
+def test_no_arm_of_the_hybrid_ratio_is_judged_in_a_mode_that_it_does_not_train():
+    found = published("hybrid_ratio")
+    parts = {"causal": "causal", "masked": "masked"}
+    for each in found.hypotheses:
+        for arm in {each["arm"], each["compare"]} & set(found.runs):
+            assert each["task"] not in parts or found.runs[arm]["objective"][parts[each["task"]]] > 0, (each["text"], arm)
 
 
 def test_processes_side_by_side_count_once():

@@ -9,7 +9,7 @@ from comparison_workdir import ARMS, RATES, SEEDS, TOKENS, check, edit, enrich, 
 from report_reader import Reader, flat, markdown_tables, section
 
 from lm import report
-from lm.report import chart, curves, energy, figures, hypotheses, yardsticks
+from lm.report import chart, content, curves, energy, figures, hypotheses, yardsticks
 from lm.report.read import read
 from lm.report.results import Results
 
@@ -129,6 +129,14 @@ def test_the_best_arm_is_bold_only_beyond_doubt(rich):
     assert [row[0] for row in table[1:5]] == [label for label, _, _ in ARMS.values()]
     assert table[0][1:] == ["Linear probe: Balanced accuracy ↑", "Blimp: Accuracy ↑"]
     assert "<strong>60." in rich[1].html.read_text()
+
+
+def test_what_a_reader_must_know_of_a_task_stands_below_its_tables(rich):
+    results, told = results_of(rich[0]), "Masked models are told how many pieces the last word has"
+    assert told not in rich[1].markdown.read_text()
+    results.comparison.about["tasks"]["blimp"]["task"] = "last_word"
+    for parts in (yardsticks.matrix(results), yardsticks.details(results, False, "In full")):
+        assert sum(told in part.caption for part in parts if isinstance(part, content.Table)) == 1
 
 
 def test_parts_of_a_task_have_a_table_of_their_own(rich):

@@ -39,7 +39,7 @@ class Files:
 
     Attributes:
       path: files of training (classes: one for each class). dev: to choose by. test: what is asked. Without these two, they are shares of
-        what `path` has, by a hash of each example. On the validation split `dev` is asked, and `test` is not read.
+        what `path` has, by a hash of each example. On the validation split `dev` is asked, or a share of `path`; `test` is not read.
       format: one of FORMATS; by default what the first file's ending says.
       encoding: "utf-8", "latin-1" …
       text, second, label: names of the fields; by default the first of the usual ones that the file has.
@@ -104,13 +104,14 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
       UserError: a file is missing, has no such fields, has too many broken lines, or leaves a part without examples.
     """
     tally = collections.Counter[str]()
-    names = ("path", "dev") if split == "validation" and given.dev else ("path", "dev", "test")
+    names = ("path", "dev") if split == "validation" else ("path", "dev", "test")
     parts = {name: _read(getattr(given, name), given, kind, where, tally) for name in names if getattr(given, name)}
     train, dev, test = (parts.get(name, []) for name in ("path", "dev", "test"))
     if split == "validation" and dev:
         test, dev = dev, []
     elif not test:
-        train, test = _held_out(train, given.held_out, "test")
+        if split == "test" or not given.test:
+            train, test = _held_out(train, given.held_out, "test")
         if split == "validation":  # what is chosen by must not be what is asked, and the test part stays unread
             train, test = _held_out(train, given.held_out, "validation")
     asked = {example.texts for example in test}

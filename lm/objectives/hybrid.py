@@ -41,12 +41,13 @@ class Objective:
     masks = ("prefix",)
     composed = False
     terms = {"hybrid": 1.0}
-    scores = ("causal", "masked_next")
     standard = True
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.positions = length
+        # A mode without a part was never trained, so it is not asked.
+        self.scores = ("causal",) * (config.causal > 0) + ("masked_next",) * (config.masked > 0)
 
     def plan(self, store) -> packing.Plan:
         """Documents into rows, as in clm."""

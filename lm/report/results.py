@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,8 @@ TASKS = {
     "next_sentence": "next sentence", "sentence_order": "sentence order", "probe": "linear probe", "minimal_pairs": "minimal pairs",
     "last_word": "last word", "recall": "associative recall", "brackets": "nested brackets", "grammar": "probabilistic grammar",
 }  # fmt: skip
+# What a reader must know to compare the arms on a task, by the kind of the task.
+NOTES = {"last_word": "Masked models are told how many pieces the last word has, the others are not."}
 METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
 _TOKENS = ("causal", "suffix", "masked", "denoising")
 _ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
@@ -112,6 +115,10 @@ class Results:
     def plug_in(self, task: str) -> str:
         """The kind of a task that has a name of its own in the experiment."""
         return str((self.comparison.about.get("tasks") or {}).get(task, {}).get("task") or task)
+
+    def note(self, tasks: Iterable[str]) -> str:
+        """What must be known to compare arms on these tasks, to go after a caption; "" where there is nothing."""
+        return "".join(f" {note}" for note in dict.fromkeys(NOTES.get(self.plug_in(task), "") for task in tasks) if note)
 
     def counts_tokens(self, task: str) -> bool:
         return self.plug_in(task) in _TOKENS

@@ -160,7 +160,7 @@ def matrix(results: Results) -> list[Part]:
         "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
         "its difference from every other arm leaves out zero. ↓ lower is better, ↑ higher is better."
     )
-    return [title, Table(columns, rows, caption)]
+    return [title, Table(columns, rows, caption + results.note(task for task, _ in keys))]
 
 
 def _best(results: Results, task: str, metric: str) -> str:
@@ -208,7 +208,8 @@ def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
     # A loss by byte counts the bytes of the same text.
     spans = [_span(found) + f" {what}" for what, found in counts.items()]
     size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
-    return Table(columns, rows, f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better.")
+    caption = f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better."
+    return Table(columns, rows, caption + results.note([task]))
 
 
 def _by_part(results: Results, task: str, metrics: list[str], own: bool) -> Table:

@@ -19,6 +19,7 @@ from lm.data import labelled
 from lm.finetuning import Rows, Tuner
 from lm.lookup import UserError
 from lm.scores import Score
+from lm.tasks import _reading
 
 MASKS = ("own", "bidirectional")
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation of the regressions, chosen by the development set
@@ -136,7 +137,7 @@ class LabelledTask:
         centre, spread = frozen[0].mean(0), frozen[0].std(0) + 1e-6
         probe = self.measure("test", self.regress([(side - centre) / spread for side in frozen]))
         found: dict[str, dict[str, Score]] = {}
-        can = built.objective.mask == "causal" and "prefix" in _masks(built)  # it has another mask, under which it sees all
+        can = not _reading.sees_all(built.objective) and "prefix" in _masks(built)  # it has another mask, under which it sees all
         for mask in self.config.masks:
             if mask == "bidirectional" and not can and found:
                 continue  # its own is that already
@@ -192,20 +193,17 @@ class LabelledTask:
         return found
 
     def rows(self, part: str, built, bidirectional: bool) -> Rows:
-        """A part's examples as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for
-        encoders; a second text follows after [EOS] or [SEP]. `units` numbers the texts or words from 1.
+        """A part's examples as the model knows its input (lm/tasks/_reading.py). `units` numbers the texts or words from 1.
 
         Args:
           bidirectional: whether a decoder sees the whole row; else its own mask holds, which is all of it where it was trained so.
         """
-        mask, tokenizer = built.objective.mask, self.corpus.tokenizer
-        first, last = {"bidirectional": ([tokenizer.cls], [tokenizer.sep]), "cross": ([], [tokenizer.eos])}.get(mask, ([tokenizer.bos], []))
-        between = [tokenizer.sep] if mask == "bidirectional" else [tokenizer.eos]
+        first, between, last = _reading.edges(built.objective, self.corpus.tokenizer)
         pieces = self.pieces[part]
         T, P = self._width(built), max(count for each in self.pieces.values() for _, count in each)
         rows: Rows = {name: np.zeros((len(pieces), T), np.int32) for name in ("tokens", "segments", "positions", "units", "types")}
         rows |= {"targets": np.zeros((len(pieces), P), np.int32), "weights": np.zeros((len(pieces), P), np.float32)}
-        rows["tokens"][:] = tokenizer.pad
+        rows["tokens"][:] = self.corpus.tokenizer.pad
         start = 0  # of the row's answers
         for row, (units, count) in enumerate(pieces):
             ids, numbers = list(first), [0] * len(first)
@@ -223,10 +221,10 @@ class LabelledTask:
             rows["targets"][row, :count] = self.answers[part][start : start + count]
             rows["weights"][row, :count] = 1.0
             start += count
-        if mask != "bidirectional":
+        if built.objective.mask != "bidirectional":
             del rows["types"]
         if "prefix" in _masks(built):
-            rows["prefix"] = rows["segments"] * np.int32(bidirectional or mask == "prefix")
+            rows["prefix"] = rows["segments"] * np.int32(bidirectional or _reading.sees_all(built.objective))
         return rows
 
     def _judge(self, dev: Rows, logits_NPC: np.ndarray) -> float:

@@ -3,8 +3,9 @@
 A text is found where each piece of its last word scores above all other words, given the pieces before it. Each model is asked as it was
 trained (of several objectives by the last named; where it continued a given beginning, by that): a causal one reads from left to right, one
 trained on prefixes sees the whole beginning, a masked one finds as many [MASK]s in a row as the word has pieces and fills them at once, T5
-writes what stands behind the sentinel at the end. Texts have no punctuation after the last word; a text without any, as in LAMBADA, is
-best. The nats are of the word's pieces, not of its end.
+writes what stands behind the sentinel at the end. A masked model is so told how many pieces the word has, which the others are not; the
+report says so. Texts have no punctuation after the last word; a text without any, as in LAMBADA, is best. The nats are of the word's
+pieces, not of its end.
 
 The texts are JSON Lines with a field "text", or plain lines (.txt). Without `path` they are made of held-out documents: the last word of a
 sentence, punctuation after it taken away, with the sentences before it as far as there is room.

@@ -1,13 +1,16 @@
 """Masked tokens of held-out documents: cross-entropy and accuracy at one fixed mask.
 
-Whatever rate a model was trained at, it is asked at 15 % with BERT's 80/10/10, the same positions for every model.
+Whatever rate a model was trained at, it is asked at 15 % with BERT's 80/10/10, the same positions for every model. With mask_share=1 and
+random_share=0 the same positions are asked with [MASK] at each of them.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from lm import ngrams, pairing
+from lm.data import masking
 from lm.scores import Score
 from lm.tasks import _text
 from lm.validation import Validation
@@ -15,10 +18,21 @@ from lm.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """tokens: the most held-out tokens to read, masked or not. rate: share of them that is asked."""
+    """tokens: the most held-out tokens to read, masked or not. rate: share of them that is asked. mask_share, random_share: shares of
+    those that become [MASK] and a random id; the rest stays as it is."""
 
     tokens: int = 131072
     rate: float = 0.15
+    mask_share: float = 0.8
+    random_share: float = 0.1
+
+    def __post_init__(self):
+        masking.Options(**self.hidden)  # refuses impossible shares
+
+    @property
+    def hidden(self) -> dict[str, Any]:
+        """Options of lm/data/masking.py."""
+        return {"rate": self.rate, "mask_share": self.mask_share, "random_share": self.random_share}
 
 
 class Task:
@@ -64,12 +78,15 @@ class Task:
         }
 
     def _asked(self, validation: Validation) -> _text.Asked:
-        return _text.Asked.of(validation.whole(), f"masked at {self.config.rate:g}")
+        config, question = self.config, f"masked at {self.config.rate:g}"
+        if config.hidden != Config(rate=config.rate).hidden:  # other inputs are another question
+            question += f", {config.mask_share:g} by [MASK], {config.random_share:g} by random ids"
+        return _text.Asked.of(validation.whole(), question)
 
     def _validation(self, built, name: str) -> Validation:
         """Held-out rows as the model knows them: mlm and mntp hide the same tokens of the same rows, between other special tokens."""
         head = "transform" if "masked" in built.shapes["params"].get("heads", {}) else "plain"
-        section = {"name": name, "rate": self.config.rate, "head": head}
+        section = {"name": name, "head": head, **self.config.hidden}
         model = built.model_name if "masked" in built.objective.scores or "masked_next" in built.objective.scores else "encoder"
         objective = pairing.make(section, self.corpus.tokenizer, self.length, model)
         return Validation(built, objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)

@@ -19,6 +19,7 @@ from lm import mesh as meshes
 from lm.data import loader
 from lm.lookup import UserError
 from lm.scores import Examples, Score, share
+from lm.tasks import _reading
 
 BATCH = 64
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation, chosen on a quarter of the training paragraphs
@@ -145,21 +146,16 @@ class Task:
         return [texts[at] for at in order], np.asarray(answers)[order]
 
     def _lay_out(self, texts: list[np.ndarray], size: int, objective) -> dict[str, np.ndarray]:
-        """A batch as the model knows its input: [BOS] text for decoders, text [EOS] for encoder-decoders, [CLS] text [SEP] for encoders.
-
-        A decoder that was trained under a prefix mask sees all of it, a causal one from left to right.
-        """
-        tokenizer = self.corpus.tokenizer
+        """A batch as the model knows its input (lm/tasks/_reading.py): a decoder sees all of a text where it was trained so, else what
+        stands before."""
+        first, _, last = _reading.edges(objective, self.corpus.tokenizer)
         batch = {name: np.zeros((size, self.length), np.int32) for name in ("tokens", "segments", "positions")}
         for row, text in enumerate(texts):
-            if objective.mask == "bidirectional":
-                ids = [tokenizer.cls, *text, tokenizer.sep]
-            else:
-                ids = [*text, tokenizer.eos] if objective.mask == "cross" else [tokenizer.bos, *text]
+            ids = [*first, *text, *last]
             batch["tokens"][row, : len(ids)] = ids
             batch["segments"][row, : len(ids)] = 1
             batch["positions"][row, : len(ids)] = np.arange(len(ids))
-        return batch | ({"prefix": batch["segments"]} if objective.mask == "prefix" else {})
+        return batch | ({"prefix": batch["segments"] * np.int32(_reading.sees_all(objective))} if objective.mask == "prefix" else {})
 
 
 def _features(model, batch):

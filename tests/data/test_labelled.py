@@ -155,6 +155,9 @@ def test_the_validation_split_never_reads_the_test_file(write):
     dev = write("dev.tsv", "text\tlabel\n" + "\n".join(f"d{n}\tx" for n in range(10)))
     found = read("text", "validation", path=train, dev=dev, test="/nowhere/test.tsv")
     assert texts(found.test) == {f"d{n}" for n in range(10)}
+    without = read("text", "validation", path=train, test="/nowhere/test.tsv")
+    assert without.test and texts(everything(without)) == {str(n) for n in range(50)}
+    assert texts(without.test).isdisjoint(texts(without.train + without.dev)) and texts(without.train).isdisjoint(texts(without.dev))
     alone, asked = read("text", "validation", path=train), read("text", path=train)
     assert texts(everything(alone)).isdisjoint(texts(asked.test))
 

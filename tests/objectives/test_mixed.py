@@ -88,6 +88,13 @@ def test_hybrid_rows(store, masked):
         (masked_as_next if row["is_masked"] else causal_as_clm)(row, plain)
 
 
+@pytest.mark.parametrize(
+    ("causal", "masked", "scores"), [(1, 0, ("causal",)), (0, 1, ("masked_next",)), (15, 1, ("causal", "masked_next"))]
+)
+def test_the_hybrid_is_asked_in_the_modes_that_it_trains(causal, masked, scores):
+    assert make("hybrid", causal=causal, masked=masked).scores == scores
+
+
 def test_hybrid_rate_falls_from_30_to_15_percent(store):
     for index, row in enumerate(examples(make("hybrid", causal=0), store, batch_size=4, steps=20)):
         used = int((row["segments"] > 0).sum())

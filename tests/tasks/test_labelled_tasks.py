@@ -31,10 +31,10 @@ def corpus():
     return types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
 
 
-def program(mask: str, model: str):
+def program(mask: str, model: str, scores: tuple[str, ...] = ("causal", "masked_next")):
     """As much of a program as laying out rows takes."""
     mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-    return types.SimpleNamespace(objective=types.SimpleNamespace(mask=mask), model_name=model, mesh=mesh)
+    return types.SimpleNamespace(objective=types.SimpleNamespace(mask=mask, scores=scores), model_name=model, mesh=mesh)
 
 
 class Knows:
@@ -81,6 +81,13 @@ def test_every_mask_is_fine_tuned_and_named(corpus, monkeypatch):
         assert found["accuracy"].examples.asked == causal["accuracy"].examples.asked
 
 
+def test_a_prefix_decoder_trained_causally_alone_is_read_as_a_causal_one(corpus, monkeypatch):
+    task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
+    found, causal = (scored(task, program(mask, "decoder", ("causal",)), monkeypatch) for mask in ("prefix", "causal"))
+    assert [bool(rows["prefix"].any()) for rows in task._tuner.trained] == [False, True]
+    assert {name: score.value for name, score in found.items()} == {name: score.value for name, score in causal.items()}
+
+
 def test_one_mask_alone(corpus, monkeypatch):
     own, both = (
         scored(classification.Task(configure(classification.Config, SMALL | {"masks": masks}, "it"), corpus, "test", LENGTH),
@@ -92,21 +99,23 @@ def test_one_mask_alone(corpus, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("mask", "model", "first", "last"),
+    ("mask", "model", "scores", "first", "last"),
     [
-        ("causal", "decoder", [Ids.bos], []), ("prefix", "decoder", [Ids.bos], []), ("cross", "encoder_decoder", [], [Ids.eos]),
-        ("bidirectional", "encoder", [Ids.cls], [Ids.sep]),
+        ("causal", "decoder", ("causal",), [Ids.bos], []), ("prefix", "decoder", ("masked_next",), [Ids.bos], []),
+        ("prefix", "decoder", ("masked",), [Ids.cls], [Ids.sep]), ("prefix", "decoder", ("causal", "masked"), [Ids.cls], [Ids.sep]),
+        ("prefix", "decoder", ("masked", "causal"), [Ids.bos], []), ("cross", "encoder_decoder", ("denoising",), [], [Ids.eos]),
+        ("bidirectional", "encoder", ("masked",), [Ids.cls], [Ids.sep]),
     ],
 )  # fmt: skip
-def test_texts_as_the_model_knows_them(corpus, mask, model, first, last):
+def test_texts_as_the_model_knows_them(corpus, mask, model, scores, first, last):
     texts = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
     pairs = pair_classification.Task(pair_classification.Config(**SMALL, piece=10), corpus, "test", LENGTH)
-    between = [Ids.sep] if mask == "bidirectional" else [Ids.eos]
+    between = [Ids.sep] if last == [Ids.sep] else [Ids.eos]
     for task, expected in (
         (texts, lambda units: first + units[0][:30] + last),
         (pairs, lambda units: first + units[0] + between + units[1] + last),
     ):
-        rows = task.rows("test", program(mask, model), False)
+        rows = task.rows("test", program(mask, model, scores), False)
         for row, item in enumerate(task.parts["test"]):
             ids = expected([unit.tolist() for unit in item.units])
             used = len(ids)

@@ -143,6 +143,20 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
     assert found["unigram"]["ce"].value == pytest.approx(ce / count)
 
 
+def test_masked_tokens_can_be_asked_by_mask_alone(corpus, encoder):
+    tasks = [masked.Task(masked.Config(**options), corpus, "test", LENGTH) for options in ({}, {"mask_share": 1.0, "random_share": 0.0})]
+    usual, pure = (task._validation(encoder, "mlm").batches for task in tasks)
+    for one, other in zip(usual, pure, strict=True):
+        assert all((one[name] == other[name]).all() for name in ("target_positions", "targets", "weights")), "the same is asked"
+        rows, slots = np.nonzero(other["weights"])
+        hidden = [batch["tokens"][rows, batch["target_positions"][rows, slots]] == Ids.mask for batch in (one, other)]
+        assert hidden[1].all() and not hidden[0].all()
+    asked = [task._asked(task._validation(encoder, "mlm")).asked for task in tasks]
+    assert asked[0] != asked[1], "but given another text, so that the two are not paired"
+    with pytest.raises(UserError, match="nor pass 1 together"):
+        lookup.configure(masked.Config, {"mask_share": 1.0}, "tasks.masked")
+
+
 def test_next_sentence(corpus, encoder):
     task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
     params = uniform(encoder)
@@ -212,9 +226,9 @@ def probed():
 class Known:
     """A program whose model answers with features made from the tokens by a NumPy function."""
 
-    def __init__(self, features, mask="causal"):
+    def __init__(self, features, mask="causal", scores=("causal",)):
         self.features = features
-        self.objective = types.SimpleNamespace(mask=mask)
+        self.objective = types.SimpleNamespace(mask=mask, scores=scores)
         self.batch_sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
         self.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
         self.seen = []
@@ -255,14 +269,22 @@ def test_probe_baselines(probed):
 
 
 @pytest.mark.parametrize(
-    ("mask", "first", "last"),
-    [("causal", Ids.bos, None), ("prefix", Ids.bos, None), ("bidirectional", Ids.cls, Ids.sep), ("cross", None, Ids.eos)],
-)
-def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, mask, first, last):
+    ("mask", "scores", "first", "last"),
+    [
+        ("causal", ("causal",), Ids.bos, None), ("prefix", ("causal", "masked_next"), Ids.bos, None),
+        ("prefix", ("causal",), Ids.bos, None), ("prefix", ("masked",), Ids.cls, Ids.sep),
+        ("prefix", ("causal", "masked"), Ids.cls, Ids.sep),
+        ("bidirectional", ("masked",), Ids.cls, Ids.sep), ("cross", ("denoising",), None, Ids.eos),
+    ],
+)  # fmt: skip
+def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, mask, scores, first, last):
     monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
-    known = Known(one_hot, mask)
+    known = Known(one_hot, mask, scores)
     probed.score(known, None)
     for batch in known.seen:
+        assert ("prefix" in batch) == (mask == "prefix")
+        if mask == "prefix":
+            assert (batch["prefix"] == batch["segments"] * (scores != ("causal",))).all()
         for tokens, segments, positions in zip(batch["tokens"], batch["segments"], batch["positions"], strict=True):
             used = int(segments.sum())
             if used:
