@@ -11,7 +11,8 @@ from lm.lookup import UserError
 RUN = {
     "seed": 0, "objective": {"name": "clm", "smoothing": 0.1}, "model": {"name": "decoder"},
     "data": {"length": 32, "cache": "", "workers": 1}, "tokenizer": {"vocab_size": 256},
-    "training": {"batch_size": 8, "tokens": 5, "steps": 0, "log_every": 1, "keep": 2, "microbatches": 1}, "optimizer": {"learning_rate": 0.02, "warm": 10},
+    "training": {"batch_size": 8, "tokens": 5, "steps": 0, "log_every": 1, "keep": 2, "microbatches": 1},
+    "optimizer": {"learning_rate": 0.02, "warm": 10},
 }  # fmt: skip
 GIVEN = {
     "name": "e", "question": "q", "seeds": [0, 1], "split": "test", "budget": {"matched": "tokens", "value": 1000},

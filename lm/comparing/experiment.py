@@ -22,8 +22,8 @@ class Tuning:
     """The trials that choose a value for each arm, equally many for all.
 
     Attributes:
-      field: of the run config, none that changes what the validation loss is. factors: of each arm's own value, one trial each; none: no tuning. share: of the budget that a trial gets.
-      seed: of the trials, none of the main runs'.
+      field: of the run config, none that changes what the validation loss is. factors: of each arm's own value, one trial each; none: no
+        tuning. share: of the budget that a trial gets. seed: of the trials, none of the main runs'.
     """
 
     field: str = "optimizer.learning_rate"
