@@ -23,7 +23,7 @@ from lm.lookup import UserError
 from lm.plain import flat, plain, read_json, write_json
 from lm.ranges import Range
 
-Arm = dict[str, Any]  # {"index", "values": {field: value}, "runs": [{"seed", "value", "status"}], "mean", "spread"}; a run has "better" too
+Arm = dict[str, Any]  # {"index", "values": {field: value}, "runs": [{"seed", "value", "better", "status"}], "mean", "spread"}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -118,15 +118,16 @@ def value(directory: Path, record: Mapping[str, Any], metric: str) -> tuple[floa
     name, _, what = metric.partition(".")
     if record.get("status") != "done":
         return None, None
+    row: Mapping[str, Any]
     if name == VALIDATION:
-        found, better = record["final"].get(what), "higher" if what.endswith("_accuracy") else "lower"
+        row = {"value": record["final"].get(what), "better": "higher" if what.endswith("_accuracy") else "lower"}
     else:
         path = directory / "scores.json"
         rows = read_json(path, "scores")["rows"] if path.exists() else []
         # The untrained model is measured in the same file.
         row = next((row for row in rows if (row["task"], row["metric"]) == (name, what) and row.get("kind", "model") == "model"), {})
-        found, better = row.get("value"), row.get("better")
-    return (found, better) if found is not None and math.isfinite(found) else (None, None)
+    found = row.get("value")
+    return (found, row["better"]) if found is not None and math.isfinite(found) else (None, None)
 
 
 def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
