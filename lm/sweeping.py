@@ -182,7 +182,7 @@ def _jobs(
         where, config = _directory(workdir, index, seed), _run_config(base, values, seed)
         ended = functools.partial(trial.ended, where, bool(tasks))
         if tasks:
-            arguments: tuple = (where, f"{index:03d}", seed, config, workdir.name, tasks, options.split, "")
+            arguments: tuple = (where, f"{index:03d}", seed, config, workdir.name, tasks, options.split, "", False)
             jobs.append(Job(where.name, where, trial.run, functools.partial(tuple, arguments), ended))
         else:
             jobs.append(Job(where.name, where, trial.train, functools.partial(tuple, (where, config, workdir.name)), ended))
