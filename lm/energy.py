@@ -1,7 +1,8 @@
 """Measured energy of a run, where the machine tells: Intel and AMD processors' counters (RAPL), NVIDIA's counters or power draw.
 
 What it covers is said in `source`. A processor's counter is of the whole package, memory apart; a run is charged the share of it that its
-process took of all busy processor time, so that runs side by side share it. A GPU is charged whole.
+process took of all busy processor time, so that runs side by side share it. A GPU's draw is of the whole device: where workers run side by
+side, each run is charged an equal part of it.
 """
 
 import contextlib
@@ -15,6 +16,7 @@ from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
 STAT = Path("/proc/stat")
+SIDE_BY_SIDE = "LM_RUNS_SIDE_BY_SIDE"  # set in worker processes: how many of them share this machine's devices
 
 
 class Rapl:
@@ -70,13 +72,18 @@ class Nvidia:
     """Energy of all NVIDIA GPUs that this process may use, from their power draw, which is asked for once in `every` seconds.
 
     Args:
-      ask: returns watts of each GPU. clock: seconds.
+      ask: returns watts of each GPU. clock: seconds. sharing: worker processes on these GPUs, among which the draw is divided evenly.
     """
 
-    source = "nvidia-smi, power draw of all GPUs"
-
-    def __init__(self, ask: Callable[[], Sequence[float]] | None = None, clock: Callable[[], float] = time.monotonic, every: float = 10.0):
-        self.ask, self.clock, self.every = ask or _draw, clock, every
+    def __init__(
+        self,
+        ask: Callable[[], Sequence[float]] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        every: float = 10.0,
+        sharing: int = 1,
+    ):
+        self.ask, self.clock, self.every, self.sharing = ask or _draw, clock, every, sharing
+        self.source = "nvidia-smi, power draw of all GPUs" + (f", divided by {sharing} workers side by side" if sharing > 1 else "")
         self.before = clock()
         self.watts = sum(self.ask()) if ask or shutil.which("nvidia-smi") else 0.0
 
@@ -94,7 +101,7 @@ class Nvidia:
         watts = sum(self.ask())
         energy = (self.watts + watts) / 2 * (now - self.before)
         self.before, self.watts = now, watts
-        return energy
+        return energy / self.sharing
 
 
 def _draw() -> list[float]:
@@ -108,11 +115,17 @@ def _draw() -> list[float]:
         return []
 
 
+def _sharing() -> int:
+    """Worker processes on this machine's devices, this one among them."""
+    said = os.environ.get(SIDE_BY_SIDE, "")
+    return max(1, int(said)) if said.isdigit() else 1
+
+
 class Meter:
     """Energy of a run so far. `before`: joules of earlier sessions. Without a source, `values` is empty."""
 
     def __init__(self, before: float = 0.0, sources: Sequence[Rapl | Nvidia] | None = None):
-        found: Sequence[Rapl | Nvidia] = (Rapl(), Nvidia()) if sources is None else sources
+        found: Sequence[Rapl | Nvidia] = (Rapl(), Nvidia(sharing=_sharing())) if sources is None else sources
         self.sources = [each for each in found if each.there]
         self.total = before
 

@@ -29,6 +29,11 @@ _FREE = (
 )  # fmt: skip
 
 
+def free(field: str) -> bool:
+    """Whether a field of a run's config, as "mesh.data", may differ between a run and its continuation."""
+    return f"{field}.".startswith(_FREE)
+
+
 def check_same_run(workdir: Path, config: Mapping) -> dict | None:
     """The run.json of the run that this workdir holds, or None for a new workdir.
 
@@ -48,7 +53,7 @@ def check_same_run(workdir: Path, config: Mapping) -> dict | None:
         return None
     old = read_run(workdir)
     before, now = flat(old["config"]), flat(config)
-    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not key.startswith(_FREE)]
+    differing = [key for key in sorted(before.keys() | now.keys()) if before.get(key) != now.get(key) and not free(key)]
     if differing:
         lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]
         raise UserError(

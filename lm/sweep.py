@@ -17,7 +17,11 @@ from lm import command
 
 _CONFIG = command.config_flag()
 _WORKDIR = flags.DEFINE_string("workdir", None, "where runs and results go; the same one continues", required=True)
-_METRIC = flags.DEFINE_string("metric", "validation.loss", "what to judge by: validation.loss, or TASK.METRIC as causal.nll")
+_METRIC = flags.DEFINE_string(
+    "metric",
+    "validation.loss",
+    "what to judge by: validation.loss, or TASK.METRIC as causal.nll, which sweeps of objective, tokenizer or data need",
+)
 _SAMPLER = flags.DEFINE_enum("sampler", "grid", ["grid", "random", "optuna"], "grid: all combinations; optuna: pip install 'lm[optuna]'")
 _TRIALS = flags.DEFINE_integer("trials", 0, "how many combinations random and optuna try; more may be asked for later", lower_bound=0)
 _SAMPLER_SEED = flags.DEFINE_integer("sampler_seed", 0, "of what random and optuna draw", lower_bound=0)

@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
+import random
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +13,8 @@ from typing import Any
 
 import rich.console
 
-from lm import lookup, ranges, trial
-from lm.comparing import workers
+from lm import ranges, trial
+from lm.comparing import judging, workers
 from lm.comparing.claims import Claims
 from lm.comparing.experiment import with_field
 from lm.comparing.jobs import Job, complaints, run_all
@@ -21,7 +23,7 @@ from lm.lookup import UserError
 from lm.plain import flat, plain, read_json, write_json
 from lm.ranges import Range
 
-Arm = dict[str, Any]  # {"index", "values": {field: value}, "runs": [{"seed", "value", "status"}], "mean", "spread"}
+Arm = dict[str, Any]  # {"index", "values": {field: value}, "runs": [{"seed", "value", "better", "status"}], "mean", "spread"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,13 +56,16 @@ def sweep(config: Mapping, workdir: str | Path, swept: Mapping[str, str], option
     if not found:
         raise UserError("nothing is swept; give --sweep.FIELD=VALUES, as --sweep.optimizer.learning_rate=1e-3,3e-3")
     seeds = list(found.pop("seed", Range("list", (base["seed"],))).values)
-    tasks = _tasks(options.metric)
+    tasks = judging.tasks(options.metric)
+    judging.check_comparable(options.metric, found)
     if options.sampler != "grid" and options.trials < 1:
         raise UserError(f"--sampler={options.sampler} needs --trials=NUMBER: how many combinations to try")
     if options.sampler == "grid" and options.trials:
         raise UserError(f"--trials={options.trials} is for --sampler=random or optuna; a grid tries all combinations")
     combinations = _combinations(found, options)
-    _fix(workdir, base, swept, options)
+    about = {"config": base, "sweep": dict(swept), "metric": options.metric, "sampler": options.sampler, "sampler_seed": options.seed}
+    about |= {"split": options.split}
+    _check_same(workdir, about)
     claims = Claims(workdir / ".claims")
     from lm.data import corpus as corpora
 
@@ -72,16 +77,19 @@ def sweep(config: Mapping, workdir: str | Path, swept: Mapping[str, str], option
         # Built without training, so that what cannot work is said at once.
         first = combinations[0] if combinations else {}
         pool.submit(trial.check, "sweep", _run_config(base, first, seeds[0]), tasks, options.split, 0.0).result()
+        for checked in [pool.submit(judging.check, each, options.metric, options.split) for each in _kinds(base, found, combinations)]:
+            checked.result()
+        _fix(workdir, about)
         if combinations is None:
             from lm import tuner
 
             with claims.holding("study"):
-                study = tuner.Study(workdir, found, options.seed, better(options.metric))
-            make, value = (
+                study = tuner.Study(workdir, found, options.seed)
+            make, cost = (
                 functools.partial(_jobs, workdir, base, seeds, tasks, options),
-                functools.partial(_mean, workdir, seeds, options.metric),
+                functools.partial(_cost, workdir, seeds, options.metric),
             )
-            outcomes = study.run(pool, claims, make, options.trials, slots, console, value)
+            outcomes = study.run(pool, claims, make, options.trials, slots, console, cost)
             combinations = study.combinations()
         else:
             jobs = [job for index, values in combinations.items() for job in _jobs(workdir, base, seeds, tasks, options, index, values)]
@@ -108,31 +116,26 @@ def _combinations(found: Mapping[str, Range], options: Options) -> dict[int, dic
     return None
 
 
-def _tasks(metric: str) -> dict[str, dict[str, str]]:
-    """The task that measures the metric; none for validation's own numbers."""
-    name, dot, what = metric.partition(".")
-    if not (name and dot and what):
-        raise UserError(f"--metric={metric!r} should be validation.loss or TASK.METRIC, as causal.nll")
-    if name == "validation":
-        return {}
-    task = lookup.find("tasks", name).Task
-    if what not in task.metrics:
-        raise UserError(f"--metric={metric!r}: task {name!r} measures {', '.join(task.metrics)}")
-    return {name: {"task": name}}
+def _kinds(base: Mapping[str, Any], found: Mapping[str, Range], combinations: Mapping[int, dict[str, Any]] | None) -> list[dict[str, Any]]:
+    """A run's config for each objective and model that will be tried; of ranges that a tuner draws from, one value."""
+    if combinations is None:
+        rng = random.Random(0)
+        listed = [
+            each.values if each.kind == "list" and field.startswith(("objective.", "model.")) else (each.draw(rng),)
+            for field, each in found.items()
+        ]
+        tried = [dict(zip(found, values, strict=True)) for values in itertools.product(*listed)]
+    else:
+        tried = list(combinations.values())
+    configs = [_run_config(base, values, base["seed"]) for values in tried]
+    return list({json.dumps([each["objective"], each["model"]], sort_keys=True, default=str): each for each in configs}.values())
 
 
-def better(metric: str) -> str:
-    """ "higher" or "lower", by the name of what is measured; a task's rows say it themselves."""
-    return "higher" if metric.endswith("accuracy") else "lower"
-
-
-def _fix(workdir: Path, base: Mapping[str, Any], swept: Mapping[str, str], options: Options) -> None:
-    """Writes down what is swept, or refuses a workdir of another sweep. More trials may be asked for."""
+def _check_same(workdir: Path, about: Mapping[str, Any]) -> None:
+    """Refuses a workdir of another sweep, or of something else. More trials may be asked for."""
     path = workdir / "sweep.json"
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a directory")
-    about = {"config": base, "sweep": dict(swept), "metric": options.metric, "sampler": options.sampler, "sampler_seed": options.seed}
-    about |= {"split": options.split}
     if path.exists():
         before = read_json(path, "the record of a sweep")
         old, new = flat({key: before.get(key) for key in about}), flat(json.loads(json.dumps(about)))
@@ -143,14 +146,20 @@ def _fix(workdir: Path, base: Mapping[str, Any], swept: Mapping[str, str], optio
         ]
         if lines:
             raise UserError(f"--workdir={workdir} holds another sweep:\n" + "\n".join(lines[:12]) + "\ngive another --workdir")
-        return
-    if workdir.is_dir() and any(entry.name != ".claims" and not entry.name.startswith(".sweep") for entry in workdir.iterdir()):
+    elif workdir.is_dir() and any(entry.name != ".claims" and not entry.name.startswith(".sweep") for entry in workdir.iterdir()):
         raise UserError(f"--workdir={workdir} holds something that is no sweep; give an empty or new directory")
+
+
+def _fix(workdir: Path, about: Mapping[str, Any]) -> None:
+    """Writes down what is swept, once it is known to work, unless another process has."""
+    _check_same(workdir, about)
+    if (workdir / "sweep.json").exists():
+        return
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error}") from error
-    write_json(path, about)
+    write_json(workdir / "sweep.json", about)
 
 
 def _run_config(base: Mapping[str, Any], values: Mapping[str, Any], seed: int) -> dict[str, Any]:
@@ -173,7 +182,7 @@ def _jobs(
         where, config = _directory(workdir, index, seed), _run_config(base, values, seed)
         ended = functools.partial(trial.ended, where, bool(tasks))
         if tasks:
-            arguments: tuple = (where, f"{index:03d}", seed, config, workdir.name, tasks, options.split, "")
+            arguments: tuple = (where, f"{index:03d}", seed, config, workdir.name, tasks, options.split, "", False)
             jobs.append(Job(where.name, where, trial.run, functools.partial(tuple, arguments), ended))
         else:
             jobs.append(Job(where.name, where, trial.train, functools.partial(tuple, (where, config, workdir.name)), ended))
@@ -186,7 +195,8 @@ def _arm(workdir: Path, index: int, values: Mapping[str, Any], seeds: list[int],
     for seed in seeds:
         where = _directory(workdir, index, seed)
         record = read_json(where / "run.json", "the record of a run") if (where / "run.json").exists() else {}
-        runs.append({"seed": seed, "status": record.get("status", "failed"), "value": _value(where, record, metric)})
+        value, better = judging.value(where, record, metric)
+        runs.append({"seed": seed, "status": record.get("status", "failed"), "value": value, "better": better})
     known = [run["value"] for run in runs if run["value"] is not None]
     whole = len(known) == len(seeds)  # a seed that diverged speaks against its combination
     mean = sum(known) / len(known) if whole else None
@@ -194,32 +204,19 @@ def _arm(workdir: Path, index: int, values: Mapping[str, Any], seeds: list[int],
     return {"index": index, "values": dict(values), "runs": runs, "mean": mean, "spread": spread}
 
 
-def _mean(workdir: Path, seeds: list[int], metric: str, index: int) -> float | None:
-    return _arm(workdir, index, {}, seeds, metric)["mean"]
-
-
-def _value(where: Path, record: Mapping[str, Any], metric: str) -> float | None:
-    name, _, what = metric.partition(".")
-    if record.get("status") != "done":
-        return None
-    if name == "validation":
-        if what not in record["final"]:
-            raise UserError(f"--metric={metric!r}: validation has {', '.join(each for each in record['final'] if each != 'step')}")
-        value = record["final"][what]
-    else:
-        path = where / "scores.json"
-        rows = read_json(path, "scores")["rows"] if path.exists() else []
-        value = next((row["value"] for row in rows if (row["task"], row["metric"]) == (name, what)), None)
-    return value if value is not None and math.isfinite(value) else None
+def _cost(workdir: Path, seeds: list[int], metric: str, index: int) -> float | None:
+    """What a tuner makes small, whichever direction the metric has."""
+    arm = _arm(workdir, index, {}, seeds, metric)
+    return None if arm["mean"] is None else judging.cost(arm["mean"], judging.direction([arm]))
 
 
 def write(workdir: Path, arms: list[Arm], found: Mapping[str, Range], seeds: list[int], options: Options) -> str:
     """Adds the results to sweep.json, and writes sweep.md and sweep.png; returns the table, the best first."""
-    sign = -1 if better(options.metric) == "higher" else 1
-    ranked = sorted(arms, key=lambda arm: (arm["mean"] is None, sign * (arm["mean"] or 0.0)))
+    better = judging.direction(arms)
+    ranked = sorted(arms, key=lambda arm: (arm["mean"] is None, judging.cost(arm["mean"] or 0.0, better)))
     best = ranked[0] if ranked and ranked[0]["mean"] is not None else None
     record = read_json(workdir / "sweep.json", "the record of a sweep")
-    write_json(workdir / "sweep.json", record | {"seeds": seeds, "arms": arms, "best": best, "better": better(options.metric)})
+    write_json(workdir / "sweep.json", record | {"seeds": seeds, "arms": arms, "best": best, "better": better})
     lines = ["| " + " | ".join([*found, options.metric, "over seeds", "runs"]) + " |", "|" + " --- |" * (len(found) + 3)]
     for arm in ranked:
         values = ranges.texts([arm["values"][field] for field in found])
@@ -229,9 +226,7 @@ def write(workdir: Path, arms: list[Arm], found: Mapping[str, Range], seeds: lis
         lines.append("| " + " | ".join([*values, mean, spread, states]) + " |")
     if best:
         values = best["values"]
-        said = f"best by {options.metric} ({better(options.metric)} is better): " + " ".join(
-            f"--config.{field}={values[field]}" for field in found
-        )
+        said = f"best by {options.metric} ({better} is better): " + " ".join(f"--config.{field}={values[field]}" for field in found)
         edges = [field for field, each in found.items() if each.values and len(each.values) > 1 and _at_edge(values[field], each)]
         said += "".join(f"\n{field} is best at an end of what was tried; a better value may lie beyond" for field in edges)
     else:
@@ -242,7 +237,7 @@ def write(workdir: Path, arms: list[Arm], found: Mapping[str, Range], seeds: lis
         f"{head}{table}\n\nMean over seeds {', '.join(map(str, seeds))}; ± is their standard deviation.\n", encoding="utf-8"
     )
     if best and found:
-        draw(workdir / "sweep.png", arms, found, options.metric)
+        draw(workdir / "sweep.png", arms, found, options.metric, better)
     return f"{table}\n\n{said}\nwritten: {workdir / 'sweep.md'}"
 
 
@@ -250,14 +245,14 @@ def _at_edge(value: Any, tried: Range) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and value in (min(tried.values), max(tried.values))
 
 
-def draw(path: Path, arms: list[Arm], found: Mapping[str, Range], metric: str) -> None:
+def draw(path: Path, arms: list[Arm], found: Mapping[str, Range], metric: str, better: str | None) -> None:
     """A panel for each field: every combination's mean, with a line through the best at each value."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.5 * len(found), 3.4), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
-    choose = max if better(metric) == "higher" else min
+    choose = max if better == "higher" else min
     for axes, (field, each) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         points = [(arm["values"][field], arm["mean"]) for arm in arms if arm["mean"] is not None]
         numbers = all(isinstance(x, int | float) and not isinstance(x, bool) for x, _ in points)

@@ -29,10 +29,11 @@ class Study:
     """An Optuna study over ranges.
 
     Args:
-      workdir: of the sweep. ranges: by field. seed: of what it draws. better: "higher" or "lower".
+      workdir: of the sweep. ranges: by field. seed: of what it draws. Less is better: which direction a metric has is
+        known only when a run is measured.
     """
 
-    def __init__(self, workdir: Path, ranges: Mapping[str, Range], seed: int, better: str):
+    def __init__(self, workdir: Path, ranges: Mapping[str, Range], seed: int):
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
@@ -40,8 +41,7 @@ class Study:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # the journal is marked as new, and so may change
             storage = optuna.storages.JournalStorage(optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log")))
-            direction = "maximize" if better == "higher" else "minimize"
-            self.study = optuna.create_study(storage=storage, study_name="sweep", direction=direction, load_if_exists=True)
+            self.study = optuna.create_study(storage=storage, study_name="costs", direction="minimize", load_if_exists=True)
 
     def run(
         self,
@@ -51,12 +51,13 @@ class Study:
         trials: int,
         slots: int,
         console: rich.console.Console,
-        value: Callable[[int], float | None],
+        cost: Callable[[int], float | None],
     ) -> dict[str, Outcome]:
         """Runs trials until there are as many as wanted, `slots` combinations at a time.
 
         Args:
-          jobs: makes the runs of a combination. value: what it reached; None where it diverged or failed.
+          jobs: makes the runs of a combination. cost: what it reached, the less the better; None where it diverged or
+            failed.
         """
         outcomes: dict[str, Outcome] = {}
         while True:
@@ -78,7 +79,7 @@ class Study:
             with claims.holding("study"):
                 running_now = {number for number, _, running in self._trials() if running}
                 for number in running_now & {number for number, _ in waiting}:  # the others another process has told
-                    reached = value(number)
+                    reached = cost(number)
                     self.study.tell(number, reached, state=self.states.FAIL if reached is None else None)
 
     def combinations(self) -> dict[int, dict[str, Any]]:

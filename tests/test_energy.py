@@ -48,4 +48,17 @@ def test_a_run_goes_on_counting_and_says_nothing_where_nothing_is_measured(tmp_p
     now = [0.0]
     meter = energy.Meter(5.0, [energy.Nvidia(lambda: [10.0], lambda: now[0])])
     now[0] = 20.0
-    assert meter.values() == {"energy_joules": 205.0, "energy_source": energy.Nvidia.source}
+    assert meter.values() == {"energy_joules": 205.0, "energy_source": "nvidia-smi, power draw of all GPUs"}
+
+
+def test_workers_on_one_gpu_share_what_it_draws(monkeypatch):
+    monkeypatch.setattr(energy.shutil, "which", lambda _: "nvidia-smi")
+    monkeypatch.setattr(energy, "_draw", lambda: [300.0])
+    now = [0.0]
+    source = energy.Nvidia(lambda: [300.0], lambda: now[0], sharing=3)
+    now[0] = 20.0
+    assert source.joules() == pytest.approx(300 * 20 / 3) and source.source.endswith("divided by 3 workers side by side")
+    monkeypatch.setenv(energy.SIDE_BY_SIDE, "4")
+    assert energy.Meter().sources[-1].sharing == 4
+    monkeypatch.delenv(energy.SIDE_BY_SIDE)
+    assert energy.Meter().sources[-1].sharing == 1

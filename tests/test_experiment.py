@@ -11,8 +11,10 @@ from lm.comparing.budgets import Accounting
 from lm.lookup import UserError
 
 RUN = {
-    "seed": 0, "objective": {"name": "clm"}, "model": {"name": "decoder"}, "data": {"length": 32},
-    "training": {"batch_size": 8, "tokens": 5, "steps": 0}, "optimizer": {"learning_rate": 0.02, "warm": 10},
+    "seed": 0, "objective": {"name": "clm", "smoothing": 0.1}, "model": {"name": "decoder"},
+    "data": {"length": 32, "cache": "", "workers": 1}, "tokenizer": {"vocab_size": 256},
+    "training": {"batch_size": 8, "tokens": 5, "steps": 0, "log_every": 1, "keep": 2, "microbatches": 1},
+    "optimizer": {"learning_rate": 0.02, "warm": 10},
 }  # fmt: skip
 GIVEN = {
     "name": "e", "question": "q", "seeds": [0, 1], "split": "test", "budget": {"matched": "tokens", "value": 1000},
@@ -65,6 +67,19 @@ def test_each_arm_has_as_many_trials_of_its_own_value_with_another_seed():
     assert [experiment.tuned_value(whole.runs["a"], whole.tuning, index) for index in range(3)] == [5, 10, 20]
 
 
+@pytest.mark.parametrize("field", ["objective.smoothing", "tokenizer.vocab_size", "data.length"])
+def test_no_field_that_changes_the_loss_is_tuned_by_it(field):
+    with pytest.raises(UserError, match=f"config.tuning: field='{field}' changes what the validation loss is"):
+        experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": field}})
+
+
+def test_untrained_models_are_told_apart_by_shape_not_by_how_they_are_computed():
+    other = RUN | {"model": RUN["model"] | {"attention": "xla", "remat": "all"}}
+    wider = RUN | {"model": RUN["model"] | {"width": 64}}
+    found = record.untrained({"a": RUN, "b": other, "c": wider}, dict.fromkeys("abc", "causal"))
+    assert found == {"a": ("untrained decoder", True), "b": ("untrained decoder", False), "c": ("untrained c", True)}
+
+
 def test_the_best_trial_is_chosen_and_an_edge_is_said(tmp_path):
     found = experiment.parse(GIVEN)
     trial(tmp_path, 0, "done", 5.0)
@@ -96,11 +111,24 @@ CHANGES = {
     "another hypothesis": (lambda each: each["hypotheses"].append(each["hypotheses"][0]), "hypotheses.1.arm: None there"),
     "the tuning": (lambda each: each["tuning"].update(factors=[1]), "config.tuning.factors"),
     "a task": (lambda each: each["tasks"].pop("causal"), "config.tasks.causal: {} there, None now"),
+    "a shared batch": (
+        lambda each: each.update(shared={"training": {"batch_size": 16}}),
+        "config.shared.training.batch_size: None there, 16 now",
+    ),
+    "an arm's model": (
+        lambda each: each["arms"]["a"]["run"]["model"].update(name="encoder"),
+        "config.arms.a.run.model.name: 'decoder' there",
+    ),
     "fewer seeds": (lambda each: each.update(seeds=[0]), "seeds may be added, not left out"),
 }
 FREE = {
     "words": lambda each: (each["hypotheses"][0].update(text="other"), each["arms"]["a"].update(label="B"), each.update(question="?")),
     "more seeds": lambda each: each.update(seeds=[0, 1, 2]),
+    "how runs are computed": lambda each: (
+        each["arms"]["a"]["run"].update(mesh={"data": 2}),
+        each["arms"]["a"]["run"]["model"].update(attention="xla", remat="all", scan=True, head_chunks=2),
+        each.update(shared={"data": {"cache": "/elsewhere", "workers": 2}, "training": {"log_every": 7, "keep": 1, "microbatches": 2}}),
+    ),
     "analysis": lambda each: each.update(energy={"pue": 1.5}, scaling={"task": "causal", "metric": "nll"}, workers=3),
 }
 

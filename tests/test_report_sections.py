@@ -192,6 +192,15 @@ def test_assumed_power(machine, watts):
 def test_given_power_is_no_assumption():
     found = energy.power({"machine": {"device": "cpu", "cores": 8}, "energy": {"watts": 33.0}})
     assert found.watts == 33 and not found.assumed
+    # Of one device: eight of 400 W, which two runs side by side share.
+    about = {"machine": {"device": "NVIDIA A100", "devices": 8}, "energy": {"watts": 400.0}}
+    assert energy.power(about).watts == 3200 and "400 W a device" in energy.power(about).why
+    assert energy.power(about | {"workers": 2}).watts == 1600 and "shared by 2 runs" in energy.power(about | {"workers": 2}).why
+
+
+def test_given_power_counts_more_than_measured():
+    record, given = {"energy_joules": 7.0, "energy_source": "RAPL"}, energy.power({"energy": {"watts": 50.0}})
+    assert energy._joules(record, 10.0, given)[0] == 500 and energy._joules(record, 10.0, energy.power({}))[0] == 7
 
 
 def test_headlines():

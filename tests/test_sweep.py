@@ -6,7 +6,8 @@ import pytest
 import runs
 from runs import home  # noqa: F401
 
-from lm import sweeping, trainer
+from lm import sweeping, trainer, tuner
+from lm.comparing import judging
 from lm.lookup import UserError
 from lm.ranges import parse
 from lm.sweeping import Options
@@ -72,6 +73,8 @@ MISTAKES = {
     "nothing": ({}, Options(), "nothing is swept"),
     "a metric": ({"seed": "0,1"}, Options(metric="loss"), "should be validation.loss or TASK.METRIC"),
     "a task's metric": ({"seed": "0,1"}, Options(metric="causal.ce"), "task 'causal' measures nll"),
+    "no task": ({"seed": "0,1"}, Options(metric="cusal.nll"), "no task is called 'cusal'; there are: validation .*causal"),
+    "another quantity": ({"objective.name": "clm,mlm"}, Options(), "it is another quantity, and the lowest is not the best"),
     "no trials": ({"seed": "0,1"}, Options(sampler="random"), "needs --trials"),
     "trials of a grid": ({"seed": "0,1"}, Options(trials=3), "is for --sampler=random or optuna"),
 }
@@ -97,3 +100,62 @@ def test_optuna_continues_from_its_journal(home, direct, tmp_path):  # noqa: F81
     rates = [arm["values"]["optimizer.learning_rate"] for arm in record["arms"]]
     assert len(set(rates)) == 3 and all(1e-3 <= rate <= 1e-1 for rate in rates)
     assert record["best"]["mean"] == max(arm["mean"] for arm in record["arms"])
+
+
+def measured(tmp_path, values, better, metric="f1"):
+    """Runs of three combinations as they end, with the untrained model's score in the same file."""
+    for index, value in enumerate(values):
+        where = tmp_path / "runs" / f"{index:03d}-seed0"
+        where.mkdir(parents=True)
+        (where / "run.json").write_text(json.dumps({"status": "done", "final": {"loss": 1.0, "mlm_accuracy": value, "step": 3}}))
+        row = {"task": "t", "metric": metric, "better": better}
+        rows = [row | {"kind": "untrained", "value": 99.0}, row | {"kind": "model", "value": value}]
+        (where / "scores.json").write_text(json.dumps({"rows": rows}))
+    (tmp_path / "sweep.json").write_text("{}")
+
+
+@pytest.mark.parametrize(
+    ("metric", "better", "best"),
+    [("t.f1", "higher", 1), ("t.f1", "lower", 0), ("t.accuracy", "lower", 0), ("validation.mlm_accuracy", "lower", 1)],
+)
+def test_the_direction_is_the_scores_own(tmp_path, monkeypatch, metric, better, best):
+    measured(tmp_path, [0.2, 0.8, 0.5], better, metric.partition(".")[2])
+    drawn = []
+    monkeypatch.setattr(sweeping, "draw", lambda *given: drawn.append(given[-1]))
+    arms = [sweeping._arm(tmp_path, index, {"seed": index}, [0], metric) for index in range(3)]
+    text = sweeping.write(tmp_path, arms, {"seed": parse("seed", "0,1,2", 0)}, [0], Options(metric=metric))
+    record, wanted = json.loads((tmp_path / "sweep.json").read_text()), "higher" if best else "lower"
+    assert record["best"]["index"] == best and record["better"] == wanted and drawn == [wanted] and f"({wanted} is better)" in text
+    costs = [sweeping._cost(tmp_path, [0], metric, index) for index in range(3)]  # what Optuna makes small
+    assert min(range(3), key=costs.__getitem__) == best
+
+
+UNFIT = {
+    "a task of another objective": (
+        {},
+        {"objective.name": "clm,mlm"},
+        "masked.ce",
+        "'masked' does not suit objective 'clm'; what does:.*causal",
+    ),
+    "by a tuner": ({"sampler": "optuna", "trials": 2}, {"objective.name": "mlm,clm"}, "masked.ce", "does not suit objective 'clm'"),
+    "validation's": ({}, {"seed": "0,1"}, "validation.mlm_accuracy", "validation of objective 'clm' has loss, clm, clm_accuracy"),
+}
+
+
+@pytest.mark.parametrize("what", UNFIT)
+def test_a_metric_that_some_run_will_not_have_is_refused_before_training(home, direct, tmp_path, what, monkeypatch):  # noqa: F811
+    given, swept, metric, words = UNFIT[what]
+    monkeypatch.setattr(tuner, "check_installed", lambda: None)  # it comes to no trial
+    monkeypatch.setattr(trainer, "train", lambda *_, **__: pytest.fail("trained"))
+    base = config(home)
+    with pytest.raises(UserError, match=words):
+        sweeping.sweep(base, tmp_path / "s", swept, Options(metric=metric, **given))
+    assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize("field", ["objective.name", "tokenizer.vocab_size", "data.length"])
+def test_losses_of_different_quantities_are_not_compared(field):
+    with pytest.raises(UserError, match=rf"--sweep.{field} with --metric=validation.loss: .*--metric=causal.nll"):
+        judging.check_comparable("validation.loss", ["optimizer.learning_rate", field])
+    judging.check_comparable("causal.nll", [field])
+    judging.check_comparable("validation.loss", ["data.workers", "data.cache", "model.width"])

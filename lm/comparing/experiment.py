@@ -13,6 +13,7 @@ from lm.plain import flat, plain
 
 OPERATIONS = ("above", "below", "ratio_above", "ratio_below", "intervals_apart_above")
 _NEED_OTHER = ("ratio_above", "ratio_below", "intervals_apart_above")
+CHANGES_LOSS = ("objective.", "tokenizer.", "data.")  # with these fields the validation loss is another quantity
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # of an arm: it becomes part of a file's name
 
 
@@ -21,8 +22,8 @@ class Tuning:
     """The trials that choose a value for each arm, equally many for all.
 
     Attributes:
-      field: of the run config. factors: of each arm's own value, one trial each; none: no tuning. share: of the budget that a trial gets.
-      seed: of the trials, none of the main runs'.
+      field: of the run config, none that changes what the validation loss is. factors: of each arm's own value, one trial each; none: no
+        tuning. share: of the budget that a trial gets. seed: of the trials, none of the main runs'.
     """
 
     field: str = "optimizer.learning_rate"
@@ -37,11 +38,17 @@ class Tuning:
             raise ValueError(f"share={self.share} must be a share of the budget above 0, 1 at most")
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
+        if self.field.startswith(CHANGES_LOSS):
+            raise ValueError(
+                f"field={self.field!r} changes what the validation loss is, by which trials are chosen, so their losses cannot be compared;"
+                " tune a field of optimizer, model or training, or give each value an arm of its own"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """watts: of one device, or 0 for what is measured or known of it. pue: of the data centre. grid_kg_per_kwh: CO2e of its electricity."""
+    """watts: of one device, instead of what is measured; 0 for what is measured or known of it. pue: of the data centre. grid_kg_per_kwh:
+    CO2e of its electricity."""
 
     watts: float = 0.0
     pue: float = 1.1

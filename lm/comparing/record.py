@@ -15,7 +15,7 @@ from lm.plain import read_json, write_json
 HIDDEN = ".claims"  # where the claims of a workdir lie
 # What only says how many runs there are, how they are shown, or how the report reads them.
 _FREE = ("seeds", "workers", "question", "reference", "energy", "scaling")
-_WORDS = (".label", ".describe", ".series", ".run.training.tensorboard", ".run.training.wandb")
+_WORDS = (".label", ".describe", ".series")
 
 
 def path(workdir: Path) -> Path:
@@ -58,13 +58,27 @@ def check_same(workdir: Path, found: Mapping[str, Any], experiment: Experiment) 
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not key.startswith(_FREE) and not key.endswith(_WORDS) and not _reworded(workdir, key, found)
+        if before.get(key) != now.get(key) and not _may_differ(key) and not _reworded(workdir, key, found)
     ]
     if differing:
         lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]
         fixed = any(key.startswith("hypotheses") for key in differing)
         since = f"\nhypotheses were fixed at the first start, {found.get('hypotheses_fixed')}" if fixed else ""
         raise UserError(f"--workdir={workdir} holds another experiment:\n" + "\n".join(lines) + since + "\ngive another --workdir")
+
+
+def _may_differ(key: str) -> bool:
+    """Whether a field may differ between sessions: words, analysis, and where and how runs are computed, as a run may continue elsewhere.
+    Each run's own record says how it was."""
+    from lm import records
+
+    if key.startswith(_FREE) or key.endswith(_WORDS):
+        return True
+    parts = key.split(".")
+    if parts[0] == "shared":
+        return records.free(".".join(parts[1:]))
+    # An arm's name may have dots in it.
+    return parts[0] == "arms" and any(part == "run" and records.free(".".join(parts[at:])) for at, part in enumerate(parts, 1))
 
 
 def _reworded(workdir: Path, key: str, found: Mapping[str, Any]) -> bool:
@@ -118,7 +132,7 @@ def untrained(runs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, str]) -
         owner = first.setdefault((model, mask), arm)
         usual = lookup.find("models", model).Model.masks[0]
         name = f"untrained {model}" + (f", {mask}" if mask != usual else "")
-        if runs[owner]["model"] != run["model"]:
+        if _shape(runs[owner]["model"]) != _shape(run["model"]):
             name, owner = f"untrained {arm}", arm
         found[arm] = (name, owner == arm)
     return found
@@ -133,6 +147,13 @@ def check_planned(workdir: Path, old: Mapping[str, Any], planned: Mapping[str, M
                 f"--workdir={workdir}: runs of {arm!r} had {before['steps']:,} steps, now they would have {now:,}: what a step amounts to"
                 " has changed (the code, or the corpus); give another --workdir"
             )
+
+
+def _shape(model: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's section without how it is computed."""
+    from lm import records
+
+    return {field: value for field, value in model.items() if not records.free(f"model.{field}")}
 
 
 def make(

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any
 
+from lm import energy
 from lm.lookup import UserError
 
 # With transparent huge pages behind malloc a step on a CPU takes 0.77 of the time (experiments/LOG.md); glibc reads this at its start.
@@ -41,7 +42,7 @@ def pool(workers: int) -> Iterator[concurrent.futures.Executor]:
     os.environ.setdefault("GLIBC_TUNABLES", _TUNABLES)
     context = multiprocessing.get_context("spawn")
     share = len(os.sched_getaffinity(0)) // workers if workers > 1 else 0
-    executor = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (os.getpid(), share))
+    executor = concurrent.futures.ProcessPoolExecutor(workers, context, _start, (os.getpid(), share, workers))
 
     def stop(number: int, frame: Any) -> None:
         print("stopping: the runs save; the same command continues", file=sys.stderr, flush=True)
@@ -78,14 +79,15 @@ def _end(executor: concurrent.futures.ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _start(parent: int, share: int) -> None:
+def _start(parent: int, share: int, workers: int) -> None:
     """Prepares a worker process: cores of its own where several work side by side, and an end when the parent ends.
 
     Args:
-      parent: process id of lm.compare. share: cores of each worker; 0: all that there are.
+      parent: process id of lm.compare. share: cores of each worker; 0: all that there are. workers: side by side.
     """
     import ctypes
 
+    os.environ[energy.SIDE_BY_SIDE] = str(workers)  # a GPU's power is measured for all of them together
     if share:
         os.environ["NPROC"] = str(share)  # as many threads in XLA whether pinned or not, so that sums have one order
         _pin(share, Path(tempfile.gettempdir()) / f"lm-cores-{os.getuid()}")

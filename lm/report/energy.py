@@ -1,4 +1,5 @@
-"""Energy and CO2e: device hours × power × PUE × the grid's factor. Power is measured where a run recorded it, else assumed and so named."""
+"""Energy and CO2e: device hours × power × PUE × the grid's factor. Power is as the config says, else as a run measured it, else assumed and
+so named."""
 
 import json
 import math
@@ -28,7 +29,8 @@ _ABOUT_GRID = "between the USA's mean of 2022 (EPA eGRID: 0.37) and the world's 
 
 @dataclass(frozen=True, slots=True)
 class Power:
-    """`watts`: of all that one run uses. `why`: where the number is from."""
+    """`watts`: of all that one run uses. `why`: where the number is from. `assumed`: not said by the config,
+    which counts more than what was measured."""
 
     watts: float
     why: str
@@ -36,7 +38,7 @@ class Power:
 
 
 def power(about: dict[str, Any]) -> Power:
-    """The power that a run draws where it was not measured.
+    """The power that a run draws, as the config gives it or, where it was not measured, as assumed.
 
     Args:
       about: comparison.json. Runs side by side share the machine, so that each has its part of it.
@@ -45,15 +47,16 @@ def power(about: dict[str, Any]) -> Power:
     workers = max(1, int(_number(about.get("workers"), 1)))
     devices, cores = max(1, int(_number(machine.get("devices"), 1))), max(1, int(_number(machine.get("cores"), 1)))
     name = str(machine.get("device") or "")
+    shared = f", shared by {workers} runs side by side" if workers > 1 else ""
     if given > 0:
-        return Power(given, f"{given:g} W a run, as config.energy.watts says", False)
+        how_many = f" × {devices} devices" if devices > 1 else ""
+        return Power(given * devices / workers, f"{given:g} W a device, as config.energy.watts says{how_many}{shared}", False)
     if name.lower() in ("", "cpu"):
-        shared = f", shared by {workers} runs side by side" if workers > 1 else ""
         why = f"assumed: {PER_CORE:g} W a core, {cores} core{'s' if cores > 1 else ''}{shared}"
         return Power(PER_CORE * cores / workers, why, True)
     fitting = max((known for known in WATTS if name.lower().startswith(known.lower())), key=len, default="")
     watts, source = WATTS.get(fitting, (UNKNOWN, "a round number, since no figure for this device is known here"))
-    return Power(watts * devices / workers, f"assumed: {watts:g} W a device ({source}), {devices} × {name}", True)
+    return Power(watts * devices / workers, f"assumed: {watts:g} W a device ({source}), {devices} × {name}{shared}", True)
 
 
 def section(results: Results) -> list[Part]:
@@ -93,7 +96,7 @@ def section(results: Results) -> list[Part]:
 
 def _joules(record: dict[str, Any], seconds: float, drawn: Power) -> tuple[float, str]:
     measured = _number(record.get("energy_joules"), 0.0)
-    if measured > 0:
+    if measured > 0 and drawn.assumed:
         return measured, f"measured ({record.get('energy_source') or 'by the machine'})"
     return seconds * drawn.watts, drawn.why
 
