@@ -42,7 +42,7 @@ def _add(directory, counter, times):
 def test_what_is_held_is_held_alone(tmp_path):
     """Processes add to a number that they read and write: no addition is lost."""
     (tmp_path / "number").write_text("0")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # JAX may run in this process, and does not bear a fork
     processes = [context.Process(target=_add, args=(tmp_path / "claims", tmp_path / "number", 5)) for _ in range(4)]
     for process in processes:
         process.start()

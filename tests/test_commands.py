@@ -72,7 +72,11 @@ MISTAKES = {
     ): "no sources plug-in is called 'txt' (did you mean 'text'?); there are: ",
     ("lm.evaluate", "--workdir={new}"): "new has no run.json (the record of a run of lm.train); is it the right directory?",
     ("lm.evaluate", "--workdir={new}", "--split=train"): "should be one of <validation|test>",
-    ("lm.evaluate", "--workdir={new}", "--tasks=masked,glue"): "no tasks plug-in is called 'glue'; there are: causal, denoising, masked, ",
+    (
+        "lm.evaluate",
+        "--workdir={new}",
+        "--tasks=masked,glue",
+    ): "no tasks plug-in is called 'glue'; there are: brackets, causal, classification, ",
     ("lm.compare", "--config=experiments/objectives.py:huge", "--workdir={new}"): "'huge' is not one of tiny",
     (
         "lm.compare",

@@ -285,7 +285,7 @@ IMPOSSIBLE = {
     "tuning of nothing": (_with("tuning", {"factors": (1, 2), "share": 0.0}), "config.tuning: share=0.0 must be a share"),
     "a task's option": (_with("tasks", {"mine": {"task": "causal", "bytes": 3}}), "config.tasks.mine.bytes=3 is not known"),
     "no arms": (_with("arms", {}), "config.arms is empty"),
-    "tasks": (_with("tasks", ("causal", "glue")), "no tasks plug-in is called 'glue'; there are: causal"),
+    "tasks": (_with("tasks", ("causal", "glue")), "no tasks plug-in is called 'glue'; there are: brackets, causal"),
     "split": (_with("split", "dev"), "split 'dev' is not one of train, validation, test"),
     "an arm": (_with("arms.nsp.run.model.heads", 3), "arm 'nsp': .*heads=3"),
     "an arm's batch": (_with("arms.nsp.run.mesh", {"data": 1, "fsdp": 8, "tensor": 2}), "arm 'nsp': config.mesh asks for"),

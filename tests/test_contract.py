@@ -14,6 +14,7 @@ import optax
 import pytest
 from flax import nnx
 from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
+from task_files import FILES, task_options
 
 from lm import flops, lookup, mesh, pairing, program
 from lm.attention.mask import Mask
@@ -355,23 +356,6 @@ def test_a_source(name):
 
 
 # Tasks.
-
-BRIEF = {"train_most": 48, "dev_most": 16, "test_most": 32, "longest": 13, "rates": (0.01,), "epochs": 1, "batch_size": 16}
-TASKS = {"classification": BRIEF | {"shortest": 8}, "pair_classification": BRIEF, "token_classification": BRIEF}  # options for slow ones
-
-
-TAGS = "".join(f"red\tB-colour\nwine\tI-colour\nin\tO\nw{number}\tB-place\n\n" for number in range(80))
-PAIRS = '{"sentence_good": "8 9 10", "sentence_bad": "10 8 9"}\n{"sentence_good": "9 9", "sentence_bad": "8"}\n'
-FILES = {"token_classification": ("tags.conll", TAGS), "minimal_pairs": ("pairs.jsonl", PAIRS)}  # of tasks that need one
-
-
-def task_options(name: str, directory) -> dict:
-    """Options under which a task is quick, and its file where it needs one."""
-    if name not in FILES:
-        return TASKS.get(name, {})
-    file, text = FILES[name]
-    (directory / file).write_text(text, encoding="utf-8")
-    return TASKS.get(name, {}) | {"path": (str(directory / file),)}
 
 
 @pytest.mark.parametrize("name", lookup.names("tasks"))

@@ -23,6 +23,7 @@ SUITING = {
     "mlm_nsp": {("masked", "ce"), ("masked", "accuracy"), ("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
 }  # fmt: skip
 PROBE = {("probe", "balanced_accuracy"), ("probe", "accuracy")}
+LAST_WORD = {("last_word", "accuracy"), ("last_word", "nll")}
 BASELINES = {
     "causal": {"unigram", "bigram"},
     "masked": {"unigram", "bigram"},
@@ -30,6 +31,7 @@ BASELINES = {
     "sentence_order": {"naive Bayes", "majority"},
     "suffix": {"unigram", "bigram"},
     "probe": {"bag of words", "majority"},
+    "last_word": {"unigram", "bigram", "most frequent last word"},
 }
 
 
@@ -47,22 +49,23 @@ def asked(rows, kind):
 def test_all_that_suits_is_measured_beside_its_baselines(home, tmp_path, objective):  # noqa: F811
     workdir = shutil.copytree(home.finished(objective), tmp_path / "run")
     rows = evaluator.evaluate(workdir, "test", [], "latest")
-    assert asked(rows, "model") == SUITING[objective] | PROBE and asked(rows, "untrained") == PROBE
-    for task in {task for task, _ in SUITING[objective] | PROBE}:
+    shared = PROBE | (set() if objective == "nsp" else LAST_WORD)  # a judge of pairs predicts no words
+    assert asked(rows, "model") == SUITING[objective] | shared and asked(rows, "untrained") == shared
+    for task in {task for task, _ in SUITING[objective] | shared}:
         assert {row["arm"] for row in rows if row["task"] == task and row["kind"] == "baseline"} == BASELINES[task]
     for row in rows:
         assert set(row) == {"arm", "seed", "task", "metric", "value", "count", "unit", "better", "kind", "own"}
         assert np.isfinite(row["value"]) and row["count"] > 0 and row["better"] in ("lower", "higher")
         assert row["unit"] != "share" or 0 <= row["value"] <= 1
         assert row["seed"] == (-1 if row["kind"] == "baseline" else 0)
-        assert row["own"] == (row["task"] != "probe")
+        assert row["own"] == (row["task"] not in ("probe", "last_word"))
     file = workdir / "evaluation-test.json"
     assert json.loads(file.read_text()) == {"step": STEPS, "split": "test", "rows": rows}
     once = file.read_text()
     assert evaluator.evaluate(workdir, "test", [], "latest") == rows
     assert file.read_text() == once
     shown = evaluator.table(rows).splitlines()
-    assert len(shown) == len(SUITING[objective] | PROBE) and all("model" in line and "n=" in line for line in shown)
+    assert len(shown) == len(SUITING[objective] | shared) and all("model" in line and "n=" in line for line in shown)
 
 
 def test_the_model_is_asked_the_same_tokens_as_its_baselines(home):  # noqa: F811

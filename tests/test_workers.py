@@ -19,7 +19,7 @@ def test_cores_are_taken_once_and_given_back_by_death(tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("one core")
-    context = multiprocessing.get_context("fork")
+    context = multiprocessing.get_context("spawn")  # JAX may run in this process, and does not bear a fork
     answers = context.SimpleQueue()
     share = len(cores) // 2
     made = []

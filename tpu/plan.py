@@ -65,7 +65,7 @@ def main() -> int:
                 "price": cost[of.generation], "global_batch": config["training"]["batch_size"], "dtype": config["model"]["dtype"],
                 "plans": [
                     {
-                        "flags": _joined(given, found.flags(config)), **record,
+                        "flags": search.joined(given, found.flags(config)), **record,
                         "usd_per_billion_tokens": prices.per_billion(record["tokens_per_second_per_chip"], cost[of.generation]),
                     }
                     for _, found, record in looking.found[: _TOP.value]
@@ -80,12 +80,6 @@ def main() -> int:
     elif _JSON.value:
         tables.write(_JSON.value, text)
     return 0 if all(result["plans"] for result in results) else 1
-
-
-def _joined(given: list[str], found: list[str]) -> list[str]:
-    """The user's own flags but for those that the plan sets, and then the plan's."""
-    decided = {flag.partition("=")[0] for flag in found}
-    return [flag for flag in given if flag.partition("=")[0] not in decided] + found
 
 
 if __name__ == "__main__":

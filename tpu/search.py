@@ -210,6 +210,12 @@ def _where(plan: Plan) -> tuple[int, ...]:
     return *plan.mesh, plan.pipeline_microbatches, plan.pipeline_repeats
 
 
+def joined(given: Sequence[str], found: Sequence[str]) -> list[str]:
+    """The user's own flags but for those that a plan sets, and then the plan's."""
+    decided = {flag.partition("=")[0] for flag in found}
+    return [flag for flag in given if flag.partition("=")[0] not in decided] + list(found)
+
+
 def _alone(config: Mapping[str, Any]) -> dict[str, Any]:
     alone = {name: 1 for name in ("slice", *AXES)}
     return {**config["mesh"], **alone, "pipeline_microbatches": 0, "pipeline_repeats": 1}

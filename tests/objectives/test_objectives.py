@@ -238,7 +238,7 @@ def test_clm_loss(store, hidden):
     check(terms["clm"], float((softmax_nll(scores, batch["targets"]) * weights).sum()), weights.sum())
     check(metrics["clm_accuracy"], float(((scores.argmax(-1) == batch["targets"]) * weights).sum()), weights.sum())
     assert model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
-    assert model.asked["positions_BT"] is batch["positions"] and model.asked["key"] is None
+    assert model.asked["positions_BT"] is batch["positions"] and model.asked["noise"] is None
     assert model.asked["prefix_BT"] is None and not model.encoded
     assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, LENGTH)
 

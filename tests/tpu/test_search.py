@@ -196,8 +196,8 @@ def test_a_key_says_all_that_matters():
 
 
 def test_a_plans_flags_follow_the_users():
-    from tpu.plan import _joined
+    from tpu.search import joined
 
     given = ["--config.model.dtype=bfloat16", "--config.mesh.fsdp=-1", "--config.training.batch_size=64"]
     found = ["--config.mesh.fsdp=8", "--config.mesh.tensor=2"]
-    assert _joined(given, found) == [given[0], given[2], *found]
+    assert joined(given, found) == [given[0], given[2], *found]
