@@ -2,13 +2,14 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
 from lm.lookup import UserError
+from lm.plain import typed
 
 
 def config_flag(default: str | None = None, required: bool = True):
@@ -18,6 +19,27 @@ def config_flag(default: str | None = None, required: bool = True):
     if required and default is None:
         flags.mark_flag_as_required("config")
     return holder
+
+
+def set_flag():
+    """Defines --set=TASK.OPTION=VALUE, to be read by `task_options`."""
+    return flags.DEFINE_multi_string("set", [], "an option of a task, TASK.OPTION=VALUE; may be given again and again")
+
+
+def task_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Options of tasks as they are typed, "minimal_pairs.path=a.jsonl" each, by the task's name.
+
+    Raises:
+      UserError: one of them has another form.
+    """
+    options: dict[str, dict[str, Any]] = {}
+    for each in given:
+        path, equals, text = each.partition("=")
+        name, dot, field = path.partition(".")
+        if not (equals and dot and name and field):
+            raise UserError(f"--set={each!r} should be TASK.OPTION=VALUE, as --set=causal.tokens=65536")
+        options.setdefault(name, {})[field] = typed(text)
+    return options
 
 
 def run(main: Callable[[], int | None], doc: str) -> None:

@@ -4,6 +4,8 @@
   python -m lm.compare --config=experiments/objectives.py:tiny --dry_run [--tpu=v5e-16] [--nomeasure]
   python -m lm.compare --diff runs/objectives runs/objectives_again
 
+`--set` gives a task of the experiment options, or adds one: --set=blimp.task=minimal_pairs --set=blimp.path='blimp/*.jsonl'.
+
 The same command continues an interrupted comparison; finished runs are kept. Given again while it runs, on this machine or on another one
 that sees the workdir, it shares the work.
 """
@@ -22,11 +24,13 @@ _WORKDIR = flags.DEFINE_string(
 _DRY_RUN = flags.DEFINE_bool("dry_run", False, "only say what would run: steps, tokens, FLOPs, parameters, time; writes nothing there")
 _MEASURE = flags.DEFINE_bool("measure", True, "with --dry_run: time a few steps of each arm")
 _TPU = flags.DEFINE_string("tpu", "", "with --dry_run: whether each arm fits this slice, as v5e-16, by the TPU compiler (tpu/README.md)")
+_SET = command.set_flag()
 _DIFF = flags.DEFINE_list("diff", [], "two workdirs, whose reports are compared")
 
 
 def main() -> int:
     from lm.lookup import UserError
+    from lm.plain import plain
 
     if _DIFF.value:
         if len(_DIFF.value) != 2:
@@ -39,10 +43,14 @@ def main() -> int:
         return 0
     if _CONFIG.value is None:
         raise UserError("--config is missing; --help shows how this command is used")
+    config = plain(_CONFIG.value)
+    for name, options in command.task_options(_SET.value).items():
+        tasks = config["tasks"] if isinstance(config["tasks"], dict) else {task: {} for task in config["tasks"]}
+        config["tasks"] = tasks | {name: tasks.get(name, {}) | options}
     if _DRY_RUN.value:
         from lm.comparing import dry
 
-        return dry.run(_CONFIG.value, _WORKDIR.value, _MEASURE.value, _TPU.value)
+        return dry.run(config, _WORKDIR.value, _MEASURE.value, _TPU.value)
     if _WORKDIR.value is None:
         raise UserError("--workdir is missing; --help shows how this command is used")
     if _TPU.value:
@@ -51,7 +59,7 @@ def main() -> int:
 
     line = "python -m lm.compare " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     source = next((argument.split("=", 1)[1] for argument in sys.argv[1:] if argument.startswith("--config=")), "")
-    return comparison.compare(_CONFIG.value, _WORKDIR.value, line, source)
+    return comparison.compare(config, _WORKDIR.value, line, source)
 
 
 def _joined(arguments: list[str]) -> list[str]:

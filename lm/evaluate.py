@@ -12,14 +12,14 @@ _SPLIT = flags.DEFINE_enum("split", "test", ["validation", "test"], "which held-
 _TASKS = flags.DEFINE_list("tasks", [], "tasks of lm/tasks, separated by commas; none means all that suit the model")
 _STEP = flags.DEFINE_string("step", "latest", "which checkpoint: latest, best (lowest validation loss) or a step")
 _BASELINES = flags.DEFINE_bool("baselines", True, "also measure the baselines")
-_SET = flags.DEFINE_multi_string("set", [], "an option of a task, TASK.OPTION=VALUE; may be given again and again")
+_SET = command.set_flag()
 
 
 def main() -> None:
     from lm import evaluator, mesh
 
     mesh.initialize()
-    rows = evaluator.evaluate(_WORKDIR.value, _SPLIT.value, _TASKS.value, _STEP.value, _BASELINES.value, evaluator.task_options(_SET.value))
+    rows = evaluator.evaluate(_WORKDIR.value, _SPLIT.value, _TASKS.value, _STEP.value, _BASELINES.value, command.task_options(_SET.value))
     print(evaluator.table(rows))
     print(f"written: {_WORKDIR.value}/evaluation-{_SPLIT.value}.json")
 

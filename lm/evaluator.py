@@ -12,7 +12,7 @@ from lm.checkpoint import Checkpoints
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.lookup import UserError
-from lm.plain import typed, write_json
+from lm.plain import write_json
 from lm.scores import Examples, Score
 
 Row = dict[str, Any]
@@ -167,22 +167,6 @@ def evaluate(
     if jax.process_index() == 0:
         write_json(Path(workdir) / f"evaluation-{split}.json", {"step": trained.step, "split": split, "rows": rows})
     return rows
-
-
-def task_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Options of tasks as they are typed, "minimal_pairs.path=a.jsonl" each, by the task's name.
-
-    Raises:
-      UserError: one of them has another form.
-    """
-    options: dict[str, dict[str, Any]] = {}
-    for each in given:
-        path, equals, text = each.partition("=")
-        name, dot, field = path.partition(".")
-        if not (equals and dot and name and field):
-            raise UserError(f"--set={each!r} should be TASK.OPTION=VALUE, as --set=causal.tokens=65536")
-        options.setdefault(name, {})[field] = typed(text)
-    return options
 
 
 def table(rows: list[Row]) -> str:
