@@ -77,7 +77,9 @@ def train(directory: Path, config: dict, experiment: str) -> None:
     trainer.train(config, directory, quiet=True, group=events.Group(root, experiment, directory.name))
 
 
-def run(directory: Path, arm: str, seed: int, config: dict, experiment: str, tasks: Tasks, split: str, untrained: str, shows: bool) -> None:
+def run(
+    directory: Path, arm: str, seed: int, config: dict, experiment: str, tasks: Tasks, split: str, untrained: str, shows: bool = False
+) -> None:
     """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
 
     Args:

@@ -85,6 +85,8 @@ MISTAKES = {
         "--config.budget.matched=steps",
     ): "matched='steps' is not one of tokens, flops, loss_tokens",
     ("lm.compare", "--config=experiments/objectives.py:tiny"): "--workdir is missing",
+    ("lm.compare", "--config=experiments/objectives.py:tiny", "--workdir={new}", "--set=causal=3"): "should be TASK.OPTION=VALUE",
+    ("lm.compare", "--config=experiments/objectives.py:tiny", "--workdir={new}", "--set=glue.path=x"): "no tasks plug-in is called 'glue'",
     ("lm.compare", "--workdir={new}"): "--config is missing",
     ("lm.compare", "--diff", "{new}"): "should name two workdirs",
     ("lm.evaluate", "--workdir={new}", "--set=causal=3"): "should be TASK.OPTION=VALUE",
