@@ -67,8 +67,9 @@ def _continued(scorer: Scorer, best: _Best, params: Any, given: np.ndarray, most
     """A text and what the model writes after it, up to its end."""
     t, written = scorer.tokenizer, list[int]()
     while len(written) < most:
-        # A question whose last id, any, is to be found after those that were.
-        word = int(best(params, scorer.ending(given, np.array([*written, t.unk], np.int32)))[-1])
+        # A question whose last id, any, is to be found after those that were; of that place alone, so that few shapes are compiled.
+        question = scorer.ending(given, np.array([*written, t.unk], np.int32))
+        word = int(best(params, question._replace(at=question.at[-1:], targets=question.targets[-1:]))[0])
         if word in (t.eos, *t.sentinels):
             break
         written.append(word)
