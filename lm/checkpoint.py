@@ -12,6 +12,7 @@ damaged checkpoint: a score of another step than asked for would mislead.
 """
 
 import contextlib
+import copy
 import itertools
 import json
 import sys
@@ -110,7 +111,7 @@ class Checkpoints:
         return sorted(self.manager.all_steps())
 
     def save(self, step: int, state: Any, counters: Mapping[str, float], loss: float | None = None) -> None:
-        """Starts saving; returns once the arrays are copied.
+        """Starts saving; returns once the arrays and counters are copied.
 
         Args:
           step: the step just done. state: the train state. counters: small numbers of the host that continue with it.
@@ -119,7 +120,8 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         metrics = None if loss is None else {"loss": loss}
-        items = ocp.args.Composite(state=ocp.args.StandardSave(flatten(state)), counters=ocp.args.JsonSave(dict(counters)))
+        kept = copy.deepcopy(dict(counters))  # orbax writes them in the background, while the next steps add to them
+        items = ocp.args.Composite(state=ocp.args.StandardSave(flatten(state)), counters=ocp.args.JsonSave(kept))
         with self._writing():
             self.manager.wait_until_finished()  # orbax waits as well; but the save before is still being sealed
             self._saving = step

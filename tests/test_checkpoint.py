@@ -2,10 +2,12 @@
 
 import errno
 import shutil
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 import runs
 from jax.sharding import AxisType, NamedSharding, PartitionSpec, SingleDeviceSharding
@@ -44,6 +46,25 @@ def test_a_state_comes_back_as_it_was(saved):
     assert jax.tree.map(lambda leaf: leaf.tolist(), state) == jax.tree.map(lambda leaf: leaf.tolist(), tiny(1.0))
     assert counters == {"seconds": 0.1 + 0.2, "sums": {"loss": [1.0, 2.0]}}
     assert state["step"].dtype == jnp.int32
+
+
+def test_what_is_added_to_counters_while_they_are_saved_is_not_in_them(tmp_path, monkeypatch):
+    """The training loop goes on adding up while orbax, in the background, has yet to write what it was given."""
+    write, added = ocp.JsonCheckpointHandler._save_fn, threading.Event()
+
+    async def late(self, *arguments):
+        assert added.wait(30)
+        await write(self, *arguments)
+
+    monkeypatch.setattr(ocp.JsonCheckpointHandler, "_save_fn", late)
+    counters = {"loss_tokens": 8.0, "sums": {"clm": (1.0, 2.0)}}
+    checkpoints = Checkpoints(tmp_path)
+    checkpoints.save(1, tiny(1.0), counters)
+    counters["loss_tokens"] = 16.0
+    counters["sums"]["clm"] = (3.0, 4.0)
+    added.set()
+    checkpoints.close()
+    assert restore(Checkpoints(tmp_path, read_only=True), 1, tiny(0.0))[1] == {"loss_tokens": 8.0, "sums": {"clm": [1.0, 2.0]}}
 
 
 def test_paths_name_the_leaves():
