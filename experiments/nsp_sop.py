@@ -9,7 +9,7 @@ two segments can hardly be told (experiments/LOG.md). small and base: experiment
 from experiments import _common
 from experiments._common import hypothesis
 
-TOKENS = {"tiny": 4_000_000, "small": 500_000_000, "base": 10_000_000_000}
+TOKENS = {"tiny": 3_000_000, "small": 500_000_000, "base": 10_000_000_000}
 
 
 def get_config(size: str = "tiny"):
