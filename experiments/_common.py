@@ -45,12 +45,14 @@ def sized(size: str, amounts: dict[str, Any]) -> Any:
     return amounts[size]
 
 
-def arm(config: str, size: str, label: str, describe: str, model: str = "", series: str = "", **options: Any) -> dict[str, Any]:
+def arm(
+    config: str, size: str, label: str, describe: str, model: str = "", series: str = "", times: float = 1.0, **options: Any
+) -> dict[str, Any]:  # fmt: skip
     """An arm.
 
     Args:
       config: a file of configs/. label, describe: for the report. model: another one than the config's. series: of the scaling fit.
-      options: of the objective, over the config's.
+      times: the budget. options: of the objective, over the config's.
     """
     run = importlib.import_module(f"configs.{config}").get_config("tiny")
     if model:
@@ -67,7 +69,7 @@ def arm(config: str, size: str, label: str, describe: str, model: str = "", seri
         run.training.batch_size = recipe["batch_size"]
     run.training.update(evaluate_tokens=16_384 if size in ("tiny", "all") else 524_288, keep=1)
     run.objective.update(options)
-    return {"label": label, "describe": describe, "series": series, "run": run}
+    return {"label": label, "describe": describe, "series": series, "times": times, "run": run}
 
 
 def hypothesis(text: str, arm: str, task: str, metric: str, op: str, value: float, compare: str = "") -> dict[str, Any]:
@@ -77,13 +79,14 @@ def hypothesis(text: str, arm: str, task: str, metric: str, op: str, value: floa
 
 def experiment(
     name: str, size: str, question: str, arms: dict[str, dict], budget: tuple[str, float], tasks: Any, hypotheses: Sequence[dict],
-    reference: str = "", seeds: tuple[int, ...] = SEEDS, tuned: bool = True, tolerance: float = 0.01,
+    reference: str = "", seeds: tuple[int, ...] = SEEDS, tuned: bool = True, tolerance: float = 0.01, scaling: dict[str, str] | None = None,
 ) -> ConfigDict:  # fmt: skip
     """The whole experiment.
 
     Args:
       budget: what is matched over the arms, and how much of it each run gets. tasks: names, or a name of one's own → options.
       reference: the arm that others are shown against. tuned: by three trials of each arm's learning rate.
+      scaling: {"task", "metric"} by which a law is fitted to each series of arms, over sizes and multiples of the budget.
     """
     tasks = tasks if isinstance(tasks, dict) else {task: {} for task in tasks}
     return ConfigDict(
@@ -101,6 +104,7 @@ def experiment(
             "tasks": tasks,
             "workers": 0,
             "reference": reference,
+            "scaling": scaling or {},
             "arms": arms,
             "hypotheses": tuple(hypotheses),
         }

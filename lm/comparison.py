@@ -50,7 +50,7 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
     slots = workers.number(experiment.plain["workers"], trials)
     with workers.pool(slots) as pool:
         arms, about = check_arms(pool, experiment, old)
-        planned = budgets.plan(experiment.budget, arms)
+        planned = budgets.plan(experiment.budget, arms, experiment.times)
         with claims.holding("record"):
             old = record.read(workdir)
             record.check_same(workdir, old, experiment)

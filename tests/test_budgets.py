@@ -34,6 +34,20 @@ def test_arms_that_cannot_match_are_named_with_a_budget_that_would():
     assert plan(Budget("tokens", 4000, 0.3), arms)["b"]["steps"] == 2
 
 
+def test_arms_are_matched_with_those_that_get_as_much():
+    times = {"small_4": 4.0, "large_4": 4.0}
+    arms = {"small": arm(300), "small_4": arm(300), "large": arm(500), "large_4": arm(500)}
+    assert {name: each["steps"] for name, each in plan(Budget("tokens", 1500), arms, times).items()} == {
+        "small": 5, "small_4": 20, "large": 3, "large_4": 12,
+    }  # fmt: skip
+    odd = {"small": arm(300), "large_4": arm(500), "small_4": arm(800)}
+    with pytest.raises(UserError, match=r"'small_4' would get 2\.86% more .* config\.budget\.value × 4=8000 would match"):
+        plan(Budget("tokens", 1800, 0.02), odd, times)
+    assert plan(Budget("tokens", 2000, 0.02), odd, times)["small_4"]["steps"] == 10
+    with pytest.raises(UserError, match=r"config\.budget\.value × 0\.1=20 tokens are less than one step of arm 'small', 300"):
+        plan(Budget("tokens", 200), {"small": arm(300)}, {"small": 0.1})
+
+
 def test_less_than_a_step_is_refused():
     with pytest.raises(UserError, match="100 tokens are less than one step of arm 'a', 1,000"):
         plan(Budget("tokens", 100), {"a": arm(1000)})

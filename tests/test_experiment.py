@@ -32,6 +32,7 @@ def trial(workdir, index, status, loss=None):
 
 def test_tasks_have_names_and_options_of_their_own():
     found = experiment.parse(GIVEN)
+    assert found.times == {"a": 1.0}
     assert found.tasks == {"mine": {"task": "causal", "tokens": 64}, "causal": {"task": "causal"}}
     assert experiment.known_names(found.tasks)["mine"]["task"] == "causal"
     assert experiment.parse(GIVEN | {"tasks": ("causal",), "hypotheses": ()}).tasks == {"causal": {"task": "causal"}}
@@ -49,6 +50,12 @@ def test_what_is_shared_holds_for_all_arms():
     assert [of["loss_tokens_per_row"] for of in made["arms"].values()] == [15.0, 15.0]
     with pytest.raises(UserError, match=r"config\.shared\.training\.batch: a run of arm 'a' has no such field"):
         experiment.parse(GIVEN | {"shared": {"training": {"batch": 3}}})
+
+
+@pytest.mark.parametrize("times", [0, -1.0, True, "2", float("inf")])
+def test_an_impossible_multiple_of_the_budget(times):
+    with pytest.raises(UserError, match=r"config\.arms\.a\.times=.* must be a number above 0"):
+        experiment.parse(GIVEN | {"arms": {"a": GIVEN["arms"]["a"] | {"times": times}}})
 
 
 def test_other_steps_than_before_are_refused(tmp_path):

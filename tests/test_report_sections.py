@@ -273,7 +273,7 @@ def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
         for size in (1e6, 4e6, 1.6e7):
             for tokens in (1e7, 4e7, 1.6e8):
                 arm = f"{name}_{size:g}_{tokens:g}"
-                arms[arm] = {"label": arm, "objective": "clm", "model": "decoder", "series": name}
+                arms[arm] = {"label": arm, "objective": "clm", "model": "decoder", "series": name, "times": tokens / 1e7}
                 value = E + A / size**alpha + B / tokens**beta
                 about = {"arm": arm, "seed": 0, "task": "causal", "metric": "nll", "kind": "model", "own": False, "better": "lower"}
                 rows.append(about | {"value": value, "count": 1000, "unit": "nats/token"})
@@ -290,4 +290,8 @@ def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
     assert [row[:2] for row in table[1:]] == [["one", "9"], ["other", "9"]]
     assert table[1][2].startswith("2.00") and table[1][5].startswith("0.40") and table[2][2].startswith("1.80")
     assert "one and other cross at" in text
+    ((_, forest),) = yardsticks.forest_charts(results_of(directory))
+    assert forest.y.names == tuple(arm for arm in arms if arm.endswith("1e+07"))[1:], "an arm is not compared with one of another budget"
+    said = "Matched over the arms that get the same multiple of the budget: token positions, 1,048,576 × 1, 4, 16 a run."
+    assert said in section(written.markdown.read_text(), "Budgets") and "they are not matched" not in written.markdown.read_text()
     assert 'class="mean"' in next(picture for picture in re.findall("<svg.*?</svg>", written.html.read_text()) if "fitted" in picture)

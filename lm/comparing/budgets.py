@@ -52,17 +52,31 @@ class Budget:
             raise ValueError(f"tolerance={self.tolerance!r} must be a share from 0 to 1 (0.01: within 1 %)")
 
 
-def plan(budget: Budget, arms: Mapping[str, Accounting]) -> dict[str, dict[str, Any]]:
+def plan(budget: Budget, arms: Mapping[str, Accounting], times: Mapping[str, float] | None = None) -> dict[str, dict[str, Any]]:
     """For each arm {"steps", "tokens", "flops", "loss_tokens"}: as many whole steps as come closest to the budget.
+
+    Args:
+      times: of the budget, that an arm gets; 1 where there is none. Arms are matched with those that get as much.
 
     Raises:
       UserError: whole steps cannot match the arms within the tolerance; says which, by how much, and the next larger budget that would.
     """
+    planned: dict[str, dict[str, Any]] = {}
+    multiples = {arm: (times or {}).get(arm, 1.0) for arm in arms}
+    for factor in dict.fromkeys(multiples.values()):
+        alike = {arm: of for arm, of in arms.items() if multiples[arm] == factor}
+        planned |= _matched(dataclasses.replace(budget, value=factor * budget.value), alike, factor)
+    return {arm: planned[arm] for arm in arms}
+
+
+def _matched(budget: Budget, arms: Mapping[str, Accounting], factor: float) -> dict[str, dict[str, Any]]:
+    """`plan` for arms of one budget, which is `factor` times the experiment's."""
+    where = "config.budget.value" + (f" × {factor:g}" if factor != 1 else "")
     steps = _steps(budget, budget.value, arms)
     for arm, count in steps.items():
         if not count:
             what, one = MATCHED[budget.matched], _step(budget, arms[arm])
-            raise UserError(f"config.budget.value={_number(budget.value)} {what} are less than one step of arm {arm!r}, {_number(one)}")
+            raise UserError(f"{where}={_number(budget.value)} {what} are less than one step of arm {arm!r}, {_number(one)}")
     amounts = {arm: steps[arm] * _step(budget, arms[arm]) for arm in arms}
     most, least = max(amounts, key=amounts.__getitem__), min(amounts, key=amounts.__getitem__)
     if not _within(amounts, budget.tolerance):
@@ -71,7 +85,7 @@ def plan(budget: Budget, arms: Mapping[str, Accounting]) -> dict[str, dict[str, 
         raise UserError(
             f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would get"
             f" {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps ({each});"
-            f" config.budget.value={math.ceil(_matching(budget, arms))} would match, or arms of equal steps, or a larger"
+            f" {where}={math.ceil(_matching(budget, arms))} would match, or arms of equal steps, or a larger"
             " config.budget.tolerance"
         )
     return {

@@ -43,7 +43,7 @@ def run(config: Mapping, workdir: str | None, measure: bool, tpu: str) -> int:
     seconds: dict[str, float | None] = {arm: _remembered(Path(workdir), arm, experiment) if workdir else None for arm in experiment.runs}
     with workers.pool(slots) as pool:
         arms, about = comparison.check_arms(pool, experiment, old, anywhere=True)
-        planned = budgets.plan(experiment.budget, arms)
+        planned = budgets.plan(experiment.budget, arms, experiment.times)
         if measure:
             # With as many side by side as later.
             waiting = {arm: pool.submit(trial.seconds_per_step, of) for arm, of in experiment.runs.items() if seconds[arm] is None}
@@ -69,10 +69,13 @@ def run(config: Mapping, workdir: str | None, measure: bool, tpu: str) -> int:
     console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
     console.print(table)
     budget, tuning = experiment.budget, experiment.tuning
-    matched = f"{budget.value:,.6g} {budgets.MATCHED[budget.matched]} a run, within {budget.tolerance:.2%}"
+    groups = sorted(set(experiment.times.values()))
+    multiples = "" if groups == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
+    matched = f"{budget.value:,.6g}{multiples} {budgets.MATCHED[budget.matched]} a run, within {budget.tolerance:.2%}"
     tries = f"{len(tuning.factors)} of {tuning.field} at {tuning.share:.0%} of the budget and " if tuning.factors else ""
     print(f"\nmatched: {matched}; data {about['data']['source']}, {about['data']['fingerprint']}")
-    print(f"trials: {len(planned) * each} ({len(planned)} arms × ({tries}{len(experiment.seeds)} seeds)), {slots} side by side")
+    seeds = f"{len(experiment.seeds)} seed" + "s" * (len(experiment.seeds) > 1)
+    print(f"trials: {len(planned) * each} ({len(planned)} arms × ({tries}{seeds})), {slots} side by side")
     known = [time for time in took.values() if time is not None]
     if len(known) == len(took):
         print(f"expected: {_duration(sum(known) * runs / slots)} of training; start-up, validation and tasks come on top")

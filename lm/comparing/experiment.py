@@ -64,7 +64,8 @@ class Experiment:
     """What is asked, of whom, by what.
 
     Attributes:
-      plain: all of it as nested dicts and lists. runs: the run config of each arm, still without steps. tasks: a name → options, with the
+      plain: all of it as nested dicts and lists. runs: the run config of each arm, still without steps. times: of the budget, that each
+        arm gets. tasks: a name → options, with the
         plug-in's name under "task".
     """
 
@@ -75,6 +76,7 @@ class Experiment:
     tuning: Tuning
     tasks: dict[str, dict[str, Any]]
     runs: dict[str, dict[str, Any]]
+    times: dict[str, float]
     hypotheses: list[dict[str, Any]]
     energy: Energy
 
@@ -115,6 +117,7 @@ def parse(config: Mapping) -> Experiment:
         tuning=tuning,
         tasks=tasks,
         runs=runs,
+        times={arm: _times(arm, described) for arm, described in given["arms"].items()},
         hypotheses=[_hypothesis(number, each, runs, tasks) for number, each in enumerate(given["hypotheses"])],
         energy=lookup.configure(Energy, given.get("energy") or {}, "config.energy"),
     )
@@ -181,6 +184,14 @@ def _run(arm: str, described: Any, shared: Mapping[str, Mapping[str, Any]]) -> d
     if min(sizes.values()) < 1:
         raise UserError(f"arm {arm!r}: {' and '.join(f'{name}={size}' for name, size in sizes.items())} must be at least 1")
     return run | {"training": run["training"] | {"tokens": 0, "steps": 1000}}
+
+
+def _times(arm: str, described: Mapping[str, Any]) -> float:
+    """How many times the budget an arm gets."""
+    times = described.get("times", 1.0)
+    if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < math.inf:
+        raise UserError(f"config.arms.{arm}.times={times!r} must be a number above 0: how many times config.budget.value the arm gets")
+    return float(times)
 
 
 def _tasks(given: Any) -> dict[str, dict[str, Any]]:

@@ -170,7 +170,7 @@ def make(
         arm: {
             "label": value["label"], "objective": value["run"]["objective"]["name"], "model": value["run"]["model"]["name"],
             "describe": value["describe"], "series": value.get("series") or value["run"]["objective"]["name"],
-            "parameters": arms[arm].parameters, "mask": arms[arm].mask, "untrained": names[arm][0],
+            "times": experiment.times[arm], "parameters": arms[arm].parameters, "mask": arms[arm].mask, "untrained": names[arm][0],
             "flops_per_token": arms[arm].flops_per_token,
             "loss_tokens_per_row": arms[arm].loss_tokens / experiment.runs[arm]["training"]["batch_size"],
         }

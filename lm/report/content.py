@@ -115,9 +115,12 @@ def _budgets(comparison: Comparison) -> list[Part]:
     text = "What was matched is not recorded."
     if matched in MATCHED:
         shown = figures.flops(wanted) if matched == "flops" else figures.count(wanted)
-        amount = "" if wanted is None else f", {shown} a run"
-        text = f"Matched over the arms: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
-        text += _spread(comparison, matched)
+        groups = dict(sorted(comparison.by_times().items()))
+        multiples = "" if list(groups) == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
+        amount = "" if wanted is None else f", {shown}{multiples} a run"
+        whom = "Matched over the arms" + (" that get the same multiple of the budget" if len(groups) > 1 else "")
+        text = f"{whom}: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
+        text += "".join(dict.fromkeys(_spread(comparison, matched, arms) for arms in groups.values()))
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [("Arm", "l"), ("Steps", "r"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
@@ -129,9 +132,9 @@ def _budgets(comparison: Comparison) -> list[Part]:
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
 
 
-def _spread(comparison: Comparison, key: str) -> str:
-    """A sentence on finished runs whose matched quantity differs after all, by more than the last batch explains."""
-    values = [value for run in comparison.runs if run.done and (value := run.number(key)) is not None]
+def _spread(comparison: Comparison, key: str, arms: list[str]) -> str:
+    """A sentence on finished runs of arms whose matched quantity differs after all, by more than the last batch explains."""
+    values = [value for run in comparison.runs if run.done and run.arm in arms and (value := run.number(key)) is not None]
     if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
         return ""
     return f" But finished runs differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."

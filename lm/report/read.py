@@ -73,6 +73,13 @@ class Comparison:
         """The finished runs of an arm."""
         return [run for run in self.runs if run.arm == arm and run.done]
 
+    def by_times(self) -> dict[float, list[str]]:
+        """The arms that get the same multiple of the budget, by that multiple."""
+        found: dict[float, list[str]] = {}
+        for arm, about in self.arms.items():
+            found.setdefault(float(about.get("times") or 1.0), []).append(arm)
+        return found
+
     def label(self, arm: str) -> str:
         return str(self.arms.get(arm, {}).get("label") or arm)
 

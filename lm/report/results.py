@@ -100,12 +100,16 @@ class Results:
         return wanted if wanted in arms else arms[0]
 
     def pairs(self, task: str, metric: str) -> list[tuple[str, str]]:
-        """Who is compared with whom: few arms each with each, of many each with the reference."""
+        """Who is compared with whom: few arms each with each, of many each with the reference; none with one that has another budget."""
         arms = self.arms(task, metric)
         if len(arms) <= _ALL_PAIRS:
-            return list(itertools.combinations(arms, 2))
+            return [pair for pair in itertools.combinations(arms, 2) if self.matched(*pair)]
         reference = self.reference(arms)
-        return [(arm, reference) for arm in arms if arm != reference]
+        return [(arm, reference) for arm in arms if arm != reference and self.matched(arm, reference)]
+
+    def matched(self, first: str, second: str) -> bool:
+        """Whether two arms get the same multiple of the budget, so that they may be compared."""
+        return any(first in arms and second in arms for arms in self.comparison.by_times().values())
 
     def untrained(self, arm: str) -> str:
         """The untrained model that an arm is held against."""

@@ -57,7 +57,8 @@ def forest_charts(results: Results) -> list[tuple[str, Chart]]:
             if len(arms) < 2:
                 continue
             reference, row = results.reference(arms), results.row(task, metric)
-            gaps = [gap for arm in arms if arm != reference and (gap := results.gap(arm, reference, task, metric))]
+            others = [arm for arm in arms if arm != reference and results.matched(arm, reference)]
+            gaps = [gap for arm in others if (gap := results.gap(arm, reference, task, metric))]
             if gaps:
                 found.append(
                     (f"{task}-{metric}", _forest(results, gaps, f"{task_name(task)}: {metric_name(metric)}", row.unit, row.better))
@@ -169,6 +170,8 @@ def _best(results: Results, task: str, metric: str) -> str:
     scored = {arm: score.estimate.mean for arm in results.arms(task, metric) if (score := results.score(arm, task, metric))}
     order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
     for other in order[1:]:  # the next best first: it decides nearly always
+        if not results.matched(order[0], other):
+            return ""
         gap = results.gap(order[0], other, task, metric)
         if gap is None or not better(gap, direction):
             return ""
