@@ -160,7 +160,8 @@ class Task(Protocol):
     Attributes:
       metrics: names of what it measures, of the class, the one to judge by first. shared: whether any model can be asked, whatever it was
         trained on, so that arms may be compared on it; else it is the yardstick of those objectives that it suits. by_name: whether it is
-        asked only if it is named, because it trains; False where it is left out.
+        asked only if it is named, because it trains; False where it is left out. notes: of an instance, what of its files was left out,
+        for the report; none where it is left out.
     """
 
     metrics: tuple[str, ...]

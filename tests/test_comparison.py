@@ -216,6 +216,11 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct): 
     (whole / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
     assert compare(experiment(home), whole) == 0
     assert results(whole) == table
+    (added,) = json.loads((whole / "comparison.json").read_text())["seeds_added"]
+    said = f"Seeds added after a report of those before them: 1 ({added['at'].replace('T', ' ').removesuffix('Z')})"
+    assert added["seeds"] == [1] and said in (whole / "report.md").read_text()
+    assert compare(experiment(home), whole) == 0, "and said once"
+    assert json.loads((whole / "comparison.json").read_text())["seeds_added"] == [added]
 
 
 def test_a_workdir_of_something_else_is_refused(home, tmp_path):  # noqa: F811

@@ -1,5 +1,6 @@
 """A workdir with what stands behind its scores: the report's intervals, differences and verdicts are the bootstrap's, or fall back."""
 
+import dataclasses
 import json
 import math
 import time
@@ -75,6 +76,15 @@ def test_scores_and_differences_are_the_bootstrap_s(tmp_path):
     untrained = judging.score(comparison, "untrained decoder", "probe", "accuracy")
     assert judging.difference(clm, untrained).n == 3
     assert comparison.examples("clm", 1, "probe", "accuracy").asked == "probe" and comparison.examples("clm", 1, "causal", "nll") is None
+
+
+def test_seeds_that_were_asked_different_examples_are_told(tmp_path):
+    made = workdir(tmp_path)
+    place = made / "runs" / "clm-seed1" / "examples.npz"
+    other = {name: dataclasses.replace(each, asked="changed") for name, each in scores.read_examples(place).items()}
+    scores.write_examples(place, other)
+    said = "probe: the seeds 0, 2 and 1 were asked different examples, so what it reads changed between the runs"
+    assert read(made).problems == [said]
 
 
 def test_without_examples_it_falls_back_to_wider_intervals(tmp_path):

@@ -137,6 +137,9 @@ def test_what_a_reader_must_know_of_a_task_stands_below_its_tables(rich):
     results.comparison.about["tasks"]["blimp"]["task"] = "last_word"
     for parts in (yardsticks.matrix(results), yardsticks.details(results, False, "In full")):
         assert sum(told in part.caption for part in parts if isinstance(part, content.Table)) == 1
+    results.comparison.about["notes"] = {"blimp": ["x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out"]}
+    captions = [part.caption for part in yardsticks.matrix(results) if isinstance(part, content.Table)]
+    assert "Blimp: x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out." in captions[0]
 
 
 def test_parts_of_a_task_have_a_table_of_their_own(rich):

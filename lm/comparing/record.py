@@ -184,8 +184,16 @@ def make(
         "planned": dict(planned), "arms": described, "reference": given["reference"], "tasks": known_names(experiment.tasks),
         "hypotheses": experiment.hypotheses, "hypotheses_fixed": old.get("hypotheses_fixed") or now, "split": experiment.split,
         "energy": {"watts": energy.watts, "pue": energy.pue, "grid_kg_per_kwh": energy.grid_kg_per_kwh},
-        "started": old.get("started") or now, "sessions": old.get("sessions", []), "seconds": old.get("seconds", 0.0), "experiment": given,
+        "seeds_added": _added(experiment.seeds, old, now), "started": old.get("started") or now, "sessions": old.get("sessions", []),
+        "seconds": old.get("seconds", 0.0), "experiment": given,
     } | ({"scaling": given["scaling"]} if given.get("scaling") else {}) | dict(about) | facts  # fmt: skip
+
+
+def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str, Any]]:
+    """When seeds were added after a report of those before them could be seen: {"seeds", "at"} each time."""
+    before = list(old.get("seeds_added", []))
+    new = [seed for seed in seeds if seed not in old.get("seeds", seeds)]
+    return [*before, {"seeds": new, "at": now}] if new and old.get("seconds") else before
 
 
 def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float, failures: Mapping[str, str]) -> dict[str, Any]:

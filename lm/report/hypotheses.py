@@ -50,12 +50,17 @@ def section(results: Results, judged: list[Judged]) -> list[Part]:
 
 def _caption(results: Results) -> str:
     started = results.comparison.about.get("started")
+    added = "; ".join(
+        f"{', '.join(map(str, each['seeds']))} ({str(each['at']).replace('T', ' ').removesuffix('Z')})"
+        for each in results.comparison.about.get("seeds_added") or []
+    )
+    later = f" Seeds added after a report of those before them: {added}; intervals and p take no account of that choice." if added else ""
     when = f"were fixed before the first run, {str(started).replace('T', ' ').removesuffix('Z')}" if started else "are those of the config"
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
         "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "
         "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, the distance in standard deviations over seeds; with "
-        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover."
+        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover." + later
     )
 
 

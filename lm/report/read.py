@@ -136,9 +136,25 @@ def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]
                 found[key] = kept[key]
             else:
                 different += 1
+    problems += _changed(rows, found)
     if different:
         problems.append(f"{_times(different, 'score')} with examples that give another value: the examples are passed over")
     return found
+
+
+def _changed(rows: list[Row], behind: dict[tuple[int, str], Examples]) -> list[str]:
+    """A line for each task on which seeds of one arm were asked different examples."""
+    asked: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for row in rows:
+        each = behind.get((row.seed, f"{row.arm}/{row.task}/{row.metric}"))
+        if each is not None and "/" not in row.metric:
+            asked.setdefault((row.task, f"{row.arm}/{row.metric}"), {}).setdefault(each.asked, set()).add(row.seed)
+    found = {}
+    for (task, _), seeds in asked.items():
+        if len(seeds) > 1:
+            groups = " and ".join(", ".join(map(str, sorted(group))) for group in seeds.values())
+            found[task] = f"{task}: the seeds {groups} were asked different examples, so what it reads changed between the runs"
+    return list(found.values())
 
 
 def _run(root: Path, arm: str, seed: int, failures: dict[str, Any], problems: list[str]) -> Run:

@@ -122,7 +122,10 @@ class Results:
 
     def note(self, tasks: Iterable[str]) -> str:
         """What must be known to compare arms on these tasks, to go after a caption; "" where there is nothing."""
-        return "".join(f" {note}" for note in dict.fromkeys(NOTES.get(self.plug_in(task), "") for task in tasks) if note)
+        tasks, left_out = list(tasks), self.comparison.about.get("notes") or {}
+        notes = [NOTES.get(self.plug_in(task), "") for task in tasks]
+        notes += [f"{sentence(task_name(task))}: {note}." for task in tasks for note in left_out.get(task, ())]
+        return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
     def counts_tokens(self, task: str) -> bool:
         return self.plug_in(task) in _TOKENS
@@ -136,6 +139,11 @@ def better(gap: Gap, direction: str) -> bool | None:
 
 def task_name(task: str) -> str:
     return TASKS.get(task, task.replace("_", " "))
+
+
+def sentence(text: str) -> str:
+    """With a capital letter."""
+    return text[:1].upper() + text[1:]
 
 
 def metric_name(metric: str) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 from lm.report import figures, svg
 from lm.report.chart import Axis, Chart, Dots, Line, Rule
 from lm.report.page import Details, Figure, Heading, Paragraph, Part, Strong, Table
-from lm.report.results import Gap, Results, better, metric_name, task_name
+from lm.report.results import Gap, Results, better, metric_name, sentence, task_name
 from lm.report.scores import Score
 
 _INTERVAL = ("95 % interval", "r")
@@ -40,7 +40,7 @@ def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> li
         return [title, Paragraph("No finished run has been measured on the shared yardstick yet.")]
     shown = svg.draw(chart, "dots", f"{chart.x.label} of each arm, untrained model and baseline with 95 % intervals", 440)
     caption = (
-        f"{_sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
+        f"{sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
         "seeds. Hollow grey: untrained models and baselines. The numbers stand in a table below."
     )
     if above:
@@ -77,7 +77,7 @@ def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction:
     side = "better →" if direction == "higher" else "← better"
     points = " (points)" if unit == "share" else _in(unit)
     label = f"less {results.comparison.label(gaps[0].second)}{points}, {side}"
-    return Chart(_sentence(title), Axis(label, text=_signed), Axis("", names=names), marks)
+    return Chart(sentence(title), Axis(label, text=_signed), Axis("", names=names), marks)
 
 
 def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> list[Part]:
@@ -140,7 +140,7 @@ def matrix(results: Results) -> list[Part]:
     arms = list(dict.fromkeys(arm for key in keys for arm in [*results.comparison.arms, *results.who(key[0])] if results.score(arm, *key)))
     if not arms:
         return [title, Paragraph("Nothing has been measured on a shared yardstick yet.")]
-    columns = [("", "l"), *((f"{_sentence(task_name(task))}: {_column(results, task, metric)}", "r") for task, metric in keys)]
+    columns = [("", "l"), *((f"{sentence(task_name(task))}: {_column(results, task, metric)}", "r") for task, metric in keys)]
     cells: list[list[str]] = []
     for task, metric in keys:
         found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
@@ -159,7 +159,7 @@ def matrix(results: Results) -> list[Part]:
     rows = [[results.comparison.label(arm), *(column[place] for column in cells)] for place, arm in enumerate(arms)]
     caption = (
         "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
-        "its difference from every other arm leaves out zero. ↓ lower is better, ↑ higher is better."
+        "its difference from every other arm leaves out zero, not corrected for their number. ↓ lower is better, ↑ higher is better."
     )
     return [title, Table(columns, rows, caption + results.note(task for task, _ in keys))]
 
@@ -185,7 +185,7 @@ def details(results: Results, own: bool, title: str) -> list[Part]:
         return [Heading(title), Paragraph("Nothing has been measured yet.")]
     note = "Rows of one table are the same quantity on the same held-out text and may be compared; one table may not be with another."
     parts = [
-        Details(f"{_sentence(task_name(task))} by part of its examples", [_by_part(results, task, metrics, own)], printed=True)
+        Details(f"{sentence(task_name(task))} by part of its examples", [_by_part(results, task, metrics, own)], printed=True)
         for task, metrics in results.metrics(own, parts=True).items()
     ]
     return [Heading(title), *([Paragraph(note)] if own else []), *found, *parts]
@@ -193,7 +193,7 @@ def details(results: Results, own: bool, title: str) -> list[Part]:
 
 def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
     arms, noun = results.who(task, own), "tokens" if results.counts_tokens(task) else "examples"
-    columns, counts = [(_sentence(task_name(task)), "l"), ("Seeds", "r")], dict[str, set[int]]()
+    columns, counts = [(sentence(task_name(task)), "l"), ("Seeds", "r")], dict[str, set[int]]()
     seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
     for metric in metrics:
         columns += [(_column(results, task, metric), "r"), _INTERVAL]
@@ -237,7 +237,7 @@ def _column(results: Results, task: str, metric: str, name: str = "") -> str:
     # "Bits per byte" says its unit already.
     unit = f" ({row.unit})" if "/" in row.unit and row.unit.replace("/", "_per_") != metric else ""
     # No line break between a head and its arrow.
-    return f"{_sentence(metric_name(name or metric))}{unit}\u00a0{'↓' if row.better == 'lower' else '↑'}"
+    return f"{sentence(metric_name(name or metric))}{unit}\u00a0{'↓' if row.better == 'lower' else '↑'}"
 
 
 def _stacked(score: Score, places: int) -> str:
@@ -251,10 +251,6 @@ def _span(counts: set[int]) -> str:
 
 def _in(unit: str) -> str:
     return " (%)" if unit == "share" else f" ({unit})" if "/" in unit else ""
-
-
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:]
 
 
 def _signed(value: float) -> str:

@@ -91,6 +91,7 @@ class LabelledTask:
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
         self.name = type(self).__module__.rsplit(".", 1)[-1]
         self.longest = min(length, config.longest + SPECIALS[self.kind])
+        self.notes: list[str] = []
         whole = self._published() if config.path else self.of_corpus()
         self.classes = self.labels(whole)
         rng = np.random.default_rng(0)
@@ -260,6 +261,7 @@ class LabelledTask:
         read = labelled.read(self.config, self.kind, self.split, f"tasks.{self.name}")
         if read.note:
             logging.warning("%s: %s", self.name, read.note)
+            self.notes.append(read.note)
         encode = self.corpus.tokenizer.encode_batch
         parts: Parts = {}
         for part, examples in (("train", read.train), ("dev", read.dev), ("test", read.test)):

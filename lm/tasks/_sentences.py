@@ -73,10 +73,11 @@ def read(
     return records, notes
 
 
-def tell(task: str, notes: Sequence[str]) -> None:
-    """Says on stderr what was left out."""
+def tell(task: str, notes: Sequence[str]) -> list[str]:
+    """Says on stderr what was left out, and gives it back, for the report."""
     for note in notes:
         print(f"{task}: {note}", file=sys.stderr)
+    return list(notes)
 
 
 def _json(line: str, bad: float) -> Any:

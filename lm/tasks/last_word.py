@@ -58,6 +58,7 @@ class Task:
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.room = config, corpus, length - scoring.SPECIALS
+        self.notes: list[str] = []
         self.texts = self._read() if config.path else self._made(split)
         if not self.texts:
             raise UserError(
@@ -113,7 +114,7 @@ class Task:
         kept = [each for each in texts if len(each[0]) and 0 < len(each[1]) < self.room]
         if len(texts) - len(kept) > config.broken * len(texts):
             raise UserError(f"last_word: {len(texts) - len(kept)} of {len(texts)} last words have no room in {self.room} tokens")
-        _sentences.tell("last_word", notes + [f"{len(texts) - len(kept)} texts left out: no room"] * (len(kept) < len(texts)))
+        self.notes = _sentences.tell("last_word", notes + [f"{len(texts) - len(kept)} texts left out: no room"] * (len(kept) < len(texts)))
         return kept
 
     def _made(self, split: str) -> list[Text]:

@@ -84,7 +84,7 @@ class Task:
                 f"minimal_pairs: {count - int(fits.sum()):,} of {count:,} pairs have a sentence of more than {room} tokens, which is what"
                 f" data.length={length} has room for beside special tokens; train with a larger data.length, or a larger vocabulary"
             )
-        _sentences.tell("minimal_pairs", notes + [f"{int((~fits).sum())} pairs are too long and left out"] * (not fits.all()))
+        self.notes = _sentences.tell("minimal_pairs", notes + [f"{int((~fits).sum())} pairs are too long and left out"] * (not fits.all()))
         kept = np.flatnonzero(fits)
         self.pairs = [pairs[at] for at in kept]
         self.sentences = [ids[at] for at in kept] + [ids[at + count] for at in kept]  # good ones, then bad ones

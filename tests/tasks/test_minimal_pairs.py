@@ -104,6 +104,7 @@ def test_broken_lines_are_counted_and_named(corpus, tmp_path, capsys):
     task = make(corpus, path, broken=0.05)
     assert len(task.pairs) == 96
     told = capsys.readouterr().err
+    assert len(task.notes) == 1 and task.notes[0] in told
     assert "4 of 100 lines are broken (line 97 is no JSON" in told and "line 98 has no text in 'sentence_bad'" in told
     with pytest.raises(UserError, match=r"4 of 100 lines are broken .* more than minimal_pairs.broken=1%"):
         make(corpus, path)
