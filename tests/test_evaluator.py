@@ -18,7 +18,6 @@ SUITING = {
         ("causal", "nll"), ("causal", "perplexity"), ("causal", "bits_per_byte"), ("causal", "accuracy"),
         ("suffix", "nll"), ("suffix", "accuracy"),
     },
-    "mlm": {("masked", "ce"), ("masked", "accuracy")},
     "nsp": {("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
     "mlm_nsp": {("masked", "ce"), ("masked", "accuracy"), ("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
 }  # fmt: skip
