@@ -1,5 +1,6 @@
 """The report as a page, as Markdown and as a picture: that they agree, need no network, and follow light and dark."""
 
+import json
 import math
 import re
 import subprocess
@@ -8,7 +9,7 @@ import sys
 import numpy as np
 import pytest
 from comparison_workdir import enrich, make
-from report_reader import Reader, flat, markdown_tables
+from report_reader import Reader, flat, markdown_tables, section
 
 from lm import report
 from lm.report import figures
@@ -117,3 +118,17 @@ def test_interval_and_mean_have_the_same_decimals():
     assert figures.estimate(Estimate(4.8612, 4.8589, 4.8635, 3, 0.001, ("seeds",)), "nats/token") == ("4.861", "[4.859, 4.864]")
     assert figures.estimate(Estimate(0.581, 0.55, 0.612, 3, 0.01, ("seeds",)), "share") == ("58.1 %", "[55.0, 61.2]")
     assert figures.estimate(Estimate(-0.0001, -0.021, 0.0208, 3, 0.01, ("seeds",)), "share", 1, signed=True) == ("0.0", "[−2.1, +2.1]")
+
+
+def test_one_config_stands_in_full_and_what_others_change(tmp_path):
+    directory = make(tmp_path / "W")
+    configs = {"mlm": {"seed": 0, "model": {"name": "decoder", "width": 64}}, "nsp": {"seed": 0, "model": {"name": "encoder"}, "x": [1]}}
+    for arm, config in configs.items():
+        path = directory / "runs" / f"{arm}-seed0" / "run.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
+    text = section(report.write(directory).markdown.read_text(), "Reproduce")
+    assert '"width": 64' in text and text.count("Full config of MLM, seed 0") == 1
+    told = text.partition("Config of NSP, seed 0: what differs from MLM, seed 0")[2]
+    assert [line for line in told.splitlines() if "=" in line or "none" in line] == [
+        'model.name = "encoder"', "x = [1]", "model.width: there is none",
+    ]  # fmt: skip

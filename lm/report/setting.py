@@ -3,6 +3,7 @@
 import json
 from typing import Any
 
+from lm.plain import flat
 from lm.report import figures
 from lm.report.page import Code, Details, Heading, Items, Paragraph, Part, Table
 from lm.report.read import Comparison
@@ -11,7 +12,7 @@ _UNKNOWN = "not recorded"
 
 
 def reproduce(comparison: Comparison) -> list[Part]:
-    """The command, and the full config of one run of each arm."""
+    """The command, and the config of one run of each arm: the first in full, of the others what differs from it."""
     command, about = comparison.about.get("command"), comparison.about
     parts: list[Part] = [Heading("Reproduce"), Code(str(command), "sh") if command else Paragraph("The command is not recorded.")]
     if about.get("hypotheses") and about.get("started"):
@@ -19,13 +20,28 @@ def reproduce(comparison: Comparison) -> list[Part]:
         parts.append(
             Paragraph(f"The hypotheses and their thresholds were written to comparison.json at {when} UTC, before the first run began.")
         )
+    first: dict[str, Any] = {}
+    whose = ""
     for arm in comparison.arms:
         runs = [run for run in comparison.runs if run.arm == arm and run.record.get("config")]
-        if runs:
-            run = min(runs, key=lambda run: not run.done)
-            text = json.dumps(run.record["config"], indent=2, ensure_ascii=False)
-            parts.append(Details(f"Full config of {comparison.label(arm)}, seed {run.seed}", [Code(text, "json")]))
+        if not runs:
+            continue
+        run = min(runs, key=lambda run: not run.done)
+        name, config = f"{comparison.label(arm)}, seed {run.seed}", run.record["config"]
+        if not first:
+            first, whose = flat(config), name
+            parts.append(Details(f"Full config of {name}", [Code(json.dumps(config, indent=2, ensure_ascii=False), "json")]))
+        else:
+            lines = _differences(first, flat(config)) or ["nothing"]
+            parts.append(Details(f"Config of {name}: what differs from {whose}", [Code("\n".join(lines), "")]))
     return parts
+
+
+def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
+    """A line for each field that is not the same in both."""
+    shown = {field: json.dumps(value, ensure_ascii=False) for field, value in other.items()}
+    found = [f"{field} = {shown[field]}" for field in sorted(other) if field not in first or first[field] != other[field]]
+    return found + [f"{field}: there is none" for field in sorted(first.keys() - other.keys())]
 
 
 def data(comparison: Comparison) -> list[Part]:
