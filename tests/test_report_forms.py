@@ -128,7 +128,7 @@ def test_one_config_stands_in_full_and_what_others_change(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
     text = section(report.write(directory).markdown.read_text(), "Reproduce")
     assert '"width": 64' in text and text.count("Full config of MLM, seed 0") == 1
-    told = text.partition("Config of NSP, seed 0: what differs from MLM, seed 0")[2]
+    told = text.partition("Config of NSP, seed 0: what differs from MLM, seed 0")[2].partition("</details>")[0]
     assert [line for line in told.splitlines() if "=" in line or "none" in line] == [
         'model.name = "encoder"', "x = [1]", "model.width: there is none",
     ]  # fmt: skip
