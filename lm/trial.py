@@ -26,8 +26,7 @@ def check(
         need not be one that the arm's mesh is for. asked: tasks of which it says whether they suit the arm.
 
     Returns:
-      What a step amounts to, and about the corpus: "data", "machine", "versions", "git"; "notes" of `tasks`; and "suits", for each of
-      `asked`.
+      What a step amounts to, and about the corpus: "data", "machine", "versions", "git"; and "suits", for each of `asked`.
     """
     from lm import evaluator, events, lookup, mesh, records, trainer
     from lm.comparing import accounting
@@ -46,7 +45,7 @@ def check(
     if split not in corpus.stores:
         raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
     try:
-        made = evaluator.make_tasks(tasks, corpus, split, built.length, tasks)
+        evaluator.make_tasks(tasks, corpus, split, built.length, tasks)
     except UserError as error:
         raise UserError(f"config.tasks={tuple(tasks)!r}: {error}; or leave that task out") from error
     about = {
@@ -55,7 +54,6 @@ def check(
             "splits": {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()} if tasks else {},
             "tokenizer": {"kind": config["tokenizer"]["kind"], "size": corpus.tokenizer.size},
         },
-        "notes": {name: notes for name, task in made.items() if (notes := list(getattr(task, "notes", ())))},
         "suits": [bool(lookup.find("tasks", each["task"]).Task.suits(None, built.objective)) for each in asked],
         "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
     }  # fmt: skip
@@ -104,7 +102,8 @@ def run(
         store, tokenizer = trained.corpus.stores[split], trained.corpus.tokenizer
         written = samples.draw(trained.built, trained.params, tokenizer, store)
         write_json(directory / "samples.json", {"asked": showing.first(objective, store, tokenizer), "samples": written})
-    write_json(directory / "scores.json", {"rows": found.rows})  # the last: a run that has it is done
+    notes = {name: left_out for name, task in made.items() if (left_out := list(getattr(task, "notes", ())))}
+    write_json(directory / "scores.json", {"rows": found.rows, "notes": notes})  # the last: a run that has it is done
 
 
 def ended(directory: Path, scored: bool) -> dict[str, Any] | None:

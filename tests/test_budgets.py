@@ -41,7 +41,7 @@ def test_arms_are_matched_with_those_that_get_as_much():
         "small": 5, "small_4": 20, "large": 3, "large_4": 12,
     }  # fmt: skip
     odd = {"small": arm(300), "large_4": arm(500), "small_4": arm(800)}
-    with pytest.raises(UserError, match=r"'small_4' would get 2\.86% more .* config\.budget\.value × 4=8000 would match"):
+    with pytest.raises(UserError, match=r"'small_4' would get 2\.86% more .* config\.budget\.value=2000 would match"):
         plan(Budget("tokens", 1800, 0.02), odd, times)
     assert plan(Budget("tokens", 2000, 0.02), odd, times)["small_4"]["steps"] == 10
     with pytest.raises(UserError, match=r"config\.budget\.value × 0\.1=20 tokens are less than one step of arm 'small', 300"):

@@ -217,7 +217,7 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct): 
     assert compare(experiment(home), whole) == 0
     assert results(whole) == table
     (added,) = json.loads((whole / "comparison.json").read_text())["seeds_added"]
-    said = f"Seeds added after a report of those before them: 1 ({added['at'].replace('T', ' ').removesuffix('Z')})"
+    said = f"Seeds added later: 1 ({added['at'].replace('T', ' ').removesuffix('Z')}). Intervals and p take no account"
     assert added["seeds"] == [1] and said in (whole / "report.md").read_text()
     assert compare(experiment(home), whole) == 0, "and said once"
     assert json.loads((whole / "comparison.json").read_text())["seeds_added"] == [added]

@@ -47,7 +47,7 @@ def test_it_says_what_would_run(home, monkeypatch, tmp_path, capsys, aot):  # no
     assert dry.run(experiment(home), str(tmp_path / "new"), True, "v5e-4") == 1  # one arm does not fit
     said = " ".join(capsys.readouterr().out.split())
     assert "25,600" in said and "800" in said and "50 s" in said and "10 s" in said
-    assert "trials: 12 (2 arms × (3 of optimizer.learning_rate at 50% of the budget and 3 seeds)), 2 side by side" in said
+    assert "trials: 12 (2 arms × (3 of optimizer.learning_rate at 50% of its budget and 3 seeds)), 2 side by side" in said
     assert "expected: 2 min of training" in said  # (50 + 10) s × (3 + 3/2) runs, two at a time: 135 s
     assert "fits: 1.50 of 15.75 GiB" in said and "does not fit: needs 20.0 of 15.8 GiB" in said
     assert [config["training"]["steps"] for config in aot] == [100, 100]

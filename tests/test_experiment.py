@@ -2,6 +2,7 @@
 
 import copy
 import importlib
+import itertools
 import json
 
 import pytest
@@ -50,6 +51,35 @@ def test_what_is_shared_holds_for_all_arms():
     assert [of["loss_tokens_per_row"] for of in made["arms"].values()] == [15.0, 15.0]
     with pytest.raises(UserError, match=r"config\.shared\.training\.batch: a run of arm 'a' has no such field"):
         experiment.parse(GIVEN | {"shared": {"training": {"batch": 3}}})
+
+
+def test_arms_of_unequal_budgets_are_not_compared():
+    arms = {"a": GIVEN["arms"]["a"], "b": GIVEN["arms"]["a"] | {"times": 4}}
+    check = GIVEN["hypotheses"][0] | {"compare": "b"}
+    with pytest.raises(UserError, match="'a' gets 1 times the budget and 'b' 4 times; only arms of equal budgets are compared"):
+        experiment.parse(GIVEN | {"arms": arms, "hypotheses": [check]})
+
+
+@pytest.mark.parametrize(
+    ("scaling", "message"),
+    [
+        ({"task": "mine"}, r"config\.scaling needs metric"),
+        ({"task": "other", "metric": "nll"}, r"config\.scaling: task"),
+        ({"task": "mine", "metric": "ce"}, r"config\.scaling: metric"),
+    ],
+)
+def test_a_law_is_fitted_to_what_is_measured(scaling, message):
+    with pytest.raises(UserError, match=message):
+        experiment.parse(GIVEN | {"scaling": scaling})
+
+
+def test_scaling_has_every_size_with_each_multiple_in_both_series():
+    found = published("scaling")
+    shapes = {arm: (run["objective"]["name"], run["model"]["width"], found.times[arm]) for arm, run in found.runs.items()}
+    assert sorted(shapes.values()) == sorted(itertools.product(("clm", "hybrid"), (32, 64, 128), (1.0, 4.0, 16.0)))
+    names = record.untrained(found.runs, {arm: shape[0] for arm, shape in shapes.items()})
+    assert sum(owns for _, owns in names.values()) == 6 and names["clm_m_1"] == ("untrained clm_m_1", True)
+    assert names["clm_m_16"] == ("untrained clm_m_1", False) and names["clm_s_16"][0] == names["clm_s_1"][0]
 
 
 @pytest.mark.parametrize("times", [0, -1.0, True, "2", float("inf")])
@@ -126,10 +156,12 @@ CHANGES = {
         lambda each: each["arms"]["a"]["run"]["model"].update(name="encoder"),
         "config.arms.a.run.model.name: 'decoder' there",
     ),
+    "another multiple": (lambda each: each["arms"]["a"].update(times=4), r"config\.arms\.a\.times: 1\.0 there, 4 now"),
     "fewer seeds": (lambda each: each.update(seeds=[0]), "seeds may be added, not left out"),
 }
 FREE = {
     "words": lambda each: (each["hypotheses"][0].update(text="other"), each["arms"]["a"].update(label="B"), each.update(question="?")),
+    "a multiple of 1, which older records do not have": lambda each: each["arms"]["a"].update(times=1.0),
     "more seeds": lambda each: each.update(seeds=[0, 1, 2]),
     "how runs are computed": lambda each: (
         each["arms"]["a"]["run"].update(mesh={"data": 2}),

@@ -78,12 +78,24 @@ def test_scores_and_differences_are_the_bootstrap_s(tmp_path):
     assert comparison.examples("clm", 1, "probe", "accuracy").asked == "probe" and comparison.examples("clm", 1, "causal", "nll") is None
 
 
-def test_seeds_that_were_asked_different_examples_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        (
+            ("clm-seed1",),
+            "probe: seed 0 and seed 2 were not asked the same examples as seed 1: their differences are not paired by example",
+        ),
+        (
+            [f"clm-seed{seed}" for seed in SEEDS],
+            "probe: mlm and mlm_nsp and nsp were not asked the same examples as clm: their differences are not paired by example",
+        ),
+    ],
+)
+def test_who_was_asked_different_examples_is_told(tmp_path, changed, said):
     made = workdir(tmp_path)
-    place = made / "runs" / "clm-seed1" / "examples.npz"
-    other = {name: dataclasses.replace(each, asked="changed") for name, each in scores.read_examples(place).items()}
-    scores.write_examples(place, other)
-    said = "probe: the seeds 0, 2 and 1 were asked different examples, so what it reads changed between the runs"
+    for run in changed:
+        place = made / "runs" / run / "examples.npz"
+        scores.write_examples(place, {name: dataclasses.replace(each, asked="x") for name, each in scores.read_examples(place).items()})
     assert read(made).problems == [said]
 
 

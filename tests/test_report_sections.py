@@ -80,7 +80,7 @@ def test_sensitivity_shows_every_trial_and_warns_of_an_edge(rich):
     assert table[1] == ["MLM", "0.003", "4.200 0.001", "4.000 0.003", "diverged 0.009"]
     assert table[4] == ["MLM + NSP", "0.001", "3.500 0.001", "4.000 0.003", "4.200 0.009"]
     assert "> - MLM + NSP: the learning rate 0.001 is the lowest of 3" in text and text.count("> - ") == 1
-    assert "3 values of optimizer.learning\\_rate, for 25 % of the budget each and with the seed 1000" in text
+    assert "3 values of optimizer.learning\\_rate, for 25 % of its budget each and with the seed 1000" in text
 
 
 def test_a_trial_that_diverged_beyond_the_chosen_value_is_no_edge(tmp_path):
@@ -137,9 +137,15 @@ def test_what_a_reader_must_know_of_a_task_stands_below_its_tables(rich):
     results.comparison.about["tasks"]["blimp"]["task"] = "last_word"
     for parts in (yardsticks.matrix(results), yardsticks.details(results, False, "In full")):
         assert sum(told in part.caption for part in parts if isinstance(part, content.Table)) == 1
-    results.comparison.about["notes"] = {"blimp": ["x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out"]}
-    captions = [part.caption for part in yardsticks.matrix(results) if isinstance(part, content.Table)]
-    assert "Blimp: x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out." in captions[0]
+
+
+def test_what_was_left_out_of_a_task_s_files_stands_below_its_tables(tmp_path):
+    directory = enrich(make(tmp_path / "W"))
+    note = "x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out"
+    for seed in SEEDS:
+        (directory / "runs" / f"mlm-seed{seed}" / "scores.json").write_text(json.dumps({"rows": [], "notes": {"blimp": [note]}}))
+    captions = [part.caption for part in yardsticks.matrix(results_of(directory)) if isinstance(part, content.Table)]
+    assert captions[0].count(f"Blimp: {note}.") == 1
 
 
 def test_parts_of_a_task_have_a_table_of_their_own(rich):
@@ -268,7 +274,8 @@ def test_tables_and_pictures_are_named_for_those_who_do_not_see_them(rich):
     assert all(f'for="{key}"' in page for key in re.findall(r'<input type="radio"[^>]* id="(.*?)"', page))
 
 
-def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
+@pytest.mark.parametrize("shared", [False, True])
+def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path, shared):
     directory = make(tmp_path / "W", seeds=(0,), checks=[])
     laws = {"one": (2.0, 400.0, 400.0, 0.40, 0.35), "other": (1.8, 450.0, 450.0, 0.40, 0.35)}
     arms, rows = {}, []
@@ -278,14 +285,20 @@ def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
                 arm = f"{name}_{size:g}_{tokens:g}"
                 arms[arm] = {"label": arm, "objective": "clm", "model": "decoder", "series": name, "times": tokens / 1e7}
                 value = E + A / size**alpha + B / tokens**beta
-                about = {"arm": arm, "seed": 0, "task": "causal", "metric": "nll", "kind": "model", "own": False, "better": "lower"}
-                rows.append(about | {"value": value, "count": 1000, "unit": "nats/token"})
+                about = {"arm": arm, "seed": 0, "count": 1000, "kind": "model"}
+                rows.append(
+                    about | {"task": "causal", "metric": "nll", "own": True, "better": "lower", "value": value, "unit": "nats/token"}
+                )
+                if shared:
+                    probe = {"task": "probe", "metric": "accuracy", "own": False, "better": "higher", "value": 0.5, "unit": "share"}
+                    rows.append(about | probe)
                 run = directory / "runs" / f"{arm}-seed0"
                 run.mkdir()
                 record = {"status": "done", "parameters": size, "tokens": tokens, "flops": 6 * size * tokens, "seconds": 1.0}
                 (run / "run.json").write_text(json.dumps(record))
                 (run / "scores.json").write_text("{}")
-    edit(directory / "comparison.json", arms=arms, scaling={"task": "causal", "metric": "nll"})
+    tasks = {task: {"task": task, "shared": task == "probe"} for task in ("causal", "probe")[: 1 + shared]}
+    edit(directory / "comparison.json", arms=arms, scaling={"task": "causal", "metric": "nll"}, tasks=tasks)
     write_rows(directory, rows)
     written = report.write(directory)
     text = section(written.markdown.read_text(), "Scaling")
@@ -293,8 +306,17 @@ def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path):
     assert [row[:2] for row in table[1:]] == [["one", "9"], ["other", "9"]]
     assert table[1][2].startswith("2.00") and table[1][5].startswith("0.40") and table[2][2].startswith("1.80")
     assert "one and other cross at" in text
-    ((_, forest),) = yardsticks.forest_charts(results_of(directory))
-    assert forest.y.names == tuple(arm for arm in arms if arm.endswith("1e+07"))[1:], "an arm is not compared with one of another budget"
+    forests, mixed = yardsticks.forest_charts(results_of(directory)), "Arms that get other multiples of the budget stand beside each other"
+    whole = written.markdown.read_text()
+    assert mixed in section(whole, "Each objective on its own yardstick")
+    if not shared:
+        assert not forests and "The experiment asks no yardstick that all arms share" in whole and "## Table by task" not in whole
+        return
+    assert [picture.title for _, picture in forests] == [f"Linear probe: accuracy, {times} × the budget" for times in (1, 4, 16)]
+    assert forests[1][1].y.names == tuple(arm for arm in arms if arm.endswith("4e+07"))[1:], "no arm of another budget"
+    assert mixed in section(whole, "Table by task")
+    pairs = results_of(directory).pairs("probe", "accuracy")
+    assert len(pairs) == 3 * 15 and all(first.split("_")[2] == second.split("_")[2] for first, second in pairs)
     said = "Matched over the arms that get the same multiple of the budget: token positions, 1,048,576 × 1, 4, 16 a run."
     assert said in section(written.markdown.read_text(), "Budgets") and "they are not matched" not in written.markdown.read_text()
     assert 'class="mean"' in next(picture for picture in re.findall("<svg.*?</svg>", written.html.read_text()) if "fitted" in picture)

@@ -85,7 +85,7 @@ def _matched(budget: Budget, arms: Mapping[str, Accounting], factor: float) -> d
         raise UserError(
             f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would get"
             f" {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps ({each});"
-            f" {where}={math.ceil(_matching(budget, arms))} would match, or arms of equal steps, or a larger"
+            f" config.budget.value={math.ceil(_matching(budget, arms)) / factor:.12g} would match, or arms of equal steps, or a larger"
             " config.budget.tolerance"
         )
     return {

@@ -72,7 +72,7 @@ def run(config: Mapping, workdir: str | None, measure: bool, tpu: str) -> int:
     groups = sorted(set(experiment.times.values()))
     multiples = "" if groups == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
     matched = f"{budget.value:,.6g}{multiples} {budgets.MATCHED[budget.matched]} a run, within {budget.tolerance:.2%}"
-    tries = f"{len(tuning.factors)} of {tuning.field} at {tuning.share:.0%} of the budget and " if tuning.factors else ""
+    tries = f"{len(tuning.factors)} of {tuning.field} at {tuning.share:.0%} of its budget and " if tuning.factors else ""
     print(f"\nmatched: {matched}; data {about['data']['source']}, {about['data']['fingerprint']}")
     seeds = f"{len(experiment.seeds)} seed" + "s" * (len(experiment.seeds) > 1)
     print(f"trials: {len(planned) * each} ({len(planned)} arms × ({tries}{seeds})), {slots} side by side")

@@ -108,7 +108,12 @@ def parse(config: Mapping) -> Experiment:
             raise UserError(f"config.tuning.seed={tuning.seed} is a seed of the main runs; tuning must not choose on what is reported")
         for arm, run in runs.items():
             tuned_value(run, tuning, 0, arm)
-    tasks = _tasks(given["tasks"])
+    tasks, times = _tasks(given["tasks"]), {arm: _times(arm, described) for arm, described in given["arms"].items()}
+    if given.get("scaling"):
+        absent = [name for name in ("task", "metric") if name not in given["scaling"]]
+        if absent:
+            raise UserError(f"config.scaling needs {', '.join(absent)}: what the law is fitted to")
+        _measured("config.scaling", given["scaling"], tasks)
     return Experiment(
         plain=given,
         seeds=seeds,
@@ -117,8 +122,8 @@ def parse(config: Mapping) -> Experiment:
         tuning=tuning,
         tasks=tasks,
         runs=runs,
-        times={arm: _times(arm, described) for arm, described in given["arms"].items()},
-        hypotheses=[_hypothesis(number, each, runs, tasks) for number, each in enumerate(given["hypotheses"])],
+        times=times,
+        hypotheses=[_hypothesis(number, each, times, tasks) for number, each in enumerate(given["hypotheses"])],
         energy=lookup.configure(Energy, given.get("energy") or {}, "config.energy"),
     )
 
@@ -208,7 +213,7 @@ def _tasks(given: Any) -> dict[str, dict[str, Any]]:
     return tasks
 
 
-def _hypothesis(number: int, given: Any, arms: Mapping[str, Any], tasks: Mapping[str, Mapping]) -> dict[str, Any]:
+def _hypothesis(number: int, given: Any, times: Mapping[str, float], tasks: Mapping[str, Mapping]) -> dict[str, Any]:
     where = f"config.hypotheses[{number}]"
     needed = ("text", "arm", "task", "metric", "op", "value")
     absent = [name for name in needed if not isinstance(given, dict) or name not in given]
@@ -219,13 +224,24 @@ def _hypothesis(number: int, given: Any, arms: Mapping[str, Any], tasks: Mapping
     value = each["value"]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{where}: value={value!r} should be a finite number")
-    _among(f"{where}: arm", each["arm"], list(arms))
-    _among(f"{where}: task", each["task"], list(tasks))
-    _among(f"{where}: metric", each["metric"], lookup.find("tasks", tasks[each["task"]]["task"]).Task.metrics)
+    _among(f"{where}: arm", each["arm"], list(times))
+    _measured(where, each, tasks)
     _among(f"{where}: op", each["op"], OPERATIONS)
     if each["op"] in _NEED_OTHER and not each["compare"]:
         raise UserError(f"{where}: op={each['op']!r} needs compare: the arm, baseline or untrained model to compare with")
+    own, other = times[each["arm"]], times.get(each["compare"])
+    if other is not None and own != other:
+        raise UserError(
+            f"{where}: {each['arm']!r} gets {own:g} times the budget and {each['compare']!r} {other:g} times; only arms of equal"
+            " budgets are compared"
+        )
     return each
+
+
+def _measured(where: str, given: Mapping[str, Any], tasks: Mapping[str, Mapping]) -> None:
+    """Refuses a task that is not asked, and a metric that it does not have."""
+    _among(f"{where}: task", given["task"], list(tasks))
+    _among(f"{where}: metric", given["metric"], lookup.find("tasks", tasks[given["task"]]["task"]).Task.metrics)
 
 
 def _among(what: str, value: Any, valid: Any) -> None:

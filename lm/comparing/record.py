@@ -55,6 +55,8 @@ def check_same(workdir: Path, found: Mapping[str, Any], experiment: Experiment) 
             f"--workdir={workdir} has runs of the seeds {sorted(missing)}: seeds may be added, not left out; give another --workdir"
         )
     before, now = _flat(found["experiment"]), _flat(experiment.plain)
+    for fields in (before, now):  # records from before there were multiples have none
+        fields |= {f"arms.{arm}.times": 1.0 for arm in experiment.runs if f"arms.{arm}.times" not in fields}
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
@@ -125,16 +127,19 @@ def untrained(runs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, str]) -
     """
     from lm import lookup
 
-    first: dict[tuple[str, str], str] = {}
-    found = {}
+    owners: dict[tuple[str, str], list[tuple[dict[str, Any], str]]] = {}  # of each shape
+    found: dict[str, tuple[str, bool]] = {}
     for arm, run in runs.items():
         model, mask = run["model"]["name"], masks[arm]
-        owner = first.setdefault((model, mask), arm)
+        shape, shapes = _shape(run["model"]), owners.setdefault((model, mask), [])
+        owner = next((of for known, of in shapes if known == shape), None)
+        if owner is not None:
+            found[arm] = (found[owner][0], False)
+            continue
         usual = lookup.find("models", model).Model.masks[0]
-        name = f"untrained {model}" + (f", {mask}" if mask != usual else "")
-        if _shape(runs[owner]["model"]) != _shape(run["model"]):
-            name, owner = f"untrained {arm}", arm
-        found[arm] = (name, owner == arm)
+        first = f"untrained {model}" + (f", {mask}" if mask != usual else "")
+        found[arm] = (f"untrained {arm}" if shapes else first, True)
+        shapes.append((shape, arm))
     return found
 
 
@@ -190,10 +195,10 @@ def make(
 
 
 def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str, Any]]:
-    """When seeds were added after a report of those before them could be seen: {"seeds", "at"} each time."""
+    """When seeds were added to those of the first start, some of which may have been looked at: {"seeds", "at"} each time."""
     before = list(old.get("seeds_added", []))
     new = [seed for seed in seeds if seed not in old.get("seeds", seeds)]
-    return [*before, {"seeds": new, "at": now}] if new and old.get("seconds") else before
+    return [*before, {"seeds": new, "at": now}] if new else before
 
 
 def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float, failures: Mapping[str, str]) -> dict[str, Any]:

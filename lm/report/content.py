@@ -120,7 +120,9 @@ def _budgets(comparison: Comparison) -> list[Part]:
         amount = "" if wanted is None else f", {shown}{multiples} a run"
         whom = "Matched over the arms" + (" that get the same multiple of the budget" if len(groups) > 1 else "")
         text = f"{whom}: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
-        text += "".join(dict.fromkeys(_spread(comparison, matched, arms) for arms in groups.values()))
+        text += "".join(
+            _spread(comparison, matched, arms, f" of {times:g} × the budget" * (len(groups) > 1)) for times, arms in groups.items()
+        )
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [("Arm", "l"), ("Steps", "r"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
     caption = (
@@ -132,12 +134,12 @@ def _budgets(comparison: Comparison) -> list[Part]:
     return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
 
 
-def _spread(comparison: Comparison, key: str, arms: list[str]) -> str:
-    """A sentence on finished runs of arms whose matched quantity differs after all, by more than the last batch explains."""
+def _spread(comparison: Comparison, key: str, arms: list[str], which: str) -> str:
+    """A sentence on finished runs of arms, in words `which`, whose matched quantity differs by more than the last batch explains."""
     values = [value for run in comparison.runs if run.done and run.arm in arms and (value := run.number(key)) is not None]
     if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
         return ""
-    return f" But finished runs differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."
+    return f" But finished runs{which} differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."
 
 
 def _unfinished(comparison: Comparison) -> list[Part]:

@@ -55,7 +55,8 @@ def _set(side: Comparison) -> dict[str, Any]:
     """What the experiment's config said; of older records what stands beside it."""
     experiment = side.about.get("experiment")
     if isinstance(experiment, dict):
-        return {key: value for key, value in flat(experiment).items() if not key.startswith("hypotheses")}
+        whole = {f"arms.{arm}.times": 1.0 for arm in side.arms} | flat(experiment)  # older records have no multiples
+        return {key: value for key, value in whole.items() if not key.startswith("hypotheses")}
     arms = {arm: {key: about.get(key) for key in ("label", "objective", "model", "describe")} for arm, about in side.arms.items()}
     return _flat(side.about, _ASKED) | flat({"arms": arms})
 

@@ -45,22 +45,24 @@ def section(results: Results, judged: list[Judged]) -> list[Part]:
         columns = [("Hypothesis", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l"),
                    ("p", "r"), ("p, Holm", "r"), ("Effect size", "r")]  # fmt: skip
         parts.append(Table(columns, rows, _caption(results), stack=True))
+    added = comparison.about.get("seeds_added") or []
+    if said := "; ".join(f"{', '.join(map(str, each['seeds']))} ({_moment(each['at'])})" for each in added):
+        parts.append(Paragraph(f"Seeds added later: {said}. Intervals and p take no account of a choice made after looking at the others."))
     return parts + baselines(results)
+
+
+def _moment(written: object) -> str:
+    return str(written).replace("T", " ").removesuffix("Z")
 
 
 def _caption(results: Results) -> str:
     started = results.comparison.about.get("started")
-    added = "; ".join(
-        f"{', '.join(map(str, each['seeds']))} ({str(each['at']).replace('T', ' ').removesuffix('Z')})"
-        for each in results.comparison.about.get("seeds_added") or []
-    )
-    later = f" Seeds added after a report of those before them: {added}; intervals and p take no account of that choice." if added else ""
-    when = f"were fixed before the first run, {str(started).replace('T', ' ').removesuffix('Z')}" if started else "are those of the config"
+    when = f"were fixed before the first run, {_moment(started)}" if started else "are those of the config"
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
         "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "
         "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, the distance in standard deviations over seeds; with "
-        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover." + later
+        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover."
     )
 
 

@@ -64,6 +64,7 @@ class Comparison:
     rows: list[Row]  # of finished runs, baselines and untrained models only
     problems: list[str] = field(default_factory=list)  # what is missing or was passed over
     behind: dict[tuple[int, str], Examples] = field(default_factory=dict)  # by (seed, "arm/task/metric"); of baselines -1
+    notes: dict[str, list[str]] = field(default_factory=dict)  # by task: what of its files was left out, by any run
 
     def examples(self, arm: str, seed: int, task: str, metric: str) -> Examples | None:
         """What stands behind a score, example by example; None where it was not kept, as in workdirs of earlier versions."""
@@ -113,7 +114,17 @@ def read(workdir: Path) -> Comparison:
         waiting = sum(run.status in ("not started", "not finished") for run in runs)
         text = f"{len(runs) - finished} of {len(runs)} runs give no result"
         problems.insert(0, text + (f" ({waiting} not finished yet)" if waiting else ""))
-    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems, _behind(workdir, runs, rows, problems))
+    behind = _behind(workdir, runs, rows, problems)
+    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems, behind, _notes(workdir, runs))
+
+
+def _notes(workdir: Path, runs: list[Run]) -> dict[str, list[str]]:
+    found: dict[str, dict[str, None]] = {}
+    for run in runs:
+        path = workdir / "runs" / f"{run.arm}-seed{run.seed}" / "scores.json"
+        for task, notes in (_object(path, []).get("notes") or {}).items() if run.done else ():
+            found.setdefault(task, {}).update(dict.fromkeys(notes))
+    return {task: list(notes) for task, notes in found.items()}
 
 
 def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]) -> dict[tuple[int, str], Examples]:
@@ -143,17 +154,26 @@ def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]
 
 
 def _changed(rows: list[Row], behind: dict[tuple[int, str], Examples]) -> list[str]:
-    """A line for each task on which seeds of one arm were asked different examples."""
-    asked: dict[tuple[str, str], dict[str, set[int]]] = {}
+    """A line for each task on which seeds of one arm, or arms on a shared task, were asked different examples."""
+    by_arm: dict[str, dict[tuple[str, str], dict[str, set[str]]]] = {}
+    by_seed: dict[str, dict[tuple[int, str], dict[str, set[str]]]] = {}
     for row in rows:
         each = behind.get((row.seed, f"{row.arm}/{row.task}/{row.metric}"))
-        if each is not None and "/" not in row.metric:
-            asked.setdefault((row.task, f"{row.arm}/{row.metric}"), {}).setdefault(each.asked, set()).add(row.seed)
+        if each is None or row.kind != "model" or "/" in row.metric:
+            continue
+        key = by_arm.setdefault(row.task, {}).setdefault((row.arm, row.metric), {})
+        key.setdefault(each.asked, set()).add(f"seed {row.seed}")
+        if not row.own:
+            key = by_seed.setdefault(row.task, {}).setdefault((row.seed, row.metric), {})
+            key.setdefault(each.asked, set()).add(row.arm)
     found = {}
-    for (task, _), seeds in asked.items():
-        if len(seeds) > 1:
-            groups = " and ".join(", ".join(map(str, sorted(group))) for group in seeds.values())
-            found[task] = f"{task}: the seeds {groups} were asked different examples, so what it reads changed between the runs"
+    for task in by_arm:
+        groups = [*by_arm[task].values(), *by_seed.get(task, {}).values()]
+        if different := next((group for group in groups if len(group) > 1), None):
+            first, *others = (" and ".join(sorted(names)) for names in different.values())
+            found[task] = (
+                f"{task}: {first} were not asked the same examples as {', nor '.join(others)}: their differences are not paired by example"
+            )
     return list(found.values())
 
 

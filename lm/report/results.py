@@ -101,15 +101,27 @@ class Results:
 
     def pairs(self, task: str, metric: str) -> list[tuple[str, str]]:
         """Who is compared with whom: few arms each with each, of many each with the reference; none with one that has another budget."""
-        arms = self.arms(task, metric)
-        if len(arms) <= _ALL_PAIRS:
-            return [pair for pair in itertools.combinations(arms, 2) if self.matched(*pair)]
-        reference = self.reference(arms)
-        return [(arm, reference) for arm in arms if arm != reference and self.matched(arm, reference)]
+        found: list[tuple[str, str]] = []
+        for arms in self.groups(self.arms(task, metric)).values():
+            reference = self.reference(arms)
+            found += itertools.combinations(arms, 2) if len(arms) <= _ALL_PAIRS else [(arm, reference) for arm in arms if arm != reference]
+        return found
 
-    def matched(self, first: str, second: str) -> bool:
-        """Whether two arms get the same multiple of the budget, so that they may be compared."""
-        return any(first in arms and second in arms for arms in self.comparison.by_times().values())
+    def groups(self, arms: list[str]) -> dict[float, list[str]]:
+        """Those of `arms` that get the same multiple of the budget, and so may be compared, by that multiple."""
+        groups = {times: [arm for arm in arms if arm in alike] for times, alike in sorted(self.comparison.by_times().items())}
+        return {times: alike for times, alike in groups.items() if alike}
+
+    def mixed(self, arms: list[str]) -> str:
+        """What to say below a table or picture of arms with different budgets; "" for others."""
+        several = len(self.groups([arm for arm in arms if arm in self.comparison.arms])) > 1
+        return " Arms that get other multiples of the budget stand beside each other: compare those of one multiple." if several else ""
+
+    @property
+    def shares(self) -> bool:
+        """Whether the experiment asks a task that all arms share; older records do not say, and did."""
+        tasks = self.comparison.about.get("tasks") or {}
+        return not tasks or any(task.get("shared", True) for task in tasks.values())
 
     def untrained(self, arm: str) -> str:
         """The untrained model that an arm is held against."""
@@ -122,9 +134,9 @@ class Results:
 
     def note(self, tasks: Iterable[str]) -> str:
         """What must be known to compare arms on these tasks, to go after a caption; "" where there is nothing."""
-        tasks, left_out = list(tasks), self.comparison.about.get("notes") or {}
+        tasks = list(tasks)
         notes = [NOTES.get(self.plug_in(task), "") for task in tasks]
-        notes += [f"{sentence(task_name(task))}: {note}." for task in tasks for note in left_out.get(task, ())]
+        notes += [f"{sentence(task_name(task))}: {note}." for task in tasks for note in self.comparison.notes.get(task, ())]
         return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
     def counts_tokens(self, task: str) -> bool:

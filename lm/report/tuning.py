@@ -33,7 +33,7 @@ def section(results: Results) -> list[Part]:
     numbers = sorted({len(found) for found in trials.values()})
     share = figures.share(tuning.get("share"), 2)
     text = (
-        f"Before the main runs each arm was trained with {' or '.join(map(str, numbers))} values of {field}, for {share} of the budget "
+        f"Before the main runs each arm was trained with {' or '.join(map(str, numbers))} values of {field}, for {share} of its budget "
         f"each and with the seed {tuning.get('seed')}, which no main run has; the lowest validation loss of its own objective chose."
     )
     if len(numbers) > 1:

@@ -9,6 +9,7 @@ from lm.report.results import Gap, Results, better, metric_name, sentence, task_
 from lm.report.scores import Score
 
 _INTERVAL = ("95 % interval", "r")
+_NONE = "The experiment asks no yardstick that all arms share, whatever they were trained on."
 _FEW = 6  # arms up to which differences are drawn on every shared metric, not the first of each task alone
 
 
@@ -37,11 +38,13 @@ def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> li
     """The dot-and-interval plot. `above`: the curves stand in the same PNG, `picture`, which Markdown then shows there."""
     title = Heading("The shared yardstick")
     if chart is None:
-        return [title, Paragraph("No finished run has been measured on the shared yardstick yet.")]
+        said = "No finished run has been measured on the shared yardstick yet." if results.shares else _NONE
+        return [title, Paragraph(said)]
     shown = svg.draw(chart, "dots", f"{chart.x.label} of each arm, untrained model and baseline with 95 % intervals", 440)
     caption = (
         f"{sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
         "seeds. Hollow grey: untrained models and baselines. The numbers stand in a table below."
+        + results.mixed(list(results.comparison.arms))
     )
     if above:
         return [title, Figure([shown], caption, elsewhere=f"{caption} It stands below the curves in the picture above ({picture}).")]
@@ -53,16 +56,15 @@ def forest_charts(results: Results) -> list[tuple[str, Chart]]:
     few, found = len(results.comparison.arms) <= _FEW, []
     for task, metrics in results.metrics(own=False).items():
         for metric in metrics if few else metrics[:1]:
-            arms = results.arms(task, metric)
-            if len(arms) < 2:
-                continue
-            reference, row = results.reference(arms), results.row(task, metric)
-            others = [arm for arm in arms if arm != reference and results.matched(arm, reference)]
-            gaps = [gap for arm in others if (gap := results.gap(arm, reference, task, metric))]
-            if gaps:
-                found.append(
-                    (f"{task}-{metric}", _forest(results, gaps, f"{task_name(task)}: {metric_name(metric)}", row.unit, row.better))
-                )
+            groups = results.groups(results.arms(task, metric))
+            for times, arms in groups.items():
+                reference, row = results.reference(arms), results.row(task, metric)
+                gaps = [gap for arm in arms if arm != reference and (gap := results.gap(arm, reference, task, metric))]
+                name, title = f"{task}-{metric}", f"{task_name(task)}: {metric_name(metric)}"
+                if len(groups) > 1:
+                    name, title = f"{name}-{times:g}", f"{title}, {times:g} × the budget"
+                if gaps:
+                    found.append((name, _forest(results, gaps, title, row.unit, row.better)))
     return found
 
 
@@ -95,7 +97,7 @@ def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> l
         parts.append(Figure(drawn, caption, elsewhere=f"The lowest part of the picture above ({picture}) draws the first of them."))
     tables = [table for task, metrics in results.metrics(own=False).items() if (table := _pairs(results, task, metrics[0]))]
     if not tables:
-        return [*parts, Paragraph("There are no two arms with a score on the shared yardstick yet.")]
+        return [*parts, Paragraph("There are no two arms with a score on the shared yardstick yet.")] if results.shares else []
     return parts + (list(tables) if len(tables) == 1 else [Details("Paired differences in numbers", list(tables), printed=True)])
 
 
@@ -139,7 +141,7 @@ def matrix(results: Results) -> list[Part]:
     title, keys = Heading("Table by task"), [(task, metrics[0]) for task, metrics in results.metrics(own=False).items()]
     arms = list(dict.fromkeys(arm for key in keys for arm in [*results.comparison.arms, *results.who(key[0])] if results.score(arm, *key)))
     if not arms:
-        return [title, Paragraph("Nothing has been measured on a shared yardstick yet.")]
+        return [title, Paragraph("Nothing has been measured on a shared yardstick yet.")] if results.shares else []
     columns = [("", "l"), *((f"{sentence(task_name(task))}: {_column(results, task, metric)}", "r") for task, metric in keys)]
     cells: list[list[str]] = []
     for task, metric in keys:
@@ -161,7 +163,7 @@ def matrix(results: Results) -> list[Part]:
         "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
         "its difference from every other arm leaves out zero, not corrected for their number. ↓ lower is better, ↑ higher is better."
     )
-    return [title, Table(columns, rows, caption + results.note(task for task, _ in keys))]
+    return [title, Table(columns, rows, caption + results.mixed(arms) + results.note(task for task, _ in keys))]
 
 
 def _best(results: Results, task: str, metric: str) -> str:
@@ -169,9 +171,9 @@ def _best(results: Results, task: str, metric: str) -> str:
     direction = results.row(task, metric).better
     scored = {arm: score.estimate.mean for arm in results.arms(task, metric) if (score := results.score(arm, task, metric))}
     order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
+    if results.mixed(order):
+        return ""
     for other in order[1:]:  # the next best first: it decides nearly always
-        if not results.matched(order[0], other):
-            return ""
         gap = results.gap(order[0], other, task, metric)
         if gap is None or not better(gap, direction):
             return ""
@@ -212,7 +214,7 @@ def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
     spans = [_span(found) + f" {what}" for what, found in counts.items()]
     size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
     caption = f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better."
-    return Table(columns, rows, caption + results.note([task]))
+    return Table(columns, rows, caption + results.mixed(arms) + results.note([task]))
 
 
 def _by_part(results: Results, task: str, metrics: list[str], own: bool) -> Table:
