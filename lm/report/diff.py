@@ -17,7 +17,8 @@ from lm.statistics import Estimate
 
 # Of comparison.json: what was asked, and on what it was run.
 _ASKED = ("question", "seeds", "split", "budget", "tasks", "reference", "tuning.field", "tuning.share", "tuning.seed", "scaling", "energy")
-_RUN = ("data", "versions", "git", "machine", "workers")
+# Not the tally of documents by name, which is as long as the corpus has names.
+_RUN = ("data.source", "data.fingerprint", "data.splits", "data.tokenizer", "versions", "git", "machine", "workers")
 _LONGEST = 80  # characters of a value
 
 
