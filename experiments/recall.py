@@ -2,7 +2,7 @@
 
   python -m lm.compare --config=experiments/recall.py:tiny --workdir=runs/recall
 
-tiny: six arms × 3 seeds, each also at three learning rates for half the tokens; about 15 minutes on 2 idle CPU cores. Expected: two layers
+tiny: six arms × 3 seeds, each also at three learning rates for half the tokens; 9 minutes on 2 CPU cores. Expected: two layers
 answer more than nine of ten queries from left to right, one layer no more than one in three; a value of the document picked at random is
 right in one of four.
 
