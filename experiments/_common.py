@@ -23,6 +23,7 @@ SHAPES = {
 RECIPES = {"small": {"batch_size": 64, "learning_rate": 1e-3}, "base": {"batch_size": 256, "learning_rate": 6e-4}}
 LENGTH, WORDS = 512, 32_768
 _TRIALS = (1 / 3, 1.0, 3.0)
+_SHARE = 0.5  # of the budget; at a quarter, arms that had not left their plateau were tuned by chance (experiments/LOG.md)
 _SHARED: dict[str, dict[str, type]] = {
     "data": {"source": str, "path": str, "field": str, "packages": str, "name": str, "subset": str, "cache": str, "workers": int,
              "length": int, "validation": float, "test": float},
@@ -95,7 +96,7 @@ def experiment(
             "question": question,
             "seeds": seeds,
             "budget": {"matched": budget[0], "value": budget[1], "tolerance": tolerance},
-            "tuning": {"field": "optimizer.learning_rate", "factors": _TRIALS if tuned else (), "share": 0.25, "seed": 1000},
+            "tuning": {"field": "optimizer.learning_rate", "factors": _TRIALS if tuned else (), "share": _SHARE, "seed": 1000},
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "shared": {
                 section: {field: config_dict.placeholder(kind) for field, kind in fields.items()} for section, fields in _SHARED.items()

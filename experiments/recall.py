@@ -47,12 +47,10 @@ def get_config(size: str = "tiny"):
     }
     if size != "tiny":
         arms["rotary_4"] = _arm(size, "CLM, 4 layers", "rotary positions", "clm", layers=4)
-    config = _common.experiment(
+    return _common.experiment(
         "recall", size, "What does attention need to look up which value belongs to a key: depth, kind of positions, objective?", arms,
         ("tokens", tokens), ("recall",), HYPOTHESES, reference="rotary_2",
     )  # fmt: skip
-    config.tuning.share = 0.5  # at less than about a third no arm has begun to look up
-    return config
 
 
 HYPOTHESES = tuple(
