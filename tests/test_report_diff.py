@@ -18,7 +18,9 @@ def first(tmp_path_factory):
 def test_a_comparison_is_equal_to_itself(first, tmp_path):
     text = diff(first, first)
     assert (first / "diff.md").read_text() == text
-    assert "Nothing: the same arms" in section(text, "What was set") and "None of 7." in section(text, "Verdicts that changed")
+    assert "Nothing: the same arms" in section(text, "What was set") and "None of 7." in section(
+        text, "Verdicts or hypotheses that changed"
+    )
     scores = section(text, "Scores")
     table = flat(markdown_tables(scores))[0]
     assert {row[-1] for row in table[1:]} == {"equal within intervals"}
@@ -40,7 +42,7 @@ def test_what_changed_is_named(first, tmp_path):
     assert settings["budget.matched"] == ["tokens", "flops"] and settings["arms.mlm.run.objective.name"] == ["mlm", "–"]
     versions = flat(markdown_tables(section(text, "Data, versions and machine")))[0]
     assert versions[1:] == [["versions.jax", "0.10.2", "0.11.0"]]
-    verdicts = {row[0]: row[1:] for row in flat(markdown_tables(section(text, "Verdicts that changed")))[0][1:]}
+    verdicts = {row[0]: row[1:] for row in flat(markdown_tables(section(text, "Verdicts or hypotheses that changed")))[0][1:]}
     assert CHECKS[0]["text"] not in verdicts, "supported in both, with the same threshold"
     assert verdicts[CHECKS[4]["text"]][0].startswith("✓ supported") and verdicts[CHECKS[4]["text"]][1].startswith("✗ refuted")
     assert verdicts["another"][0] == "not asked" and verdicts[CHECKS[1]["text"]][1] == "not asked"
@@ -62,6 +64,7 @@ def test_other_data_is_said(first, tmp_path):
     second = make(tmp_path / "B")
     edit(second / "comparison.json", data={"source": "books", "fingerprint": "0"})
     text = diff(first, second)
+    assert "None of 7." in section(text, "Verdicts or hypotheses that changed")
     assert "> The data or the tokenizer differ" in text and re.search(r"\| data.fingerprint \|", text)
 
 

@@ -87,14 +87,15 @@ def _said(side: dict[str, Any], key: str) -> str:
 def _verdicts(results: list[Results]) -> list[Part]:
     """Hypotheses whose verdict, or whose statement, is not the same."""
     first, second = ({each.text: each for each in hypotheses.judge(side)} for side in results)
+    asked = [{str(each.get("text")): each for each in side.comparison.about.get("hypotheses") or []} for side in results]
     rows = []
     for text in dict.fromkeys([*first, *second]):
         told = [side[text] if text in side else None for side in (first, second)]
-        if told[0] and told[1] and told[0].verdict == told[1].verdict and told[0].needed == told[1].needed:
+        if told[0] and told[1] and told[0].verdict == told[1].verdict and asked[0].get(text) == asked[1].get(text):
             continue
         rows.append([text, *map(_told, told)])
     both = len(first.keys() & second.keys())
-    title = Heading("Verdicts that changed")
+    title = Heading("Verdicts or hypotheses that changed")
     if not rows:
         return [title, Paragraph(f"None of {both}." if both else "Neither states a hypothesis.")]
     changed = Table([("Hypothesis", "l"), ("A", "l"), ("B", "l")], rows)
