@@ -10,7 +10,7 @@ small and base: experiments/_common.py. Published, GLUE: encoder-decoder 83.3, i
 from experiments import _common
 from experiments._common import hypothesis
 
-FLOPS = {"tiny": 1.2e12, "small": 1.0e17, "base": 6.0e18}
+FLOPS = {"tiny": 1.0e12, "small": 1.0e17, "base": 6.0e18}
 
 
 def get_config(size: str = "tiny"):
