@@ -102,11 +102,11 @@ def experiment(
                 section: {field: config_dict.placeholder(kind) for field, kind in fields.items()} for section, fields in _SHARED.items()
             },
             "split": "test",
-            "tasks": tasks,
+            "tasks": ConfigDict(tasks, sort_keys=False),
             "workers": 0,
             "reference": reference,
             "scaling": scaling or {},
-            "arms": arms,
+            "arms": ConfigDict(arms, sort_keys=False),  # reports show arms and tasks in the order of their declaration
             "hypotheses": tuple(hypotheses),
         }
     )

@@ -113,8 +113,18 @@ def test_no_field_that_changes_the_loss_is_tuned_by_it(field):
 def test_untrained_models_are_told_apart_by_shape_not_by_how_they_are_computed():
     other = RUN | {"model": RUN["model"] | {"attention": "xla", "remat": "all"}}
     wider = RUN | {"model": RUN["model"] | {"width": 64}}
-    found = record.untrained({"a": RUN, "b": other, "c": wider}, dict.fromkeys("abc", "causal"))
+    arms = {"a": RUN, "b": other, "c": wider}
+    found = record.untrained(arms, dict.fromkeys("abc", "causal"))
     assert found == {"a": ("untrained decoder", True), "b": ("untrained decoder", False), "c": ("untrained c", True)}
+    # A workdir may be continued after its arms were declared in another order.
+    assert record.untrained(dict(reversed(arms.items())), dict.fromkeys("abc", "causal")) == found
+
+
+def test_reports_show_arms_in_the_order_of_their_declaration():
+    found = published("hybrid_ratio")
+    assert [of["label"] for of in found.plain["arms"].values()] == ["1:0", "15:1", "7:1", "1:1", "1:7", "1:15", "0:1"]
+    assert list(found.runs) == list(found.times) == list(found.plain["arms"])
+    assert list(published("objectives").tasks) == ["causal", "masked", "next_sentence", "probe"]
 
 
 def test_the_best_trial_is_chosen_and_an_edge_is_said(tmp_path):

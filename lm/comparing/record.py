@@ -123,13 +123,14 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 def untrained(runs: Mapping[str, Mapping[str, Any]], masks: Mapping[str, str]) -> dict[str, tuple[str, bool]]:
     """For each arm the name of the untrained model that it is held against, and whether it is the arm that measures it.
 
-    One for each architecture and the mask it reads under; another shape under the same name has one of its own.
+    One for each architecture and the mask it reads under; another shape under the same name has one of its own. The order in which arms
+    are declared changes nothing, as they may be put in another one between two sessions.
     """
     from lm import lookup
 
     owners: dict[tuple[str, str], list[tuple[dict[str, Any], str]]] = {}  # of each shape
     found: dict[str, tuple[str, bool]] = {}
-    for arm, run in runs.items():
+    for arm, run in sorted(runs.items()):
         model, mask = run["model"]["name"], masks[arm]
         shape, shapes = _shape(run["model"]), owners.setdefault((model, mask), [])
         owner = next((of for known, of in shapes if known == shape), None)
