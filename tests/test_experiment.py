@@ -167,6 +167,8 @@ CHANGES = {
         "config.arms.a.run.model.name: 'decoder' there",
     ),
     "another multiple": (lambda each: each["arms"]["a"].update(times=4), r"config\.arms\.a\.times: 1\.0 there, 4 now"),
+    "length of tuning": (lambda each: each["tuning"].update(share=0.5), r"config\.tuning\.share: 0\.25 there, 0\.5 now"),
+    "no more tuning": (lambda each: each["tuning"].update(factors=[]), r"config\.tuning\.factors: \[0\.5, 1, 2\] there, \[\] now"),
     "fewer seeds": (lambda each: each.update(seeds=[0]), "seeds may be added, not left out"),
 }
 FREE = {
@@ -204,6 +206,12 @@ def test_what_may_change(tmp_path, what):
     now = copy.deepcopy(GIVEN)
     FREE[what](now)
     record.check_same(tmp_path, fixed(tmp_path), experiment.parse(now))
+
+
+def test_how_one_would_tune_is_no_difference_where_nobody_does(tmp_path):
+    before, now = (GIVEN | {"tuning": GIVEN["tuning"] | {"factors": [], "share": share}} for share in (0.25, 0.5))
+    old = fixed(tmp_path) | {"experiment": experiment.parse(before).plain}
+    record.check_same(tmp_path, old, experiment.parse(now))
 
 
 def published(name):

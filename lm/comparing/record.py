@@ -57,10 +57,12 @@ def check_same(workdir: Path, found: Mapping[str, Any], experiment: Experiment) 
     before, now = _flat(found["experiment"]), _flat(experiment.plain)
     for fields in (before, now):  # records from before there were multiples have none
         fields |= {f"arms.{arm}.times": 1.0 for arm in experiment.runs if f"arms.{arm}.times" not in fields}
+    tuned = any(fields.get("tuning.factors") for fields in (before, now))  # where nobody is, how it would be done is no difference
     differing = [
         key
         for key in sorted(before.keys() | now.keys())
         if before.get(key) != now.get(key) and not _may_differ(key) and not _reworded(workdir, key, found)
+        if tuned or not key.startswith("tuning.")
     ]
     if differing:
         lines = [f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now" for key in differing[:12]]
