@@ -108,7 +108,8 @@ def baselines(tasks: Mapping[str, Any], built: program.Program) -> Measured:
     found = Measured()
     for task_name, task in tasks.items():
         for name, metrics in task.baselines(built).items():
-            found += _measured(name, -1, task_name, task, metrics, "baseline")
+            kind = "bound" if name in getattr(task, "bounds", ()) else "baseline"
+            found += _measured(name, -1, task_name, task, metrics, kind)
     return found
 
 

@@ -161,7 +161,8 @@ class Task(Protocol):
       metrics: names of what it measures, of the class, the one to judge by first. shared: whether any model can be asked, whatever it was
         trained on, so that arms may be compared on it; else it is the yardstick of those objectives that it suits. by_name: whether it is
         asked only if it is named, because it trains; False where it is left out. notes: of an instance, what of its files was left out,
-        for the report; none where it is left out.
+        for the report; none where it is left out. bounds: those of its baselines that know the answers or the true probabilities, so that
+        nobody can be ahead of them; none where it is left out.
     """
 
     metrics: tuple[str, ...]

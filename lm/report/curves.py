@@ -76,7 +76,7 @@ def panels(results: Results) -> list[Panel]:
         if same:
             task, metric, unit = same[0]
             quantity = f"validation loss ({unit})"
-            rows = [row for row in results.rows(task, metric) if row.kind == "baseline" and row.seed < 0]
+            rows = [row for row in results.rows(task, metric) if row.kind in ("baseline", "bound") and row.seed < 0]
             baselines = [(comparison.label(row.arm), row.value) for row in rows]
         seeds = {run.seed: points for run in comparison.of(arm) if (points := read(results.workdir, run))}
         found.append(Panel(arm, comparison.label(arm), index, seeds, baselines, quantity))

@@ -84,7 +84,7 @@ def score(comparison: Comparison, arm: str, task: str, metric: str, level: float
     if len(errors) == len(seeded):
         error = max(errors)
         test = statistics.normal(mean, error, level)
-    elif proportion and count > 0 and (first.kind != "baseline" or metric == "accuracy"):
+    elif proportion and count > 0 and (first.kind not in ("baseline", "bound") or metric == "accuracy"):
         # A baseline's balanced accuracy may be that of a constant guess, the same on any test examples.
         error, test = None, statistics.wilson(mean, count, level)
     else:
@@ -115,14 +115,14 @@ def metrics(comparison: Comparison, own: bool) -> dict[str, list[str]]:
 
 
 def who(comparison: Comparison, task: str, own: bool | None = None) -> list[str]:
-    """Who has a score on a task: arms in the comparison's order, then untrained models, then baselines."""
+    """Who has a score on a task: arms in the comparison's order, then untrained models, then baselines, then what bounds them."""
     kinds: dict[str, str] = {}
     for row in comparison.rows:
         if row.task == task and (own is None or row.kind != "model" or row.own == own):
             kinds.setdefault(row.arm, row.kind)
-    order = {"model": 0, "untrained": 1, "baseline": 2}
+    order = {"model": 0, "untrained": 1, "baseline": 2, "bound": 3}
     arms = list(comparison.arms)
-    return sorted(kinds, key=lambda arm: (order.get(kinds[arm], 3), arms.index(arm) if arm in arms else len(arms)))
+    return sorted(kinds, key=lambda arm: (order.get(kinds[arm], 4), arms.index(arm) if arm in arms else len(arms)))
 
 
 def difference(first: Score, second: Score, level: float = LEVEL) -> Estimate | None:

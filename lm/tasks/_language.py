@@ -29,6 +29,7 @@ class LanguageTask:
 
     metrics: tuple[str, ...] = ("excess_nll", "kl", "nll", "legal_mass", "accuracy")
     shared = False
+    bounds = ("true distribution",)
     source = ""
 
     def __init__(self, config: Any, corpus: Any, split: str, length: int):

@@ -7,7 +7,10 @@ Every model is asked for the same answers, in the first of these ways that it wa
     masked              the answers are hidden, all at once
     masked next token   the same, read off one place before
 
-Each key is asked once, so the pairs alone say the answer; nothing can be known by memory. By chance: one of the values of the document.
+Each key is asked once, so the pairs alone say the answer; nothing can be known by memory. Who reads from left to right has the earlier
+answers before him, and no value comes twice: by leaving out what was answered alone, without a look at a key, he is right more and more
+often, at the last of as many questions as there are pairs always. So the first answer of each document is what models of all kinds are
+compared on, `accuracy_first`: by chance it is one of the document's values for everyone. `accuracy` and `nll` are of all answers.
 """
 
 import dataclasses
@@ -34,8 +37,9 @@ class Config:
 class Task:
     """`suits(objective)` says which models it measures; see lm/protocols.py."""
 
-    metrics = ("accuracy", "nll")
+    metrics = ("accuracy_first", "accuracy", "nll")
     shared = True
+    bounds = ("looked up",)
     source = "recall"
 
     def __init__(self, config: Config, corpus, split: str, length: int):
@@ -61,28 +65,29 @@ class Task:
         return any(kind in objective.scores for kind in KINDS)
 
     def score(self, built, params) -> dict[str, Score]:
-        """accuracy, nll."""
+        """accuracy_first, accuracy, nll."""
         kind = next(kind for kind in KINDS if kind in built.objective.scores)
         found = _synthetic.answers(built, params, self._batch(kind, built.objective), masked=kind.startswith("masked"))
         return self._scores(found["hits"], found["nll"])
 
     def baselines(self, built) -> dict[str, dict[str, Score]]:
-        """The training split's unigram over values; any value of the document; and the pair looked up."""
+        """The training split's unigram over values; any value of the document; any that was not answered before; and the pair looked up."""
         shares = self.counts / self.counts[self.values].sum()
         one = np.ones(self.places.shape)
+        left = self.options.pairs - np.arange(self.places.shape[1]) * one  # values not answered yet
         most = self.values[self.counts[self.values].argmax()]
         pairs = self.options.pairs
         return {
             "unigram": self._scores((self.truth == most).astype(float), -np.log(shares[self.truth])),
             "a value of the document": self._scores(one / pairs, one * np.log(pairs)),
+            "a value not yet answered": self._scores(1 / left, np.log(left)),
             "looked up": self._scores(one, 0 * one),
         }
 
     def _scores(self, hits_NQ: np.ndarray, nll_NQ: np.ndarray) -> dict[str, Score]:
-        weights = np.full(len(hits_NQ), float(hits_NQ.shape[1]))
         made = {}
-        for name, make, values in (("accuracy", share, hits_NQ), ("nll", nats, nll_NQ)):
-            totals = values.sum(1)
+        for name, make, values in (("accuracy_first", share, hits_NQ[:, :1]), ("accuracy", share, hits_NQ), ("nll", nats, nll_NQ)):
+            totals, weights = values.sum(1), np.full(len(values), float(values.shape[1]))
             made[name] = make(float(totals.sum()), float(weights.sum()), Examples(totals, weights, self.asked))
         return made
 

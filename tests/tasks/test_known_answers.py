@@ -58,7 +58,8 @@ def test_recall_asks_every_model_for_the_same_answers(prepare):
     for objective, model in MODES:
         built = build(corpus, objective, model)
         scores = task.score(built, uniform(built))
-        assert scores["accuracy"].value == pytest.approx(1 / size, rel=1e-4)
+        assert scores["accuracy"].value == scores["accuracy_first"].value == pytest.approx(1 / size, rel=1e-4)
+        assert scores["accuracy_first"].count == len(task.texts)
         assert scores["nll"].value == pytest.approx(math.log(size), rel=1e-4)
         assert scores["nll"].count == 3 * len(task.texts)
         asked |= {score.examples.asked for score in scores.values()}
@@ -68,6 +69,10 @@ def test_recall_asks_every_model_for_the_same_answers(prepare):
     assert baselines["a value of the document"]["accuracy"].value == pytest.approx(1 / 4)
     assert baselines["a value of the document"]["nll"].value == pytest.approx(math.log(4))
     assert baselines["unigram"]["nll"].value == pytest.approx(math.log(10), rel=0.05)
+    # Of four values one is asked first, then three and two are left.
+    assert baselines["a value not yet answered"]["accuracy"].value == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)
+    assert baselines["a value not yet answered"]["nll"].value == pytest.approx(math.log(4 * 3 * 2) / 3)
+    assert baselines["a value not yet answered"]["accuracy_first"].value == pytest.approx(1 / 4)
 
 
 def test_recall_hides_what_it_asks(prepare):
