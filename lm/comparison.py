@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import os
 import sys
 import time
 import uuid
@@ -119,6 +120,7 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
                 f" {', '.join(sorted(names))}"
             )
     _, about = next(iter(found.values()))
+    about["machine"] |= {"cores": len(os.sched_getaffinity(0))}  # of all workers: each has a part of them
     return arms, {key: value for key, value in about.items() if key != "suits"}
 
 

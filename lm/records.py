@@ -113,9 +113,11 @@ def machine() -> dict[str, Any]:
     """Where this runs."""
     devices = jax.devices()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    cores, threads = len(os.sched_getaffinity(0)), os.environ.get("NPROC", "")
+    cores = min(cores, int(threads)) if threads.isdigit() else cores  # XLA starts so many threads, where that is said
     return {
         "device": devices[0].device_kind, "platform": devices[0].platform, "devices": len(devices), "processes": jax.process_count(),
-        "cores": len(os.sched_getaffinity(0)), "memory_gib": round(memory, 1), "python": platform.python_version(),
+        "cores": cores, "memory_gib": round(memory, 1), "python": platform.python_version(),
         "system": platform.platform(),
     }  # fmt: skip
 

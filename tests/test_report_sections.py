@@ -167,11 +167,11 @@ def test_samples_are_shown_as_text_and_only_where_they_are(rich, tmp_path):
 def test_energy_adds_up_and_names_its_constants(rich):
     text = section(rich[1].markdown.read_text(), "Energy and CO2e")
     rows = flat(markdown_tables(text))[0]
-    # Per arm three runs of 58.3, 59.3 and 60.3 s and three trials of 15 s, at 10 W: two cores shared by two workers.
+    # Per arm three runs of 58.3, 59.3 and 60.3 s and three trials of 15 s, at 10 W: a core of two for each of two workers.
     joules = (58.3 + 59.3 + 60.3 + 45) * 10
     assert rows[1] == ["MLM", "6", "3 min 43 s", figures.energy(joules), figures.mass(joules * 1.1 / 3.6e6 * 0.4)]
     assert rows[-1][:2] == ["All", "24"] and rows[-1][3] == figures.energy(4 * joules)
-    assert all(name in text for name in ("assumed: 10 W a core, 2 cores, shared by 2 runs", "PUE 1.1", "Grid 0.4", "config.energy.pue"))
+    assert all(name in text for name in ("assumed: 10 W a core, 1 core a run", "Core time", "PUE 1.1", "Grid 0.4", "config.energy.pue"))
 
 
 def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
@@ -181,7 +181,7 @@ def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
     text = section(report.write(directory).markdown.read_text(), "Energy and CO2e")
     row = next(row for row in flat(markdown_tables(text))[0] if row[0] == "CLM")
     assert row[3:] == ["3.00 kWh", figures.mass(3 * 1.5 * 0.02 + 450 * 1.5 / 3.6e6 * 0.02)]
-    assert "measured (RAPL); assumed" in text or "assumed: 10 W a core, 2 cores, shared by 2 runs side by side; measured" in text
+    assert "measured (RAPL); assumed" in text or "assumed: 10 W a core, 1 core a run; measured" in text
     assert "PUE 1.5, as the config says" in text
 
 
@@ -205,6 +205,16 @@ def test_given_power_is_no_assumption():
     about = {"machine": {"device": "NVIDIA A100", "devices": 8}, "energy": {"watts": 400.0}}
     assert energy.power(about).watts == 3200 and "400 W a device" in energy.power(about).why
     assert energy.power(about | {"workers": 2}).watts == 1600 and "shared by 2 runs" in energy.power(about | {"workers": 2}).why
+
+
+def test_a_run_is_charged_the_cores_and_devices_that_it_had():
+    """Workers are pinned: of eight cores each of four has two, and says so."""
+    about, run = {"machine": {"device": "cpu", "cores": 8}, "workers": 4}, {"machine": {"cores": 2}}
+    assert energy.power(about, run).watts == energy.power(about).watts == 20 and energy.power(about, run).parts == 2
+    # As records said before: the machine's cores were those of one worker.
+    assert energy.power({"machine": {"device": "cpu", "cores": 1}, "workers": 2}, {"machine": {"cores": 1}}).watts == 10
+    shared = energy.power({"machine": {"device": "NVIDIA H200", "devices": 1}, "workers": 2}, {"machine": {"cores": 16}})
+    assert shared.watts == 350 and shared.parts == 0.5
 
 
 def test_given_power_counts_more_than_measured():
