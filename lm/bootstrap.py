@@ -166,6 +166,16 @@ def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
     return _contrast(first, second, seeds, lambda a, b: (a - b, np.ones_like(a), -np.ones_like(b)))
 
 
+def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0) -> float:
+    """The standard error that the choice of test examples gives to first - factor · second, whatever the number of seeds."""
+    if second is None:
+        return math.sqrt(_shared(_covariance([first[seed] for seed in sorted(first)])[0]))
+    seeds = _paired(first, second)
+    if seeds is None:
+        return math.sqrt(_unpaired(first, second).test)
+    return math.sqrt(_contrast(first, second, seeds, lambda a, b: (a - factor * b, np.ones_like(a), np.full_like(b, -factor))).test)
+
+
 def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
     """The seeds to pair by, [-1] where neither side has any; None where fewer than `fewest` are in common though each side has as many."""
     if not first or not second:

@@ -116,8 +116,11 @@ def fit(points: Sequence[Point], resamples: int = RESAMPLES) -> Fit:
     return Fit(E, A, B, alpha, beta, intervals, len(points), float(np.sqrt(np.mean(residuals**2))), samples, note)
 
 
-def crossover(first: Fit, second: Fit, low: float, high: float, per_token: float = FLOPS) -> Crossover:
+def crossover(first: Fit, second: Fit, low: float, high: float, per_token: tuple[float, float] = (FLOPS, FLOPS)) -> Crossover:
     """Where the better of two fits changes between two budgets in FLOPs, with its interval over resamples of both.
+
+    Args:
+      low, high: the budgets. per_token: FLOPs for each parameter and token, of either: objectives may cost differently.
 
     Raises:
       ValueError: low and high are no range of positive numbers.
@@ -129,13 +132,14 @@ def crossover(first: Fit, second: Fit, low: float, high: float, per_token: float
 
     def gap(log_flops: float) -> float:
         flops = math.exp(log_flops)
-        return first.optimal(flops, per_token)[2] - second.optimal(flops, per_token)[2]
+        return first.optimal(flops, per_token[0])[2] - second.optimal(flops, per_token[1])[2]
 
     grid = np.linspace(math.log(low), math.log(high), 400)
     gaps = np.array([gap(each) for each in grid])
     changes = np.flatnonzero(np.sign(gaps[:-1]) != np.sign(gaps[1:]))
     count = min(len(first.samples), len(second.samples))
-    differences = np.subtract(*(_optimal(each.samples[:count], np.exp(grid), per_token)[2] for each in (first, second)))
+    sampled = [_optimal(each.samples[:count], np.exp(grid), cost)[2] for each, cost in zip((first, second), per_token, strict=True)]
+    differences = sampled[0] - sampled[1]
     crossings = _crossings(differences, grid)
     share = float(np.isfinite(crossings).mean())
     if not len(changes):

@@ -185,3 +185,17 @@ def test_effect_is_hedges_g_of_the_seeds():
 def test_impossible_input_is_refused(call):
     with pytest.raises(ValueError):
         call()
+
+
+def test_the_test_set_s_part_alone():
+    """It is what the spread of a difference has of it, whatever the number of seeds; of a ratio the divisor's counts times the ratio."""
+    rng = np.random.default_rng(5)
+    first, second = (
+        {seed: Examples((rng.random(500) < share).astype(float), np.ones(500), "same") for seed in range(3)} for share in (0.6, 0.5)
+    )
+    assert bootstrap.test_error(first, second) ** 2 == pytest.approx(bootstrap.spread_of_difference(first, second).test)
+    alone = {-1: first[0]}
+    assert bootstrap.test_error(alone) == pytest.approx(math.sqrt(0.6 * 0.4 / 500), rel=0.15)
+    other = {-1: Examples(second[0].totals, second[0].weights, "other")}
+    expected = math.hypot(bootstrap.test_error(alone), 0.5 * bootstrap.test_error(other))
+    assert bootstrap.test_error(alone, other, 0.5) == pytest.approx(expected)

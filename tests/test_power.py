@@ -52,6 +52,17 @@ def test_seeds_that_do_not_differ_need_two():
     assert power.seeds_needed(0.0, 0.1) == 2
 
 
+def test_what_test_examples_add_no_number_of_seeds_takes_away():
+    needed = power.seeds_needed(0.03, 0.02, test=0.005)
+    assert needed > power.seeds_needed(0.03, 0.02)
+    assert power.power(0.03, 0.02, needed - 1, test=0.005) < 0.8 <= power.power(0.03, 0.02, needed, test=0.005)
+    # By simulation with many seeds: the mean varies by the test set alone, and the interval knows it.
+    draws = np.random.default_rng(0).normal(0.02, 0.008, 20_000)
+    assert power.most_power(0.02, 0.95, 0.008) == pytest.approx((np.abs(draws) > 1.96 * 0.008).mean(), abs=0.01)
+    with pytest.raises(ValueError, match=r"no number of seeds shows a difference of 0\.02 at a standard error of 0\.008"):
+        power.seeds_needed(0.03, 0.02, test=0.008)
+
+
 @pytest.mark.parametrize(
     "call",
     [

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from comparison_workdir import check, make
 
-from lm import bootstrap, scores, statistics
+from lm import bootstrap, report, scores, statistics
 from lm.report import scores as judging
 from lm.report.read import read
 from lm.scores import Examples
@@ -175,6 +175,12 @@ def test_a_side_that_diverged_is_inconclusive(tmp_path):
     against, alone = judging.judge_all(read(directory))
     assert (against.verdict, alone.verdict) == ("inconclusive", "supported")
     assert against.why.startswith("1 of ") and "runs of MLM diverged" in against.why
+    # Nor is a winner named elsewhere, or a number of seeds that would settle it.
+    text = report.write(directory).markdown.read_text()
+    table = next(line for line in text.splitlines() if "| CLM against MLM |" in line or "| MLM against CLM |" in line)
+    assert "? inconclusive (1 of" in table and "runs of MLM diverged" in table
+    (verdict,) = [line for line in text.splitlines() if line.startswith("|") and "? inconclusive" in line and "Hypothesis" not in line][:1]
+    assert "diverged" in verdict and "seeds" not in verdict and "test examples are few" not in verdict
 
 
 def test_perplexity_has_the_interval_of_the_likelihood():

@@ -98,6 +98,12 @@ def test_crossover_in_closed_form():
     assert (found.low, found.high) == pytest.approx((expected, expected), rel=1e-2)
     assert found.note == "the first is better below, the second above"
     assert scaling.crossover(second, first, expected / 1e4, expected * 1e4).note == "the second is better below, the first above"
+    # At another cost of each, K_i counts C / cost_i: the solution moves with it.
+    costs = (6.0, 10.5)
+    K = [(each.optimal(1.0, cost)[2] - each.E) for each, cost in zip((first, second), costs, strict=True)]
+    dearer = ((K[1] - K[0]) / (2.0 - 1.69)) ** (1 / gamma)
+    found = scaling.crossover(first, second, dearer / 1e4, dearer * 1e4, costs)
+    assert found.flops == pytest.approx(dearer, rel=1e-6) and not expected / 2 < dearer < 2 * expected
 
 
 def test_no_crossover_is_said():

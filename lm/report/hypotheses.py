@@ -2,7 +2,7 @@
 
 import statistics as moments
 
-from lm import statistics
+from lm import bootstrap, statistics
 from lm.report import figures, scores
 from lm.report.page import Details, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
@@ -37,7 +37,8 @@ def section(results: Results, judged: list[Judged]) -> list[Part]:
         asked = comparison.about.get("hypotheses") or []
         rows = []
         for each, hypothesis in zip(judged, asked, strict=True):
-            seeds = _seeds(results, hypothesis, len(judged)) if each.verdict == statistics.INCONCLUSIVE else ""
+            complete = not results.diverged(str(hypothesis.get("arm")), str(hypothesis.get("compare") or ""))
+            seeds = _seeds(results, hypothesis, len(judged)) if complete and each.verdict == statistics.INCONCLUSIVE else ""
             why = "; ".join(filter(None, (each.why, seeds)))
             numbers = [figures.probability(each.p), figures.probability(each.adjusted), figures.effect(each.effect)]
             verdict = f"{SIGNS[each.verdict]} {each.verdict}" + (f" ({why})" if why else "")
@@ -61,8 +62,9 @@ def _caption(results: Results) -> str:
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
         "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "
-        "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, the distance in standard deviations over seeds; with "
-        "so few seeds a rough figure. “How to read this” at the end says what the intervals cover."
+        "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, in standard deviations over seeds, of the difference "
+        "from what it is compared with, whatever the threshold; with so few seeds a rough figure. “How to read this” at the end says what "
+        "the intervals cover."
     )
 
 
@@ -83,18 +85,22 @@ def _seeds(results: Results, hypothesis: dict, number: int) -> str:
     apart = _apart(own, against, value, ratio)
     if len(apart) < 2:
         return ""
-    deviation, distance = moments.stdev(apart), abs(moments.fmean(apart))
+    deviation, distance, level = moments.stdev(apart), abs(moments.fmean(apart)), 1 - (1 - statistics.LEVEL) / number
     if not distance:
         return ""
+    known = bool(own.examples and (against is None or against.examples))
+    test = bootstrap.test_error(own.examples, against.examples if against else None, value if ratio else 1.0) if known else 0.0
+    if power.most_power(distance, level, test) <= _POWER:
+        return "more seeds alone would not decide: the test examples are few"
     try:
-        wanted = power.seeds_needed(deviation, distance, power=_POWER, level=1 - (1 - statistics.LEVEL) / number)
+        wanted = power.seeds_needed(deviation, distance, _POWER, level, test)
     except ValueError:  # more than it looks for
         wanted = _MOST_SEEDS + 1
     if wanted > _MOST_SEEDS:
         return f"if what was measured is the truth, more than {_MOST_SEEDS:,} seeds would be needed"
-    if wanted <= len(apart):
+    if wanted <= len(apart) and not known:
         return "more seeds alone would hardly help: the test examples are few"
-    return f"about {wanted} seeds would decide, if what was measured is the truth"
+    return f"about {max(wanted, len(apart) + 1)} seeds would decide, if what was measured is the truth"
 
 
 def _apart(own: Score, against: Score | None, value: float, ratio: bool) -> list[float]:

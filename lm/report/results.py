@@ -139,14 +139,20 @@ class Results:
         notes += [f"{sentence(task_name(task))}: {note}." for task in tasks for note in self.comparison.notes.get(task, ())]
         return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
+    def diverged(self, *arms: str) -> str:
+        """How many runs of these arms diverged; "" where none did."""
+        return scores.diverged(self.comparison, *arms)
+
+    def better(self, gap: Gap, direction: str) -> bool | None:
+        """Whether the first is better than the second; None where the interval holds zero, or where runs diverged: those that are left
+        are a choice of the outcome."""
+        if self.diverged(gap.first, gap.second):
+            return None
+        higher, lower = (side(gap.estimate, 0.0) == statistics.HOLDS for side in (statistics.above, statistics.below))
+        return higher == (direction == "higher") if higher or lower else None
+
     def counts_tokens(self, task: str) -> bool:
         return self.plug_in(task) in _TOKENS
-
-
-def better(gap: Gap, direction: str) -> bool | None:
-    """Whether the first is better than the second; None where the interval holds zero."""
-    higher, lower = (side(gap.estimate, 0.0) == statistics.HOLDS for side in (statistics.above, statistics.below))
-    return higher == (direction == "higher") if higher or lower else None
 
 
 def task_name(task: str) -> str:

@@ -34,6 +34,8 @@ def section(results: Results) -> list[Part]:
                 point = scaling.Point(parameters, tokens, found.values[run.seed], run.seed)
                 series.setdefault(str(about["series"]), []).append((point, flops))
     fits, refused = dict[str, Any](), []
+    if series and results.row(task, metric).better != "lower":
+        return [title, Paragraph(f"The law is one of a loss; {metric_name(metric)}, {task_name(task)}, is better the higher it is.")]
     for name, points in series.items():
         try:
             fits[name] = scaling.fit([point for point, _ in points])
@@ -41,7 +43,7 @@ def section(results: Results) -> list[Part]:
             refused.append(f"{name}: no fit, {error}")
     if not series:
         return [title, Paragraph(f"No finished run of a series has a score on {task_name(task)}, {metric_name(metric)} yet.")]
-    unit = f"{metric_name(metric)}, {task_name(task)}"
+    unit, row = f"{metric_name(metric)}, {task_name(task)}", results.row(task, metric)
     drawn = svg.draw(_chart(series, fits, unit), "scaling", f"{unit} against training FLOPs with the fitted curves", 560, 340)
     caption = (
         f"{unit[0].upper()}{unit[1:]}, against training FLOPs: a marker a run; lines: the least loss that the fit gives for the FLOPs, at "
@@ -54,8 +56,8 @@ def section(results: Results) -> list[Part]:
     if rows:
         columns = [("Series", "l"), ("Runs", "r"), *((sign, "r") for _, sign in _LETTERS)]
         note = (
-            "L = E + A/N^α + B/D^β: N parameters, D tokens, L in nats; 95 % intervals below each value. A fit says nothing of what lies "
-            "far beyond its runs."
+            f"L = E + A/N^α + B/D^β: N parameters, D tokens, L in {row.unit}; 95 % intervals below each value. A fit says nothing of what "
+            "lies far beyond its runs."
         )
         parts.append(Table(columns, rows, note))
     refused += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
@@ -67,7 +69,7 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
     for first, second in itertools.combinations(fits, 2):
         spent = [flops for name in (first, second) for _, flops in series[name]]
         low, high = min(spent), 100 * max(spent)
-        crossing = scaling.crossover(fits[first], fits[second], low, high, _per_token([*series[first], *series[second]]))
+        crossing = scaling.crossover(fits[first], fits[second], low, high, (_per_token(series[first]), _per_token(series[second])))
         if crossing.flops is None:
             found.append(f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}: {crossing.note}.")
             continue

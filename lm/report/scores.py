@@ -172,14 +172,20 @@ def judge_all(comparison: Comparison) -> list[Judged]:
 
 def _complete(comparison: Comparison, hypothesis: dict[str, Any], judged: Judged) -> Judged:
     """Inconclusive where runs of one side diverged: the seeds that are left are a choice of the outcome."""
+    said = diverged(comparison, *(str(hypothesis.get(key) or "") for key in ("arm", "compare")))
+    if not said:
+        return judged
+    return dataclasses.replace(judged, verdict=statistics.INCONCLUSIVE, why="; ".join(filter(None, [said, judged.why])))
+
+
+def diverged(comparison: Comparison, *arms: str) -> str:
+    """How many runs of these arms diverged; "" where none did."""
     said = []
-    for name in dict.fromkeys(str(hypothesis.get(key) or "") for key in ("arm", "compare")):
+    for name in dict.fromkeys(arms):
         runs = [run for run in comparison.runs if run.arm == name]
         if lost := sum(run.status == "diverged" for run in runs):
             said.append(f"{lost} of {len(runs)} runs of {comparison.label(name)} diverged")
-    if not said:
-        return judged
-    return dataclasses.replace(judged, verdict=statistics.INCONCLUSIVE, why="; ".join(filter(None, [*said, judged.why])))
+    return "; ".join(said)
 
 
 def _adjusted(judged: Judged, p: float) -> Judged:

@@ -5,7 +5,7 @@ from typing import Any
 from lm.report import figures, svg
 from lm.report.chart import Axis, Chart, Dots, Line, Rule
 from lm.report.page import Details, Figure, Heading, Paragraph, Part, Strong, Table
-from lm.report.results import Gap, Results, better, metric_name, sentence, task_name
+from lm.report.results import Gap, Results, metric_name, sentence, task_name
 from lm.report.scores import Score
 
 _INTERVAL = ("95 % interval", "r")
@@ -74,7 +74,7 @@ def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction:
         index, estimate = results.index(gap.first), gap.estimate
         if estimate.low is not None and estimate.high is not None:
             marks.append(Line([(scale * estimate.low, place), (scale * estimate.high, place)], index, "interval"))
-        marks.append(Dots([(scale * estimate.mean, place)], index, hollow=better(gap, direction) is None))
+        marks.append(Dots([(scale * estimate.mean, place)], index, hollow=results.better(gap, direction) is None))
     names = tuple(results.comparison.label(gap.first) for gap in gaps)
     side = "better →" if direction == "higher" else "← better"
     points = " (points)" if unit == "share" else _in(unit)
@@ -91,7 +91,8 @@ def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> l
             alternative = f"{chart.title}: difference of each arm, {chart.x.label}, with 95 % intervals"
             drawn.append(svg.draw(chart, "forest" + "".join(filter(str.isalnum, name)), alternative, 420))
         caption = (
-            "Paired differences and their 95 % intervals, of runs of one seed. Filled: the interval leaves out zero; hollow: it does not. "
+            "Paired differences and their 95 % intervals, of runs of one seed. Filled: the interval leaves out zero; hollow: it does not, "
+            "or runs diverged. "
             f"The intervals are not corrected for their number, {sum(len(chart.y.names) for _, chart in charts)}."
         )
         parts.append(Figure(drawn, caption, elsewhere=f"The lowest part of the picture above ({picture}) draws the first of them."))
@@ -121,8 +122,9 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         assert one and against
         common = sorted(one.values.keys() & against.values.keys())
         each = ", ".join(figures.signed(one.values[seed] - against.values[seed], row.unit, places) for seed in common)
-        leads = better(gap, row.better)
-        verdict = "? inconclusive" if leads is None else f"{label(first if leads else second)} better"
+        leads = results.better(gap, row.better)
+        lost = results.diverged(first, second)
+        verdict = "? inconclusive" + (f" ({lost})" if lost else "") if leads is None else f"{label(first if leads else second)} better"
         numbers = [figures.probability(gap.p), figures.effect(gap.effect)]
         rows.append([title, each, *figures.estimate(gap.estimate, row.unit, places, signed=True), *numbers, verdict])
     mark = " (points)" if row.unit == "share" else ""
@@ -130,7 +132,7 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
                ("Verdict", "l")]  # fmt: skip
     caption = (
         f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)}, between runs of the same seed. "
-        "Inconclusive: the interval holds zero. "
+        "Inconclusive: the interval holds zero, or runs diverged. "
         f"Intervals and p-values are not corrected for their number, {len(rows)}: of twenty, one misses by chance."
     )
     return Table(columns, rows, caption)
@@ -175,7 +177,7 @@ def _best(results: Results, task: str, metric: str) -> str:
         return ""
     for other in order[1:]:  # the next best first: it decides nearly always
         gap = results.gap(order[0], other, task, metric)
-        if gap is None or not better(gap, direction):
+        if gap is None or not results.better(gap, direction):
             return ""
     return order[0] if len(order) > 1 else ""
 
