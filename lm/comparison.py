@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import os
 import sys
 import time
@@ -66,10 +67,11 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
             if experiment.tuning.factors:
                 made["tuning"] = tuning.record(experiment, workdir, {arm: plan["steps"] for arm, plan in planned.items()})
             write_json(record.path(workdir), made)
+            record.note_session(workdir, began)
         jobs = _jobs(experiment, workdir, made)
         with Progress({job.name: job.directory for job in jobs if job.trial}, rich.console.Console(stderr=True)) as show:
-            check = functools.partial(_check_baselines, experiment, workdir, made)
-            outcomes = run_all(pool, jobs, claims, slots, show, check)
+            on_end = functools.partial(_job_ended, experiment, workdir, made, claims, began)
+            outcomes = run_all(pool, jobs, claims, slots, show, on_end)
     print(_write(experiment, workdir, claims, jobs, outcomes, began, written))
     for complaint in complaints(outcomes):
         print(complaint, file=sys.stderr)
@@ -94,10 +96,12 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
       UserError: an arm or task cannot work, the arms have no corpus in common, or a hypothesis names an untrained model that is none.
     """
     futures: dict[str, Any] = {}
+    budget, asked = experiment.budget, list(experiment.tasks.values())
+    precision = budget.tolerance / 4 if budget.matched == "loss_tokens" else math.inf
     for arm, run in experiment.runs.items():
         counted = old.get("arms", {}).get(arm, {}).get("loss_tokens_per_row")
         tasks = experiment.tasks if not futures else {}
-        futures[arm] = pool.submit(trial.check, arm, run, tasks, experiment.split, counted, anywhere, list(experiment.tasks.values()))
+        futures[arm] = pool.submit(trial.check, arm, run, tasks, experiment.split, counted, anywhere, asked, precision)
     found = {arm: future.result() for arm, future in futures.items()}
     arms = {arm: accounting for arm, (accounting, _) in found.items()}
     if len({about["data"]["fingerprint"] for _, about in found.values()}) > 1:
@@ -164,8 +168,10 @@ def _untrained(experiment: Experiment, made: Mapping[str, Any]) -> dict[str, tup
     return record.untrained(experiment.runs, {arm: of["mask"] for arm, of in made["arms"].items()})
 
 
-def _check_baselines(experiment: Experiment, workdir: Path, made: Mapping[str, Any], ended: str) -> None:
-    """Once baselines are there, all names that a hypothesis can compare with are known."""
+def _job_ended(experiment: Experiment, workdir: Path, made: Mapping[str, Any], claims: Claims, began: float, ended: str) -> None:
+    """Notes how far this session came. Once baselines are there, all names that a hypothesis can compare with are known."""
+    with claims.holding("record"):
+        record.note_session(workdir, began)
     if ended == "baselines" and (workdir / "baselines.json").exists():
         check_compared(experiment.hypotheses, record.models(made["arms"]), record.baselines(workdir))
 

@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import math
 import os
 import platform
 from collections.abc import Mapping, Sequence
@@ -17,13 +18,20 @@ Tasks = Mapping[str, Mapping[str, Any]]  # a name → the plug-in under "task", 
 
 
 def check(
-    arm: str, config: dict, tasks: Tasks, split: str, loss_tokens: float | None, anywhere: bool = False, asked: Sequence[Mapping] = ()
+    arm: str,
+    config: dict,
+    tasks: Tasks,
+    split: str,
+    loss_tokens: float | None,
+    anywhere: bool = False,
+    asked: Sequence[Mapping] = (),
+    precision: float = math.inf,
 ) -> tuple[Accounting, dict[str, Any]]:
     """Builds an arm without training, so that a comparison that cannot work ends before it starts.
 
     Args:
       tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine
-        need not be one that the arm's mesh is for. asked: tasks of which it says whether they suit the arm.
+        need not be one that the arm's mesh is for. asked: tasks of which it says whether they suit the arm. precision: of loss tokens.
 
     Returns:
       What a step amounts to, and about the corpus: "data", "machine", "versions", "git"; and "suits", for each of `asked`.
@@ -39,7 +47,7 @@ def check(
         trainer.training_plan(built, corpus.stores["train"])
         events.check_installed(built.training)
         if loss_tokens is None:
-            loss_tokens = accounting.loss_tokens(built, corpus.stores["train"])
+            loss_tokens = accounting.loss_tokens(built, corpus.stores["train"], precision)
     except UserError as error:
         raise UserError(f"arm {arm!r}: {error}") from error
     if split not in corpus.stores:

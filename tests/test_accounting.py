@@ -4,11 +4,13 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from small_corpus import Ids, random_store
+from small_corpus import Ids, config, random_store
 
-from lm import flops, lookup, pairing
+from lm import flops, lookup, pairing, program
+from lm.comparing import accounting
 from lm.data import loader
 from lm.layers import Scope
+from lm.lookup import UserError
 from lm.transformer import TransformerConfig
 
 LENGTH, BATCH, VOCABULARY, SENTINELS = 64, 2, 768, 40
@@ -90,3 +92,17 @@ def test_forward_and_backward(store, name, model):
 def test_biphasic_is_its_members_by_share(model, first, second):
     both = make("biphasic", model, first=first, second=second, share=0.3)
     assert both.flops(CONFIG) == round(0.3 * make(first, model).flops(CONFIG) + 0.7 * make(second, model).flops(CONFIG))
+
+
+def test_targets_are_counted_as_well_as_they_must_be_known():
+    """Rows of a hybrid have all of their tokens as targets, or some; so few rows do not tell the mean."""
+    built = program.Program(config("hybrid", model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])
+    rows = random_store(VOCABULARY - 3, 200)
+    expected = accounting._targets(built, rows, 8_000).mean()
+    found = accounting.loss_tokens(built, rows, 0.02)
+    assert found == pytest.approx(expected, rel=0.06)
+    assert accounting._relative_error(accounting._targets(built, rows, accounting.ROWS)) > 0.02
+    with pytest.raises(UserError, match=r"262,144 do not tell their mean to 0\.01%; give a larger config\.budget\.tolerance"):
+        accounting.loss_tokens(built, rows, 1e-4)
+    causal = program.Program(config("clm", model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])
+    assert accounting.loss_tokens(causal, rows) == pytest.approx(accounting._targets(causal, rows, 2048).mean(), rel=0.02)

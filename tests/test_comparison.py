@@ -1,6 +1,7 @@
 """A comparison computes each run once, whoever stops it, counts what counts, and gives every arm the same start."""
 
 import copy
+import itertools
 import json
 import os
 import shutil
@@ -140,6 +141,10 @@ def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):  # noqa:
     assert all(runs.record(workdir / "runs" / name)["status"] == "done" for name in RUNS)
     ended, uninterrupted = results(workdir), results(whole)
     assert ended == uninterrupted
+    # The session that was killed counts in the wall time as well.
+    before, after = (json.loads((each / "comparison.json").read_text())["sessions"] for each in (whole, workdir))
+    assert after[: len(before)] == before and len(after) == len(before) + 2
+    assert all(each["began"] < each["ended"] <= later["began"] for each, later in itertools.pairwise(after[len(before) :]))
 
 
 def test_a_run_that_fails_is_told_and_not_counted(home, whole, direct, tmp_path, monkeypatch, capsys):  # noqa: F811

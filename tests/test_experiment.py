@@ -110,6 +110,12 @@ def test_no_field_that_changes_the_loss_is_tuned_by_it(field):
         experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": field}})
 
 
+@pytest.mark.parametrize("field", ["training.batch_size", "training.steps", "model.width", "model.layers"])
+def test_no_field_that_changes_the_budget_is_tuned(field):
+    with pytest.raises(UserError, match=f"config.tuning: field='{field}' may change what a run costs"):
+        experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": field}})
+
+
 def test_untrained_models_are_told_apart_by_shape_not_by_how_they_are_computed():
     other = RUN | {"model": RUN["model"] | {"attention": "xla", "remat": "all"}}
     wider = RUN | {"model": RUN["model"] | {"width": 64}}

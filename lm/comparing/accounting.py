@@ -1,5 +1,6 @@
 """What a step of an arm amounts to, from its program, without training."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from lm.data import loader
 from lm.lookup import UserError
 from lm.program import Program
 
-ROWS = 512  # on which targets are counted: 15 % of 128 tokens are then known to about 0.5 %
+ROWS = 512  # on which targets are counted at first: 15 % of 128 tokens are then known to about 0.5 %, those of a hybrid to 3 %
+MOST_ROWS = 2**18  # that are counted where it must be known better
 
 
 def build(config: Mapping[str, Any], tokenizer: Any, anywhere: bool = False) -> Program:
@@ -41,11 +43,39 @@ def count(built: Program, batch_size: int, loss_tokens: float) -> Accounting:
     )
 
 
-def loss_tokens(built: Program, store: Any) -> float:
+def loss_tokens(built: Program, store: Any, precision: float = math.inf) -> float:
     """Targets of a row that bear a loss, as a run counts them: the mean over rows of the training split, spread over a run, since some
-    objectives ask less, or something else, as the run goes on."""
+    objectives ask less, or something else, as the run goes on.
+
+    Args:
+      precision: the relative standard error that is good enough; by default whatever ROWS rows give.
+
+    Raises:
+      UserError: MOST_ROWS rows do not give it.
+    """
+    rows, found = ROWS, _targets(built, store, ROWS)
+    while (error := _relative_error(found)) > precision:
+        # A little more than the first rows promise, whose own spread is not well known.
+        wanted = 1.2 * rows * (error / precision) ** 2
+        if wanted > MOST_ROWS or rows >= MOST_ROWS:
+            raise UserError(
+                f"its rows differ so much in the number of targets that {MOST_ROWS:,} do not tell their mean to {precision:.2%};"
+                " give a larger config.budget.tolerance, or match tokens or flops"
+            )
+        rows = math.ceil(wanted)
+        found = _targets(built, store, rows)
+    return float(found.mean())
+
+
+def _relative_error(found: np.ndarray) -> float:
+    """Of the mean of batches."""
+    return float(found.std(ddof=1) / math.sqrt(len(found)) / found.mean()) if found.mean() else 0.0
+
+
+def _targets(built: Program, store: Any, count: int) -> np.ndarray:
+    """The mean of targets of a row in each of so many batches as `count` rows fill."""
     size = min(32, built.training.batch_size)
-    batches = -(-ROWS // size)
+    batches = max(2, -(-count // size))
     rows = loader.examples(built.objective, store, built.objective.plan(store), built.seed, size, batches)
 
     @jax.jit
@@ -55,8 +85,8 @@ def loss_tokens(built: Program, store: Any) -> float:
         terms, metrics = built.objective.loss(built.model(params), batch, None)
         return metrics["targets"][0] if "targets" in metrics else sum(weight for _, weight in terms.values())
 
-    total = 0.0
+    found = []
     for start in range(0, batches * size, size):
         examples = [rows[index] for index in range(start, start + size)]
-        total += float(targets({name: np.stack([row[name] for row in examples]) for name in examples[0]}))
-    return total / (batches * size)
+        found.append(float(targets({name: np.stack([row[name] for row in examples]) for name in examples[0]})) / size)
+    return np.array(found)

@@ -13,6 +13,8 @@ from lm.plain import flat, plain
 
 OPERATIONS = ("above", "below", "ratio_above", "ratio_below", "intervals_apart_above")
 _NEED_OTHER = ("ratio_above", "ratio_below", "intervals_apart_above")
+# With others of model and training a run may cost another number of tokens or FLOPs than the plan says.
+_KEEPS_BUDGET = ("model.dropout", "model.init_std", "model.embedding_std", "model.norm_epsilon")
 CHANGES_LOSS = ("objective.", "tokenizer.", "data.")  # with these fields the validation loss is another quantity
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # of an arm: it becomes part of a file's name
 
@@ -22,8 +24,8 @@ class Tuning:
     """The trials that choose a value for each arm, equally many for all.
 
     Attributes:
-      field: of the run config, none that changes what the validation loss is. factors: of each arm's own value, one trial each; none: no
-        tuning. share: of the budget that a trial gets. seed: of the trials, none of the main runs'.
+      field: of the run config, none that changes what the validation loss is, or what a run costs. factors: of each arm's own value, one
+        trial each; none: no tuning. share: of the budget that a trial gets. seed: of the trials, none of the main runs'.
     """
 
     field: str = "optimizer.learning_rate"
@@ -41,7 +43,12 @@ class Tuning:
         if self.field.startswith(CHANGES_LOSS):
             raise ValueError(
                 f"field={self.field!r} changes what the validation loss is, by which trials are chosen, so their losses cannot be compared;"
-                " tune a field of optimizer, model or training, or give each value an arm of its own"
+                " tune a field of optimizer or model.dropout, or give each value an arm of its own"
+            )
+        if self.field.startswith(("model.", "training.", "mesh.")) and self.field not in _KEEPS_BUDGET:
+            raise ValueError(
+                f"field={self.field!r} may change what a run costs, so its trials would have unequal budgets, and its arm another than the"
+                f" others; tune a field of optimizer or one of {', '.join(_KEEPS_BUDGET)}, or give each value an arm of its own"
             )
 
 

@@ -204,6 +204,23 @@ def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str,
     return [*before, {"seeds": new, "at": now}] if new else before
 
 
+def note_session(workdir: Path, began: float) -> None:
+    """Notes that the session that began then is there until now, so that one that is killed is known; the claim on the record must be held.
+
+    Args:
+      began: seconds since the epoch.
+    """
+    found = read(workdir)
+    write_json(path(workdir), found | {"sessions": _reaching_now(found, began)})
+
+
+def _reaching_now(found: Mapping[str, Any], began: float) -> list[dict[str, Any]]:
+    """The sessions, of which this process' one, which began then, reaches to now."""
+    mine = {"by": claims.shown(claims.me()), "began": began}
+    others = [each for each in found.get("sessions", []) if {"by": each["by"], "began": each["began"]} != mine]
+    return [*others, mine | {"ended": time.time()}]
+
+
 def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float, failures: Mapping[str, str]) -> dict[str, Any]:
     """Brings the record up to date at the end of a session; the claim on it must be held.
 
@@ -214,7 +231,7 @@ def finish(workdir: Path, experiment: Experiment, runs: list[Path], began: float
     records = [read_json(run / "run.json", "the record of a run") for run in runs if (run / "run.json").exists()]
     found["git"] = ", ".join(sorted({each["git"] for each in records})) or found["git"]
     found["failures"] = dict(failures)
-    found["sessions"] = [*found.get("sessions", []), {"by": claims.shown(claims.me()), "began": began, "ended": time.time()}]
+    found["sessions"] = _reaching_now(found, began)
     found["seconds"] = round(_covered([(each["began"], each["ended"]) for each in found["sessions"]]), 1)
     if experiment.tuning.factors:
         found["tuning"] = tuning.record(experiment, workdir, {arm: plan["steps"] for arm, plan in found["planned"].items()})
