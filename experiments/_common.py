@@ -86,8 +86,8 @@ def experiment(
 
     Args:
       budget: what is matched over the arms, and how much of it each run gets. tasks: names, or a name of one's own → options.
-      reference: the arm that others are shown against. tuned: by three trials of each arm's learning rate, each with a `share` of the budget:
-        at a quarter of it, arms that had not left their plateau were tuned by chance (experiments/LOG.md).
+      reference: the arm that others are shown against. tuned: by three trials of each arm's learning rate, each with a `share` of the
+        budget: at a quarter of it, arms that had not left their plateau were tuned by chance (experiments/LOG.md).
       scaling: {"task", "metric"} by which a law is fitted to each series of arms, over sizes and multiples of the budget.
     """
     tasks = tasks if isinstance(tasks, dict) else {task: {} for task in tasks}
