@@ -110,6 +110,12 @@ def test_no_field_that_changes_the_loss_is_tuned_by_it(field):
         experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": field}})
 
 
+def test_an_arm_with_the_name_of_a_baseline_is_refused():
+    with pytest.raises(UserError, match="the arm 'unigram' has the name of a baseline"):
+        experiment.check_compared([], {"clm", "unigram"}, {("causal", "nll"): {"unigram", "bigram"}})
+    experiment.check_compared([], {"clm"}, {})
+
+
 @pytest.mark.parametrize("field", ["training.batch_size", "training.steps", "model.width", "model.layers"])
 def test_no_field_that_changes_the_budget_is_tuned(field):
     with pytest.raises(UserError, match=f"config.tuning: field='{field}' may change what a run costs"):

@@ -6,6 +6,7 @@ import math
 import time
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 from comparison_workdir import check, make
 
@@ -181,6 +182,18 @@ def test_a_side_that_diverged_is_inconclusive(tmp_path):
     assert "? inconclusive (1 of" in table and "runs of MLM diverged" in table
     (verdict,) = [line for line in text.splitlines() if line.startswith("|") and "? inconclusive" in line and "Hypothesis" not in line][:1]
     assert "diverged" in verdict and "seeds" not in verdict and "test examples are few" not in verdict
+
+
+def test_no_likelihood_is_negative(tmp_path):
+    directory = make(tmp_path / "W", checks=[])
+    path = directory / "results.parquet"
+    rows = pyarrow.parquet.read_table(path).to_pylist()
+    for row in rows:
+        if (row["arm"], row["metric"]) == ("clm", "nll"):
+            row["value"] = (0.01, 2.5, 0.02)[row["seed"]]
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
+    estimate = judging.score(read(directory), "clm", "causal", "nll").estimate
+    assert estimate.low == 0.0 and estimate.high > 3
 
 
 def test_perplexity_has_the_interval_of_the_likelihood():

@@ -160,11 +160,15 @@ def known_names(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def check_compared(hypotheses: list[dict], models: set[str], baselines: Mapping[tuple[str, str], set[str]]) -> None:
-    """Refuses hypotheses that compare with what nobody measures, once all that is measured is known.
+    """Refuses hypotheses that compare with what nobody measures, and arms with the name of a baseline, once all that is measured is known.
 
     Args:
       models: arms and untrained models. baselines: who else has a score, by (task, metric).
     """
+    if twice := sorted(models & set().union(*baselines.values())):
+        raise UserError(
+            f"the arm {twice[0]!r} has the name of a baseline, so that its scores could not be told apart; give it another name"
+        )
     for each in hypotheses:
         there = models | baselines.get((each["task"], each["metric"]), set())
         if each.get("compare") and each["compare"] not in there:

@@ -18,6 +18,7 @@ from lm.report.read import Comparison, Row
 from lm.scores import Examples
 from lm.statistics import LEVEL, Estimate, Verdict
 
+_NOT_NEGATIVE = ("nll", "ce", "kl", "bits_per_byte")
 _NO_SHARES = ("macro_f1",)  # written as shares, but not of a number of examples
 OPERATIONS = ("ratio_below", "ratio_above", "below", "above", "intervals_apart_above")
 
@@ -79,7 +80,7 @@ def score(comparison: Comparison, arm: str, task: str, metric: str, level: float
     limits = (0.0, 1.0) if proportion else None
     behind = {row.seed: each for row in seeded if (each := comparison.examples(arm, row.seed, task, metric)) is not None}
     if len(behind) == len(seeded):
-        estimate = bootstrap.interval(behind, limits, level)
+        estimate = _cut(metric, bootstrap.interval(behind, limits, level))
         return Score(arm, values, estimate, count, first.unit, first.better, first.kind, None, behind)
     if len(errors) == len(seeded):
         error = max(errors)
@@ -93,7 +94,13 @@ def score(comparison: Comparison, arm: str, task: str, metric: str, level: float
         estimate = _perplexity(list(values.values()), level)
     else:
         estimate = statistics.fixed(mean, test) if first.seed < 0 else statistics.over_seeds(list(values.values()), test, limits, level)
-    return Score(arm, values, estimate, count, first.unit, first.better, first.kind, error)
+    return Score(arm, values, _cut(metric, estimate), count, first.unit, first.better, first.kind, error)
+
+
+def _cut(metric: str, estimate: Estimate) -> Estimate:
+    """With no negative end of what cannot be negative."""
+    low = estimate.low
+    return dataclasses.replace(estimate, low=max(0.0, low)) if low is not None and metric in _NOT_NEGATIVE else estimate
 
 
 def _perplexity(values: list[float], level: float) -> Estimate:

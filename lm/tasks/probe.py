@@ -109,12 +109,14 @@ class Task:
         hits = (predicted == answers).astype(np.float64)
         # The mean of the classes' recalls: each class weighs the same, however many paragraphs it has.
         classes, index, sizes = np.unique(answers, return_inverse=True, return_counts=True)
-        weights = 1 / (sizes[index] * len(classes))
-        asked = scores.identity(*texts, answers)
-        balanced, plain = Examples(hits * weights, weights, asked), Examples(hits, np.ones(len(hits)), asked)
+        recalls = np.bincount(index, hits) / sizes
+        asked, ones, value = scores.identity(*texts, answers), np.ones(len(hits)), float(recalls.mean())
+        # What each example adds to the mean when other examples are drawn (its influence): classes then weigh the same by their new sizes,
+        # so that a constant answer, right in one class, is so on any test set.
+        balanced = value + len(hits) / (sizes[index] * len(classes)) * (hits - recalls[index])
         return {
-            "balanced_accuracy": Score(float(balanced.totals.sum() / weights.sum()), len(answers), "share", "higher", balanced),
-            "accuracy": share(hits.sum(), len(hits), plain),
+            "balanced_accuracy": Score(value, len(answers), "share", "higher", Examples(balanced, ones, asked)),
+            "accuracy": share(hits.sum(), len(hits), Examples(hits, ones, asked)),
         }
 
     def _paragraphs(self, split: str) -> dict[str, list[tuple[int, int]]]:

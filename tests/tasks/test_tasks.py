@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
 
-from lm import lookup, ngrams, pairing, program
+from lm import bootstrap, lookup, ngrams, pairing, program
 from lm import mesh as meshes
 from lm.lookup import UserError
 from lm.tasks import causal, masked, next_sentence, probe
@@ -331,3 +331,22 @@ def test_the_probe_asks_for_held_out_paragraphs():
     corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
     with pytest.raises(UserError, match="no paragraph of 16 tokens under its labels"):
         probe.Task(probe.Config(), corpus, "test", LENGTH)
+
+
+def test_the_probe_s_classes_weigh_the_same_on_any_test_set():
+    """Its spread over test sets is that of the mean of recalls computed again on each; a constant answer has none."""
+    rng = np.random.default_rng(0)
+    answers = rng.choice(4, 300, p=(0.55, 0.25, 0.15, 0.05))
+    predicted = np.where(rng.random(300) < 0.5 + 0.1 * answers, answers, rng.choice(4, 300))
+    task = types.SimpleNamespace(test=([np.arange(3)] * 300, answers))
+    found = probe.Task._scores(task, predicted)["balanced_accuracy"]
+
+    def balanced(index):
+        return np.mean([(predicted[index] == answers[index])[answers[index] == each].mean() for each in range(4)])
+
+    again = [balanced(rng.integers(0, 300, 300)) for _ in range(3000)]
+    assert found.value == pytest.approx(balanced(np.arange(300)))
+    assert found.examples.totals.sum() / found.examples.weights.sum() == pytest.approx(found.value)
+    assert bootstrap.test_error({-1: found.examples}) == pytest.approx(np.std(again), rel=0.08)
+    constant = probe.Task._scores(task, np.zeros(300, int))["balanced_accuracy"]
+    assert constant.value == 0.25 and bootstrap.test_error({-1: constant.examples}) == 0.0
