@@ -44,12 +44,13 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line across the picture at one value, with its name."""
+    """A line across the picture at one value, with its name at the right end, or the left (`early`)."""
 
     value: float
     text: str = ""
     upright: bool = False
     solid: bool = False
+    early: bool = False
 
 
 @dataclass(frozen=True, slots=True)

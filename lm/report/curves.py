@@ -114,7 +114,9 @@ def draw(panel: Panel, place: str, label: str, scale: float = 1.0, text: Callabl
         if len(lines) > 1:
             marks.append(Band(list(zip(grid, losses.min(0), losses.max(0), strict=True)), panel.place))
         marks.append(Line(list(zip(grid, losses.mean(0), strict=True)), panel.place))
-    marks += [Rule(value, f"{name} {figures.plain(value)}") for name, value in panel.baselines]
+    # Losses fall: below their middle there is room for a name at the left, above it at the right.
+    middle = np.mean([loss for points in lines.values() for _, loss in points])
+    marks += [Rule(value, f"{name} {figures.plain(value)}", early=bool(value < middle)) for name, value in panel.baselines]
     return Chart(panel.label, x, y, marks)
 
 

@@ -71,8 +71,9 @@ def _mark(axes: Any, mark: Line | Band | Dots | Rule) -> None:
             (axes.axvline if mark.upright else axes.axhline)(mark.value, **style)
             if mark.text:
                 # Set in from the right edge: a font wider than matplotlib's must not run out of the picture.
-                axes.annotate(mark.text, (0.98, mark.value), xycoords=("axes fraction", "data"), xytext=(0, 2.5),
-                              textcoords="offset points", ha="right", va="bottom", color=_FAINT, fontsize=8)  # fmt: skip
+                place, side = (0.01, "left") if mark.early else (0.98, "right")
+                axes.annotate(mark.text, (place, mark.value), xycoords=("axes fraction", "data"), xytext=(0, 2.5),
+                              textcoords="offset points", ha=side, va="bottom", color=_FAINT, fontsize=8)  # fmt: skip
         case Band():
             x, low, high = zip(*chart.thin(mark.points), strict=True)
             axes.fill_between(x, low, high, color=_paint(mark.arm), alpha=0.2, linewidth=0)

@@ -110,7 +110,8 @@ class _Plot:
         if rule.upright:
             return _stroke([(self.x(rule.value), self.top), (self.x(rule.value), self.bottom)], kind)
         place = self.y(rule.value)
-        text = f'<text x="{self.right:.1f}" y="{place - 3:.1f}" class="faint end">{html.escape(rule.text)}</text>' if rule.text else ""
+        x, style = (self.left + 3, "faint") if rule.early else (self.right, "faint end")
+        text = f'<text x="{x:.1f}" y="{place - 3:.1f}" class="{style}">{html.escape(rule.text)}</text>' if rule.text else ""
         return _stroke([(self.left, place), (self.right, place)], kind) + text
 
     @staticmethod
