@@ -38,7 +38,7 @@ def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) 
     facts = [
         str(about.get("config") or ""),
         "seeds " + ", ".join(map(str, comparison.seeds)),
-        f"started {str(about['started']).replace('T', ' ')}" if about.get("started") else "",
+        f"started {figures.moment(about['started'])} UTC" if about.get("started") else "",
     ]
     above = any(panel.seeds for panel in pictures.panels)
     parts: list[Part] = [

@@ -85,6 +85,11 @@ def mass(kilograms: float | None) -> str:
     return f"{plain(kilograms)} kg" if kilograms >= 0.1 else f"{plain(1000 * kilograms)} g"
 
 
+def moment(written: object) -> str:
+    """A time as records have it, in UTC, for reading: 2026-01-02 03:04:05."""
+    return str(written).replace("T", " ").removesuffix("Z")
+
+
 def share(value: float | None, digits: int = 3) -> str:
     """A share as a percentage."""
     return MISSING if value is None or not math.isfinite(value) else f"{plain(100 * value, digits)} %"

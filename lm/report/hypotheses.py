@@ -47,18 +47,14 @@ def section(results: Results, judged: list[Judged]) -> list[Part]:
                    ("p", "r"), ("p, Holm", "r"), ("Effect size", "r")]  # fmt: skip
         parts.append(Table(columns, rows, _caption(results), stack=True))
     added = comparison.about.get("seeds_added") or []
-    if said := "; ".join(f"{', '.join(map(str, each['seeds']))} ({_moment(each['at'])})" for each in added):
+    if said := "; ".join(f"{', '.join(map(str, each['seeds']))} ({figures.moment(each['at'])})" for each in added):
         parts.append(Paragraph(f"Seeds added later: {said}. Intervals and p take no account of a choice made after looking at the others."))
     return parts + baselines(results)
 
 
-def _moment(written: object) -> str:
-    return str(written).replace("T", " ").removesuffix("Z")
-
-
 def _caption(results: Results) -> str:
     started = results.comparison.about.get("started")
-    when = f"were fixed before the first run, {_moment(started)}" if started else "are those of the config"
+    when = f"were fixed before the first run, {figures.moment(started)}" if started else "are those of the config"
     return (
         f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
         "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "

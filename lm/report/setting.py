@@ -16,7 +16,7 @@ def reproduce(comparison: Comparison) -> list[Part]:
     command, about = comparison.about.get("command"), comparison.about
     parts: list[Part] = [Heading("Reproduce"), Code(str(command), "sh") if command else Paragraph("The command is not recorded.")]
     if about.get("hypotheses") and about.get("started"):
-        when = str(about["started"]).replace("T", " ").removesuffix("Z")
+        when = figures.moment(about["started"])
         parts.append(
             Paragraph(f"The hypotheses and their thresholds were written to comparison.json at {when} UTC, before the first run began.")
         )
