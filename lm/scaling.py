@@ -21,7 +21,7 @@ from lm.statistics import LEVEL
 
 NAMES = ("E", "A", "B", "alpha", "beta")
 DELTA = 1e-3  # Huber's corner, in log loss
-RESAMPLES = 400
+RESAMPLES = 2000
 FEWEST = (3, 3, 8)  # sizes, numbers of tokens, points: fewer do not determine five constants and their noise
 FLOPS = 6.0  # of training, for each parameter and token (Kaplan et al. 2020)
 
@@ -100,6 +100,7 @@ def fit(points: Sequence[Point], resamples: int = RESAMPLES) -> Fit:
     Raises:
       UserError: points that are not positive and finite, or a grid that does not determine the constants.
     """
+    points = sorted(points, key=lambda point: (point.parameters, point.tokens, point.seed))  # their order decides nothing
     N, D, L = (np.array([getattr(point, name) for point in points], np.float64) for name in ("parameters", "tokens", "loss"))
     _check(N, D, L)
     x, y, target = np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean(), np.log(L)
