@@ -23,6 +23,7 @@ SHAPES = {
 RECIPES = {"small": {"batch_size": 64, "learning_rate": 1e-3}, "base": {"batch_size": 256, "learning_rate": 6e-4}}
 LENGTH, WORDS = 512, 32_768
 _TRIALS = (1 / 3, 1.0, 3.0)
+_SHARE = 0.5  # of the budget; at a quarter, arms that had not left their plateau were tuned by chance (experiments/LOG.md)
 _SHARED: dict[str, dict[str, type]] = {
     "data": {"source": str, "path": str, "field": str, "packages": str, "name": str, "subset": str, "cache": str, "workers": int,
              "length": int, "validation": float, "test": float},
@@ -80,14 +81,12 @@ def hypothesis(text: str, arm: str, task: str, metric: str, op: str, value: floa
 def experiment(
     name: str, size: str, question: str, arms: dict[str, dict], budget: tuple[str, float], tasks: Any, hypotheses: Sequence[dict],
     reference: str = "", seeds: tuple[int, ...] = SEEDS, tuned: bool = True, tolerance: float = 0.01, scaling: dict[str, str] | None = None,
-    share: float = 0.5,
 ) -> ConfigDict:  # fmt: skip
     """The whole experiment.
 
     Args:
       budget: what is matched over the arms, and how much of it each run gets. tasks: names, or a name of one's own → options.
-      reference: the arm that others are shown against. tuned: by three trials of each arm's learning rate, each with a `share` of the
-        budget: at a quarter of it, arms that had not left their plateau were tuned by chance (experiments/LOG.md).
+      reference: the arm that others are shown against. tuned: by three trials of each arm's learning rate.
       scaling: {"task", "metric"} by which a law is fitted to each series of arms, over sizes and multiples of the budget.
     """
     tasks = tasks if isinstance(tasks, dict) else {task: {} for task in tasks}
@@ -97,7 +96,7 @@ def experiment(
             "question": question,
             "seeds": seeds,
             "budget": {"matched": budget[0], "value": budget[1], "tolerance": tolerance},
-            "tuning": {"field": "optimizer.learning_rate", "factors": _TRIALS if tuned else (), "share": share, "seed": 1000},
+            "tuning": {"field": "optimizer.learning_rate", "factors": _TRIALS if tuned else (), "share": _SHARE, "seed": 1000},
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "shared": {
                 section: {field: config_dict.placeholder(kind) for field, kind in fields.items()} for section, fields in _SHARED.items()

@@ -226,14 +226,16 @@ def test_how_one_would_tune_is_no_difference_where_nobody_does(tmp_path):
     record.check_same(tmp_path, old, experiment.parse(now))
 
 
-def published(name):
-    return experiment.parse(importlib.import_module(f"experiments.{name}").get_config("tiny").to_dict())
+def published(name, size="tiny"):
+    return experiment.parse(importlib.import_module(f"experiments.{name}").get_config(size).to_dict())
 
 
-def test_arms_that_differ_in_format_and_loss_are_tuned_over_one_grid():
-    found = published("format_or_loss")
-    grids = {tuple(experiment.tuned_value(run, found.tuning, index) for index in range(3)) for run in found.runs.values()}
-    assert len(grids) == 1
+def test_arms_that_differ_in_format_and_loss_have_one_rate_or_one_grid():
+    for size in ("tiny", "small"):
+        found = published("format_or_loss", size)
+        factors = found.tuning.factors or (1.0,)
+        grids = {tuple(run["optimizer"]["learning_rate"] * factor for factor in factors) for run in found.runs.values()}
+        assert len(grids) == 1 and bool(found.tuning.factors) == (size == "small")
 
 
 def test_masked_tokens_are_asked_as_each_arm_of_mask_rate_was_trained():
