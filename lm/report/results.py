@@ -20,7 +20,7 @@ TASKS = {
 }  # fmt: skip
 # What a reader must know to compare the arms on a task, by the kind of the task.
 NOTES = {"last_word": "Masked models are told how many pieces the last word has, the others are not."}
-METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy"}
+METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy", "accuracy_first": "accuracy of the first answer"}
 _TOKENS = ("causal", "suffix", "masked", "denoising")
 _ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
 _UNTRAINED = "untrained "
