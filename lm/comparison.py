@@ -24,6 +24,8 @@ from lm.comparing.progress import Progress
 from lm.lookup import UserError
 from lm.plain import read_json, write_json
 
+_NOTED_EVERY = 30.0  # seconds between notes of how far a session came
+
 
 def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> int:
     """Runs what is missing of the experiment, together with other processes in the same workdir, then writes results and report.
@@ -70,7 +72,7 @@ def compare(config: Mapping, workdir: str | Path, command: str, source: str) -> 
             record.note_session(workdir, began)
         jobs = _jobs(experiment, workdir, made)
         with Progress({job.name: job.directory for job in jobs if job.trial}, rich.console.Console(stderr=True)) as show:
-            on_end = functools.partial(_job_ended, experiment, workdir, made, claims, began)
+            on_end = functools.partial(_job_ended, experiment, workdir, made, claims, began, [time.time()])
             outcomes = run_all(pool, jobs, claims, slots, show, on_end)
     print(_write(experiment, workdir, claims, jobs, outcomes, began, written))
     for complaint in complaints(outcomes):
@@ -97,7 +99,7 @@ def check_arms(pool: Any, experiment: Experiment, old: Mapping[str, Any], anywhe
     """
     futures: dict[str, Any] = {}
     budget, asked = experiment.budget, list(experiment.tasks.values())
-    precision = budget.tolerance / 4 if budget.matched == "loss_tokens" else math.inf
+    precision = budget.tolerance / 4 if budget.matched == "loss_tokens" and budget.tolerance else math.inf
     for arm, run in experiment.runs.items():
         counted = old.get("arms", {}).get(arm, {}).get("loss_tokens_per_row")
         tasks = experiment.tasks if not futures else {}
@@ -168,10 +170,18 @@ def _untrained(experiment: Experiment, made: Mapping[str, Any]) -> dict[str, tup
     return record.untrained(experiment.runs, {arm: of["mask"] for arm, of in made["arms"].items()})
 
 
-def _job_ended(experiment: Experiment, workdir: Path, made: Mapping[str, Any], claims: Claims, began: float, ended: str) -> None:
-    """Notes how far this session came. Once baselines are there, all names that a hypothesis can compare with are known."""
-    with claims.holding("record"):
-        record.note_session(workdir, began)
+def _job_ended(
+    experiment: Experiment, workdir: Path, made: Mapping[str, Any], claims: Claims, began: float, noted: list[float], ended: str
+) -> None:  # fmt: skip
+    """Notes how far this session came. Once baselines are there, all names that a hypothesis can compare with are known.
+
+    Args:
+      noted: when that was done last.
+    """
+    if time.time() > noted[0] + _NOTED_EVERY:
+        with claims.holding("record"):
+            record.note_session(workdir, began)
+        noted[0] = time.time()
     if ended == "baselines" and (workdir / "baselines.json").exists():
         check_compared(experiment.hypotheses, record.models(made["arms"]), record.baselines(workdir))
 

@@ -2,7 +2,7 @@
 
 Two arms are paired by seed. `deviation` is the standard deviation over seeds of their difference (`Estimate.deviation` of one), of a pilot
 run or another experiment; `test` is the standard error that the choice of test examples gives to it (`bootstrap.test_error`), which no
-number of seeds makes smaller. (Cohen 1988, "Statistical power analysis", chapter 2.)
+number of seeds makes smaller; `detectable` leaves it out, and so is a lower bound. (Cohen 1988, "Statistical power analysis", chapter 2.)
 """
 
 import math
@@ -45,7 +45,8 @@ def seeds_needed(deviation: float, difference: float, power: float = 0.8, level:
       power: probability of finding it. level: of the interval. test: standard error over test examples.
 
     Raises:
-      ValueError: a difference of 0, a deviation that is negative, a power or level outside (0, 1), or more than 100,000 seeds.
+      ValueError: a difference of 0, or one that the test examples hide from any number of seeds; a deviation that is negative, a power or
+        level outside (0, 1), or more than 100,000 seeds.
     """
     _check(deviation or 1.0, level)
     if not 0 < power < 1:

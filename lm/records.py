@@ -17,6 +17,7 @@ import jax
 import rich.console
 import rich.progress
 
+from lm import energy
 from lm.events import Events
 from lm.lookup import UserError
 from lm.plain import flat, read_json, write_json
@@ -113,8 +114,12 @@ def machine() -> dict[str, Any]:
     """Where this runs."""
     devices = jax.devices()
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    cores, threads = len(os.sched_getaffinity(0)), os.environ.get("NPROC", "")
-    cores = min(cores, int(threads)) if threads.isdigit() else cores  # XLA starts so many threads, where that is said
+    cores: float = len(os.sched_getaffinity(0))
+    threads, beside = (os.environ.get(name, "") for name in ("NPROC", energy.SIDE_BY_SIDE))
+    if threads.isdigit() and int(threads):
+        cores = min(cores, int(threads))  # XLA starts so many threads, where that is said
+    elif beside.isdigit() and int(beside) > cores:
+        cores = cores / int(beside)  # more workers than cores share them
     return {
         "device": devices[0].device_kind, "platform": devices[0].platform, "devices": len(devices), "processes": jax.process_count(),
         "cores": cores, "memory_gib": round(memory, 1), "python": platform.python_version(),

@@ -215,6 +215,9 @@ def test_a_run_is_charged_the_cores_and_devices_that_it_had():
     assert energy.power({"machine": {"device": "cpu", "cores": 1}, "workers": 2}, {"machine": {"cores": 1}}).watts == 10
     shared = energy.power({"machine": {"device": "NVIDIA H200", "devices": 1}, "workers": 2}, {"machine": {"cores": 16}})
     assert shared.watts == 350 and shared.parts == 0.5
+    # Begun on one machine, continued on another: each run's own counts.
+    elsewhere = energy.power(about, {"machine": {"device": "NVIDIA H200", "devices": 2, "cores": 16}})
+    assert elsewhere.watts == 2 * 700 / 4 and "H200" in elsewhere.why
 
 
 def test_given_power_counts_more_than_measured():

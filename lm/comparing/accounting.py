@@ -55,21 +55,21 @@ def loss_tokens(built: Program, store: Any, precision: float = math.inf) -> floa
     """
     rows, found = ROWS, _targets(built, store, ROWS)
     while (error := _relative_error(found)) > precision:
-        # A little more than the first rows promise, whose own spread is not well known.
-        wanted = 1.2 * rows * (error / precision) ** 2
-        if wanted > MOST_ROWS or rows >= MOST_ROWS:
+        if rows >= MOST_ROWS:
             raise UserError(
                 f"its rows differ so much in the number of targets that {MOST_ROWS:,} do not tell their mean to {precision:.2%};"
                 " give a larger config.budget.tolerance, or match tokens or flops"
             )
-        rows = math.ceil(wanted)
+        # A little more than these rows promise, whose own spread is not well known; and step by step, as the share of a jump between two
+        # phases of a run falls faster than that of chance.
+        rows = min(math.ceil(1.2 * rows * (error / precision) ** 2), 8 * rows, MOST_ROWS)
         found = _targets(built, store, rows)
     return float(found.mean())
 
 
 def _relative_error(found: np.ndarray) -> float:
-    """Of the mean of batches."""
-    return float(found.std(ddof=1) / math.sqrt(len(found)) / found.mean()) if found.mean() else 0.0
+    """Of the mean of batches, from the differences of neighbours: what changes slowly over a run is covered evenly, and no chance."""
+    return float(math.sqrt(np.mean(np.diff(found) ** 2) / 2 / len(found)) / found.mean()) if found.mean() else 0.0
 
 
 def _targets(built: Program, store: Any, count: int) -> np.ndarray:

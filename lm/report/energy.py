@@ -47,12 +47,13 @@ def power(about: dict[str, Any], run: dict[str, Any] | None = None) -> Power:
     Args:
       about: comparison.json. Runs side by side share its devices evenly. run: run.json, which knows the cores that the run had for itself.
     """
-    machine, given = about.get("machine") or {}, _number((about.get("energy") or {}).get("watts"), 0.0)
+    here = (run or {}).get("machine") or {}
+    machine, given = here if here.get("device") else about.get("machine") or {}, _number((about.get("energy") or {}).get("watts"), 0.0)
     workers = max(1, int(_number(about.get("workers"), 1)))
-    devices, cores = max(1, int(_number(machine.get("devices"), 1))), max(1, int(_number(machine.get("cores"), 1)))
+    devices = max(1, int(_number(machine.get("devices"), 1)))
     name = str(machine.get("device") or "")
     is_cpu = name.lower() in ("", "cpu")
-    own = _number(((run or {}).get("machine") or {}).get("cores"), 0.0) or cores / workers
+    own = _number(here.get("cores"), 0.0) or max(1.0, _number((about.get("machine") or {}).get("cores"), 1.0)) / workers
     parts = own if is_cpu else devices / workers
     shared = f", shared by {workers} runs side by side" if workers > 1 else ""
     if given > 0:

@@ -163,7 +163,8 @@ def matrix(results: Results) -> list[Part]:
     rows = [[results.comparison.label(arm), *(column[place] for column in cells)] for place, arm in enumerate(arms)]
     caption = (
         "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
-        "its difference from every other arm leaves out zero, not corrected for their number. ↓ lower is better, ↑ higher is better."
+        "its difference from every other arm leaves out zero, not corrected for their number; "
+        "none where runs diverged. ↓ lower is better, ↑ higher is better."
     )
     return [title, Table(columns, rows, caption + results.mixed(arms) + results.note(task for task, _ in keys))]
 
@@ -173,7 +174,7 @@ def _best(results: Results, task: str, metric: str) -> str:
     direction = results.row(task, metric).better
     scored = {arm: score.estimate.mean for arm in results.arms(task, metric) if (score := results.score(arm, task, metric))}
     order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
-    if results.mixed(order):
+    if results.mixed(order) or results.diverged(*results.comparison.arms):
         return ""
     for other in order[1:]:  # the next best first: it decides nearly always
         gap = results.gap(order[0], other, task, metric)
