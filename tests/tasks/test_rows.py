@@ -146,8 +146,12 @@ def test_probe_by_paragraph():
     task.test = ([np.arange(k + 1) for k in range(6)], answers)
     found = task._scores(np.array([0, 1, 0, 1, 0, 2]))
     assert_adds_up(found, 6)
-    assert found["balanced_accuracy"].value == pytest.approx((2 / 3 + 1 / 2 + 1) / 3)
-    np.testing.assert_allclose(found["balanced_accuracy"].examples.weights, [1 / 9] * 3 + [1 / 6] * 2 + [1 / 3])
+    value = (2 / 3 + 1 / 2 + 1) / 3
+    assert found["balanced_accuracy"].value == pytest.approx(value)
+    # Of the hits 1, 0, 1; 1, 0; 1 by class: their distance from the class's recall, by 6 examples over 3 times the class's size.
+    influence = [2 / 9, -4 / 9, 2 / 9, 1 / 2, -1 / 2, 0]
+    np.testing.assert_allclose(found["balanced_accuracy"].examples.totals, value + np.array(influence))
+    assert set(found["balanced_accuracy"].examples.weights) == {1.0}
     assert asked(found) == asked(task._scores(answers))
 
 
