@@ -1,4 +1,4 @@
-"""Do the intervals of lm/bootstrap.py keep their promise? False positives and coverage in simulated comparisons.
+"""Do the intervals of lm/stats/bootstrap.py keep their promise? False positives and coverage in simulated comparisons.
 
     python -m benchmarks.calibration [--comparisons=4000]
 
@@ -19,8 +19,8 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lm import bootstrap
-from lm.scores import Examples
+from lm.stats import bootstrap
+from lm.stats.scores import Examples
 
 BATCH = 100  # comparisons simulated at once: one product makes all their resamples
 
@@ -47,9 +47,16 @@ class Setting:
 def settings() -> list[Setting]:
     """Those for which calibration is claimed: seeds that differ little beside the test set, and much."""
     found = []
-    for unit, spreads, mean, gap in (("nats", (0.005, 0.02), 4.0, -0.03), ("share", (0.03, 0.1), 0.52, 0.15)):
+    for unit, spreads, mean, gap in (
+        ("nats", (0.005, 0.02), 4.0, -0.03),
+        ("share", (0.03, 0.1), 0.52, 0.15),
+    ):
         for spread in spreads:
-            found += [Setting(unit, seeds, examples, spread, mean, gap) for examples in (200, 2000) for seeds in (3, 5, 10)]
+            found += [
+                Setting(unit, seeds, examples, spread, mean, gap)
+                for examples in (200, 2000)
+                for seeds in (3, 5, 10)
+            ]
     return found
 
 
@@ -70,7 +77,9 @@ def true_score(setting: Setting, gap: float) -> float:
     return float(special.ndtr(mean / np.sqrt(1 + setting.spread**2)))
 
 
-def draw(setting: Setting, gap: float, rng: np.random.Generator) -> tuple[dict[int, Examples], dict[int, Examples]]:
+def draw(
+    setting: Setting, gap: float, rng: np.random.Generator
+) -> tuple[dict[int, Examples], dict[int, Examples]]:
     """The two arms' examples by seed. `gap` is added to the first arm's mean."""
     n, count = setting.seeds, setting.examples
     difficulty = rng.standard_normal(count)
@@ -82,20 +91,35 @@ def draw(setting: Setting, gap: float, rng: np.random.Generator) -> tuple[dict[i
     mean_AS = setting.mean + np.array([[gap], [0.0]]) + seed_AS
     if setting.unit == "nats":
         weights = rng.integers(20, 61, count).astype(np.float64)
-        scores_ASN = mean_AS[..., None] + 0.6 * difficulty + 0.1 * quirk_AN[:, None] + 0.1 * noise_ASN
+        scores_ASN = (
+            mean_AS[..., None] + 0.6 * difficulty + 0.1 * quirk_AN[:, None] + 0.1 * noise_ASN
+        )
         totals_ASN = scores_ASN * weights
     else:
         weights = np.ones(count)
-        latent_ASN = mean_AS[..., None] + 0.6**0.5 * difficulty + 0.1**0.5 * quirk_AN[:, None] + 0.3**0.5 * noise_ASN
+        latent_ASN = (
+            mean_AS[..., None]
+            + 0.6**0.5 * difficulty
+            + 0.1**0.5 * quirk_AN[:, None]
+            + 0.3**0.5 * noise_ASN
+        )
         totals_ASN = (latent_ASN > 0).astype(np.float64)
-    first, second = ({seed: Examples(totals, weights, "simulated") for seed, totals in enumerate(side)} for side in totals_ASN)
+    first, second = (
+        {seed: Examples(totals, weights, "simulated") for seed, totals in enumerate(side)}
+        for side in totals_ASN
+    )
     return first, second
 
 
-def percentile(first: dict[int, Examples], second: dict[int, Examples], rng: np.random.Generator) -> tuple[float, float]:
+def percentile(
+    first: dict[int, Examples], second: dict[int, Examples], rng: np.random.Generator
+) -> tuple[float, float]:
     """The Multi-Bootstrap's plain 95 % percentile interval of the difference (Sellam et al. 2021), seeds and examples paired."""
     n = len(first)
-    values = [np.array([each.totals.sum() / each.weights.sum() for each in side.values()]) for side in (first, second)]
+    values = [
+        np.array([each.totals.sum() / each.weights.sum() for each in side.values()])
+        for side in (first, second)
+    ]
     replicates = [bootstrap._replicates(list(side.values())) for side in (first, second)]
     differences_SB = (values[0] - values[1])[:, None] + replicates[0] - replicates[1]
     drawn_SB = rng.multinomial(n, np.full(n, 1 / n), size=differences_SB.shape[1]).T
@@ -113,9 +137,14 @@ def simulate(setting: Setting, comparisons: int, seed: int = 0) -> dict[str, flo
     while done < comparisons:
         size = min(BATCH, comparisons - done)
         drawn = [(draw(setting, 0.0, rng), draw(setting, setting.gap, rng)) for _ in range(size)]
-        bootstrap._replicates([each for pairs in drawn for pair in pairs for side in pair for each in side.values()])
+        bootstrap._replicates(
+            [each for pairs in drawn for pair in pairs for side in pair for each in side.values()]
+        )
         for same, different in drawn:
-            none, some = bootstrap.spread_of_difference(*same).estimate(0.95), bootstrap.spread_of_difference(*different).estimate(0.95)
+            none, some = (
+                bootstrap.spread_of_difference(*same).estimate(0.95),
+                bootstrap.spread_of_difference(*different).estimate(0.95),
+            )
             one = bootstrap.interval(different[0], limits)
             sums["false_positives"] += not none.low <= 0 <= none.high
             low, high = percentile(*same, rng)
@@ -133,20 +162,35 @@ def show(chosen: list[Setting], comparisons: int) -> None:
     print(f"| {' | '.join(heads)} |\n|{' --- |' * len(heads)}", flush=True)
     for setting in chosen:
         found = simulate(setting, comparisons)
-        shown = [_percent(found[name], comparisons) for name in ("false_positives", "coverage", "one", "plain")]
-        what = setting.unit + (f", {special.ndtr(setting.mean):.1%} right" if setting.unit == "share" else "")
-        spread = f"{setting.spread:g}" + (f", {setting.far:.0%} of seeds ten of them worse" if setting.far else "")
-        print(f"| {what} | {setting.seeds} | {setting.examples:,} | {spread} | {' | '.join(shown)} |", flush=True)
+        shown = [
+            _percent(found[name], comparisons)
+            for name in ("false_positives", "coverage", "one", "plain")
+        ]
+        what = setting.unit + (
+            f", {special.ndtr(setting.mean):.1%} right" if setting.unit == "share" else ""
+        )
+        spread = f"{setting.spread:g}" + (
+            f", {setting.far:.0%} of seeds ten of them worse" if setting.far else ""
+        )
+        print(
+            f"| {what} | {setting.seeds} | {setting.examples:,} | {spread} | {' | '.join(shown)} |",
+            flush=True,
+        )
 
 
 def combination(level: float, runs: int = 200_000) -> str:
     """False positives of `bootstrap.combined` by the test set's share of the variance, both parts normal, as a Markdown table."""
     rng = np.random.default_rng(0)
     shares = (0.0, 0.05, 0.1, 0.2, 0.3, 0.5, 0.7, 0.9, 1.0)
-    lines = ["| seeds | " + " | ".join(f"{share:.0%}" for share in shares) + " |", "| --- |" + " --- |" * len(shares)]
+    lines = [
+        "| seeds | " + " | ".join(f"{share:.0%}" for share in shares) + " |",
+        "| --- |" + " --- |" * len(shares),
+    ]
     for seeds in (2, 3, 4, 5, 10):
         off, freedom = np.abs(rng.standard_normal(runs)), seeds - 1
-        spread = np.sqrt(rng.chisquare(freedom, runs) / freedom) * special.stdtrit(freedom, 0.5 + level / 2)
+        spread = np.sqrt(rng.chisquare(freedom, runs) / freedom) * special.stdtrit(
+            freedom, 0.5 + level / 2
+        )
         cells = []
         for share in shares:
             test, power = special.ndtri(0.5 + level / 2) * share**0.5, 2 + 12 / freedom**2
@@ -170,7 +214,9 @@ def main() -> None:
     print("\nOutside of what is claimed:\n")
     show(hard(), comparisons)
     for level in (0.95, 0.99):
-        print(f"\nFalse positives, %, at the level {level:g}, by the test set's share of the variance:\n\n{combination(level)}")
+        print(
+            f"\nFalse positives, %, at the level {level:g}, by the test set's share of the variance:\n\n{combination(level)}"
+        )
     print(f"\n{time.perf_counter() - begin:,.0f} s")
 
 

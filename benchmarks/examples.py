@@ -14,7 +14,7 @@ import time
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _LENGTH = flags.DEFINE_integer("length", 512, "positions a row", lower_bound=16)
 _SECONDS = flags.DEFINE_float("seconds", 2.0, "to measure each objective for", lower_bound=0.1)
@@ -28,25 +28,36 @@ PEERS = {("mlm", "encoder"): "mlm", ("clm", "decoder"): "clm"}  # what transform
 def main() -> None:
     import numpy as np
 
-    from lm import lookup, pairing, presets
+    from lm import presets
+    from lm.core import compatibility, plugins
+    from lm.core.plain import plain
     from lm.data import corpus, loader
-    from lm.plain import plain
 
-    base = plain(presets.run(presets.laptop("encoder"), {"name": "mlm"}, tokenizer={"vocab_size": 8192}))
+    base = plain(
+        presets.run(presets.laptop("encoder"), {"name": "mlm"}, tokenizer={"vocab_size": 8192})
+    )
     prepared = corpus.prepare(base["data"], base["tokenizer"], skip=("length",))
     store, length = prepared.stores["train"], _LENGTH.value
-    sections = [(name, model, {"name": name}) for name in lookup.names("objectives") for model in models(name)]
+    sections = [
+        (name, model, {"name": name})
+        for name in plugins.names("objectives")
+        for model in models(name)
+    ]
     sections += [
         ("mlm, whole words", "encoder", {"name": "mlm", "unit": "word"}),
         ("mlm, spans", "encoder", {"name": "mlm", "unit": "word_span"}),
     ]
-    sections += [(f"mlm, {form}", "encoder", {"name": "mlm", "format": form}) for form in lookup.names("data.formats") if form != "packed"]
+    sections += [
+        (f"mlm, {form}", "encoder", {"name": "mlm", "format": form})
+        for form in plugins.names("data.formats")
+        if form != "packed"
+    ]
     speeds: dict[tuple[str, str], list[float]] = {}
     peer = Peer(_PEER.value, store, prepared.tokenizer, length) if _PEER.value else None
     theirs: dict[str, list[float]] = {}
     for _ in range(_ROUNDS.value):
         for title, model, section in sections:
-            objective = pairing.make(section, prepared.tokenizer, length, model)
+            objective = compatibility.make(section, prepared.tokenizer, length, model)
             plan = objective.plan(store)
             rows = loader.examples(objective, store, plan, 0, _BATCH.value, 10**6)
             batches = loader.local_batches(rows, np.arange(_BATCH.value), _BATCH.value)
@@ -55,7 +66,11 @@ def main() -> None:
             while time.perf_counter() - begin < _SECONDS.value:
                 batch = batches[at]
                 at += 1
-                tokens += sum(int((batch[key] > 0).sum()) for key in ("segments", "input_segments") if key in batch)
+                tokens += sum(
+                    int((batch[key] > 0).sum())
+                    for key in ("segments", "input_segments")
+                    if key in batch
+                )
             speeds.setdefault((title, model), []).append(tokens / (time.perf_counter() - begin))
             if peer and (title, model) in PEERS:
                 theirs.setdefault(title, []).append(peer.speed(PEERS[title, model], _SECONDS.value))
@@ -63,7 +78,9 @@ def main() -> None:
     for (title, model), values in speeds.items():
         line = f"  {title:<24} {model:<16} {statistics.median(values) / 1e3:9,.0f} k tokens/s"
         if peer and (title, model) in PEERS:
-            ratio = statistics.median(ours / other for ours, other in zip(values, theirs[title], strict=True))
+            ratio = statistics.median(
+                ours / other for ours, other in zip(values, theirs[title], strict=True)
+            )
             line += f"   transformers {statistics.median(theirs[title]) / 1e3:,.0f} k: {ratio:.1f}× as fast"
         print(line)
     if peer:
@@ -72,9 +89,9 @@ def main() -> None:
 
 def models(name: str) -> list[str]:
     """Where the objective runs by default."""
-    from lm import pairing
+    from lm.core import compatibility
 
-    return ["decoder"] if name in ("mixture", "biphasic") else pairing.models(name)
+    return ["decoder"] if name in ("mixture", "biphasic") else compatibility.models(name)
 
 
 class Peer:
@@ -85,8 +102,15 @@ class Peer:
 
         count = min(256, len(store.tokens) // length)
         rows = np.asarray(store.tokens[: count * length], np.int64).reshape(count, length).tolist()
-        self.process = subprocess.Popen([python, "-c", _PEER_CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        first = {"rows": rows, "size": tokenizer.size, "batch": _BATCH.value, "starts": tokenizer.is_word_start.tolist()}
+        self.process = subprocess.Popen(
+            [python, "-c", _PEER_CODE], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+        first = {
+            "rows": rows,
+            "size": tokenizer.size,
+            "batch": _BATCH.value,
+            "starts": tokenizer.is_word_start.tolist(),
+        }
         self._send(first)
         print("peer:", self._read())
 

@@ -64,7 +64,12 @@ class Session:
     def __init__(self, command: list[str], hosts: int, environment: dict[str, str]):
         launch = [sys.executable, "-m", "tpu.local", f"--n={hosts}", "--"] if hosts > 1 else []
         self.process = subprocess.Popen(
-            launch + command, cwd=ROOT, env=environment, text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+            launch + command,
+            cwd=ROOT,
+            env=environment,
+            text=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
         )
         self.hosts, self.said = hosts, ""
         self.pids = [self.process.pid] if hosts == 1 else []
@@ -87,7 +92,9 @@ class Session:
                 return False
             if time.monotonic() > deadline:
                 self.process.kill()
-                raise RuntimeError(f"nothing happened for {PATIENCE:.0f} s; the run said:\n{self.said}")
+                raise RuntimeError(
+                    f"nothing happened for {PATIENCE:.0f} s; the run said:\n{self.said}"
+                )
             time.sleep(0.002)
         return True
 
@@ -111,8 +118,19 @@ class Run:
             "training.keep": 3,
         }  # fmt: skip
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
-        self.command = [sys.executable, "-m", "lm.train", "--config=configs/clm.py:tiny", f"--workdir={self.workdir}", *overrides]
-        inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "LM_"))}
+        self.command = [
+            sys.executable,
+            "-m",
+            "lm.train",
+            "--config=configs/clm.py:tiny",
+            f"--workdir={self.workdir}",
+            *overrides,
+        ]
+        inherited = {
+            name: value
+            for name, value in os.environ.items()
+            if not name.startswith(("XLA_", "JAX_", "LM_"))
+        }
         self.environment = inherited | {
             "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
         }  # fmt: skip
@@ -125,7 +143,15 @@ class Run:
         try:
             with open(self.workdir / "metrics.jsonl", "rb") as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
-                return max((int(found) for found in re.findall(rb'^{"step": (\d+), .*}$', file.read(), re.MULTILINE)), default=0)
+                return max(
+                    (
+                        int(found)
+                        for found in re.findall(
+                            rb'^{"step": (\d+), .*}$', file.read(), re.MULTILINE
+                        )
+                    ),
+                    default=0,
+                )
         except FileNotFoundError:
             return 0
 
@@ -143,9 +169,19 @@ class Run:
 
     def damage(self, draw: random.Random) -> None:
         """Flips a bit of the newest checkpoint, or cuts a file of it in half."""
-        steps = sorted(int(path.name) for path in (self.workdir / "checkpoints").iterdir() if path.name.isdigit())
+        steps = sorted(
+            int(path.name)
+            for path in (self.workdir / "checkpoints").iterdir()
+            if path.name.isdigit()
+        )
         newest = self.workdir / "checkpoints" / str(steps[-1])
-        file = draw.choice([path for path in sorted(newest.glob("*/**/*")) if path.is_file() and path.stat().st_size > 1])
+        file = draw.choice(
+            [
+                path
+                for path in sorted(newest.glob("*/**/*"))
+                if path.is_file() and path.stat().st_size > 1
+            ]
+        )
         content = bytearray(file.read_bytes())
         if draw.random() < 0.5:
             content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
@@ -156,11 +192,14 @@ class Run:
     def metrics(self) -> list[dict]:
         """The lines of metrics.jsonl without clocks."""
         lines = (self.workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-        return [{name: value for name, value in json.loads(line).items() if name not in CLOCKS} for line in lines]
+        return [
+            {name: value for name, value in json.loads(line).items() if name not in CLOCKS}
+            for line in lines
+        ]
 
     def arrays(self) -> dict:
         """The last checkpoint."""
-        from lm.checkpoint import Checkpoints
+        from lm.training.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(self.workdir, read_only=True)
         found = checkpoints.arrays(checkpoints.latest() or 0)
@@ -173,9 +212,17 @@ def write_text(folder: Path, draw: random.Random) -> None:
     if folder.exists():
         sys.exit(f"error: {folder.parent} holds an earlier soak; give an empty --workdir")
     folder.mkdir(parents=True)
-    words = ["".join(draw.choice("bdfgklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(1, 3))) for _ in range(300)]
+    words = [
+        "".join(
+            draw.choice("bdfgklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(1, 3))
+        )
+        for _ in range(300)
+    ]
     for number in range(150):
-        sentences = [" ".join(draw.choices(words, k=draw.randint(6, 14))).capitalize() + "." for _ in range(draw.randint(8, 20))]
+        sentences = [
+            " ".join(draw.choices(words, k=draw.randint(6, 14))).capitalize() + "."
+            for _ in range(draw.randint(8, 20))
+        ]
         (folder / f"{number:03}.txt").write_text(" ".join(sentences) + "\n", encoding="utf-8")
 
 
@@ -217,13 +264,19 @@ def torment(run: Run, kinds: list[str], draw: random.Random) -> list[Fault]:
             reached = session.until(run.saving)
             time.sleep(draw.uniform(0.0, 0.03))
         if not reached or session.process.poll() is not None:
-            raise RuntimeError(f"the run ended before it could be hit at step {targets[done]}; give more --steps. It said:\n{session.said}")
+            raise RuntimeError(
+                f"the run ended before it could be hit at step {targets[done]}; give more --steps. It said:\n{session.said}"
+            )
         waiting = Fault(kind, run.step(), -time.monotonic(), damaged=-run.passed_over())
         os.kill(draw.choice(session.pids), signal.SIGTERM if "TERM" in kind else signal.SIGKILL)
         status = session.end()
         if status != STOPPED if "TERM" in kind else status not in KILLED:
-            raise RuntimeError(f"{kind} at step {waiting.step}: exit status {status}; the run said:\n{session.said}")
-        waiting.step = max(waiting.step, run.step())  # of a run that was told to stop, the step it came to
+            raise RuntimeError(
+                f"{kind} at step {waiting.step}: exit status {status}; the run said:\n{session.said}"
+            )
+        waiting.step = max(
+            waiting.step, run.step()
+        )  # of a run that was told to stop, the step it came to
         waiting.cut = run.saving()
         if "damage" in kind:
             run.damage(draw)
@@ -243,10 +296,14 @@ def come_back(run: Run, session: Session, fault: Fault) -> None:
         return re.findall(r"continues from step (\d+)\n", session.said)
 
     if not session.until(lambda: bool(continued())):
-        raise RuntimeError(f"the run did not continue after {fault.kind!r} at step {fault.step}; it said:\n{session.said}")
+        raise RuntimeError(
+            f"the run did not continue after {fault.kind!r} at step {fault.step}; it said:\n{session.said}"
+        )
     start = int(continued()[0])
     if not session.until(lambda: start >= fault.step or run.step() >= fault.step):
-        raise RuntimeError(f"the run did not come back from {fault.kind!r} at step {fault.step}; it said:\n{session.said}")
+        raise RuntimeError(
+            f"the run did not come back from {fault.kind!r} at step {fault.step}; it said:\n{session.said}"
+        )
     fault.recomputed = max(0, fault.step - start)
     fault.seconds += time.monotonic()
     fault.damaged += run.passed_over()
@@ -258,33 +315,65 @@ def differences(one: Run, other: Run) -> list[str]:
     ends = one.arrays(), other.arrays()
     if ends[0].keys() != ends[1].keys():
         found.append(f"arrays {sorted(ends[0].keys() ^ ends[1].keys())}")
-    found += [name for name in ends[0] if name in ends[1] and ends[0][name].tobytes() != ends[1][name].tobytes()]
+    found += [
+        name
+        for name in ends[0]
+        if name in ends[1] and ends[0][name].tobytes() != ends[1][name].tobytes()
+    ]
     lines = one.metrics(), other.metrics()
-    found += [f"metrics.jsonl: {first} and {second}" for first, second in zip(*lines, strict=False) if first != second][:3]
+    found += [
+        f"metrics.jsonl: {first} and {second}"
+        for first, second in zip(*lines, strict=False)
+        if first != second
+    ][:3]
     if len(lines[0]) != len(lines[1]):
         found.append(f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines")
-    records = [json.loads((run.workdir / "run.json").read_text(encoding="utf-8")) for run in (one, other)]
-    return found + [f"run.json: {name}" for name in ("status", "step", "final", "loss_tokens") if records[0][name] != records[1][name]]
+    records = [
+        json.loads((run.workdir / "run.json").read_text(encoding="utf-8")) for run in (one, other)
+    ]
+    return found + [
+        f"run.json: {name}"
+        for name in ("status", "step", "final", "loss_tokens")
+        if records[0][name] != records[1][name]
+    ]
 
 
 def table(faults: list[Fault]) -> str:
     """A line for each kind, and their sum."""
-    lines = [f"{'fault':<28}{'count':>6}{'steps again':>13}{'most':>6}{'saves cut off':>15}{'damaged':>9}{'seconds lost':>14}"]
+    lines = [
+        f"{'fault':<28}{'count':>6}{'steps again':>13}{'most':>6}{'saves cut off':>15}{'damaged':>9}{'seconds lost':>14}"
+    ]
     for kind in [*ALONE, *HOSTS, "all"]:
         those = [fault for fault in faults if kind in (fault.kind, "all")]
         if those:
-            again, seconds = [fault.recomputed for fault in those], [fault.seconds for fault in those]
+            again, seconds = (
+                [fault.recomputed for fault in those],
+                [fault.seconds for fault in those],
+            )
             cut, damaged = sum(fault.cut for fault in those), sum(fault.damaged for fault in those)
-            lines.append(f"{kind:<28}{len(those):>6}{sum(again):>13}{max(again):>6}{cut:>15}{damaged:>9}{sum(seconds):>14.0f}")
+            lines.append(
+                f"{kind:<28}{len(those):>6}{sum(again):>13}{max(again):>6}{cut:>15}{damaged:>9}{sum(seconds):>14.0f}"
+            )
     return "\n".join(lines)
 
 
 def main() -> int:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     flags.add_argument("--kills", type=int, default=30, help="how many (30)")
     flags.add_argument("--seed", type=int, default=0, help="of kinds and moments (0)")
-    flags.add_argument("--steps", type=int, default=1200, help="length of the run of one process; a third for two (1200)")
-    flags.add_argument("--workdir", type=Path, help="a new folder; by default a temporary one, which is removed unless something fails")
+    flags.add_argument(
+        "--steps",
+        type=int,
+        default=1200,
+        help="length of the run of one process; a third for two (1200)",
+    )
+    flags.add_argument(
+        "--workdir",
+        type=Path,
+        help="a new folder; by default a temporary one, which is removed unless something fails",
+    )
     args = flags.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     root = args.workdir or Path(tempfile.mkdtemp(prefix="faults-"))
@@ -292,12 +381,21 @@ def main() -> int:
     write_text(root / "text", draw)
     faults, different, began = [], [], time.monotonic()
     try:
-        for hosts, known, count in ((1, ALONE, args.kills - args.kills // 2), (2, HOSTS, args.kills // 2)):
+        for hosts, known, count in (
+            (1, ALONE, args.kills - args.kills // 2),
+            (2, HOSTS, args.kills // 2),
+        ):
             kinds = [known[number % len(known)] for number in range(count)]
             draw.shuffle(kinds)
             steps = args.steps // (1 if hosts == 1 else 3)
-            print(f"{hosts} process{'es' * (hosts > 1)}: {steps} steps without a fault, then with {count}", file=sys.stderr, flush=True)
-            undisturbed, disturbed = (Run(root, f"{name}-{hosts}", hosts, steps) for name in ("undisturbed", "disturbed"))
+            print(
+                f"{hosts} process{'es' * (hosts > 1)}: {steps} steps without a fault, then with {count}",
+                file=sys.stderr,
+                flush=True,
+            )
+            undisturbed, disturbed = (
+                Run(root, f"{name}-{hosts}", hosts, steps) for name in ("undisturbed", "disturbed")
+            )
             session = undisturbed.start()
             if session.end() != 0:
                 raise RuntimeError(f"the run without faults failed:\n{session.said}")
@@ -307,7 +405,9 @@ def main() -> int:
         print(f"LOST: {error}\nkept: {root}", file=sys.stderr)
         return 1
     print(table(faults))
-    print(f"{len(faults)} faults in {time.monotonic() - began:.0f} s; lost runs: 0; differing from the undisturbed run: {len(different)}")
+    print(
+        f"{len(faults)} faults in {time.monotonic() - began:.0f} s; lost runs: 0; differing from the undisturbed run: {len(different)}"
+    )
     if different:
         print("\n".join(different), f"kept: {root}", sep="\n", file=sys.stderr)
         return 1

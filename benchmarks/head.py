@@ -13,7 +13,7 @@ import time
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _STEPS = flags.DEFINE_integer("steps", 20, "rounds to time, each side in turn", lower_bound=2)
 _HEADS_ONLY = flags.DEFINE_bool("heads_only", False, "leave out the MLM step")
@@ -35,29 +35,41 @@ def masked_step() -> None:
     import numpy as np
 
     from configs import mlm
-    from lm import heads, prediction, program
+    from lm.core.plain import plain
     from lm.data import corpus, loader
-    from lm.plain import plain
+    from lm.nn import heads, token_loss
+    from lm.training.program import Program, divide_sums
 
     config = plain(mlm.get_config("tiny"))
     config["tokenizer"]["vocab_size"] = 8192
     prepared = corpus.prepare(config["data"], config["tokenizer"], skip=("length",))
-    built = {side: program.Program(config, prepared.tokenizer) for side in ("gathered", "full")}
+    program = {side: Program(config, prepared.tokenizer) for side in ("gathered", "full")}
     store = prepared.stores["train"]
-    objective = built["gathered"].objective
-    rows = loader.examples(objective, store, objective.plan(store), 0, config["training"]["batch_size"], 1000)
-    batches = loader.Loader(rows, config["training"]["batch_size"], built["gathered"].mesh)
+    objective = program["gathered"].objective
+    rows = loader.examples(
+        objective, store, objective.plan(store), 0, config["training"]["batch_size"], 1000
+    )
+    batches = loader.Loader(rows, config["training"]["batch_size"], program["gathered"].mesh)
     gathered = [next(batches) for _ in range(4)]
 
     def everywhere(batch):
         """The same targets at their places among all."""
         tokens = np.asarray(batch["tokens"])
-        found = {"targets": np.zeros(tokens.shape, np.int32), "weights": np.zeros(tokens.shape, np.float32)}
-        for row, (places, weights) in enumerate(zip(np.asarray(batch["target_positions"]), np.asarray(batch["weights"]), strict=True)):
+        found = {
+            "targets": np.zeros(tokens.shape, np.int32),
+            "weights": np.zeros(tokens.shape, np.float32),
+        }
+        for row, (places, weights) in enumerate(
+            zip(np.asarray(batch["target_positions"]), np.asarray(batch["weights"]), strict=True)
+        ):
             real = weights > 0
             found["targets"][row, places[real]] = np.asarray(batch["targets"])[row][real]
             found["weights"][row, places[real]] = 1.0
-        kept = {name: value for name, value in batch.items() if name not in ("target_positions", "targets", "weights")}
+        kept = {
+            name: value
+            for name, value in batch.items()
+            if name not in ("target_positions", "targets", "weights")
+        }
         return kept | jax.device_put(found)
 
     class Full:
@@ -66,21 +78,35 @@ def masked_step() -> None:
         terms, heads = objective.terms, objective.heads
 
         def loss(self, model, batch, key):
-            nll, hits = heads.classify(model.logits(prediction.states(model, batch, key)), batch["targets"], batch["weights"])
+            nll, hits = heads.classify(
+                model.logits(token_loss.states(model, batch, key)),
+                batch["targets"],
+                batch["weights"],
+            )
             return {"mlm": nll}, {"mlm_accuracy": hits}
 
-    built["full"].objective = Full()
+    program["full"].objective = Full()
     sides = {"gathered": gathered, "full": [everywhere(batch) for batch in gathered]}
-    states, seconds, losses = {side: built[side].init() for side in sides}, {side: [] for side in sides}, {}
+    states, seconds, losses = (
+        {side: program[side].init() for side in sides},
+        {side: [] for side in sides},
+        {},
+    )
     for round_ in range(_STEPS.value + 2):
         for side, batches_ in sides.items():
             begin = time.perf_counter()
-            states[side], sums = built[side].step(states[side], batches_[round_ % 4])
+            states[side], sums = program[side].step(states[side], batches_[round_ % 4])
             jax.block_until_ready(sums)
             seconds[side].append(time.perf_counter() - begin)
             if not round_:
-                losses[side] = program.means(jax.device_get(sums))["mlm"]
-    report("MLM step, tiny, V=8,192", "full logits", "gathered", seconds["full"][2:], seconds["gathered"][2:])
+                losses[side] = divide_sums(jax.device_get(sums))["mlm"]
+    report(
+        "MLM step, tiny, V=8,192",
+        "full logits",
+        "gathered",
+        seconds["full"][2:],
+        seconds["gathered"][2:],
+    )
     print(f"  loss of the first step: gathered {losses['gathered']:.6f}, full {losses['full']:.6f}")
 
 
@@ -90,7 +116,7 @@ def causal_head() -> None:
     import jax.numpy as jnp
     import numpy as np
 
-    from lm import heads, vocabulary
+    from lm.nn import cross_entropy, heads
 
     rows, D, V = 32, _WIDTH.value, _VOCABULARY.value
     T = _TOKENS.value // rows
@@ -101,13 +127,16 @@ def causal_head() -> None:
     weights_BT = jnp.ones((rows, T), jnp.float32)
 
     def chunked(h, table):
-        return vocabulary.cross_entropy(h, table, targets_BT, weights_BT, _CHUNKS.value).loss
+        return cross_entropy.cross_entropy(h, table, targets_BT, weights_BT, _CHUNKS.value).loss
 
     def full(h, table):
         return heads.classify(jnp.einsum("BTD,VD->BTV", h, table), targets_BT, weights_BT)[0][0]
 
     sides, memory, seconds, values = {"chunked": chunked, "full": full}, {}, {}, {}
-    compiled = {side: jax.jit(jax.value_and_grad(function, (0, 1))).lower(h_BTD, table_VD).compile() for side, function in sides.items()}
+    compiled = {
+        side: jax.jit(jax.value_and_grad(function, (0, 1))).lower(h_BTD, table_VD).compile()
+        for side, function in sides.items()
+    }
     for side, function in compiled.items():
         memory[side], seconds[side] = function.memory_analysis().temp_size_in_bytes, []
     for _ in range(max(3, _STEPS.value // 4)):
@@ -116,17 +145,26 @@ def causal_head() -> None:
             values[side] = jax.block_until_ready(function(h_BTD, table_VD))
             seconds[side].append(time.perf_counter() - begin)
     name = f"causal head, B·T={rows * T:,}, V={V:,}, D={D}"
-    report(name, "full logits", f"{_CHUNKS.value} chunks", seconds["full"][1:], seconds["chunked"][1:])
+    report(
+        name, "full logits", f"{_CHUNKS.value} chunks", seconds["full"][1:], seconds["chunked"][1:]
+    )
     print(
         f"  temporary memory by the compiler: full {memory['full'] / 2**20:,.0f} MiB, chunked {memory['chunked'] / 2**20:,.0f} MiB,"
         f" {memory['full'] / memory['chunked']:.1f}× less"
     )
     (loss, grads), (plain_loss, plain_grads) = values["chunked"], values["full"]
-    errors = [float(jnp.abs(one - other).max() / jnp.abs(other).max()) for one, other in zip(grads, plain_grads, strict=True)]
-    print(f"  relative difference: loss {abs(float(loss / plain_loss) - 1):.1e}, gradients {max(errors):.1e} of the largest element")
+    errors = [
+        float(jnp.abs(one - other).max() / jnp.abs(other).max())
+        for one, other in zip(grads, plain_grads, strict=True)
+    ]
+    print(
+        f"  relative difference: loss {abs(float(loss / plain_loss) - 1):.1e}, gradients {max(errors):.1e} of the largest element"
+    )
 
 
-def report(what: str, slow: str, fast: str, slow_seconds: list[float], fast_seconds: list[float]) -> None:
+def report(
+    what: str, slow: str, fast: str, slow_seconds: list[float], fast_seconds: list[float]
+) -> None:
     """Medians of both sides, and the median of the ratios round by round."""
     ratio = statistics.median(a / b for a, b in zip(slow_seconds, fast_seconds, strict=True))
     print(

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _STEPS = flags.DEFINE_integer("steps", 300, "of each run", lower_bound=1)
 _REPEATS = flags.DEFINE_integer("repeats", 2, "how often each way", lower_bound=1)
@@ -25,15 +25,15 @@ _SEEDS = flags.DEFINE_integer("seeds", 2, "of each of the two arms", lower_bound
 
 def bare(directory: Path, config: dict) -> None:
     """A run as lm.train makes it."""
-    from lm import trainer
+    from lm.training import loop
 
-    trainer.train(config, directory, quiet=True)
+    loop.train(config, directory, quiet=True)
 
 
 def experiment(steps: int, seeds: int) -> dict:
     """CLM and MLM at `:tiny`."""
     from configs import clm, mlm
-    from lm.plain import plain
+    from lm.core.plain import plain
 
     arms = {}
     for name, module in (("clm", clm), ("mlm", mlm)):
@@ -49,9 +49,9 @@ def experiment(steps: int, seeds: int) -> dict:
 
 def compared(root: Path, wanted: dict) -> dict[str, float]:
     """Seconds of lm.compare's parts."""
-    from lm import comparison
+    from lm.comparison import run as comparison_run
 
-    run_all, times = comparison.run_all, {}
+    run_all, times = comparison_run.run_all, {}
     began = time.perf_counter()
 
     def timed(pool, work, claims, slots, show, on_end):
@@ -66,38 +66,45 @@ def compared(root: Path, wanted: dict) -> dict[str, float]:
         times["baselines"], times["trials"] = ends[1] - ends[0], ends[-1] - ends[1]
         return outcomes
 
-    comparison.run_all = timed
+    comparison_run.run_all = timed
     try:
-        if comparison.compare(wanted, root, "benchmarks.overhead", ""):
+        if comparison_run.compare(wanted, root, "benchmarks.overhead", ""):
             raise SystemExit("a run failed")
     finally:
-        comparison.run_all = run_all
+        comparison_run.run_all = run_all
     return times | {"report": time.perf_counter() - began - sum(times.values())}
 
 
 def trained(root: Path, wanted: dict) -> float:
     """Seconds of the same runs without lm.compare, from when a worker is ready."""
-    from lm.comparing import workers
-    from lm.comparing.experiment import with_field
+    from lm.comparison import workers
+    from lm.comparison.experiment import with_field
 
     with workers.pool(1) as pool:
-        pool.submit(importlib.import_module, "lm.trainer").exception()  # the worker cannot send a module back, but it has it then
+        pool.submit(
+            importlib.import_module, "lm.training.loop"
+        ).exception()  # the worker cannot send a module back, but it has it then
         began = time.perf_counter()
         for seed in wanted["seeds"]:
             for arm, of in wanted["arms"].items():
-                run = with_field(with_field(of["run"], "training.tokens", 0), "training.steps", _STEPS.value) | {"seed": seed}
+                run = with_field(
+                    with_field(of["run"], "training.tokens", 0), "training.steps", _STEPS.value
+                ) | {"seed": seed}
                 pool.submit(bare, root / f"{arm}-seed{seed}", run).result()
         return time.perf_counter() - began
 
 
 def main() -> None:
-    from lm import comparison
+    from lm.comparison import run as comparison_run
 
     place = Path(tempfile.mkdtemp(prefix="lm-overhead-"))
-    os.environ |= {"JAX_COMPILATION_CACHE_DIR": str(place / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3"}
+    os.environ |= {
+        "JAX_COMPILATION_CACHE_DIR": str(place / "compiled"),
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0.3",
+    }
     try:
         wanted = experiment(_STEPS.value, _SEEDS.value)
-        comparison.prepare_corpora({arm: of["run"] for arm, of in wanted["arms"].items()})
+        comparison_run.prepare_corpora({arm: of["run"] for arm, of in wanted["arms"].items()})
         alone, parts = [], []
         for repeat in range(_REPEATS.value + 1):  # the first one compiles, and does not count
             alone.append(trained(place / f"bare{repeat}", wanted))
@@ -106,9 +113,13 @@ def main() -> None:
         shutil.rmtree(place, ignore_errors=True)
     best = {name: min(each[name] for each in parts[1:]) for name in parts[0]}
     runs = len(wanted["arms"]) * len(wanted["seeds"])
-    print(f"{runs} runs of {_STEPS.value} steps: bare {min(alone[1:]):.1f} s, as trials {best['trials']:.1f} s")
+    print(
+        f"{runs} runs of {_STEPS.value} steps: bare {min(alone[1:]):.1f} s, as trials {best['trials']:.1f} s"
+    )
     print(f"ratio {best['trials'] / min(alone[1:]):.3f} (target: below 1.03)")
-    print(f"apart from it: start-up {best['start-up']:.1f} s, baselines {best['baselines']:.1f} s, report {best['report']:.1f} s")
+    print(
+        f"apart from it: start-up {best['start-up']:.1f} s, baselines {best['baselines']:.1f} s, report {best['report']:.1f} s"
+    )
 
 
 if __name__ == "__main__":

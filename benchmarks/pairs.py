@@ -14,32 +14,44 @@ from pathlib import Path
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _PAIRS = flags.DEFINE_integer("pairs", 1000, "how many", lower_bound=1)
 SHORTEST, LONGEST = 5, 14  # words of a sentence; BLiMP's have 4 to 15
 
 
 def main() -> None:
-    from lm import evaluator, presets, program, scoring
+    from lm import presets
+    from lm.core.plain import plain
     from lm.data import corpus as corpora
-    from lm.plain import plain
+    from lm.evaluation import evaluator
+    from lm.inference import scoring
+    from lm.training.program import Program
 
-    for model, objective, asked in (("decoder", "clm", ("causal",)), ("encoder", "mlm", ("pll", "pll_word"))):
+    for model, objective, asked in (
+        ("decoder", "clm", ("causal",)),
+        ("encoder", "mlm", ("pll", "pll_word")),
+    ):
         config = plain(presets.laptop_run(model, {"name": objective}, learning_rate=0.01))
         corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
-        built = program.Program(config, corpus.tokenizer)
-        params = built.init()["params"]
+        program = Program(config, corpus.tokenizer)
+        params = program.init()["params"]
         with tempfile.TemporaryDirectory() as directory:
             path = write(corpus, _PAIRS.value, Path(directory) / "pairs.jsonl")
-            task = evaluator.make_tasks(["minimal_pairs"], corpus, "train", built.length, {"minimal_pairs": {"path": str(path)}})
+            task = evaluator.make_tasks(
+                ["minimal_pairs"],
+                corpus,
+                "train",
+                program.length,
+                {"minimal_pairs": {"path": str(path)}},
+            )
         pairs = task["minimal_pairs"]
         tokens = sum(map(len, pairs.sentences))
-        assert set(asked) == set(scoring.methods(built.objective))
+        assert set(asked) == set(scoring.methods(program.objective))
         for method in asked:
             for when in ("compilation included", "again"):
                 begin, used = time.perf_counter(), user()
-                pairs.scored(built, params, method)
+                pairs.scored(program, params, method)
                 seconds, used = time.perf_counter() - begin, user() - used
                 print(
                     f"{method:<9} {len(pairs.pairs):,} pairs, {tokens:,} tokens: {seconds:5.1f} s, {used:5.1f} s of user time, {when}"
@@ -54,9 +66,22 @@ def write(corpus, count: int, path: Path) -> Path:
         for sentence in (sentence for paragraph in document.paragraphs for sentence in paragraph):
             words = sentence.split()
             middle = len(words) // 2
-            if SHORTEST <= len(words) <= LONGEST and len(sentence) < 90 and words[middle] != words[middle - 1]:
-                changed = [*words[: middle - 1], words[middle], words[middle - 1], *words[middle + 1 :]]
-                lines.append(json.dumps({"sentence_good": " ".join(words), "sentence_bad": " ".join(changed)}))
+            if (
+                SHORTEST <= len(words) <= LONGEST
+                and len(sentence) < 90
+                and words[middle] != words[middle - 1]
+            ):
+                changed = [
+                    *words[: middle - 1],
+                    words[middle],
+                    words[middle - 1],
+                    *words[middle + 1 :],
+                ]
+                lines.append(
+                    json.dumps(
+                        {"sentence_good": " ".join(words), "sentence_bad": " ".join(changed)}
+                    )
+                )
         if len(lines) >= count:
             break
     path.write_text("\n".join(lines[:count]) + "\n", encoding="utf-8")

@@ -20,7 +20,7 @@ from typing import Any
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _ROWS = flags.DEFINE_list("rows", [], "rows to compile, by name; by default all")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/peers", "where records are kept")
@@ -64,17 +64,22 @@ CHOICES = {
     "1b-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],
 }
 # Row -> size of configs/mlm.py, slice.
-BERT = {f"bert-{size}-{tpu.partition('-')[0]}": (size, tpu) for size, tpu in itertools.product(("base", "large"), ("v5e-4", "v6e-4"))}
+BERT = {
+    f"bert-{size}-{tpu.partition('-')[0]}": (size, tpu)
+    for size, tpu in itertools.product(("base", "large"), ("v5e-4", "v6e-4"))
+}
 _BERT_ROWS = 64  # of 512 tokens
 
 
 def main() -> None:
-    from lm.lookup import UserError
+    from lm.core.plugins import UserError
 
     known = [*PEERS, *BERT]
     names = _ROWS.value or known
     if unknown := [name for name in names if name not in known]:
-        raise UserError(f"--rows={','.join(unknown)}: there is no such row; there are {', '.join(known)}")
+        raise UserError(
+            f"--rows={','.join(unknown)}: there is no such row; there are {', '.join(known)}"
+        )
 
     from tpu import environment
 
@@ -84,7 +89,9 @@ def main() -> None:
     from tpu import cache
 
     kept = cache.Cache(_WORKDIR.value)
-    print("| row | | remat | mesh | peak GiB | wire MiB | TFLOP | est s |\n|---|---|---|---|---|---|---|---|")
+    print(
+        "| row | | remat | mesh | peak GiB | wire MiB | TFLOP | est s |\n|---|---|---|---|---|---|---|---|"
+    )
     for name in names:
         for line in lines(name, kept) if name in PEERS else bert_lines(name, kept):
             print(line, flush=True)
@@ -109,7 +116,7 @@ def lines(name: str, kept: Any) -> Iterator[str]:
 def bert_lines(name: str, kept: Any) -> Iterator[str]:
     """BERT with each block computed again in the backward pass, and with nothing computed again."""
     from configs import mlm
-    from lm.plain import plain
+    from lm.core.plain import plain
 
     size, tpu = BERT[name]
     for remat in ("full", "none"):
@@ -121,10 +128,12 @@ def bert_lines(name: str, kept: Any) -> Iterator[str]:
         yield _line(name if remat == "full" else "", "ours", record, figures(record))
 
 
-def settings(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: bool) -> dict[str, Any]:
+def settings(
+    row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: bool
+) -> dict[str, Any]:
     """The plain config of a row."""
     from configs import peers
-    from lm.plain import plain
+    from lm.core.plain import plain
 
     config = plain(peers.get_config(row.size))
     config["model"] |= {"scan": scan, **model}
@@ -133,7 +142,9 @@ def settings(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: 
     return config
 
 
-def measured(row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], kept: Any) -> dict[str, Any]:
+def measured(
+    row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], kept: Any
+) -> dict[str, Any]:
     """The record of our step at a row."""
     return _record(settings(row, mesh, model, _SCAN.value), row.tpu, kept)
 
@@ -144,26 +155,46 @@ def _record(config: Mapping[str, Any], tpu: str, kept: Any) -> dict[str, Any]:
 
     of = slices.parse(tpu)
     options = measure.options(of, [])
-    print(f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']}", file=sys.stderr)
-    return kept.get(cache.key(config, of.name, options), lambda: measure.measure(config, of, options))
+    print(
+        f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']}",
+        file=sys.stderr,
+    )
+    return kept.get(
+        cache.key(config, of.name, options), lambda: measure.measure(config, of, options)
+    )
 
 
 def figures(record: Mapping[str, Any]) -> tuple[float, ...] | None:
     """Peak GiB, wire MiB, TFLOP and estimated seconds of a record; None where it does not fit."""
     if not record["fits"]:
         return None
-    return record["memory"]["peak"], record["wire_mib"], record["flops"] / 1e12, record["ceilings"]["schedule"]
+    return (
+        record["memory"]["peak"],
+        record["wire_mib"],
+        record["flops"] / 1e12,
+        record["ceilings"]["schedule"],
+    )
 
 
 def ratios(ours: tuple[float, ...] | None, theirs: tuple[float, ...]) -> tuple[float, ...] | None:
-    return None if ours is None else tuple(own / other for own, other in zip(ours, theirs, strict=True))
+    return (
+        None
+        if ours is None
+        else tuple(own / other for own, other in zip(ours, theirs, strict=True))
+    )
 
 
-def _line(name: str, what: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None) -> str:
-    from lm.mesh import described
+def _line(
+    name: str, what: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None
+) -> str:
+    from lm.parallel.mesh import described
 
     split = described(record["mesh"]) if record else ""
-    shown = ["does not fit", "", "", ""] if values is None else [f"{value:,.{0 if value >= 100 else 3}f}" for value in values]
+    shown = (
+        ["does not fit", "", "", ""]
+        if values is None
+        else [f"{value:,.{0 if value >= 100 else 3}f}" for value in values]
+    )
     return "| " + " | ".join([name, what, record["remat"] if record else "", split, *shown]) + " |"
 
 

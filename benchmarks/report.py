@@ -10,7 +10,9 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))  # the synthetic workdir is the tests' own
+sys.path.insert(
+    0, str(Path(__file__).parents[1] / "tests")
+)  # the synthetic workdir is the tests' own
 
 
 def main() -> None:
@@ -19,7 +21,12 @@ def main() -> None:
     from lm import report
 
     with tempfile.TemporaryDirectory() as directory:
-        workdir = comparison_workdir.crowd(Path(directory) / "w", 5, tuple(range(5)), tuple(f"task_{number}" for number in range(8)))
+        workdir = comparison_workdir.crowd(
+            Path(directory) / "w",
+            5,
+            tuple(range(5)),
+            tuple(f"task_{number}" for number in range(8)),
+        )
         wall, cpu = time.perf_counter(), time.process_time()
         written = report.write(workdir)
         wall, cpu = time.perf_counter() - wall, time.process_time() - cpu

@@ -20,10 +20,14 @@ from typing import Any
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
-_WORKDIR = flags.DEFINE_string("workdir", "runs/slices", "where records are kept and slices.md is written")
-_TABLES = flags.DEFINE_list("tables", ["configs", "fits", "growth", "depth", "planned"], "which tables to make")
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/slices", "where records are kept and slices.md is written"
+)
+_TABLES = flags.DEFINE_list(
+    "tables", ["configs", "fits", "growth", "depth", "planned"], "which tables to make"
+)
 _TPU = flags.DEFINE_list("tpu", ["v5e-16", "v6e-16", "v5p-16"], "slices of the first table")
 _ONLY = flags.DEFINE_list("only", [], "configs of the first table; by default all")
 _CONFIGS = Path(__file__).parent.parent / "configs"
@@ -55,7 +59,13 @@ def configs(kept: Any) -> Iterator[str]:
     for name in _ONLY.value or sorted(path.stem for path in _CONFIGS.glob("*.py")):
         for tpu in _TPU.value:
             record, how = first_that_fits(_config(name, "base"), tpu, kept)
-            shown = [f"{name}:base", tpu, f"{record['parameters'] / 1e6:,.0f} M", str(record["batch_size"]), how]
+            shown = [
+                f"{name}:base",
+                tpu,
+                f"{record['parameters'] / 1e6:,.0f} M",
+                str(record["batch_size"]),
+                how,
+            ]
             yield "| " + " | ".join([*shown, *_costs(record)]) + " |"
 
 
@@ -63,7 +73,17 @@ def fits(kept: Any) -> Iterator[str]:
     """The smallest slice that holds each decoder, four rows a chip."""
     from tpu import slices
 
-    yield from _head("decoder", "slice", "chips", "fits", "what fits first", "peak GiB", "state GiB a device", "MFU %", "tokens/s/chip")
+    yield from _head(
+        "decoder",
+        "slice",
+        "chips",
+        "fits",
+        "what fits first",
+        "peak GiB",
+        "state GiB a device",
+        "MFU %",
+        "tokens/s/chip",
+    )
     for size, told in (("base", "1B"), ("large", "8B")):
         for generation in ("v4", "v5e", "v5p", "v6e", "tpu7x"):
             for name in slices.names(generation):
@@ -83,13 +103,21 @@ def fits(kept: Any) -> Iterator[str]:
                     ]
                     yield "| " + " | ".join([told, name, str(of.chips), "yes", how, *speed]) + " |"
                     break
-                over = f"no, {record['needs_gib'] - record['has_gib']:.1f} GiB too much" if record["needs_gib"] else "no"
-                yield "| " + " | ".join([told, name, str(of.chips), over, how, "–", state, "–", "–"]) + " |"
+                over = (
+                    f"no, {record['needs_gib'] - record['has_gib']:.1f} GiB too much"
+                    if record["needs_gib"]
+                    else "no"
+                )
+                yield (
+                    "| "
+                    + " | ".join([told, name, str(of.chips), over, how, "–", state, "–", "–"])
+                    + " |"
+                )
 
 
 def growth(kept: Any) -> Iterator[str]:
     """A 1B decoder on more and more chips."""
-    from lm.mesh import described
+    from lm.parallel.mesh import described
     from tpu import slices
 
     yield from _head(
@@ -104,14 +132,35 @@ def growth(kept: Any) -> Iterator[str]:
         record = _measured(config, name, kept)
         mesh = described(record["mesh"])
         if not record["fits"]:
-            yield f"| {name} | {of.chips} | {mesh} | {record['batch_size']} | does not fit |" + " – |" * 9
+            yield (
+                f"| {name} | {of.chips} | {mesh} | {record['batch_size']} | does not fit |"
+                + " – |" * 9
+            )
             continue
         outside = sum(row["wire_mib"] for row in record["collectives"] if row["network"] == "DCN")
-        times = [f"{1e3 * record['ceilings'][each]:,.0f}" for each in ("compute", "hbm", "schedule", "ici", "dcn")]
-        shown = [name, str(of.chips), mesh, str(record["batch_size"]), f"{record['memory']['peak']:.2f}", f"{record['wire_mib']:,.0f}"]
+        times = [
+            f"{1e3 * record['ceilings'][each]:,.0f}"
+            for each in ("compute", "hbm", "schedule", "ici", "dcn")
+        ]
+        shown = [
+            name,
+            str(of.chips),
+            mesh,
+            str(record["batch_size"]),
+            f"{record['memory']['peak']:.2f}",
+            f"{record['wire_mib']:,.0f}",
+        ]
         yield (
             "| "
-            + " | ".join([*shown, f"{outside:,.0f}", *times, f"{1e3 * record['step_seconds']:,.0f}", f"{100 * record['mfu']:.1f}"])
+            + " | ".join(
+                [
+                    *shown,
+                    f"{outside:,.0f}",
+                    *times,
+                    f"{1e3 * record['step_seconds']:,.0f}",
+                    f"{100 * record['mfu']:.1f}",
+                ]
+            )
             + " |"
         )
 
@@ -145,14 +194,16 @@ HANDS = (
 
 def planned(kept: Any) -> Iterator[str]:
     """Ten meshes by hand, and what the planner finds: its roofline step should be no longer than the best of theirs."""
-    from lm.mesh import described
-    from lm.transformer import CHOICES
+    from lm.nn.config import CHOICES
+    from lm.parallel.mesh import described
     from tpu import measure, search, slices
 
     of = slices.parse("v5e-16")
     config = _config("llama", "base")
     config["training"]["batch_size"] = 64
-    yield from _head("mesh", "remat", "microbatches", "head_chunks", "peak GiB", "roofline step ms", "bound")
+    yield from _head(
+        "mesh", "remat", "microbatches", "head_chunks", "peak GiB", "roofline step ms", "bound"
+    )
     steps = []
     for hand in HANDS:
         own = copy.deepcopy(config)
@@ -162,15 +213,32 @@ def planned(kept: Any) -> Iterator[str]:
         mesh = described(hand)
         if record["fits"]:
             steps.append(record["step_seconds"])
-            shown = [f"{record['memory']['peak']:.2f}", f"{1e3 * record['step_seconds']:,.1f}", record["bound"]]
+            shown = [
+                f"{record['memory']['peak']:.2f}",
+                f"{1e3 * record['step_seconds']:,.1f}",
+                record["bound"],
+            ]
         else:
             shown = ["does not fit", "–", "–"]
         yield "| " + " | ".join([mesh, "full", "1", "8", *shown]) + " |"
     looking = search.Search(config, of, measure.options(of, []), kept)
-    looking.run([name for name in CHOICES["remat"] if name != "offload"], [8], 3, 40, lambda line: print(f"  {line}", file=sys.stderr))
+    looking.run(
+        [name for name in CHOICES["remat"] if name != "offload"],
+        [8],
+        3,
+        40,
+        lambda line: print(f"  {line}", file=sys.stderr),
+    )
     seconds, plan, record = looking.found[0]
     mesh = described(record["mesh"])
-    shown = [mesh, plan.remat, str(plan.microbatches), str(plan.head_chunks), f"{record['memory']['peak']:.2f}", f"{1e3 * seconds:,.1f}"]
+    shown = [
+        mesh,
+        plan.remat,
+        str(plan.microbatches),
+        str(plan.head_chunks),
+        f"{record['memory']['peak']:.2f}",
+        f"{1e3 * seconds:,.1f}",
+    ]
     yield "| **planned:** " + " | ".join([*shown, record["bound"]]) + " |"
     yield ""
     verdict = "no longer than" if seconds <= min(steps) else "LONGER than"
@@ -181,7 +249,9 @@ def planned(kept: Any) -> Iterator[str]:
 TABLES = {"configs": configs, "fits": fits, "growth": growth, "depth": depth, "planned": planned}
 
 
-def first_that_fits(config: Mapping[str, Any], tpu: str, kept: Any, most: int = 64) -> tuple[dict[str, Any], str]:
+def first_that_fits(
+    config: Mapping[str, Any], tpu: str, kept: Any, most: int = 64
+) -> tuple[dict[str, Any], str]:
     """The record of the first way that fits, and what it is; of the last one, where none does."""
     tries: list[tuple[str, int]] = [("none", 1), ("full", 1)]
     parts = 2
@@ -210,10 +280,10 @@ def _possible(config: Mapping[str, Any], tpu: str) -> Callable[[str, int], bool]
     from tpu import compiling, estimate, slices
 
     of = slices.parse(tpu)
-    built = compiling.build(config, of)
-    facts = estimate.Facts.of(built.program, built.batch)
-    mesh = {axis: int(size) for axis, size in built.program.mesh.shape.items()}
-    chunks = built.program.config.head_chunks
+    traced = compiling.build(config, of)
+    facts = estimate.Facts.of(traced.program, traced.batch)
+    mesh = {axis: int(size) for axis, size in traced.program.mesh.shape.items()}
+    chunks = traced.program.config.head_chunks
 
     def possible(remat: str, microbatches: int) -> bool:
         plan = estimate.Plan(**mesh, remat=remat, microbatches=microbatches, head_chunks=chunks)
@@ -235,12 +305,14 @@ def _measured(config: Mapping[str, Any], tpu: str, kept: Any) -> dict[str, Any]:
     options = measure.options(of, [])
     print(f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']},"
           f" {config['training']['microbatches']} microbatches", file=sys.stderr)  # fmt: skip
-    return kept.get(cache.key(config, of.name, options), lambda: measure.measure(config, of, options))
+    return kept.get(
+        cache.key(config, of.name, options), lambda: measure.measure(config, of, options)
+    )
 
 
 def _config(name: str, size: str) -> dict[str, Any]:
     """A config in bfloat16, its parameters split over all devices of a slice."""
-    from lm.plain import plain
+    from lm.core.plain import plain
 
     config = plain(importlib.import_module(f"configs.{name}").get_config(size))
     config["model"]["dtype"] = "bfloat16"
@@ -250,9 +322,20 @@ def _config(name: str, size: str) -> dict[str, Any]:
 
 def _costs(record: Mapping[str, Any]) -> list[str]:
     if not record["fits"]:
-        over = f"{record['needs_gib'] - record['has_gib']:.1f} too much" if record["needs_gib"] else "too much"
-        return [over, f"{record['model_flops'] / 1e12:.2f}", *["–"] * 8, f"{record['compile_seconds']:.0f}"]
-    times = [f"{1e3 * record['ceilings'][each]:,.0f}" for each in ("compute", "hbm", "schedule", "ici")]
+        over = (
+            f"{record['needs_gib'] - record['has_gib']:.1f} too much"
+            if record["needs_gib"]
+            else "too much"
+        )
+        return [
+            over,
+            f"{record['model_flops'] / 1e12:.2f}",
+            *["–"] * 8,
+            f"{record['compile_seconds']:.0f}",
+        ]
+    times = [
+        f"{1e3 * record['ceilings'][each]:,.0f}" for each in ("compute", "hbm", "schedule", "ici")
+    ]
     return [
         f"{record['memory']['peak']:.2f}", f"{record['model_flops'] / 1e12:.2f}", f"{record['wire_mib']:,.0f}", *times, record["bound"],
         f"{100 * record['mfu']:.1f}", f"{record['tokens_per_second_per_chip']:,.0f}", f"{record['compile_seconds']:.0f}",

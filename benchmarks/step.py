@@ -11,35 +11,37 @@ import time
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _CONFIG = command.config_flag()
-_STEPS = flags.DEFINE_integer("steps", 30, "steps to time, after two that are not counted", lower_bound=1)
+_STEPS = flags.DEFINE_integer(
+    "steps", 30, "steps to time, after two that are not counted", lower_bound=1
+)
 
 
 def main() -> None:
     import jax
 
-    from lm import program
+    from lm.core.plain import plain
     from lm.data import corpus as corpora
     from lm.data.loader import Loader, examples, local_batches
-    from lm.plain import plain
+    from lm.training.program import Program
 
     config = plain(_CONFIG.value)
     corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
-    built = program.Program(config, corpus.tokenizer)
-    store, size = corpus.stores["train"], built.training.batch_size
-    rows = examples(built.objective, store, built.objective.plan(store), 0, size, built.steps)
-    loader = Loader(rows, size, built.mesh)
+    program = Program(config, corpus.tokenizer)
+    store, size = corpus.stores["train"], program.training.batch_size
+    rows = examples(program.objective, store, program.objective.plan(store), 0, size, program.steps)
+    loader = Loader(rows, size, program.mesh)
     batches = [next(loader) for _ in range(8)]
-    state, seconds = built.init(), []
+    state, seconds = program.init(), []
     for step in range(_STEPS.value + 2):
         begin = time.perf_counter()
-        state, sums = built.step(state, batches[step % len(batches)])
+        state, sums = program.step(state, batches[step % len(batches)])
         jax.block_until_ready(sums)
         seconds.append(time.perf_counter() - begin)
     seconds = seconds[2:]
-    tokens = size * built.length
+    tokens = size * program.length
     import numpy as np
 
     source = local_batches(rows, np.arange(size), size)
@@ -48,13 +50,17 @@ def main() -> None:
         source[step]
     building = (time.perf_counter() - begin) / 20
     median = statistics.median(seconds)
-    flops = size * built.flops_per_row
-    print(f"{config['objective']['name']} on {config['model']['name']}: {built.parameters:,} parameters, {tokens:,} tokens a step")
+    flops = size * program.flops_per_row
+    print(
+        f"{config['objective']['name']} on {config['model']['name']}: {program.parameters:,} parameters, {tokens:,} tokens a step"
+    )
     print(
         f"step   median {median * 1e3:.1f} ms ({tokens / median:,.0f} tokens/s, {flops / median / 1e9:.0f} GFLOP/s),"
         f" best {min(seconds) * 1e3:.1f} ms"
     )
-    print(f"input  {building * 1e3:.1f} ms a batch on one core ({tokens / building:,.0f} tokens/s), {building / median:.1%} of a step")
+    print(
+        f"input  {building * 1e3:.1f} ms a batch on one core ({tokens / building:,.0f} tokens/s), {building / median:.1%} of a step"
+    )
 
 
 if __name__ == "__main__":

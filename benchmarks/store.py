@@ -22,7 +22,9 @@ WINDOW = 1024
 
 
 def main() -> None:
-    flags = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    flags = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     flags.add_argument("--workers", type=int, default=store.cores())
     flags.add_argument("--rounds", type=int, default=5)
     args = flags.parse_args()
@@ -30,12 +32,18 @@ def main() -> None:
         prepared = corpus.prepare({"source": "python_docs"}, {"kind": kind})
         train = prepared.stores["train"]
         documents = list(prepared.texts("train"))
-        print(f"\n{kind}, {len(train.tokens):,} tokens, {args.workers} workers, medians of {args.rounds} rounds")
+        print(
+            f"\n{kind}, {len(train.tokens):,} tokens, {args.workers} workers, medians of {args.rounds} rounds"
+        )
         sides: dict[str, Callable[[], int]] = {
             "SentencePiece alone, 1 thread": lambda p=prepared, d=documents: encode(p, d, 1),
-            f"SentencePiece alone, {args.workers} threads": lambda p=prepared, d=documents: encode(p, d, args.workers),
+            f"SentencePiece alone, {args.workers} threads": lambda p=prepared, d=documents: encode(
+                p, d, args.workers
+            ),
             "build, documents in memory": lambda p=prepared, d=documents: build(p, d, args.workers),
-            "build, documents from the cached text": lambda p=prepared: build(p, p.texts("train"), args.workers),
+            "build, documents from the cached text": lambda p=prepared: build(
+                p, p.texts("train"), args.workers
+            ),
             f"read random windows of {WINDOW}, 1 thread": lambda s=train: read(s),
             "read random documents, 1 thread": lambda s=train: read_documents(s),
         }
@@ -52,13 +60,18 @@ def main() -> None:
             print(f"  {name:<42} {statistics.median(values) / 1e6:8.2f} M tokens/s{ratio}")
         start = time.perf_counter()
         store.Store(train.directory)
-        print(f"  open, all checksums compared               {(time.perf_counter() - start) * 1e3:8.1f} ms")
+        print(
+            f"  open, all checksums compared               {(time.perf_counter() - start) * 1e3:8.1f} ms"
+        )
 
 
 def encode(prepared: corpus.Corpus, documents: list, threads: int) -> int:
     """SentencePiece on lists of sentences, its results thrown away."""
     model = prepared.tokenizer._model
-    chunks = [[s for document in chunk for paragraph in document.paragraphs for s in paragraph] for chunk in store._chunks(documents)]
+    chunks = [
+        [s for document in chunk for paragraph in document.paragraphs for s in paragraph]
+        for chunk in store._chunks(documents)
+    ]
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         list(pool.map(lambda chunk: len(model.encode(chunk, num_threads=1)), chunks))
     return len(prepared.stores["train"].tokens)
@@ -66,7 +79,9 @@ def encode(prepared: corpus.Corpus, documents: list, threads: int) -> int:
 
 def build(prepared: corpus.Corpus, documents, workers: int) -> int:
     with tempfile.TemporaryDirectory() as directory:
-        return len(store.build(documents, prepared.tokenizer, Path(directory) / "store", workers).tokens)
+        return len(
+            store.build(documents, prepared.tokenizer, Path(directory) / "store", workers).tokens
+        )
 
 
 def read(opened: store.Store, count: int = 20_000) -> int:
@@ -79,7 +94,10 @@ def read(opened: store.Store, count: int = 20_000) -> int:
 
 
 def read_documents(opened: store.Store, count: int = 20_000) -> int:
-    return sum(len(opened.document(i).astype(np.int32)) for i in np.random.default_rng(0).integers(0, len(opened), count).tolist())
+    return sum(
+        len(opened.document(i).astype(np.int32))
+        for i in np.random.default_rng(0).integers(0, len(opened), count).tolist()
+    )
 
 
 if __name__ == "__main__":

@@ -12,7 +12,14 @@ from lm import presets
 
 def get_config(size: str = "tiny"):
     masked = presets.MASKED | {"mask_share": 0.85, "random_share": 0.0}
-    objective = {"name": "rtd", **masked, "variant": "rtd", "generator": 0.25, "weight": 0.0, "mode_token": ""}
+    objective = {
+        "name": "rtd",
+        **masked,
+        "variant": "rtd",
+        "generator": 0.25,
+        "weight": 0.0,
+        "mode_token": "",
+    }
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"generator": 0.5}, learning_rate=0.03)
     if size == "base":

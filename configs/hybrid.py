@@ -9,7 +9,13 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    masked = presets.MASKED | {"rate": 0.3, "final_rate": 0.15, "unit": "token_span", "span_p": 0.0, "span_most": 3}
+    masked = presets.MASKED | {
+        "rate": 0.3,
+        "final_rate": 0.15,
+        "unit": "token_span",
+        "span_p": 0.0,
+        "span_most": 3,
+    }
     masked = {name: value for name, value in masked.items() if name not in ("head", "format")}
     objective = {"name": "hybrid", **masked, "causal": 1.0, "masked": 1.0, "packing": "greedy"}
     if size == "tiny":

@@ -14,7 +14,13 @@ def get_config(size: str = "tiny"):
         sections = {
             "data": {"length": 2048},
             "tokenizer": {"kind": "bpe", "vocab_size": 32768},
-            "optimizer": {"learning_rate": 6e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
+            "optimizer": {
+                "learning_rate": 6e-4,
+                "b2": 0.95,
+                "weight_decay": 0.1,
+                "warmup": 0.01,
+                "final": 0.1,
+            },
             "training": {"batch_size": 256, "steps": 100_000},
         }
     return presets.run(presets.llama(size), {"name": "clm", **presets.PACKED}, **sections)

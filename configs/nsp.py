@@ -11,5 +11,7 @@ from lm import presets
 def get_config(size: str = "tiny"):
     objective = {"name": "nsp", "pooling": "first", "format": "segment_pair"}
     if size == "tiny":
-        return presets.laptop_run("encoder", objective | {"pooling": "segments"}, learning_rate=0.005)
+        return presets.laptop_run(
+            "encoder", objective | {"pooling": "segments"}, learning_rate=0.005
+        )
     return presets.bert_run(size, objective)

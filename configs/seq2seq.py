@@ -11,7 +11,13 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "seq2seq", "reverse": False, "target_length": 0, **presets.PACKED, "packing": "best_fit"}
+    objective = {
+        "name": "seq2seq",
+        "reverse": False,
+        "target_length": 0,
+        **presets.PACKED,
+        "packing": "best_fit",
+    }
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

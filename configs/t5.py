@@ -9,7 +9,13 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "span_corruption", "density": 0.15, "mean_span": 3.0, "mode_token": "", **presets.PACKED}
+    objective = {
+        "name": "span_corruption",
+        "density": 0.15,
+        "mean_span": 3.0,
+        "mode_token": "",
+        **presets.PACKED,
+    }
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

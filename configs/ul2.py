@@ -9,7 +9,13 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "ul2", "s_share": 0.2, "s_rate": 0.25, "mode_tokens": True, **presets.PACKED}
+    objective = {
+        "name": "ul2",
+        "s_share": 0.2,
+        "s_rate": 0.25,
+        "mode_tokens": True,
+        **presets.PACKED,
+    }
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

@@ -20,7 +20,10 @@ SHAPES = {
     "small": {"layers": 8, "width": 512, "heads": 8, "feedforward": 2048},
     "base": {"layers": 12, "width": 768, "heads": 12, "feedforward": 3072},
 }
-RECIPES = {"small": {"batch_size": 64, "learning_rate": 1e-3}, "base": {"batch_size": 256, "learning_rate": 6e-4}}
+RECIPES = {
+    "small": {"batch_size": 64, "learning_rate": 1e-3},
+    "base": {"batch_size": 256, "learning_rate": 6e-4},
+}
 LENGTH, WORDS = 512, 32_768
 _TRIALS = (1 / 3, 1.0, 3.0)
 _SHARE = 0.5  # of the budget; at a quarter, arms that had not left their plateau were tuned by chance (experiments/LOG.md)
@@ -42,7 +45,9 @@ def sized(size: str, amounts: dict[str, Any]) -> Any:
       ValueError: it has no such size.
     """
     if size not in amounts:
-        raise ValueError(f"size {size!r} is not one of {', '.join(amounts)} (given after the colon of --config=FILE:SIZE)")
+        raise ValueError(
+            f"size {size!r} is not one of {', '.join(amounts)} (given after the colon of --config=FILE:SIZE)"
+        )
     return amounts[size]
 
 
@@ -73,9 +78,19 @@ def arm(
     return {"label": label, "describe": describe, "series": series, "times": times, "run": run}
 
 
-def hypothesis(text: str, arm: str, task: str, metric: str, op: str, value: float, compare: str = "") -> dict[str, Any]:
+def hypothesis(
+    text: str, arm: str, task: str, metric: str, op: str, value: float, compare: str = ""
+) -> dict[str, Any]:
     """A line of an experiment's hypotheses (lm/report/scores.py says what the ops mean)."""
-    return {"text": text, "arm": arm, "task": task, "metric": metric, "compare": compare, "op": op, "value": value}
+    return {
+        "text": text,
+        "arm": arm,
+        "task": task,
+        "metric": metric,
+        "compare": compare,
+        "op": op,
+        "value": value,
+    }
 
 
 def experiment(
@@ -96,17 +111,25 @@ def experiment(
             "question": question,
             "seeds": seeds,
             "budget": {"matched": budget[0], "value": budget[1], "tolerance": tolerance},
-            "tuning": {"field": "optimizer.learning_rate", "factors": _TRIALS if tuned else (), "share": _SHARE, "seed": 1000},
+            "tuning": {
+                "field": "optimizer.learning_rate",
+                "factors": _TRIALS if tuned else (),
+                "share": _SHARE,
+                "seed": 1000,
+            },
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
             "shared": {
-                section: {field: config_dict.placeholder(kind) for field, kind in fields.items()} for section, fields in _SHARED.items()
+                section: {field: config_dict.placeholder(kind) for field, kind in fields.items()}
+                for section, fields in _SHARED.items()
             },
             "split": "test",
             "tasks": ConfigDict(tasks, sort_keys=False),
             "workers": 0,
             "reference": reference,
             "scaling": scaling or {},
-            "arms": ConfigDict(arms, sort_keys=False),  # reports show arms and tasks in the order of their declaration
+            "arms": ConfigDict(
+                arms, sort_keys=False
+            ),  # reports show arms and tasks in the order of their declaration
             "hypotheses": tuple(hypotheses),
         }
     )

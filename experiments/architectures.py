@@ -16,12 +16,20 @@ FLOPS = {"tiny": 1.0e12, "small": 1.0e17, "base": 6.0e18}
 def get_config(size: str = "tiny"):
     flops = _common.sized(size, FLOPS)
     arms = {
-        "encoder_mlm": _common.arm("mlm", size, "encoder, MLM", "15 % hidden tokens from both sides"),
+        "encoder_mlm": _common.arm(
+            "mlm", size, "encoder, MLM", "15 % hidden tokens from both sides"
+        ),
         "decoder_clm": _common.arm("clm", size, "decoder, CLM", "each token from those before it"),
-        "decoder_prefix": _common.arm("prefix_lm", size, "prefix decoder", "the rest of a text from its beginning", "decoder"),
-        "encdec_prefix": _common.arm("prefix_lm", size, "enc-dec, prefix LM", "the same by an encoder-decoder"),
+        "decoder_prefix": _common.arm(
+            "prefix_lm", size, "prefix decoder", "the rest of a text from its beginning", "decoder"
+        ),
+        "encdec_prefix": _common.arm(
+            "prefix_lm", size, "enc-dec, prefix LM", "the same by an encoder-decoder"
+        ),
         "encdec_spans": _common.arm("t5", size, "enc-dec, spans", "T5's span corruption"),
-        "decoder_spans": _common.arm("t5", size, "decoder, spans", "span corruption under a prefix mask", "decoder"),
+        "decoder_spans": _common.arm(
+            "t5", size, "decoder, spans", "span corruption under a prefix mask", "decoder"
+        ),
     }
     return _common.experiment(
         "architectures", size, "Which architecture and its objective teach most at the same training FLOPs?", arms, ("flops", flops),

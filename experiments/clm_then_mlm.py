@@ -28,7 +28,9 @@ def get_config(size: str = "tiny"):
 
     arms = {
         "clm": _common.arm("clm", size, "CLM", "CLM all the way"),
-        "mlm": _common.arm("mlm", size, "MLM", "MLM all the way, on the same decoder", model="decoder"),
+        "mlm": _common.arm(
+            "mlm", size, "MLM", "MLM all the way, on the same decoder", model="decoder"
+        ),
         "clm_25": biphasic(0.25),
         "clm_50": biphasic(0.5),
         "clm_75": biphasic(0.75),

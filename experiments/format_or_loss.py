@@ -19,11 +19,33 @@ TOKENS = {"tiny": 1_200_000, "small": 500_000_000, "base": 10_000_000_000}
 def get_config(size: str = "tiny"):
     tokens = _common.sized(size, TOKENS)
     arms = {
-        "segments_nsp": _common.arm("bert", size, "segments, NSP", "pairs of segments, BERT's two losses", format="segment_pair"),
-        "segments": _common.arm("mlm", size, "segments", "the same pairs, MLM alone", format="segment_pair"),
-        "sentences_nsp": _common.arm("bert", size, "sentences, NSP", "pairs of sentences, BERT's two losses", format="sentence_pair"),
-        "sentences": _common.arm("mlm", size, "sentences", "the same pairs, MLM alone", format="sentence_pair"),
-        "full": _common.arm("mlm", size, "full sentences", "RoBERTa's: whole sentences up to the row's end", format="full_sentences"),
+        "segments_nsp": _common.arm(
+            "bert",
+            size,
+            "segments, NSP",
+            "pairs of segments, BERT's two losses",
+            format="segment_pair",
+        ),
+        "segments": _common.arm(
+            "mlm", size, "segments", "the same pairs, MLM alone", format="segment_pair"
+        ),
+        "sentences_nsp": _common.arm(
+            "bert",
+            size,
+            "sentences, NSP",
+            "pairs of sentences, BERT's two losses",
+            format="sentence_pair",
+        ),
+        "sentences": _common.arm(
+            "mlm", size, "sentences", "the same pairs, MLM alone", format="sentence_pair"
+        ),
+        "full": _common.arm(
+            "mlm",
+            size,
+            "full sentences",
+            "RoBERTa's: whole sentences up to the row's end",
+            format="full_sentences",
+        ),
     }
     if size == "tiny":
         for arm in arms.values():

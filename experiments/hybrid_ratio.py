@@ -17,7 +17,12 @@ def get_config(size: str = "tiny"):
     tokens = _common.sized(size, TOKENS)
     arms = {
         f"c{causal}_m{masked}": _common.arm(
-            "hybrid", size, f"{causal}:{masked}", f"{causal} causal to {masked} masked sequences", causal=1.0 * causal, masked=1.0 * masked
+            "hybrid",
+            size,
+            f"{causal}:{masked}",
+            f"{causal} causal to {masked} masked sequences",
+            causal=1.0 * causal,
+            masked=1.0 * masked,
         )
         for causal, masked in RATIOS
     }

@@ -21,9 +21,17 @@ def get_config(size: str = "tiny"):
     tokens = _common.sized(size, TOKENS)
     arms = {}
     for rate in RATES:
-        arms[f"mlm_{rate}"] = _common.arm("mlm", size, f"{rate} %", f"{rate} % hidden, 80/10/10", rate=rate / 100)
+        arms[f"mlm_{rate}"] = _common.arm(
+            "mlm", size, f"{rate} %", f"{rate} % hidden, 80/10/10", rate=rate / 100
+        )
         arms[f"pure_{rate}"] = _common.arm(
-            "mlm", size, f"{rate} % pure", f"{rate} % hidden, all by [MASK]", rate=rate / 100, mask_share=1.0, random_share=0.0
+            "mlm",
+            size,
+            f"{rate} % pure",
+            f"{rate} % hidden, all by [MASK]",
+            rate=rate / 100,
+            mask_share=1.0,
+            random_share=0.0,
         )
     return _common.experiment(
         "mask_rate", size, "How much of a text should a masked language model hide, and should [MASK] stand at every hidden place?",

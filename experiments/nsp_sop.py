@@ -30,10 +30,27 @@ def get_config(size: str = "tiny"):
 
 
 HYPOTHESES = (
-    hypothesis("NSP reaches 75 % on next sentence", "nsp", "next_sentence", "accuracy", "above", 0.75),
-    hypothesis("NSP stays above 45 % on sentence order", "nsp", "sentence_order", "accuracy", "above", 0.45),
-    hypothesis("NSP stays below 55 % on sentence order", "nsp", "sentence_order", "accuracy", "below", 0.55),
-    hypothesis("SOP reaches 80 % on sentence order", "sop", "sentence_order", "accuracy", "above", 0.8),
-    hypothesis("SOP is above chance on sentence order", "sop", "sentence_order", "accuracy", "above", 0.5),
-    hypothesis("MLM + SOP is above chance on sentence order", "mlm_sop", "sentence_order", "accuracy", "above", 0.5),
+    hypothesis(
+        "NSP reaches 75 % on next sentence", "nsp", "next_sentence", "accuracy", "above", 0.75
+    ),
+    hypothesis(
+        "NSP stays above 45 % on sentence order", "nsp", "sentence_order", "accuracy", "above", 0.45
+    ),
+    hypothesis(
+        "NSP stays below 55 % on sentence order", "nsp", "sentence_order", "accuracy", "below", 0.55
+    ),
+    hypothesis(
+        "SOP reaches 80 % on sentence order", "sop", "sentence_order", "accuracy", "above", 0.8
+    ),
+    hypothesis(
+        "SOP is above chance on sentence order", "sop", "sentence_order", "accuracy", "above", 0.5
+    ),
+    hypothesis(
+        "MLM + SOP is above chance on sentence order",
+        "mlm_sop",
+        "sentence_order",
+        "accuracy",
+        "above",
+        0.5,
+    ),
 )

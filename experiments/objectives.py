@@ -17,7 +17,15 @@ def get_config(size: str = "tiny"):
     tokens = _common.sized(size, TOKENS)
     tasks = ("causal", "masked", "next_sentence", "probe")
     if size == "all":
-        tasks = ("causal", "suffix", "masked", "denoising", "next_sentence", "sentence_order", "probe")
+        tasks = (
+            "causal",
+            "suffix",
+            "masked",
+            "denoising",
+            "next_sentence",
+            "sentence_order",
+            "probe",
+        )
     return _common.experiment(
         "objectives", size, "Which pretraining objective teaches a small Transformer most from the same text at the same number of tokens?",
         _few(size) | (_others() if size == "all" else {}), ("tokens", tokens), tasks, HYPOTHESES + (MORE if size == "all" else ()),
@@ -28,7 +36,9 @@ def get_config(size: str = "tiny"):
 def _few(size: str) -> dict[str, dict]:
     return {
         "clm": _common.arm("clm", size, "CLM", "each token from those before it"),
-        "mlm": _common.arm("mlm", size, "MLM", "15 % hidden tokens from all others, BERT's 80/10/10"),
+        "mlm": _common.arm(
+            "mlm", size, "MLM", "15 % hidden tokens from all others, BERT's 80/10/10"
+        ),
         "nsp": _common.arm("nsp", size, "NSP", "does segment B follow segment A"),
         "mlm_nsp": _common.arm("bert", size, "MLM + NSP", "BERT's sum of both"),
     }
@@ -39,24 +49,57 @@ def _others() -> dict[str, dict]:
         return _common.arm(config, "all", label, describe, model, **options)
 
     return {
-        "mlm_span": arm("mlm", "MLM, spans", "runs of whole words hidden, SpanBERT's lengths", unit="word_span"),
-        "mlm_40": arm("mlm", "MLM, 40 % pure", "40 % hidden, all by [MASK]", rate=0.4, mask_share=1.0, random_share=0.0),
+        "mlm_span": arm(
+            "mlm", "MLM, spans", "runs of whole words hidden, SpanBERT's lengths", unit="word_span"
+        ),
+        "mlm_40": arm(
+            "mlm",
+            "MLM, 40 % pure",
+            "40 % hidden, all by [MASK]",
+            rate=0.4,
+            mask_share=1.0,
+            random_share=0.0,
+        ),
         "sop": arm("sop", "SOP", "do two consecutive segments stand in their order"),
         "mlm_sop": arm("albert", "MLM + SOP", "ALBERT's sum of both"),
-        "rtd": arm("electra", "RTD", "ELECTRA: which tokens did a generator of half the width put there"),
-        "electra_15": arm("electra", "ELECTRA 15 %", "RTD judged at the hidden places only", variant="electra_15"),
-        "replace_mlm": arm("electra", "Replace MLM", "MLM that reads a generator's samples", variant="replace_mlm"),
-        "all_tokens_mlm": arm("electra", "All-tokens MLM", "the same, asked for every token", variant="all_tokens_mlm"),
-        "mntp": arm("mntp", "MNTP", "hidden token k + 1 from all others, at k; a decoder that sees both sides"),
-        "hybrid": arm("hybrid", "Hybrid 1:1", "GPT-BERT: half of the sequences by CLM, half by MNTP, 30 to 15 % hidden"),
+        "rtd": arm(
+            "electra", "RTD", "ELECTRA: which tokens did a generator of half the width put there"
+        ),
+        "electra_15": arm(
+            "electra", "ELECTRA 15 %", "RTD judged at the hidden places only", variant="electra_15"
+        ),
+        "replace_mlm": arm(
+            "electra", "Replace MLM", "MLM that reads a generator's samples", variant="replace_mlm"
+        ),
+        "all_tokens_mlm": arm(
+            "electra", "All-tokens MLM", "the same, asked for every token", variant="all_tokens_mlm"
+        ),
+        "mntp": arm(
+            "mntp",
+            "MNTP",
+            "hidden token k + 1 from all others, at k; a decoder that sees both sides",
+        ),
+        "hybrid": arm(
+            "hybrid",
+            "Hybrid 1:1",
+            "GPT-BERT: half of the sequences by CLM, half by MNTP, 30 to 15 % hidden",
+        ),
         "mixture": arm("mixture", "CLM + MNTP", "a mixture, half and half, 15 % hidden"),
         "biphasic": arm("biphasic", "CLM, then MLM", "a quarter of the steps CLM, then MLM"),
-        "prefix_lm": arm("prefix_lm", "Prefix LM, enc-dec", "the rest of a text from its beginning"),
-        "prefix_lm_decoder": arm("prefix_lm", "Prefix LM, decoder", "the same under a prefix mask", "decoder"),
+        "prefix_lm": arm(
+            "prefix_lm", "Prefix LM, enc-dec", "the rest of a text from its beginning"
+        ),
+        "prefix_lm_decoder": arm(
+            "prefix_lm", "Prefix LM, decoder", "the same under a prefix mask", "decoder"
+        ),
         "span_corruption": arm("t5", "Span corruption, enc-dec", "T5's"),
-        "span_corruption_decoder": arm("t5", "Span corruption, decoder", "the same under a prefix mask", "decoder"),
+        "span_corruption_decoder": arm(
+            "t5", "Span corruption, decoder", "the same under a prefix mask", "decoder"
+        ),
         "ul2": arm("ul2", "UL2, enc-dec", "seven denoisers with mode tokens"),
-        "seq2seq": arm("seq2seq", "Seq2seq, enc-dec", "a document's other paragraphs from its first"),
+        "seq2seq": arm(
+            "seq2seq", "Seq2seq, enc-dec", "a document's other paragraphs from its first"
+        ),
     }
 
 

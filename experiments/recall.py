@@ -25,9 +25,33 @@ from lm import presets
 
 TOKENS = {"tiny": 1_500_000, "small": 200_000_000, "base": 2_000_000_000}
 DATA = {
-    "tiny": {"documents": 60_000, "pairs": 4, "queries": 4, "slots": 6, "keys": 16, "values": 16, "noise": 8},
-    "small": {"documents": 400_000, "pairs": 32, "queries": 32, "slots": 96, "keys": 512, "values": 512, "noise": 64},
-    "base": {"documents": 1_000_000, "pairs": 128, "queries": 128, "slots": 384, "keys": 2048, "values": 2048, "noise": 256},
+    "tiny": {
+        "documents": 60_000,
+        "pairs": 4,
+        "queries": 4,
+        "slots": 6,
+        "keys": 16,
+        "values": 16,
+        "noise": 8,
+    },
+    "small": {
+        "documents": 400_000,
+        "pairs": 32,
+        "queries": 32,
+        "slots": 96,
+        "keys": 512,
+        "values": 512,
+        "noise": 64,
+    },
+    "base": {
+        "documents": 1_000_000,
+        "pairs": 128,
+        "queries": 128,
+        "slots": 384,
+        "keys": 2048,
+        "values": 2048,
+        "noise": 256,
+    },
 }
 SHAPES = {
     "tiny": {},
@@ -42,10 +66,21 @@ def get_config(size: str = "tiny"):
     arms = {
         "rotary_1": _arm(size, "CLM, 1 layer", "rotary positions", "clm", layers=1),
         "rotary_2": _arm(size, "CLM, 2 layers", "rotary positions", "clm"),
-        "learned_1": _arm(size, "CLM, 1 layer, learned", "learned positions", "clm", layers=1, positions="learned"),
-        "learned_2": _arm(size, "CLM, 2 layers, learned", "learned positions", "clm", positions="learned"),
-        "mlm_2": _arm(size, "MLM, 2 layers", "encoder, 15 % hidden; asked with all answers hidden", "mlm"),
-        "mntp_2": _arm(size, "MNTP, 2 layers", "decoder that sees both sides, hidden token k + 1 read off k", "mntp"),
+        "learned_1": _arm(
+            size, "CLM, 1 layer, learned", "learned positions", "clm", layers=1, positions="learned"
+        ),
+        "learned_2": _arm(
+            size, "CLM, 2 layers, learned", "learned positions", "clm", positions="learned"
+        ),
+        "mlm_2": _arm(
+            size, "MLM, 2 layers", "encoder, 15 % hidden; asked with all answers hidden", "mlm"
+        ),
+        "mntp_2": _arm(
+            size,
+            "MNTP, 2 layers",
+            "decoder that sees both sides, hidden token k + 1 read off k",
+            "mntp",
+        ),
     }
     if size != "tiny":
         arms["rotary_4"] = _arm(size, "CLM, 4 layers", "rotary positions", "clm", layers=4)
@@ -70,14 +105,18 @@ HYPOTHESES = tuple(
 )  # fmt: skip
 
 
-def _arm(size: str, label: str, describe: str, objective: str, layers: int = 2, positions: str = "rotary") -> dict:
+def _arm(
+    size: str, label: str, describe: str, objective: str, layers: int = 2, positions: str = "rotary"
+) -> dict:
     options = {
         "clm": {"name": "clm", **presets.PACKED},
         "mlm": {"name": "mlm", **presets.MASKED, "head": "plain"},
         "mntp": {"name": "mntp", **presets.MASKED, "head": "plain"},
     }
     data = DATA[size]
-    run = presets.laptop_run("encoder" if objective == "mlm" else "decoder", options[objective], learning_rate=0.01)
+    run = presets.laptop_run(
+        "encoder" if objective == "mlm" else "decoder", options[objective], learning_rate=0.01
+    )
     run.model.update(layers=layers, positions=positions, **SHAPES[size])
     # A document, [BOS] and [EOS]: a row each.
     run.data.update(source="recall", seed=0, **data, length=2 * (data["pairs"] + data["slots"]) + 2)

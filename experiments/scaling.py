@@ -26,9 +26,20 @@ def get_config(size: str = "tiny"):
     for series, (config, label) in SERIES.items():
         for name, (layers, width, heads) in SIZES[size].items():
             for times in TIMES:
-                about = f"{label}, {layers} layers of width {width}, {_short(times * tokens)} tokens"
-                arm = _common.arm(config, size, f"{label} {name} {_short(times * tokens)}", about, series=label, times=times)
-                arm["run"].model.update(layers=layers, width=width, heads=heads, feedforward=4 * width)
+                about = (
+                    f"{label}, {layers} layers of width {width}, {_short(times * tokens)} tokens"
+                )
+                arm = _common.arm(
+                    config,
+                    size,
+                    f"{label} {name} {_short(times * tokens)}",
+                    about,
+                    series=label,
+                    times=times,
+                )
+                arm["run"].model.update(
+                    layers=layers, width=width, heads=heads, feedforward=4 * width
+                )
                 arms[f"{series}_{name.lower()}_{times}"] = arm
     return _common.experiment(
         "scaling", size, "What does the masked half of a hybrid cost a causal reader, and does size or text make it vanish?", arms,

@@ -1,3 +1,5 @@
 """lm: which pretraining objective, on which Transformer, is worth a TPU budget."""
 
-__version__ = "0.1.0"
+from lm.core.version import __version__
+
+__all__ = ["__version__"]

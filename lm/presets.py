@@ -6,11 +6,21 @@ Light by intent: config files import this before anything heavy is loaded.
 from ml_collections import ConfigDict, config_dict
 
 # (layers, width, heads, feed-forward). BERT: Devlin et al. 2019 (base, large), Turc et al. 2019 (tiny, small).
-BERT = {"tiny": (2, 128, 2, 512), "small": (4, 512, 8, 2048), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+BERT = {
+    "tiny": (2, 128, 2, 512),
+    "small": (4, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
 # GPT-2, Radford et al. 2019: its smallest (124M) and its medium (355M), which have BERT-base's and -large's depth and width.
 GPT2 = BERT
 # T5, Raffel et al. 2020, with (layers of each stack, width, heads, feed-forward); head width 64. tiny is ours.
-T5 = {"tiny": (2, 128, 2, 512), "small": (6, 512, 8, 2048), "base": (12, 768, 12, 3072), "large": (24, 1024, 16, 4096)}
+T5 = {
+    "tiny": (2, 128, 2, 512),
+    "small": (6, 512, 8, 2048),
+    "base": (12, 768, 12, 3072),
+    "large": (24, 1024, 16, 4096),
+}
 # Llama style: (layers, width, heads, key-value heads, feed-forward, vocabulary). base and large are Llama 3.2 1B and
 # Llama 3 8B (Dubey et al. 2024), small is SmolLM2 135M (Allal et al. 2025), tiny is ours.
 LLAMA = {
@@ -42,7 +52,9 @@ MASKED = {
 
 def _size(table: dict, size: str):
     if size not in table:
-        raise ValueError(f"size {size!r} is not one of {', '.join(table)} (given after the colon of --config=FILE:SIZE)")
+        raise ValueError(
+            f"size {size!r} is not one of {', '.join(table)} (given after the colon of --config=FILE:SIZE)"
+        )
     return table[size]
 
 
@@ -132,18 +144,39 @@ def _model(name: str, **fields) -> ConfigDict:
     """A model section with every field, so that any can be overridden on the command line."""
     import dataclasses
 
-    from lm.transformer import TransformerConfig
+    from lm.nn.config import TransformerConfig
 
     section = {field.name: field.default for field in dataclasses.fields(TransformerConfig)}
     return ConfigDict({"name": name, **section, **fields})
 
 
 # Options of single optimisers; one that the chosen optimiser does not know is refused when set.
-OPTIMIZER_OPTIONS = ("b1", "b2", "epsilon", "weight_decay", "embedding_rate", "beta", "adam_rate", "adam_b1", "adam_b2")
+OPTIMIZER_OPTIONS = (
+    "b1",
+    "b2",
+    "epsilon",
+    "weight_decay",
+    "embedding_rate",
+    "beta",
+    "adam_rate",
+    "adam_b1",
+    "adam_b2",
+)
 
 # Options of single sources, likewise.
 SOURCE_OPTIONS = {
-    int: ("seed", "documents", "pairs", "queries", "slots", "keys", "values", "noise", "kinds", "depth"),
+    int: (
+        "seed",
+        "documents",
+        "pairs",
+        "queries",
+        "slots",
+        "keys",
+        "values",
+        "noise",
+        "kinds",
+        "depth",
+    ),
     float: ("power", "push", "stop", "sentences"),
 }
 

@@ -13,29 +13,57 @@ import sys
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _CONFIG = command.config_flag()
-_WORKDIR = flags.DEFINE_string("workdir", None, "where runs and results go; the same one continues", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", None, "where runs and results go; the same one continues", required=True
+)
 _METRIC = flags.DEFINE_string(
     "metric",
     "validation.loss",
     "what to judge by: validation.loss, or TASK.METRIC as causal.nll, which sweeps of objective, tokenizer or data need",
 )
-_SAMPLER = flags.DEFINE_enum("sampler", "grid", ["grid", "random", "optuna"], "grid: all combinations; optuna: pip install 'lm[optuna]'")
-_TRIALS = flags.DEFINE_integer("trials", 0, "how many combinations random and optuna try; more may be asked for later", lower_bound=0)
-_SAMPLER_SEED = flags.DEFINE_integer("sampler_seed", 0, "of what random and optuna draw", lower_bound=0)
-_WORKERS = flags.DEFINE_integer("workers", 0, "runs side by side; 0: one a core, or one where there is an accelerator", lower_bound=0)
-_SPLIT = flags.DEFINE_enum("split", "validation", ["validation", "test"], "which held-out documents a task measures on")
+_SAMPLER = flags.DEFINE_enum(
+    "sampler",
+    "grid",
+    ["grid", "random", "optuna"],
+    "grid: all combinations; optuna: pip install 'lm[optuna]'",
+)
+_TRIALS = flags.DEFINE_integer(
+    "trials",
+    0,
+    "how many combinations random and optuna try; more may be asked for later",
+    lower_bound=0,
+)
+_SAMPLER_SEED = flags.DEFINE_integer(
+    "sampler_seed", 0, "of what random and optuna draw", lower_bound=0
+)
+_WORKERS = flags.DEFINE_integer(
+    "workers",
+    0,
+    "runs side by side; 0: one a core, or one where there is an accelerator",
+    lower_bound=0,
+)
+_SPLIT = flags.DEFINE_enum(
+    "split", "validation", ["validation", "test"], "which held-out documents a task measures on"
+)
 
 _swept: dict[str, str] = {}
 
 
 def main() -> int:
-    from lm import sweeping
+    from lm.comparison import sweep
 
-    options = sweeping.Options(_METRIC.value, _SAMPLER.value, _TRIALS.value, _SAMPLER_SEED.value, _WORKERS.value, _SPLIT.value)
-    return sweeping.sweep(_CONFIG.value, _WORKDIR.value, _swept, options)
+    options = sweep.Options(
+        _METRIC.value,
+        _SAMPLER.value,
+        _TRIALS.value,
+        _SAMPLER_SEED.value,
+        _WORKERS.value,
+        _SPLIT.value,
+    )
+    return sweep.sweep(_CONFIG.value, _WORKDIR.value, _swept, options)
 
 
 def split(arguments: list[str]) -> tuple[list[str], dict[str, str]]:

@@ -8,17 +8,23 @@ what was saved is kept; 1 an error of the program; 128 + n ended by signal n, th
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _CONFIG = command.config_flag()
-_WORKDIR = flags.DEFINE_string("workdir", None, "where checkpoints, metrics and run.json go; the same one continues a run", required=True)
+_WORKDIR = flags.DEFINE_string(
+    "workdir",
+    None,
+    "where checkpoints, metrics and run.json go; the same one continues a run",
+    required=True,
+)
 
 
 def main() -> None:
-    from lm import mesh, trainer
+    from lm.parallel import mesh
+    from lm.training import loop
 
     mesh.initialize()
-    trainer.train(_CONFIG.value, _WORKDIR.value)
+    loop.train(_CONFIG.value, _WORKDIR.value)
 
 
 if __name__ == "__main__":

@@ -7,24 +7,44 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from lm import scores
+from lm.stats import scores
 
 ARMS = {
     "mlm": ("MLM", "mlm", "encoder"), "clm": ("CLM", "clm", "decoder"), "nsp": ("NSP", "nsp", "encoder"),
     "mlm_nsp": ("MLM + NSP", "mlm_nsp", "encoder"),
 }  # fmt: skip
-OWN = {"mlm": ["masked"], "clm": ["causal"], "nsp": ["next_sentence"], "mlm_nsp": ["masked", "next_sentence"]}
+OWN = {
+    "mlm": ["masked"],
+    "clm": ["causal"],
+    "nsp": ["next_sentence"],
+    "mlm_nsp": ["masked", "next_sentence"],
+}
 UNITS = {
     "nll": ("nats/token", "lower"), "bits_per_byte": ("bits/byte", "lower"), "perplexity": ("perplexity", "lower"),
     "ce": ("nats/token", "lower"), "accuracy": ("share", "higher"), "balanced_accuracy": ("share", "higher"),
 }  # fmt: skip
-PROBE = {"mlm": 0.50, "clm": 0.60, "nsp": 0.41, "mlm_nsp": 0.49, "untrained encoder": 0.37, "untrained decoder": 0.40}
+PROBE = {
+    "mlm": 0.50,
+    "clm": 0.60,
+    "nsp": 0.41,
+    "mlm_nsp": 0.49,
+    "untrained encoder": 0.37,
+    "untrained decoder": 0.40,
+}
 LOSSES = {"mlm": (6.5, 5.6), "clm": (6.5, 4.7), "nsp": (0.69, 0.5), "mlm_nsp": (7.2, 6.3)}
 TOKENS, SEEDS = 1_048_576, (0, 1, 2)
 
 
 def check(text, arm, task, metric, compare, op, value):
-    return {"text": text, "arm": arm, "task": task, "metric": metric, "compare": compare, "op": op, "value": value}
+    return {
+        "text": text,
+        "arm": arm,
+        "task": task,
+        "metric": metric,
+        "compare": compare,
+        "op": op,
+        "value": value,
+    }
 
 
 CHECKS = [
@@ -49,8 +69,21 @@ def rows_of(seeds):
         rows.append(about | {"value": value, "count": count, "unit": unit, "better": better})
 
     def causal(arm, seed, nll, kind):
-        for metric, value in (("nll", nll), ("bits_per_byte", nll / 2.69), ("perplexity", math.exp(nll))):
-            add(arm, seed, "causal", metric, value, 401_388 if metric == "bits_per_byte" else 103_412, kind, True)
+        for metric, value in (
+            ("nll", nll),
+            ("bits_per_byte", nll / 2.69),
+            ("perplexity", math.exp(nll)),
+        ):
+            add(
+                arm,
+                seed,
+                "causal",
+                metric,
+                value,
+                401_388 if metric == "bits_per_byte" else 103_412,
+                kind,
+                True,
+            )
 
     for arm in ARMS:
         for seed in seeds:
@@ -61,13 +94,49 @@ def rows_of(seeds):
                 add(arm, seed, "masked", "ce", 5.81 + 0.02 * jitter, 15_511, "model", True)
                 add(arm, seed, "masked", "accuracy", 0.149 + 0.002 * jitter, 15_511, "model", True)
             if "next_sentence" in OWN[arm]:
-                add(arm, seed, "next_sentence", "accuracy", 0.71 + 0.04 * jitter, 2_000, "model", True)
-            add(arm, seed, "probe", "balanced_accuracy", PROBE[arm] + 0.008 * jitter, 1_600, "model", False)
-            add(arm, seed, "probe", "accuracy", PROBE[arm] + 0.05 + 0.008 * jitter, 1_600, "model", False)
+                add(
+                    arm,
+                    seed,
+                    "next_sentence",
+                    "accuracy",
+                    0.71 + 0.04 * jitter,
+                    2_000,
+                    "model",
+                    True,
+                )
+            add(
+                arm,
+                seed,
+                "probe",
+                "balanced_accuracy",
+                PROBE[arm] + 0.008 * jitter,
+                1_600,
+                "model",
+                False,
+            )
+            add(
+                arm,
+                seed,
+                "probe",
+                "accuracy",
+                PROBE[arm] + 0.05 + 0.008 * jitter,
+                1_600,
+                "model",
+                False,
+            )
     for name, nll in (("unigram", 6.52), ("bigram", 4.97)):
         causal(name, -1, nll, "baseline")
         add(name, -1, "masked", "ce", nll + 0.01, 15_511, "baseline", True)
-        add(name, -1, "masked", "accuracy", {"unigram": 0.048, "bigram": 0.171}[name], 15_511, "baseline", True)
+        add(
+            name,
+            -1,
+            "masked",
+            "accuracy",
+            {"unigram": 0.048, "bigram": 0.171}[name],
+            15_511,
+            "baseline",
+            True,
+        )
     for name, value in (("TF-IDF overlap", 0.853), ("majority", 0.5)):
         add(name, -1, "next_sentence", "accuracy", value, 2_000, "baseline", True)
     for name, value in (("bag of words", 0.632), ("majority", 0.125)):
@@ -75,8 +144,26 @@ def rows_of(seeds):
         add(name, -1, "probe", "accuracy", value + 0.05, 1_600, "baseline", False)
     for name in ("untrained encoder", "untrained decoder"):
         for seed in seeds:
-            add(name, seed, "probe", "balanced_accuracy", PROBE[name] + 0.006 * rng.normal(), 1_600, "untrained", False)
-            add(name, seed, "probe", "accuracy", PROBE[name] + 0.05 + 0.006 * rng.normal(), 1_600, "untrained", False)
+            add(
+                name,
+                seed,
+                "probe",
+                "balanced_accuracy",
+                PROBE[name] + 0.006 * rng.normal(),
+                1_600,
+                "untrained",
+                False,
+            )
+            add(
+                name,
+                seed,
+                "probe",
+                "accuracy",
+                PROBE[name] + 0.05 + 0.006 * rng.normal(),
+                1_600,
+                "untrained",
+                False,
+            )
     return rows
 
 
@@ -110,8 +197,19 @@ def make(directory, seeds=SEEDS, checks=CHECKS, rows=None, **about):
             (run / "run.json").write_text(json.dumps(record))
             (run / "scores.json").write_text(json.dumps({"rows": []}))
             bend = rng.normal(0, 0.03)
-            points = [(k / 20, (end + bend) + (start - end - bend) * math.exp(-4 * k / 20)) for k in range(1, 21)]
-            lines = [{"step": round(512 * x), "tokens": round(TOKENS * x), "split": "validation", "loss": y} for x, y in points]
+            points = [
+                (k / 20, (end + bend) + (start - end - bend) * math.exp(-4 * k / 20))
+                for k in range(1, 21)
+            ]
+            lines = [
+                {
+                    "step": round(512 * x),
+                    "tokens": round(TOKENS * x),
+                    "split": "validation",
+                    "loss": y,
+                }
+                for x, y in points
+            ]
             lines += [{"step": 1, "tokens": 2048, "seconds": 0.1, "split": "train", "loss": 8.0}]
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     write_rows(directory, rows_of(seeds) if rows is None else rows)
@@ -140,13 +238,23 @@ PAIRS = {"anaphor_agreement": 0.62, "binding": 0.55}
 
 def _pairs(arm, seed, share, rng):
     """Rows of a shared task whose metrics have parts, and what stands behind them."""
-    common = {"arm": arm, "seed": seed, "task": "blimp", "unit": "share", "better": "higher", "kind": "model", "own": False}
+    common = {
+        "arm": arm,
+        "seed": seed,
+        "task": "blimp",
+        "unit": "share",
+        "better": "higher",
+        "kind": "model",
+        "own": False,
+    }
     rows, examples, all_hits = [], {}, []
     for part, base in PAIRS.items():
         hits = (rng.random(400) < base + share).astype(float)
         all_hits.append(hits)
         rows.append(common | {"metric": f"accuracy/{part}", "value": hits.mean(), "count": 400})
-        examples[f"{arm}/blimp/accuracy/{part}"] = scores.Examples(hits, np.ones(400), f"pairs {part}")
+        examples[f"{arm}/blimp/accuracy/{part}"] = scores.Examples(
+            hits, np.ones(400), f"pairs {part}"
+        )
     hits = np.concatenate(all_hits)
     rows.insert(0, common | {"metric": "accuracy", "value": hits.mean(), "count": 800})
     examples[f"{arm}/blimp/accuracy"] = scores.Examples(hits, np.ones(800), "pairs")
@@ -177,20 +285,34 @@ def enrich(directory, **about):
             rows += found
             scores.write_examples(run / "examples.npz", examples)
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-            lines = [line | {"flops": 1.2e13 * line["tokens"] / TOKENS, "seconds": 58 * line["tokens"] / TOKENS} for line in lines]
+            lines = [
+                line
+                | {
+                    "flops": 1.2e13 * line["tokens"] / TOKENS,
+                    "seconds": 58 * line["tokens"] / TOKENS,
+                }
+                for line in lines
+            ]
             (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         (directory / "runs" / f"{arm}-seed{seeds[0]}" / "samples.json").write_text(
             json.dumps(
                 {
                     "asked": "The [MASK] of names is sorted.",
-                    "samples": [{"prompt": "The list of names is", "text": f"sorted by <b>{arm}</b> before it is returned."}],
+                    "samples": [
+                        {
+                            "prompt": "The list of names is",
+                            "text": f"sorted by <b>{arm}</b> before it is returned.",
+                        }
+                    ],
                 }
             )
         )
         for place in range(len(RATES)):
             trial = directory / "tuning" / f"{arm}-{place}"
             trial.mkdir(parents=True)
-            (trial / "run.json").write_text(json.dumps({"status": "done", "seconds": 15.0, "tokens": TOKENS // 4}))
+            (trial / "run.json").write_text(
+                json.dumps({"status": "done", "seconds": 15.0, "tokens": TOKENS // 4})
+            )
     write_rows(directory, rows)
     return directory
 
@@ -201,19 +323,31 @@ def crowd(directory, copies, seeds=SEEDS, tasks=()):
     names = {f"{arm}_{copy}": arm for copy in range(copies) for arm in ARMS}
     rows, rng = rows_of(seeds), np.random.default_rng(3)
     shared = [row for row in rows if row["task"] == "probe"]
-    rows += [row | {"task": task, "value": row["value"] + 0.01 * rng.normal()} for task in tasks for row in shared]
+    rows += [
+        row | {"task": task, "value": row["value"] + 0.01 * rng.normal()}
+        for task in tasks
+        for row in shared
+    ]
     rows = [
         row | {"arm": name, "value": row["value"] * (1 + 0.01 * rng.normal())}
         for name, arm in names.items() for row in rows if row["arm"] == arm
     ] + [row for row in rows if row["kind"] != "model"]  # fmt: skip
     for name, arm in names.items():
         for seed in seeds:
-            source, run = directory / "runs" / f"{arm}-seed{seed}", directory / "runs" / f"{name}-seed{seed}"
+            source, run = (
+                directory / "runs" / f"{arm}-seed{seed}",
+                directory / "runs" / f"{name}-seed{seed}",
+            )
             run.mkdir()
             for file in source.iterdir():
                 (run / file.name).write_bytes(file.read_bytes())
     described = {
-        name: {"label": f"{ARMS[arm][0]}, variant {name[-1]}", "objective": arm, "model": ARMS[arm][2], "describe": f"a copy of {arm}"}
+        name: {
+            "label": f"{ARMS[arm][0]}, variant {name[-1]}",
+            "objective": arm,
+            "model": ARMS[arm][2],
+            "describe": f"a copy of {arm}",
+        }
         for name, arm in names.items()
     }
     write_rows(directory, rows)

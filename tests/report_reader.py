@@ -12,7 +12,14 @@ class Reader(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.tables, self.loads, self.ids, self.open, self.cell, self.tags = [], [], [], [], None, []
+        self.tables, self.loads, self.ids, self.open, self.cell, self.tags = (
+            [],
+            [],
+            [],
+            [],
+            None,
+            [],
+        )
         self.feed(text)
         self.close()
 
@@ -21,7 +28,15 @@ class Reader(HTMLParser):
         if tag not in self.EMPTY:
             self.open.append(tag)
         for name, value in attrs:
-            if name in ("src", "href", "xlink:href", "data", "srcset", "action", "poster") and not value.startswith("#"):
+            if name in (
+                "src",
+                "href",
+                "xlink:href",
+                "data",
+                "srcset",
+                "action",
+                "poster",
+            ) and not value.startswith("#"):
                 self.loads.append(value)
             if name == "id":
                 self.ids.append(value)
@@ -61,7 +76,10 @@ def markdown_tables(text):
         if not inside:
             tables.append([])
         inside = True
-        plain = [re.sub(r"^\*\*(.*)\*\*$", r"\1", cell.strip()) for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+        plain = [
+            re.sub(r"^\*\*(.*)\*\*$", r"\1", cell.strip())
+            for cell in re.split(r"(?<!\\)\|", line)[1:-1]
+        ]
         cells = [html.unescape(re.sub(r"\\(.)", r"\1", cell)) for cell in plain]
         if any(cells) and not all(re.fullmatch("-+:?", cell) for cell in cells):
             tables[-1].append(cells)

@@ -21,14 +21,22 @@ import pytest
 import small_corpus
 from jax.experimental.compilation_cache import compilation_cache
 
-from lm import mesh, program, trainer
-from lm.checkpoint import Checkpoints
-from lm.comparing import workers
-from lm.lookup import UserError
+from lm.comparison import workers
+from lm.core.plugins import UserError
+from lm.parallel import mesh
+from lm.training import loop
+from lm.training.checkpoint import Checkpoints
+from lm.training.program import Program
 
 TESTS = Path(__file__).parent
 STEPS = 10
-CLOCKS = {"seconds", "tokens_per_second", "input_wait_share", "energy_joules", "energy_source"}  # differ from run to run
+CLOCKS = {
+    "seconds",
+    "tokens_per_second",
+    "input_wait_share",
+    "energy_joules",
+    "energy_source",
+}  # differ from run to run
 
 
 class Killed(Exception):
@@ -46,12 +54,21 @@ class Home:
         # Both optimisers have state of their own to restore, and dropout has random numbers.
         sections = {
             "model": {"layers": 1, "dropout": 0.1 if objective in ("mlm", "mlm_nsp") else 0.0},
-            "training": {"steps": STEPS, "log_every": 2, "evaluate_every": 5, "checkpoint_every": 3},
+            "training": {
+                "steps": STEPS,
+                "log_every": 2,
+                "evaluate_every": 5,
+                "checkpoint_every": 3,
+            },
             "optimizer": {"name": "muon", "learning_rate": 0.01} if objective == "mlm" else {},
         }
         for name, fields in overrides.items():
             sections[name] = sections[name] | fields if name in sections else fields
-        config = small_corpus.config(objective, self.root, **{name: fields for name, fields in sections.items() if name != "optimizer"})
+        config = small_corpus.config(
+            objective,
+            self.root,
+            **{name: fields for name, fields in sections.items() if name != "optimizer"},
+        )
         config["optimizer"] |= sections["optimizer"]
         return config
 
@@ -59,7 +76,7 @@ class Home:
         """The workdir of an uninterrupted run: for reading only."""
         workdir = self.root / "finished" / objective
         with locked(self.root):
-            trainer.train(self.config(objective), workdir, quiet=True)
+            loop.train(self.config(objective), workdir, quiet=True)
         return workdir
 
 
@@ -88,7 +105,10 @@ def home(tmp_path_factory) -> Iterator[Home]:
 @contextlib.contextmanager
 def compiled(directory: Path) -> Iterator[None]:
     """Keeps compiled programs: a run that continues need not compile again."""
-    settings = {"jax_compilation_cache_dir": str(directory), "jax_persistent_cache_min_compile_time_secs": 0.1}
+    settings = {
+        "jax_compilation_cache_dir": str(directory),
+        "jax_persistent_cache_min_compile_time_secs": 0.1,
+    }
     before = {name: getattr(jax.config, name) for name in settings}
     for name, value in settings.items():
         jax.config.update(name, value)
@@ -102,7 +122,13 @@ def compiled(directory: Path) -> Iterator[None]:
 def one_device(patch) -> None:
     """Makes meshes that take all devices take the first alone: eight parts of a tiny model only cost time."""
     make = mesh.make
-    patch.setattr(mesh, "make", lambda config, devices=None: make(config, jax.devices()[:1] if config.data == -1 else devices))
+    patch.setattr(
+        mesh,
+        "make",
+        lambda config, devices=None: make(
+            config, jax.devices()[:1] if config.data == -1 else devices
+        ),
+    )
 
 
 class Direct(concurrent.futures.Executor):
@@ -121,20 +147,22 @@ def in_this_process(patch) -> None:
     """Makes comparisons and sweeps run here, with the programs that this process has compiled."""
     update = jax.config.update
     kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
-    patch.setattr(jax.config, "update", lambda name, value: None if name in kept else update(name, value))
+    patch.setattr(
+        jax.config, "update", lambda name, value: None if name in kept else update(name, value)
+    )
     patch.setattr(workers, "pool", lambda number: contextlib.nullcontext(Direct()))
 
 
 def at_step(patch, number: int, action) -> None:
     """Calls `action` when the step `number`, counted from 1 over sessions, is about to be computed."""
-    step = program.Program.step
+    step = Program.step
 
     def counted(self, state, batch):
         if int(state["step"]) + 1 == number:
             action()
         return step(self, state, batch)
 
-    patch.setattr(program.Program, "step", counted)
+    patch.setattr(Program, "step", counted)
 
 
 def kill() -> None:
@@ -144,7 +172,10 @@ def kill() -> None:
 def metrics(workdir: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl without what clocks say."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return [{name: value for name, value in json.loads(line).items() if name not in CLOCKS} for line in lines]
+    return [
+        {name: value for name, value in json.loads(line).items() if name not in CLOCKS}
+        for line in lines
+    ]
 
 
 def record(workdir: Path) -> dict[str, Any]:
@@ -183,7 +214,11 @@ def files(directory: Path) -> dict[str, tuple[int, int]]:
 
 def command(*arguments: str, **environment: str) -> subprocess.Popen:
     """Starts python with these arguments in the repository, in a process group of its own, on one CPU device."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("XLA_", "JAX_", "LM_", "PYTEST"))}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("XLA_", "JAX_", "LM_", "PYTEST"))
+    }
     return subprocess.Popen(
         [sys.executable, *arguments],
         cwd=TESTS.parent,

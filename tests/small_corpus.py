@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lm.tokenizer import MODES
+from lm.tokenizers.sentencepiece import MODES
 
 DOCUMENTS = 240  # over all labels
 # Nouns, verbs and places of each label.
@@ -67,9 +67,14 @@ def write(directory: str | Path) -> str:
     topics = list(TOPICS)
     for number in range(DOCUMENTS):
         topic = topics[number % len(topics)]
-        paragraphs = [" ".join(_sentence(draw, topic) for _ in range(draw.randint(2, 6))) for _ in range(draw.randint(1, 4))]
+        paragraphs = [
+            " ".join(_sentence(draw, topic) for _ in range(draw.randint(2, 6)))
+            for _ in range(draw.randint(1, 4))
+        ]
         # The source's label is the name up to the first dot.
-        (folder / f"{topic}.{number:03}.txt").write_text("\n\n".join(paragraphs) + "\n", encoding="utf-8")
+        (folder / f"{topic}.{number:03}.txt").write_text(
+            "\n\n".join(paragraphs) + "\n", encoding="utf-8"
+        )
     return str(folder)
 
 
@@ -77,12 +82,19 @@ def _sentence(draw: random.Random, topic: str) -> str:
     nouns, verbs, places = (words.split() for words in TOPICS[topic])
     noun, other = draw.sample(nouns, 2)
     return draw.choice(TEMPLATES).format(
-        adjective=draw.choice(ADJECTIVES), noun=noun, other=other, verb=draw.choice(verbs), place=draw.choice(places)
+        adjective=draw.choice(ADJECTIVES),
+        noun=noun,
+        other=other,
+        verb=draw.choice(verbs),
+        place=draw.choice(places),
     )
 
 
 def config(
-    objective: str = "clm", directory: str | Path = "", options: Mapping[str, Any] | None = None, **overrides: Any
+    objective: str = "clm",
+    directory: str | Path = "",
+    options: Mapping[str, Any] | None = None,
+    **overrides: Any,
 ) -> dict[str, Any]:
     """A run of a few steps on the corpus that `write(directory)` wrote, cached in the same directory.
 
@@ -92,9 +104,10 @@ def config(
       options: of the objective.
       overrides: sections to update, as training={"steps": 3}, or plain fields, as seed=1.
     """
-    from lm import pairing, presets
+    from lm import presets
+    from lm.core import compatibility
 
-    model = presets.laptop(pairing.models(objective)[0])
+    model = presets.laptop(compatibility.models(objective)[0])
     # Spelled out, so that tuning a recipe moves no golden number.
     model.update(
         width=32, layers=2, heads=2, feedforward=64, positions="sinusoidal", norm="rms", bias=False, activation="gelu_tanh",
@@ -118,14 +131,22 @@ def config(
 
 def pairings() -> list[tuple[str, str]]:
     """Every (objective, model) that runs with default options; what is made of other objectives does so on a decoder alone."""
-    from lm import lookup, pairing
+    from lm.core import compatibility, plugins
 
-    suiting = [(name, model) for name in lookup.names("objectives") for model in pairing.models(name)]
-    return [(name, model) for name, model in suiting if model == "decoder" or not lookup.find("objectives", name).Objective.composed]
+    suiting = [
+        (name, model)
+        for name in plugins.names("objectives")
+        for model in compatibility.models(name)
+    ]
+    return [
+        (name, model)
+        for name, model in suiting
+        if model == "decoder" or not plugins.find("objectives", name).Objective.composed
+    ]
 
 
 class Ids:
-    """A tokenizer without text: ids 0 to 6 are special as in lm.tokenizer, each other id is one byte.
+    """A tokenizer without text: ids 0 to 6 are special as in lm.tokenizers.sentencepiece, each other id is one byte.
 
     Args:
       size: V. sentinels: at the top of it, below them the three mode tokens; none of these without sentinels. Every third id goes on
@@ -137,7 +158,11 @@ class Ids:
     def __init__(self, size: int = 64, sentinels: int = 0):
         self.size = size
         self.sentinels = tuple(range(size - 1, size - 1 - sentinels, -1))
-        self.modes = dict(zip(MODES, range(size - sentinels - 3, size - sentinels), strict=True)) if sentinels else {}
+        self.modes = (
+            dict(zip(MODES, range(size - sentinels - 3, size - sentinels), strict=True))
+            if sentinels
+            else {}
+        )
         ordinary = np.arange(size) > self.mask
         ordinary[size - sentinels - 3 * bool(sentinels) :] = False
         self.bytes_per_id = ordinary.astype(np.int32)
@@ -146,7 +171,10 @@ class Ids:
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
         """An ordinary id for each word, the same wherever it stands."""
         ordinary = np.flatnonzero(self.bytes_per_id)
-        return [[int(ordinary[zlib.crc32(word.encode()) % len(ordinary)]) for word in text.split()] for text in texts]
+        return [
+            [int(ordinary[zlib.crc32(word.encode()) % len(ordinary)]) for word in text.split()]
+            for text in texts
+        ]
 
     def name(self, i: int) -> str:
         """Each is written with a letter."""
@@ -155,7 +183,9 @@ class Ids:
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
         """Texts are numbers between spaces: their own ids."""
         parts = [[int(each) for each in text.split()] for text in texts]
-        return np.array([each for part in parts for each in part], np.int32), np.array([len(part) for part in parts], np.int64)
+        return np.array([each for part in parts for each in part], np.int32), np.array(
+            [len(part) for part in parts], np.int64
+        )
 
 
 class Tokens:
@@ -167,7 +197,9 @@ class Tokens:
     """
 
     def __init__(self, documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[str] = ()):
-        sentences = [np.asarray(sentence, np.uint32) for document in documents for sentence in document]
+        sentences = [
+            np.asarray(sentence, np.uint32) for document in documents for sentence in document
+        ]
         self.tokens = np.concatenate(sentences) if sentences else np.zeros(0, np.uint32)
         self.sentence_offsets = np.cumsum([0, *map(len, sentences)])
         self.document_sentences = np.cumsum([0, *map(len, documents)])
@@ -198,7 +230,9 @@ def numbered(sizes: Sequence[Sequence[int]], start: int = 0) -> Tokens:
     return Tokens(documents)
 
 
-def random_store(vocabulary: int, documents: int, seed: int = 0, first: int = Ids.mask + 1) -> Tokens:
+def random_store(
+    vocabulary: int, documents: int, seed: int = 0, first: int = Ids.mask + 1
+) -> Tokens:
     """Documents of 1 to 8 sentences of 3 to 20 ordinary ids, with some structure to learn: an id is often followed by the next."""
     rng = np.random.default_rng(seed)
 
@@ -227,10 +261,14 @@ def numbers(shapes: Any, seed: int = 0, std: float = 0.1) -> Any:
     return jax.tree.map(lambda leaf: rng.normal(0.0, std, leaf.shape).astype(np.float32), shapes)
 
 
-def state(built: Any, seed: int = 0) -> dict[str, Any]:
+def state(program: Any, seed: int = 0) -> dict[str, Any]:
     """A train state of `numbers` on the program's mesh."""
     import jax
 
-    params = numbers(built.shapes["params"], seed)
-    fresh = {"params": params, "opt_state": built.optimizer.init(params), "step": np.zeros((), np.int32)}
-    return jax.device_put(fresh, built.shardings)
+    params = numbers(program.shapes["params"], seed)
+    fresh = {
+        "params": params,
+        "opt_state": program.optimizer.init(params),
+        "step": np.zeros((), np.int32),
+    }
+    return jax.device_put(fresh, program.shardings)

@@ -3,6 +3,7 @@
 import ast
 import functools
 import graphlib
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -11,28 +12,27 @@ from pathlib import Path
 import pytest
 
 import lm
-from lm import mesh
+from lm.parallel import mesh
 
 ROOT = Path(lm.__file__).parent
 
-# A module imports from its own layer and those below. A room's name stands for all modules in it; so a new plug-in is placed already,
-# while a new module beside the rooms needs a line here.
-LAYERS = (
-    ("", "lookup", "mesh", "plain", "protocols", "scores", "statistics"),
-    ("transformer", "presets", "tokenizer", "vocabulary", "attention", "layers", "remat", "pipeline", "stack", "heads", "flops", "pairing",
-     "prediction", "generator", "schedules", "ngrams", "bootstrap", "power", "scaling", "chips", "speed", "command", "energy", "events",
-     "ranges"),
-    ("models", "data"),
-    ("objectives", "optimizers"),
-    # What runs on devices, and what is kept of it.
-    ("program", "validation", "finetuning", "asking", "scoring", "samples", "checkpoint", "integrity", "records"),
-    ("tasks",),  # they measure compiled programs
-    ("trainer", "evaluator", "report", "showing"),
-    ("trial", "comparing", "comparison", "sweeping", "tuner"),
-    ("train", "evaluate", "compare", "sweep", "data.__main__"),  # flags only
-)  # fmt: skip
-ROOMS = ("attention", "data.formats", "data.sources", "models", "objectives", "optimizers", "tasks")
-MODEL_CODE = ("attention", "generator", "heads", "layers", "models", "prediction", "remat", "stack", "transformer", "vocabulary")
+PLUG_INS = (
+    "nn.attention",
+    "data.formats",
+    "data.sources",
+    "models",
+    "objectives",
+    "optimizers",
+    "tasks",
+)
+MODEL_CODE = ("nn", "models")
+
+
+def table() -> dict[str, int]:
+    """Floor of each room, from the table in CONTRIBUTING.md."""
+    text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
 
 
 @functools.cache
@@ -41,7 +41,9 @@ def modules() -> dict[str, ast.Module]:
     found = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = ast.parse(path.read_text(encoding="utf-8"))
+        found[".".join(part for part in parts if part != "__init__")] = ast.parse(
+            path.read_text(encoding="utf-8")
+        )
     return found
 
 
@@ -53,7 +55,9 @@ def imports(module: str) -> frozenset[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"lm.{module} has a relative import, which this test does not resolve"
+            assert not node.level, (
+                f"lm.{module} has a relative import, which this test does not resolve"
+            )
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 is_module = name.startswith("lm.") and name.removeprefix("lm.") in modules()
@@ -71,32 +75,46 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 def inner(module: str) -> set[str]:
     """The modules of `lm` that a module imports, by their names below `lm`."""
-    return {name.removeprefix("lm").removeprefix(".") for name in imports(module) if name.split(".")[0] == "lm"}
+    return {
+        name.removeprefix("lm").removeprefix(".")
+        for name in imports(module)
+        if name.split(".")[0] == "lm"
+    }
 
 
 def within(module: str, place: str) -> bool:
     return module == place or module.startswith(place + ".")
 
 
-def layer(module: str) -> int:
-    """Of the longest name in the table that the module lies in."""
-    found = [
-        (place, number) for number, places in enumerate(LAYERS) for place in places if (within(module, place) if place else not module)
-    ]
-    assert found, f"lm.{module} has no layer; give it one in the table of this test"
-    return max(found, key=lambda each: len(each[0]))[1]
+def room(module: str) -> str:
+    """The first part of a module's name: "nn" of "nn.attention.mask"."""
+    return module.split(".")[0]
 
 
 def test_the_table_names_what_exists():
-    for place in (place for places in LAYERS for place in places):
-        assert place in modules(), f"lm.{place} of the table is no module"
+    assert set(table()) == {room(module) for module in modules() if module}
 
 
 @pytest.mark.parametrize("module", sorted(modules()))
-def test_a_module_imports_from_its_layer_or_below(module):
+def test_imports_point_downward(module):
+    floors = table()
     for imported in inner(module):
         assert imported in modules(), f"lm.{module} imports lm.{imported}, which does not exist"
-        assert layer(imported) <= layer(module), f"lm.{module} (layer {layer(module)}) imports lm.{imported} (layer {layer(imported)})"
+        here, there = room(module), room(imported)
+        if not module or here == there:  # `lm` is the public API, above all rooms
+            continue
+        assert imported, f"lm.{module} imports the public API"
+        assert floors[there] < floors[here], (
+            f"lm.{module} (floor {floors[here]}) imports lm.{imported} (floor {floors[there]})"
+        )
+
+
+@pytest.mark.parametrize("module", sorted(modules()))
+def test_underscore_modules_stay_in_their_room(module):
+    for imported in inner(module):
+        *package, name = imported.split(".")
+        if name.startswith("_"):
+            assert within(module, ".".join(package)), f"lm.{module} imports lm.{imported}"
 
 
 def test_no_module_imports_itself_by_a_detour():
@@ -104,39 +122,55 @@ def test_no_module_imports_itself_by_a_detour():
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
-@pytest.mark.parametrize("room", ROOMS)
-def test_plug_ins_do_not_know_their_siblings(room):
-    from lm import lookup
+@pytest.mark.parametrize("place", PLUG_INS)
+def test_plug_ins_do_not_know_their_siblings(place):
+    from lm.core import plugins
 
-    plug_ins = {f"{room}.{name}" for name in lookup.names(room)}
+    plug_ins = {f"{place}.{name}" for name in plugins.names(place)}
     assert plug_ins
     for module in plug_ins:
         assert not (inner(module) & plug_ins) - {module}, f"lm.{module} imports a sibling"
     for module in modules():
-        if not within(module, room):
+        if not within(module, place):
             known = inner(module) & plug_ins
-            assert not known, f"lm.{module} imports {known} by name; lookup.find keeps plug-ins exchangeable"
+            assert not known, (
+                f"lm.{module} imports {known} by name; plugins.find keeps plug-ins exchangeable"
+            )
 
 
 def test_orbax_is_known_in_one_place():
-    assert [module for module in modules() if any(name.split(".")[0] == "orbax" for name in imports(module))] == ["checkpoint"]
+    assert [
+        module
+        for module in modules()
+        if any(name.split(".")[0] == "orbax" for name in imports(module))
+    ] == ["training.checkpoint"]
 
 
 def test_model_code_names_no_mesh_axis():
     for module, source in modules().items():
         if any(within(module, place) for place in MODEL_CODE):
-            constants = {node.value for node in ast.walk(source) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+            constants = {
+                node.value
+                for node in ast.walk(source)
+                if isinstance(node, ast.Constant) and isinstance(node.value, str)
+            }
             assert not constants & set(mesh.AXES), f"lm.{module}"
-            assert not any(name.startswith("jax.sharding") for name in imports(module)), f"lm.{module}"
+            assert not any(name.startswith("jax.sharding") for name in imports(module)), (
+                f"lm.{module}"
+            )
 
 
 def test_nothing_unpickles():
     for module in modules():
-        assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & imports(module), f"lm.{module}"
+        assert not {"pickle", "dill", "cloudpickle", "marshal", "shelve"} & imports(module), (
+            f"lm.{module}"
+        )
 
 
 def python(code: str) -> str:
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent).stdout
+    return subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT.parent
+    ).stdout
 
 
 def test_lm_alone_loads_nothing_heavy():
@@ -145,7 +179,14 @@ def test_lm_alone_loads_nothing_heavy():
     outputs = [python(code).splitlines() for _ in range(3)]
     assert min(float(seconds) for seconds, _ in outputs) < 0.3
     loaded = {name.split(".")[0] for name in outputs[0][1].split()}
-    assert "lm" in loaded and not loaded & {"jax", "numpy", "flax", "grain", "sentencepiece", "absl"}
+    assert "lm" in loaded and not loaded & {
+        "jax",
+        "numpy",
+        "flax",
+        "grain",
+        "sentencepiece",
+        "absl",
+    }
 
 
 def commands() -> list[str]:
@@ -157,9 +198,21 @@ def commands() -> list[str]:
 
 @pytest.mark.parametrize("command", commands())
 def test_commands_load_nothing_heavy_before_they_run(command):
-    loaded = {name.split(".")[0] for name in python(f"import sys, lm.{command}; print(*sys.modules)").split()}
-    assert "lm" in loaded and not loaded & {"jax", "flax", "grain", "orbax", "sentencepiece", "matplotlib", "sklearn", "pyarrow"}
+    loaded = {
+        name.split(".")[0]
+        for name in python(f"import sys, lm.{command}; print(*sys.modules)").split()
+    }
+    assert "lm" in loaded and not loaded & {
+        "jax",
+        "flax",
+        "grain",
+        "orbax",
+        "sentencepiece",
+        "matplotlib",
+        "sklearn",
+        "pyarrow",
+    }
 
 
 def test_commands_are_found():
-    assert {"train", "evaluate", "compare", "data.__main__"} <= set(commands())
+    assert {"train", "evaluate", "compare", "preview"} <= set(commands())

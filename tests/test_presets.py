@@ -8,15 +8,17 @@ import jax
 import pytest
 from flax import nnx
 
-from lm import heads, lookup, presets
-from lm.layers import Scope
-from lm.transformer import CHOICES, TransformerConfig
+from lm import presets
+from lm.core import plugins
+from lm.nn import heads
+from lm.nn.config import CHOICES, TransformerConfig
+from lm.nn.layers import Scope
 
 FAMILIES = {"bert": presets.BERT, "gpt2": presets.GPT2, "t5": presets.T5, "llama": presets.LLAMA}
 
 
 def configured(section) -> TransformerConfig:
-    return lookup.configure(TransformerConfig, section, "config.model", skip={"name"})
+    return plugins.configure(TransformerConfig, section, "config.model", skip={"name"})
 
 
 def parameters(section, masked: bool = False, pair: bool = False) -> int:
@@ -25,7 +27,7 @@ def parameters(section, masked: bool = False, pair: bool = False) -> int:
 
     def build():
         scope = Scope(jax.random.key(0))
-        model = lookup.find("models", section["name"]).Model(config, scope)
+        model = plugins.find("models", section["name"]).Model(config, scope)
         if masked:
             model.heads["masked"] = heads.MaskedHead(config, scope)
         if pair:
@@ -37,7 +39,9 @@ def parameters(section, masked: bool = False, pair: bool = False) -> int:
 
 def test_bert_base():
     assert parameters(presets.bert("base"), masked=True) == 109_514_298  # BertForMaskedLM
-    assert parameters(presets.bert("base"), masked=True, pair=True) == 110_106_428  # BertForPreTraining
+    assert (
+        parameters(presets.bert("base"), masked=True, pair=True) == 110_106_428
+    )  # BertForPreTraining
 
 
 @pytest.mark.parametrize(
@@ -56,39 +60,70 @@ def test_parameter_counts(family, size, expected):
     assert parameters(getattr(presets, family)(size)) == expected
 
 
-@pytest.mark.parametrize(("size", "expected"), [("small", 110_119_680), ("1b", 1_208_027_136), ("base", 1_208_027_136)])
+@pytest.mark.parametrize(
+    ("size", "expected"), [("small", 110_119_680), ("1b", 1_208_027_136), ("base", 1_208_027_136)]
+)
 def test_parameter_counts_of_the_peers_shapes(size, expected):
     """Layers of 4 D² + 2 D F, or 3 D F with a gate; a table of 32,768 rows, or two; two norms a layer and one at the end."""
     assert parameters(presets.peers_run(size, {"name": "clm"}).model) == expected
 
 
-@pytest.mark.parametrize(("family", "size"), [(family, size) for family, table in FAMILIES.items() for size in table])
+@pytest.mark.parametrize(
+    ("family", "size"), [(family, size) for family, table in FAMILIES.items() for size in table]
+)
 def test_every_preset_is_a_whole_config(family, size):
     section = getattr(presets, family)(size)
     config = configured(section)
-    assert section["name"] in lookup.names("models")
-    assert set(section) - {"name"} == set(TransformerConfig.__dataclass_fields__)  # so that the command line can set each
-    assert config.attention in lookup.names("attention")
+    assert section["name"] in plugins.names("models")
+    assert set(section) - {"name"} == set(
+        TransformerConfig.__dataclass_fields__
+    )  # so that the command line can set each
+    assert config.attention in plugins.names("nn.attention")
 
 
 def test_options_that_parameter_counts_do_not_show():
     """As in the published configs; a golden model of tiny width cannot tell every epsilon."""
     bert, gpt2, t5, llama = (configured(getattr(presets, family)("base")) for family in FAMILIES)
-    assert (bert.norm_place, bert.norm_epsilon, bert.activation, bert.dropout) == ("post", 1e-12, "gelu", 0.1)
-    assert (gpt2.norm_place, gpt2.norm_epsilon, gpt2.activation, gpt2.residual_scaled) == ("pre", 1e-5, "gelu_tanh", True)
-    assert (t5.norm, t5.norm_epsilon, t5.activation, t5.relative_buckets, t5.relative_distance) == ("rms", 1e-6, "relu", 32, 128)
-    assert (llama.norm, llama.norm_epsilon, llama.activation, llama.rotary_base, llama.kv_heads) == ("rms", 1e-5, "swiglu", 500000.0, 8)
+    assert (bert.norm_place, bert.norm_epsilon, bert.activation, bert.dropout) == (
+        "post",
+        1e-12,
+        "gelu",
+        0.1,
+    )
+    assert (gpt2.norm_place, gpt2.norm_epsilon, gpt2.activation, gpt2.residual_scaled) == (
+        "pre",
+        1e-5,
+        "gelu_tanh",
+        True,
+    )
+    assert (t5.norm, t5.norm_epsilon, t5.activation, t5.relative_buckets, t5.relative_distance) == (
+        "rms",
+        1e-6,
+        "relu",
+        32,
+        128,
+    )
+    assert (
+        llama.norm,
+        llama.norm_epsilon,
+        llama.activation,
+        llama.rotary_base,
+        llama.kv_heads,
+    ) == ("rms", 1e-5, "swiglu", 500000.0, 8)
 
 
 def test_laptop_and_unknown_sizes():
-    for name in lookup.names("models"):
-        assert parameters(presets.laptop(name).to_dict() | {"vocab_size": 100, "max_length": 16}) < 2_000_000
+    for name in plugins.names("models"):
+        assert (
+            parameters(presets.laptop(name).to_dict() | {"vocab_size": 100, "max_length": 16})
+            < 2_000_000
+        )
     with pytest.raises(ValueError, match="'huge' is not one of tiny, small, base, large"):
         presets.bert("huge")
 
 
 def test_importing_presets_is_light():
-    heavy = "import sys, lm.presets, lm.transformer; lm.presets.bert('base'); sys.exit('jax' in sys.modules)"
+    heavy = "import sys, lm.presets, lm.nn.config; lm.presets.bert('base'); sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", heavy]).returncode == 0
 
 
@@ -101,7 +136,9 @@ def test_sizes_that_are_0_are_derived():
 
 @pytest.mark.parametrize("field", CHOICES)
 def test_unknown_choices(field):
-    with pytest.raises(ValueError, match=f"{field}='nonsense' is not one of {', '.join(CHOICES[field])}"):
+    with pytest.raises(
+        ValueError, match=f"{field}='nonsense' is not one of {', '.join(CHOICES[field])}"
+    ):
         TransformerConfig(**{field: "nonsense"})
 
 
@@ -125,22 +162,32 @@ REFUSED = [
     ({"positions": "rotary", "width": 30, "heads": 2}, "even head_width, not 15"),
     ({"positions": "rotary", "rotary_base": 0.0}, "rotary_base=0.0 must be above 1"),
     ({"positions": "relative", "relative_buckets": 2}, "relative_buckets ≥ 4"),
-    ({"positions": "relative", "relative_distance": 16}, "relative_distance > relative_buckets / 2"),
+    (
+        {"positions": "relative", "relative_distance": 16},
+        "relative_distance > relative_buckets / 2",
+    ),
     ({"norm_epsilon": 0.0}, "norm_epsilon=0.0 must be above 0"),
     ({"norm_epsilon": -1e-6}, "norm_epsilon=-1e-06 must be above 0"),
-    ({"query_key_start": "same", "heads": 4, "kv_heads": 2}, "query_key_start='same' needs kv_heads=4"),
+    (
+        {"query_key_start": "same", "heads": 4, "kv_heads": 2},
+        "query_key_start='same' needs kv_heads=4",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("fields", "message"), REFUSED, ids=["-".join(f"{k}={v}" for k, v in fields.items()) for fields, _ in REFUSED])
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    REFUSED,
+    ids=["-".join(f"{k}={v}" for k, v in fields.items()) for fields, _ in REFUSED],
+)
 def test_impossible_values(fields, message):
     with pytest.raises(ValueError, match=message):
         TransformerConfig(**fields)
     # Through a config it is the user's error, and names the section.
-    with pytest.raises(lookup.UserError, match=r"config\.model(: |\.dropout=)"):
+    with pytest.raises(plugins.UserError, match=r"config\.model(: |\.dropout=)"):
         configured(fields)
 
 
 def test_unknown_attention_lists_the_kinds():
-    with pytest.raises(lookup.UserError, match="'flush'.*reference, xla"):
-        lookup.find("attention", "flush")
+    with pytest.raises(plugins.UserError, match="'flush'.*reference, xla"):
+        plugins.find("nn.attention", "flush")

@@ -6,7 +6,7 @@ import pytest
 @pytest.fixture(scope="module")
 def needs_compiler():
     """Skips where the TPU compiler is not installed; else prepares it."""
-    from lm.lookup import UserError
+    from lm.core.plugins import UserError
     from tpu import environment
 
     with pytest.MonkeyPatch.context() as patch:

@@ -9,9 +9,11 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm import lookup, program, tokenizer
-from lm.lookup import UserError
-from lm.tokenizer import MODES
+from lm.core import plugins
+from lm.core.plugins import UserError
+from lm.tokenizers import sentencepiece
+from lm.tokenizers.sentencepiece import MODES
+from lm.training.program import Program
 
 
 class Ids:
@@ -59,33 +61,41 @@ class Text:
 
 def ids(section: Mapping[str, Any]) -> Any:
     """What stands for the tokenizer of a config's section: a loaded one where the config names a file, else ids alone."""
-    config = lookup.configure(tokenizer.TokenizerConfig, section, "config.tokenizer")
-    return tokenizer.load(config.path, config.sentinels) if config.path else Ids(config.vocab_size, config.sentinels)
+    config = plugins.configure(sentencepiece.TokenizerConfig, section, "config.tokenizer")
+    return (
+        sentencepiece.load(config.path, config.sentinels)
+        if config.path
+        else Ids(config.vocab_size, config.sentinels)
+    )
 
 
-def build(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> program.Program:
+def build(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> Program:
     """The program of a plain config on these devices, which need not exist.
 
     Raises:
       UserError: the mesh does not fit the devices or the model, or the batch does not divide.
     """
-    return program.Program(config, ids(config["tokenizer"]), devices=list(devices))
+    return Program(config, ids(config["tokenizer"]), devices=list(devices))
 
 
-def batch(built: program.Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def batch(program: Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     """Shapes and shardings of a batch, from one example of the objective.
 
     Args:
       section: the config's tokenizer section.
     """
     tokens = ids(section)
-    store = Text(built.length, 10, tokens.size - len(tokens.sentinels))
-    plan = built.objective.plan(store)
+    store = Text(program.length, 10, tokens.size - len(tokens.sentinels))
+    plan = program.objective.plan(store)
     if not len(plan):
-        raise UserError(f"config.objective gives no example from rows of config.data.length={built.length}; raise the length")
-    example = built.objective.example(store, plan, 0, np.random.default_rng(0), 1.0)
-    rows = built.training.batch_size
+        raise UserError(
+            f"config.objective gives no example from rows of config.data.length={program.length}; raise the length"
+        )
+    example = program.objective.example(store, plan, 0, np.random.default_rng(0), 1.0)
+    rows = program.training.batch_size
     return {
-        name: jax.ShapeDtypeStruct((rows, *np.shape(value)), np.asarray(value).dtype, sharding=built.batch_sharding)
+        name: jax.ShapeDtypeStruct(
+            (rows, *np.shape(value)), np.asarray(value).dtype, sharding=program.batch_sharding
+        )
         for name, value in example.items()
     }

@@ -11,23 +11,40 @@ import time
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _CONFIG = command.config_flag()
-_TPU = flags.DEFINE_list("tpu", None, "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)", required=True)
-_JSON = flags.DEFINE_string("json", "", "print JSON instead of tables; with a value, write it to this file beside the tables")
-_FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, over the generation's own; an empty value removes one")
+_TPU = flags.DEFINE_list(
+    "tpu",
+    None,
+    "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)",
+    required=True,
+)
+_JSON = flags.DEFINE_string(
+    "json",
+    "",
+    "print JSON instead of tables; with a value, write it to this file beside the tables",
+)
+_FLAG = flags.DEFINE_multi_string(
+    "flag",
+    [],
+    "a compiler option, name=value, over the generation's own; an empty value removes one",
+)
 _SAVE = flags.DEFINE_string(
-    "save", "", "a file for the compiled program's text; with several slices the slice's name is put before its suffix"
+    "save",
+    "",
+    "a file for the compiled program's text; with several slices the slice's name is put before its suffix",
 )
 _UNSCANNED = flags.DEFINE_bool(
-    "unscanned", False, "also compile two small depths without any loop and extrapolate the compiler's own count"
+    "unscanned",
+    False,
+    "also compile two small depths without any loop and extrapolate the compiler's own count",
 )
 
 
 def main() -> int:
-    from lm.lookup import UserError
-    from lm.plain import plain
+    from lm.core.plain import plain
+    from lm.core.plugins import UserError
     from tpu import environment
 
     environment.prepare()
@@ -41,7 +58,11 @@ def main() -> int:
     records, failed = [], False
     for of in wanted:
         path = Path(_SAVE.value) if _SAVE.value else None
-        save = str(path.with_name(f"{path.stem}.{of.name}{path.suffix}") if path and len(wanted) > 1 else path or "")
+        save = str(
+            path.with_name(f"{path.stem}.{of.name}{path.suffix}")
+            if path and len(wanted) > 1
+            else path or ""
+        )
         options = measure.options(of, _FLAG.value)
         start = time.perf_counter()
         try:

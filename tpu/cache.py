@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import lm
-from lm.lookup import UserError
-from lm.plain import write_json
+from lm.core.plain import write_json
+from lm.core.plugins import UserError
 from tpu import environment
 
 # Sections of a config that change nothing that is compiled.
@@ -30,7 +30,9 @@ class Cache:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
-                raise UserError(f"--workdir={str(directory)!r} cannot be made: {error.strerror}") from error
+                raise UserError(
+                    f"--workdir={str(directory)!r} cannot be made: {error.strerror}"
+                ) from error
 
     def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The record of a key: a kept one, else a new one, which is kept. One that cannot be read is made again."""
@@ -51,7 +53,16 @@ def key(config: Mapping[str, Any], tpu: str, options: Mapping[str, str], **more:
     kept = {name: section for name, section in config.items() if name not in _APART}
     kept["training"] = {name: config["training"][name] for name in _TRAINING}
     told = json.dumps(
-        [kept, tpu, sorted(options.items()), sorted(more.items()), environment.versions(), _sources()], sort_keys=True, default=str
+        [
+            kept,
+            tpu,
+            sorted(options.items()),
+            sorted(more.items()),
+            environment.versions(),
+            _sources(),
+        ],
+        sort_keys=True,
+        default=str,
     )
     return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
 
@@ -63,6 +74,15 @@ def _sources() -> str:
     files = sorted(inside.rglob("*.py")) + sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.blake2b(digest_size=12)
     for path in files:
-        if path.name not in ("plan.py", "search.py", "aot.py", "tables.py", "prices.py", "growth.py", "local.py", "launch.py"):
+        if path.name not in (
+            "plan.py",
+            "search.py",
+            "aot.py",
+            "tables.py",
+            "prices.py",
+            "growth.py",
+            "local.py",
+            "launch.py",
+        ):
             digest.update(path.name.encode() + path.read_bytes())
     return digest.hexdigest()

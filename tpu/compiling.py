@@ -13,8 +13,8 @@ import jax
 import numpy as np
 from jax.experimental import topologies
 
-from lm import program
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.training.program import Program
 from tpu import abstract, groups
 from tpu.slices import Slice
 
@@ -23,12 +23,12 @@ DEPTHS = (2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
-class Built:
+class Traced:
     """A program on a slice's devices: traced, not compiled."""
 
     config: dict[str, Any]
     slice: Slice
-    program: program.Program
+    program: Program
     batch: dict[str, jax.ShapeDtypeStruct]
 
     @property
@@ -64,15 +64,21 @@ def devices(of: Slice) -> tuple[jax.Device, ...]:
       UserError: this libtpu does not know such a slice.
     """
     try:
-        found = topologies.get_topology_desc(platform="tpu", topology_name=of.topology, **of.arguments).devices
+        found = topologies.get_topology_desc(
+            platform="tpu", topology_name=of.topology, **of.arguments
+        ).devices
     except jax.errors.JaxRuntimeError as error:
-        raise UserError(f"libtpu cannot describe {of.name} ({of.topology}): {str(error).splitlines()[0]}") from error
+        raise UserError(
+            f"libtpu cannot describe {of.name} ({of.topology}): {str(error).splitlines()[0]}"
+        ) from error
     if len(found) != of.devices:
-        raise UserError(f"libtpu describes {of.name} with {len(found)} devices where {of.devices} were expected; is it another version?")
+        raise UserError(
+            f"libtpu describes {of.name} with {len(found)} devices where {of.devices} were expected; is it another version?"
+        )
     return tuple(found)
 
 
-def build(config: Mapping[str, Any], of: Slice) -> Built:
+def build(config: Mapping[str, Any], of: Slice) -> Traced:
     """The config's program on the slice.
 
     Raises:
@@ -81,11 +87,11 @@ def build(config: Mapping[str, Any], of: Slice) -> Built:
     own = copy.deepcopy(dict(config))
     if of.slices > 1 and own["mesh"]["slice"] == 1:
         own["mesh"]["slice"] = of.slices
-    built = abstract.build(own, devices(of))
-    return Built(own, of, built, abstract.batch(built, own["tokenizer"]))
+    program = abstract.build(own, devices(of))
+    return Traced(own, of, program, abstract.batch(program, own["tokenizer"]))
 
 
-def compile_step(built: Built, options: Mapping[str, str]) -> tuple[Any, float]:
+def compile_step(traced: Traced, options: Mapping[str, str]) -> tuple[Any, float]:
     """The compiled step and the seconds of tracing and compiling, or what the compiler said where memory is too small.
 
     Returns:
@@ -95,7 +101,7 @@ def compile_step(built: Built, options: Mapping[str, str]) -> tuple[Any, float]:
       UserError: the compiler does not know an option.
     """
     start = time.perf_counter()
-    lowered = built.program.lower(built.batch)
+    lowered = traced.program.lower(traced.batch)
     try:
         compiled = lowered.compile(compiler_options=dict(options))
     except jax.errors.JaxRuntimeError as error:
@@ -105,7 +111,9 @@ def compile_step(built: Built, options: Mapping[str, str]) -> tuple[Any, float]:
         unknown = re.search(r"No such compile option: '([^']*)'", text)
         if unknown:
             raise UserError(f"--flag: the TPU compiler has no option {unknown[1]!r}") from error
-        raise UserError(f"the TPU compiler refused the step for {built.slice.name}: {text.splitlines()[0][:500]}") from error
+        raise UserError(
+            f"the TPU compiler refused the step for {traced.slice.name}: {text.splitlines()[0][:500]}"
+        ) from error
     return compiled, time.perf_counter() - start
 
 

@@ -7,7 +7,7 @@ import importlib.metadata
 import os
 import sys
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 
 INSTALL = "pip install -e '.[tpu]' -c constraints.txt"
 # TPU_SKIP_MDS_QUERY, TPU_WORKER_HOSTNAMES: ask no cloud who we are. ALLOW_MULTIPLE_LIBTPU_LOAD: compiles side by side would collide on a
@@ -40,9 +40,13 @@ def check(jax: str | None, libtpu: str | None, wanted: str | None) -> None:
       jax, libtpu: installed versions, None where there is none. wanted: the libtpu that jax names in its `tpu` extra, as "0.0.42.*".
     """
     if libtpu is None:
-        raise UserError(f"libtpu, which holds the TPU compiler, is not installed (no TPU is needed to use it); {INSTALL}")
+        raise UserError(
+            f"libtpu, which holds the TPU compiler, is not installed (no TPU is needed to use it); {INSTALL}"
+        )
     if wanted is not None and not _satisfies(libtpu, wanted):
-        raise UserError(f"libtpu {libtpu} does not go with jax {jax}, which wants libtpu {wanted}; {INSTALL}")
+        raise UserError(
+            f"libtpu {libtpu} does not go with jax {jax}, which wants libtpu {wanted}; {INSTALL}"
+        )
 
 
 def _satisfies(version: str, wanted: str) -> bool:

@@ -9,13 +9,14 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lm import flops, pipeline
-from lm.chips import Chip
-from lm.program import Program
+from lm.nn import flops
+from lm.parallel import pipeline
+from lm.parallel.chips import Chip
+from lm.training.program import Program
 from tpu.slices import Slice
 
 GIB = 2**30
-# Policies of lm/remat.py that keep the results of products, or more; the others compute all products of a layer again.
+# Policies of lm/nn/remat.py that keep the results of products, or more; the others compute all products of a layer again.
 _KEEPS_PRODUCTS = ("none", "attention", "minimal", "dots")
 
 
@@ -48,25 +49,29 @@ class Facts:
     itemsize: int
 
     @classmethod
-    def of(cls, built: Program, batch: Mapping[str, Any]) -> "Facts":
+    def of(cls, program: Program, batch: Mapping[str, Any]) -> "Facts":
         """The facts of a program on any mesh."""
         import jax
         import numpy as np
 
-        config = built.config
-        leaves = jax.tree_util.tree_leaves_with_path(built.shapes["params"])
-        inner = sum(math.prod(leaf.shape) for path, leaf in leaves if "blocks" in jax.tree_util.keystr(path))
+        config = program.config
+        leaves = jax.tree_util.tree_leaves_with_path(program.shapes["params"])
+        inner = sum(
+            math.prod(leaf.shape) for path, leaf in leaves if "blocks" in jax.tree_util.keystr(path)
+        )
         state = sum(
             math.prod(leaf.shape) * np.dtype(leaf.dtype).itemsize
             for part in ("params", "opt_state")
-            for leaf in jax.tree.leaves(built.shapes[part])
+            for leaf in jax.tree.leaves(program.shapes[part])
         )
-        forward = built.flops_per_row / flops.training(1)
-        predictions = max((shape.shape[1] for name, shape in batch.items() if name.endswith("targets")), default=0)
-        rows = built.training.batch_size
+        forward = program.flops_per_row / flops.training(1)
+        predictions = max(
+            (shape.shape[1] for name, shape in batch.items() if name.endswith("targets")), default=0
+        )
+        rows = program.training.batch_size
         head = flops.head(config, predictions)
         return cls(
-            built.parameters, inner, state, forward * rows, max(forward - head, 0.5 * forward) * rows, rows, built.row_tokens, built.length,
+            program.parameters, inner, state, forward * rows, max(forward - head, 0.5 * forward) * rows, rows, program.row_tokens, program.length,
             config.layers, config.width, config.feedforward, config.heads, config.kv_heads, config.head_width, predictions,
             config.vocab_size, 2 if config.dtype == "bfloat16" else 4,
         )  # fmt: skip
@@ -100,8 +105,14 @@ class Plan:
 
     def sections(self) -> dict[str, dict[str, Any]]:
         """The config's fields, by section."""
-        mesh = {name: getattr(self, name) for name in ("slice", "data", "fsdp", "stage", "context", "tensor")}
-        mesh |= {"pipeline_microbatches": self.pipeline_microbatches, "pipeline_repeats": self.pipeline_repeats}
+        mesh = {
+            name: getattr(self, name)
+            for name in ("slice", "data", "fsdp", "stage", "context", "tensor")
+        }
+        mesh |= {
+            "pipeline_microbatches": self.pipeline_microbatches,
+            "pipeline_repeats": self.pipeline_repeats,
+        }
         model = {"remat": self.remat, "head_chunks": self.head_chunks}
         return {"mesh": mesh, "model": model, "training": {"microbatches": self.microbatches}}
 
@@ -127,7 +138,14 @@ def memory(facts: Facts, plan: Plan) -> float:
     if plan.remat in _KEEPS_PRODUCTS:
         inner = facts.feedforward + (facts.heads + facts.kv_heads) * facts.head_width
         kept += facts.layers * cell * inner
-    scores = rows * facts.predictions / (plan.context * plan.head_chunks) * facts.vocabulary / plan.tensor * facts.itemsize
+    scores = (
+        rows
+        * facts.predictions
+        / (plan.context * plan.head_chunks)
+        * facts.vocabulary
+        / plan.tensor
+        * facts.itemsize
+    )
     gradients = 4 * facts.parameters / spread
     if plan.remat == "offload":  # to the host's memory
         kept = 0.0
@@ -138,13 +156,29 @@ def seconds(facts: Facts, plan: Plan, of: Slice) -> dict[str, float]:
     """Ceilings of an ideal step: {"schedule", "ici", "dcn"}."""
     chip, devices = of.chip, of.devices
     again = 0.0 if plan.remat in _KEEPS_PRODUCTS else 1.0
-    bubble = pipeline.bubble(plan.stage, plan.pipeline_microbatches or plan.stage, plan.pipeline_repeats) if plan.stage > 1 else 0.0
-    work = (3 * facts.forward + again * facts.stack / (1 - bubble)) + 3 * facts.stack * bubble / (1 - bubble)
+    bubble = (
+        pipeline.bubble(plan.stage, plan.pipeline_microbatches or plan.stage, plan.pipeline_repeats)
+        if plan.stage > 1
+        else 0.0
+    )
+    work = (3 * facts.forward + again * facts.stack / (1 - bubble)) + 3 * facts.stack * bubble / (
+        1 - bubble
+    )
     schedule = work / devices / chip.peak
     # Parameters, gradients and two moments are read or written about ten times a step, in float32, and more with every microbatch.
-    schedule += 4 * (8 + 2 * plan.microbatches) * facts.parameters / (plan.fsdp * plan.tensor * plan.stage) / _bandwidth(chip)
+    schedule += (
+        4
+        * (8 + 2 * plan.microbatches)
+        * facts.parameters
+        / (plan.fsdp * plan.tensor * plan.stage)
+        / _bandwidth(chip)
+    )
     ici, dcn = _traffic(facts, plan)
-    return {"schedule": schedule, "ici": ici / (4 * chip.link * 1e9 / chip.devices), "dcn": dcn / (chip.dcn * 1e9 / chip.devices)}
+    return {
+        "schedule": schedule,
+        "ici": ici / (4 * chip.link * 1e9 / chip.devices),
+        "dcn": dcn / (chip.dcn * 1e9 / chip.devices),
+    }
 
 
 def _bandwidth(chip: Chip) -> float:
@@ -155,7 +189,9 @@ def _traffic(facts: Facts, plan: Plan) -> tuple[float, float]:
     """Bytes that a device sends over ICI and over DCN."""
     mine = facts.parameters / (plan.tensor * plan.stage)  # parameters that the fsdp axis splits
     rows = facts.rows / plan.split
-    around = rows * facts.streams / plan.context * facts.width * facts.itemsize  # activations of one layer
+    around = (
+        rows * facts.streams / plan.context * facts.width * facts.itemsize
+    )  # activations of one layer
     ici = _ring(plan.data) * 2 * 4 * mine / plan.fsdp
     # Gathered for the forward and the backward pass, gradients scattered once, with every microbatch.
     ici += plan.microbatches * _ring(plan.fsdp) * (2 * facts.itemsize + 4) * mine

@@ -1,9 +1,9 @@
-"""Compiler options given by the user over those of the generation (lm/chips.py)."""
+"""Compiler options given by the user over those of the generation (lm/parallel/chips.py)."""
 
 from collections.abc import Sequence
 
-from lm import chips
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.parallel import chips
 
 
 def options(generation: str, given: Sequence[str] = ()) -> dict[str, str]:

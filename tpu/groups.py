@@ -22,12 +22,17 @@ def parse(text: str, devices: int) -> Groups:
     mesh['a'=2,'b'=2] {'b'}              axes of a mesh; `device_ids=([2,2]T(1,0))` before the axes orders the mesh's devices so
     {} or nothing                        all devices are one group
     """
-    mesh = re.search(r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?[^)]*)\))?\s*\{([^}]*)\}", text)
+    mesh = re.search(
+        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?[^)]*)\))?\s*\{([^}]*)\}",
+        text,
+    )
     if mesh:
         return _mesh_groups(*mesh.groups())
     iota = re.search(r"replica_groups=\[(\d+),(\d+)\]<=\[([0-9,]+)\](?:T\(([0-9,]+)\))?", text)
     if iota:
-        members = _iota(_numbers(iota[3]), _numbers(iota[4] or "")).reshape(int(iota[1]), int(iota[2]))
+        members = _iota(_numbers(iota[3]), _numbers(iota[4] or "")).reshape(
+            int(iota[1]), int(iota[2])
+        )
         return [tuple(row) for row in members.tolist()]
     listed = re.search(r"replica_groups=\{(\{[0-9,{}]*\})\}", text)
     if listed:
@@ -36,21 +41,35 @@ def parse(text: str, devices: int) -> Groups:
 
 
 def _mesh_groups(axes: str, order: str | None, along: str) -> Groups:
-    names, sizes = zip(*((name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)), strict=True)
+    names, sizes = zip(
+        *((name, int(size)) for name, size in re.findall(r"'([^']+)'=(\d+)", axes)), strict=True
+    )
     ids = np.arange(math.prod(sizes))
     if order:
         shaped = re.match(r"\[([0-9,]+)\](?:T\(([0-9,]+)\))?", order)
-        ids = _iota(_numbers(shaped[1]), _numbers(shaped[2] or "")) if shaped else np.array(_numbers(order))
+        ids = (
+            _iota(_numbers(shaped[1]), _numbers(shaped[2] or ""))
+            if shaped
+            else np.array(_numbers(order))
+        )
     chosen = [names.index(name) for name in re.findall(r"'([^']+)'", along)]
     others = [axis for axis in range(len(names)) if axis not in chosen]
-    members = ids.reshape(sizes).transpose(others + chosen).reshape(-1, math.prod(sizes[axis] for axis in chosen))
+    members = (
+        ids.reshape(sizes)
+        .transpose(others + chosen)
+        .reshape(-1, math.prod(sizes[axis] for axis in chosen))
+    )
     return [tuple(row) for row in members.tolist()]
 
 
 def pairs(text: str) -> Pairs:
     """The (source, target) pairs of a collective-permute."""
     found = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", text)
-    return [(int(source), int(target)) for source, target in re.findall(r"\{(\d+),(\d+)\}", found[1])] if found else []
+    return (
+        [(int(source), int(target)) for source, target in re.findall(r"\{(\d+),(\d+)\}", found[1])]
+        if found
+        else []
+    )
 
 
 def _iota(shape: Sequence[int], permutation: Sequence[int]) -> np.ndarray:
@@ -96,16 +115,24 @@ class Layout:
         if self.slices == 1:
             return ()
         of = np.array(self.slice_of).reshape(self.shape)
-        return tuple(name for axis, name in enumerate(self.names) if (np.diff(of, axis=axis) != 0).any())
+        return tuple(
+            name for axis, name in enumerate(self.names) if (np.diff(of, axis=axis) != 0).any()
+        )
 
     def axes(self, members: Groups) -> tuple[str, ...]:
         """The mesh axes along which the devices of a group differ."""
         places = np.array(np.unravel_index(np.array(members), self.shape))
-        return tuple(name for name, place in zip(self.names, places, strict=True) if (place != place[:, :1]).any())
+        return tuple(
+            name
+            for name, place in zip(self.names, places, strict=True)
+            if (place != place[:, :1]).any()
+        )
 
     def leaves(self, members: Groups) -> bool:
         """Whether a group has devices of several slices."""
-        return bool(self.slice_of) and any(len({self.slice_of[device] for device in group}) > 1 for group in members)
+        return bool(self.slice_of) and any(
+            len({self.slice_of[device] for device in group}) > 1 for group in members
+        )
 
     def rate(self, members: Groups) -> float:
         """Bytes a second that each device can send to the others of its group: over every dimension of the torus that the group extends
@@ -126,7 +153,11 @@ class Layout:
 
     def axes_of_pairs(self, given: Pairs) -> tuple[str, ...]:
         """The mesh axes along which sources and targets differ."""
-        return self.axes([pair for pair in given if pair[0] != pair[1]]) if any(source != target for source, target in given) else ()
+        return (
+            self.axes([pair for pair in given if pair[0] != pair[1]])
+            if any(source != target for source, target in given)
+            else ()
+        )
 
     def pairs_leave(self, given: Pairs) -> bool:
         """Whether a pair's devices are of two slices."""

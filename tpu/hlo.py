@@ -13,8 +13,19 @@ from collections.abc import Iterable, Iterator
 
 from tpu import groups
 
-KINDS = ("all-gather", "all-reduce", "reduce-scatter", "collective-permute", "all-to-all", "ragged-all-to-all", "collective-broadcast")
-_SCALARS = (2, 6)  # memory spaces of flags and scalars; data lie in HBM (0), VMEM (1) or, on v4, CMEM (3)
+KINDS = (
+    "all-gather",
+    "all-reduce",
+    "reduce-scatter",
+    "collective-permute",
+    "all-to-all",
+    "ragged-all-to-all",
+    "collective-broadcast",
+)
+_SCALARS = (
+    2,
+    6,
+)  # memory spaces of flags and scalars; data lie in HBM (0), VMEM (1) or, on v4, CMEM (3)
 _SIZES = {
     "pred": 1,
     "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
@@ -145,7 +156,11 @@ class Module:
             return int(known[1])
         condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
         lines = self.computations.get(condition[1], []) if condition else []
-        bounds = [int(each.rest.partition(")")[0]) for each in lines if each.opcode == "constant" and re.match(r"[su]\d+\[\]", each.shape)]
+        bounds = [
+            int(each.rest.partition(")")[0])
+            for each in lines
+            if each.opcode == "constant" and re.match(r"[su]\d+\[\]", each.shape)
+        ]
         inclusive = any("direction=LE" in each.rest for each in self._reached(lines))
         return bounds[0] + inclusive if len(bounds) == 1 else None
 
@@ -178,9 +193,13 @@ class Module:
             if each.opcode in _MOVES_NOTHING or each.opcode.endswith("-done"):
                 continue
             for array in each.arrays:
-                if array.space == 0 and (str(array) not in found or (not found[str(array)][1] and each.source)):
+                if array.space == 0 and (
+                    str(array) not in found or (not found[str(array)][1] and each.source)
+                ):
                     found[str(array)] = (array.padded, each.source)
-        best = sorted(((size, shape, source) for shape, (size, source) in found.items()), reverse=True)[:count]
+        best = sorted(
+            ((size, shape, source) for shape, (size, source) in found.items()), reverse=True
+        )[:count]
         return [(shape, size, source) for size, shape, source in best]
 
     def collectives(self, layout: groups.Layout) -> list[Collective]:
@@ -193,24 +212,43 @@ class Module:
         for name, lines in self.computations.items():
             starts = any('"AsyncCollectiveStart"' in each.rest for each in lines)
             for each in lines:
-                if not self.counts[name] or ("async_collective_fusion_config" in each.rest and not starts):
+                if not self.counts[name] or (
+                    "async_collective_fusion_config" in each.rest and not starts
+                ):
                     continue
                 kind = each.opcode.removesuffix("-start")
                 if kind in KINDS:
-                    found.append(_collective(kind, each, self.counts[name], layout, scattered="all-reduce-scatter" in name))
+                    found.append(
+                        _collective(
+                            kind,
+                            each,
+                            self.counts[name],
+                            layout,
+                            scattered="all-reduce-scatter" in name,
+                        )
+                    )
                 elif kind == "send" and "megascale" in each.rest:
                     found.append(_between_slices(each, self.counts[name], layout))
         return found
 
 
-def _collective(kind: str, each: Instruction, count: int, layout: groups.Layout, scattered: bool) -> Collective:
+def _collective(
+    kind: str, each: Instruction, count: int, layout: groups.Layout, scattered: bool
+) -> Collective:
     parts = [array.bytes for array in each.arrays if array.space not in _SCALARS]
     started = each.opcode.endswith("-start")
     if kind == "collective-permute":
         pairs = groups.pairs(each.rest)
         moved = parts[0] if any(source != target for source, target in pairs) else 0
         return Collective(
-            kind, count, parts[0], moved, layout.axes_of_pairs(pairs), layout.pairs_leave(pairs), layout.rate_of_pairs(pairs), each.source
+            kind,
+            count,
+            parts[0],
+            moved,
+            layout.axes_of_pairs(pairs),
+            layout.pairs_leave(pairs),
+            layout.rate_of_pairs(pairs),
+            each.source,
         )
     members = groups.parse(each.rest, layout.devices)
     size = len(members[0])
@@ -223,7 +261,16 @@ def _collective(kind: str, each: Instruction, count: int, layout: groups.Layout,
         kind = "reduce-scatter"
     share = (size - 1) / size
     wire = (2 if kind == "all-reduce" else 1) * share * whole
-    return Collective(kind, count, whole, wire, layout.axes(members), layout.leaves(members), layout.rate(members), each.source)
+    return Collective(
+        kind,
+        count,
+        whole,
+        wire,
+        layout.axes(members),
+        layout.leaves(members),
+        layout.rate(members),
+        each.source,
+    )
 
 
 def _between_slices(each: Instruction, count: int, layout: groups.Layout) -> Collective:
@@ -233,7 +280,12 @@ def _between_slices(each: Instruction, count: int, layout: groups.Layout) -> Col
     kind = what[1].lower().replace("_", "-") if what else "send"
     size, slices = each.arrays[0].bytes, layout.slices
     share = (slices - 1) / slices
-    wire = {"all-reduce": 2 * share, "reduce-scatter": share, "all-gather": slices - 1.0, "all-to-all": share}.get(kind, 1.0) * size
+    wire = {
+        "all-reduce": 2 * share,
+        "reduce-scatter": share,
+        "all-gather": slices - 1.0,
+        "all-to-all": share,
+    }.get(kind, 1.0) * size
     return Collective(kind, count, size, wire, layout.slice_axes, True, layout.dcn, each.source)
 
 
@@ -257,7 +309,11 @@ def _closing(text: str) -> int:
 def _called(each: Instruction) -> list[str]:
     if "=%" not in each.rest and "={%" not in each.rest:
         return []
-    names = [name.strip().lstrip("%") for found in _CALLED.findall(each.rest) for name in found.split(",")]
+    names = [
+        name.strip().lstrip("%")
+        for found in _CALLED.findall(each.rest)
+        for name in found.split(",")
+    ]
     return [name for name in names if name]
 
 
@@ -269,15 +325,27 @@ def arrays(shape: str) -> list[Array]:
         dims = tuple(int(size) for size in sizes.split(",") if size)
         space = re.search(r"S\((\d+)\)", rest)
         padded = _padded(dims, [int(dim) for dim in order.split(",") if dim], rest)
-        found.append(Array(dtype, dims, int(math.prod(dims) * _SIZES[dtype]), int(padded * _SIZES[dtype]), int(space[1]) if space else 0))
+        found.append(
+            Array(
+                dtype,
+                dims,
+                int(math.prod(dims) * _SIZES[dtype]),
+                int(padded * _SIZES[dtype]),
+                int(space[1]) if space else 0,
+            )
+        )
     return found
 
 
 def _padded(sizes: tuple[int, ...], order: list[int], layout: str) -> int:
     """Elements with padding: the first tile is laid over the most minor dimensions."""
     tile = re.search(r"T\(([0-9,]+)\)", layout)
-    sizes_minor_first = [sizes[dim] for dim in order] if len(order) == len(sizes) else list(reversed(sizes))
-    for place, edge in enumerate(reversed([int(edge) for edge in tile[1].split(",")]) if tile else ()):
+    sizes_minor_first = (
+        [sizes[dim] for dim in order] if len(order) == len(sizes) else list(reversed(sizes))
+    )
+    for place, edge in enumerate(
+        reversed([int(edge) for edge in tile[1].split(",")]) if tile else ()
+    ):
         if place < len(sizes_minor_first):
             sizes_minor_first[place] = -(-sizes_minor_first[place] // edge) * edge
     return math.prod(sizes_minor_first)

@@ -42,13 +42,19 @@ class Gang:
     def __init__(self, command: Sequence[str], count: int, devices: int, heartbeat: int):
         coordinator = f"localhost:{_free_port()}"
         # A host must not take the flags of whoever rehearses for its own number of devices.
-        kept = [flag for flag in os.environ.get("XLA_FLAGS", "").split() if "xla_force_host_platform_device_count" not in flag]
+        kept = [
+            flag
+            for flag in os.environ.get("XLA_FLAGS", "").split()
+            if "xla_force_host_platform_device_count" not in flag
+        ]
         shared = os.environ | {
             "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join([*kept, f"--xla_force_host_platform_device_count={devices}"]),
             "LM_COORDINATOR": coordinator, "LM_PROCESSES": str(count), "LM_HEARTBEAT": str(heartbeat), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self.hosts: list[subprocess.Popen] = []
-        self.ended: queue.Queue[tuple[int, int]] = queue.Queue()  # in the order in which they ended: the first is the cause
+        self.ended: queue.Queue[tuple[int, int]] = (
+            queue.Queue()
+        )  # in the order in which they ended: the first is the cause
         self.readers: list[threading.Thread] = []
         try:
             for number in range(count):
@@ -66,7 +72,9 @@ class Gang:
                 self.hosts.append(host)
                 threading.Thread(target=self._wait_for, args=(number, host), daemon=True).start()
                 for source, sink in ((host.stdout, sys.stdout), (host.stderr, sys.stderr)):
-                    reader = threading.Thread(target=_prefixed, args=(number, source, sink), daemon=True)
+                    reader = threading.Thread(
+                        target=_prefixed, args=(number, source, sink), daemon=True
+                    )
                     reader.start()
                     self.readers.append(reader)
                 _say(f"host {number} is process {host.pid}")
@@ -96,7 +104,9 @@ class Gang:
                 number, status = self.ended.get(timeout=0.5)
             except queue.Empty:
                 if deadline and time.monotonic() > deadline:
-                    _say(f"hosts {', '.join(map(str, statuses))} have ended, but not all others; ending them")
+                    _say(
+                        f"hosts {', '.join(map(str, statuses))} have ended, but not all others; ending them"
+                    )
                     self.end(grace)
                     deadline = None
                 continue
@@ -151,14 +161,22 @@ def _say(text: str) -> None:
 
 
 def run(
-    command: Sequence[str], count: int, devices: int = 1, restarts: int = 0, preemptions: int = 0, grace: float = 5.0, heartbeat: int = 10
+    command: Sequence[str],
+    count: int,
+    devices: int = 1,
+    restarts: int = 0,
+    preemptions: int = 0,
+    grace: float = 5.0,
+    heartbeat: int = 10,
 ) -> int:
     """Runs a command on `count` hosts, again after failures and preemptions, and returns the exit status."""
     gang: list[Gang] = []
     asked: list[int] = []
 
     def forward(number: int, frame) -> None:
-        if asked and number == signal.SIGINT:  # Ctrl-C again: whoever types it does not want to wait
+        if (
+            asked and number == signal.SIGINT
+        ):  # Ctrl-C again: whoever types it does not want to wait
             gang[-1].signal(signal.SIGKILL)
         asked.append(number)
         if gang:
@@ -207,16 +225,42 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if "--" in arguments:
         at = arguments.index("--")
         own, command = arguments[:at], arguments[at + 1 :]
-    parser = argparse.ArgumentParser(prog="tpu.local", description=__doc__, usage=usage, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="tpu.local",
+        description=__doc__,
+        usage=usage,
+        formatter_class=argparse.RawTextHelpFormatter,
+    )
     parser.add_argument("--n", type=whole(1), required=True, help="number of hosts")
-    parser.add_argument("--devices", type=whole(1), default=1, help="emulated devices of each host (1)")
-    parser.add_argument("--restarts", type=whole(0), default=0, help="starts again after failures (0)")
-    parser.add_argument("--preemptions", type=whole(0), default=0, help="starts again after a host was told to stop (0)")
-    parser.add_argument("--grace", type=whole(0), default=5, help="seconds from SIGTERM to SIGKILL when a host has failed (5)")
-    parser.add_argument("--heartbeat", type=whole(1), default=10, help="seconds after which a silent host counts as dead (10)")
+    parser.add_argument(
+        "--devices", type=whole(1), default=1, help="emulated devices of each host (1)"
+    )
+    parser.add_argument(
+        "--restarts", type=whole(0), default=0, help="starts again after failures (0)"
+    )
+    parser.add_argument(
+        "--preemptions",
+        type=whole(0),
+        default=0,
+        help="starts again after a host was told to stop (0)",
+    )
+    parser.add_argument(
+        "--grace",
+        type=whole(0),
+        default=5,
+        help="seconds from SIGTERM to SIGKILL when a host has failed (5)",
+    )
+    parser.add_argument(
+        "--heartbeat",
+        type=whole(1),
+        default=10,
+        help="seconds after which a silent host counts as dead (10)",
+    )
     options = parser.parse_args(own)
     if not command:
-        parser.error("say what to run after --, for example: -- python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/rehearsal")
+        parser.error(
+            "say what to run after --, for example: -- python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/rehearsal"
+        )
     options.command = command
     return options
 
@@ -224,7 +268,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def main(arguments: list[str]) -> int:
     options = parse(arguments)
     try:
-        return run(options.command, options.n, options.devices, options.restarts, options.preemptions, options.grace, options.heartbeat)
+        return run(
+            options.command,
+            options.n,
+            options.devices,
+            options.restarts,
+            options.preemptions,
+            options.grace,
+            options.heartbeat,
+        )
     except OSError as error:
         print(f"error: {options.command[0]!r} cannot be started: {error.strerror}", file=sys.stderr)
         return 2

@@ -7,14 +7,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import compiling, flags, hlo, roofline, work
 from tpu.slices import Slice
 
 GIB = 2**30
 
 
-def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], costs: bool = False, save: str = "") -> dict[str, Any]:
+def measure(
+    config: Mapping[str, Any],
+    of: Slice,
+    options: Mapping[str, str],
+    costs: bool = False,
+    save: str = "",
+) -> dict[str, Any]:
     """Compiles the step and reads the program.
 
     Args:
@@ -27,8 +33,8 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
     Raises:
       UserError: the config does not fit the slice's devices.
     """
-    built = compiling.build(config, of)
-    program = built.program
+    traced = compiling.build(config, of)
+    program = traced.program
     rows, devices = program.training.batch_size, of.devices
     record: dict[str, Any] = {
         "tpu": of.name, "topology": of.topology, "slices": of.slices, "chips": of.chips, "devices": devices, "hosts": of.hosts,
@@ -36,11 +42,16 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
         "remat": program.config.remat,
         "batch_size": rows, "microbatches": program.training.microbatches, "tokens_per_step": rows * program.row_tokens,
         "parameters": program.parameters, "layers": program.config.layers, "options": dict(options),
-        "model_flops": program.flops_per_row * rows / devices, "held": held(built), "usable_gib": of.chip.usable,
+        "model_flops": program.flops_per_row * rows / devices, "held": held(traced), "usable_gib": of.chip.usable,
     }  # fmt: skip
-    compiled, record["compile_seconds"] = compiling.compile_step(built, options)
+    compiled, record["compile_seconds"] = compiling.compile_step(traced, options)
     if isinstance(compiled, compiling.OutOfMemory):
-        record |= {"fits": False, "needs_gib": compiled.needs, "has_gib": compiled.has or of.chip.usable, "compiler_says": compiled.message}
+        record |= {
+            "fits": False,
+            "needs_gib": compiled.needs,
+            "has_gib": compiled.has or of.chip.usable,
+            "compiler_says": compiled.message,
+        }
         return record | {"advice": advice(record, config, of)}
     text = compiled.as_text()
     if save:
@@ -50,7 +61,7 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
         except OSError as error:
             raise UserError(f"--save={save!r} cannot be written: {error.strerror}") from error
     module = hlo.Module(text)
-    found = module.collectives(built.layout)
+    found = module.collectives(traced.layout)
     done = work.Work(module)
     ceilings = roofline.ceilings(of.chip, done.flops, done.traffic, module.cycles(), found)
     seconds, bound = roofline.step(ceilings)
@@ -66,13 +77,15 @@ def measure(config: Mapping[str, Any], of: Slice, options: Mapping[str, str], co
     return record
 
 
-def held(built: compiling.Built) -> dict[str, float]:
+def held(traced: compiling.Traced) -> dict[str, float]:
     """GiB that a device holds between steps, and the batch, from the shardings: {"parameters", "optimizer", "batch"}."""
-    state, places = built.program.shapes, built.program.shardings
+    state, places = traced.program.shapes, traced.program.shardings
     return {
         "parameters": _gib(state["params"], places["params"]),
         "optimizer": _gib(state["opt_state"], places["opt_state"]),
-        "batch": _gib(built.batch, {name: shape.sharding for name, shape in built.batch.items()}),
+        "batch": _gib(
+            traced.batch, {name: shape.sharding for name, shape in traced.batch.items()}
+        ),
     }
 
 
@@ -105,13 +118,17 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], of: Slice) -> l
     said = []
     split = mesh.get("data", 1) * mesh.get("fsdp", 1)
     if mesh.get("data", 1) > 1 and state > 0.2 * record["usable_gib"]:
-        said.append(f"--config.mesh.data=1 --config.mesh.fsdp={split} (parameters and optimiser take {state:.2f} GiB of each device)")
+        said.append(
+            f"--config.mesh.data=1 --config.mesh.fsdp={split} (parameters and optimiser take {state:.2f} GiB of each device)"
+        )
     if model.get("remat", "none") != "full":
         said.append("--config.model.remat=full (keeps less of the forward pass)")
     parts, rows = training.get("microbatches", 1), training["batch_size"]
     each = rows // max(1, split * mesh.get("slice", 1))
     if each > parts and each % (2 * parts) == 0:
-        said.append(f"--config.training.microbatches={2 * parts} (half the rows at once; {each // parts} a device now)")
+        said.append(
+            f"--config.training.microbatches={2 * parts} (half the rows at once; {each // parts} a device now)"
+        )
     if model.get("head_chunks", 1) < 8:
         said.append("--config.model.head_chunks=8 (scores over the vocabulary in parts)")
     if model.get("dtype") == "float32":

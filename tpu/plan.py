@@ -11,25 +11,55 @@ import sys
 
 from absl import flags
 
-from lm import command
+from lm.core import command
 
 _CONFIG = command.config_flag()
-_TPU = flags.DEFINE_list("tpu", None, "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)", required=True)
-_BATCH = flags.DEFINE_integer("global_batch", 0, "rows a step over all chips; by default the config's training.batch_size", lower_bound=0)
+_TPU = flags.DEFINE_list(
+    "tpu",
+    None,
+    "slices: v4-32, v5e-16, v5p-8, v6e-256, tpu7x-8, 2xv5e-256, … (comma-separated)",
+    required=True,
+)
+_BATCH = flags.DEFINE_integer(
+    "global_batch",
+    0,
+    "rows a step over all chips; by default the config's training.batch_size",
+    lower_bound=0,
+)
 _TOP = flags.DEFINE_integer("top", 5, "how many plans to find for each slice", lower_bound=1)
-_MOST = flags.DEFINE_integer("most", 40, "programs to compile for each slice at most", lower_bound=1)
-_REMAT = flags.DEFINE_list("remat", [], "what may be recomputed; by default all policies that there are (config.model.remat)")
-_CHUNKS = flags.DEFINE_list("head_chunks", [], "choices of config.model.head_chunks; by default the config's own")
-_PRICE = flags.DEFINE_list("price", [], "USD per chip-hour, as v5e=1.2,v6e=2.7, in place of the list prices")
-_FLAG = flags.DEFINE_multi_string("flag", [], "a compiler option, name=value, over the generation's own; an empty value removes one")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/plan", "where what was compiled is kept; an empty one keeps nothing")
-_JSON = flags.DEFINE_string("json", "", "print JSON instead of tables; with a value, write it to this file beside the tables")
+_MOST = flags.DEFINE_integer(
+    "most", 40, "programs to compile for each slice at most", lower_bound=1
+)
+_REMAT = flags.DEFINE_list(
+    "remat",
+    [],
+    "what may be recomputed; by default all policies that there are (config.model.remat)",
+)
+_CHUNKS = flags.DEFINE_list(
+    "head_chunks", [], "choices of config.model.head_chunks; by default the config's own"
+)
+_PRICE = flags.DEFINE_list(
+    "price", [], "USD per chip-hour, as v5e=1.2,v6e=2.7, in place of the list prices"
+)
+_FLAG = flags.DEFINE_multi_string(
+    "flag",
+    [],
+    "a compiler option, name=value, over the generation's own; an empty value removes one",
+)
+_WORKDIR = flags.DEFINE_string(
+    "workdir", "runs/plan", "where what was compiled is kept; an empty one keeps nothing"
+)
+_JSON = flags.DEFINE_string(
+    "json",
+    "",
+    "print JSON instead of tables; with a value, write it to this file beside the tables",
+)
 
 
 def main() -> int:
-    from lm.lookup import UserError, choice
-    from lm.plain import plain
-    from lm.transformer import CHOICES
+    from lm.core.plain import plain
+    from lm.core.plugins import UserError, choice
+    from lm.nn.config import CHOICES
     from tpu import environment
 
     environment.prepare()

@@ -3,12 +3,22 @@
 import math
 from collections.abc import Sequence
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 
 # USD per chip-hour, on demand, in the cheapest region of the United States: list prices of cloud.google.com/tpu/pricing as known in 2025
 # (v2-8 4.50 and v3-8 8.00 an hour for four chips). Prices change and differ by region and contract: --price=v5e=0.60 gives your own.
-SOURCE = "list prices on demand, cloud.google.com/tpu/pricing as known in 2025; yours by --price=v5e=…"
-PER_CHIP_HOUR = {"v2": 1.125, "v3": 2.00, "v4": 3.22, "v5e": 1.20, "v5p": 4.20, "v6e": 2.70, "tpu7x": 12.00}
+SOURCE = (
+    "list prices on demand, cloud.google.com/tpu/pricing as known in 2025; yours by --price=v5e=…"
+)
+PER_CHIP_HOUR = {
+    "v2": 1.125,
+    "v3": 2.00,
+    "v4": 3.22,
+    "v5e": 1.20,
+    "v5p": 4.20,
+    "v6e": 2.70,
+    "tpu7x": 12.00,
+}
 
 
 def table(given: Sequence[str] = ()) -> dict[str, float]:
@@ -25,7 +35,9 @@ def table(given: Sequence[str] = ()) -> dict[str, float]:
         except ValueError:
             price = math.nan
         if generation not in prices or not 0 <= price < math.inf:
-            raise UserError(f"--price={each!r} should be generation=USD per chip-hour, as v5e=1.2; generations: {', '.join(prices)}")
+            raise UserError(
+                f"--price={each!r} should be generation=USD per chip-hour, as v5e=1.2; generations: {', '.join(prices)}"
+            )
         prices[generation] = price
     return prices
 

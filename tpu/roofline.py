@@ -8,18 +8,20 @@ The step is as long as the longest of its ceilings, as if all the others were hi
     ici        the bytes that a device sends in its slice, at the bandwidth of the links that each collective can use, one after another
     dcn        the bytes that a device sends to other slices, at its share of its host's network
 
-Bandwidths and peaks are lm/chips.py's; they are what the vendor says, not measurements.
+Bandwidths and peaks are lm/parallel/chips.py's; they are what the vendor says, not measurements.
 """
 
 from collections.abc import Mapping, Sequence
 
-from lm.chips import Chip
+from lm.parallel.chips import Chip
 from tpu.hlo import Collective
 
 CEILINGS = ("compute", "hbm", "schedule", "ici", "dcn")
 
 
-def ceilings(chip: Chip, flops: float, traffic: float, cycles: int, collectives: Sequence[Collective]) -> dict[str, float]:
+def ceilings(
+    chip: Chip, flops: float, traffic: float, cycles: int, collectives: Sequence[Collective]
+) -> dict[str, float]:
     """Seconds a step of each ceiling.
 
     Args:
@@ -58,5 +60,6 @@ def by_kind(collectives: Sequence[Collective]) -> list[dict]:
         if each.count * each.wire > row["_most"]:
             row["_most"], row["largest"] = each.count * each.wire, each.source
     return sorted(
-        ({name: value for name, value in row.items() if name != "_most"} for row in rows.values()), key=lambda row: -row["wire_mib"]
+        ({name: value for name, value in row.items() if name != "_most"} for row in rows.values()),
+        key=lambda row: -row["wire_mib"],
     )

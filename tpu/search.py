@@ -7,14 +7,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lm.lookup import UserError
-from lm.mesh import described
+from lm.core.plugins import UserError
+from lm.parallel.mesh import described
 from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import Facts, Plan
 from tpu.slices import Slice
 
 PATIENCE = 8  # meshes that fit, one after another, of which none is better: then the best stands
-_MEMORY = ("full", "dots", "minimal", "attention", "none", "offload")  # policies, the one that needs least memory on the device first
+_MEMORY = (
+    "full",
+    "dots",
+    "minimal",
+    "attention",
+    "none",
+    "offload",
+)  # policies, the one that needs least memory on the device first
 AXES = ("data", "fsdp", "stage", "context", "tensor")
 
 
@@ -36,11 +43,21 @@ def meshes(facts: Facts, of: Slice, streams: Sequence[int]) -> Iterator[Plan]:
     """
     for sizes in factorizations(of.devices // of.slices, len(AXES)):
         data, fsdp, stage, context, tensor = sizes
-        plan = Plan(slice=of.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor)
+        plan = Plan(
+            slice=of.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor
+        )
         split_by_tensor = (facts.heads, facts.kv_heads, facts.feedforward, facts.vocabulary)
-        if any(size % plan.tensor for size in split_by_tensor) or facts.width % plan.fsdp or facts.rows % plan.split:
+        if (
+            any(size % plan.tensor for size in split_by_tensor)
+            or facts.width % plan.fsdp
+            or facts.rows % plan.split
+        ):
             continue
-        if facts.layers % plan.stage or any(length % (plan.context * plan.tensor) for length in streams if plan.context * plan.tensor > 1):
+        if facts.layers % plan.stage or any(
+            length % (plan.context * plan.tensor)
+            for length in streams
+            if plan.context * plan.tensor > 1
+        ):
             continue
         if plan.stage == 1:
             yield plan
@@ -50,7 +67,9 @@ def meshes(facts: Facts, of: Slice, streams: Sequence[int]) -> Iterator[Plan]:
                 yield replace(plan, pipeline_microbatches=plan.stage * turns)
 
 
-def candidates(facts: Facts, of: Slice, streams: Sequence[int], remats: Sequence[str], chunks: Sequence[int]) -> list[Plan]:
+def candidates(
+    facts: Facts, of: Slice, streams: Sequence[int], remats: Sequence[str], chunks: Sequence[int]
+) -> list[Plan]:
     """Every plan that may fit, with the fewest microbatches with which it may."""
     found = []
     for mesh, remat, head_chunks in itertools.product(meshes(facts, of, streams), remats, chunks):
@@ -85,7 +104,9 @@ class Search:
       settled: whether all policies were tried on the meshes that did best, before there were too many programs.
     """
 
-    def __init__(self, config: Mapping[str, Any], of: Slice, options: Mapping[str, str], kept: cache.Cache):
+    def __init__(
+        self, config: Mapping[str, Any], of: Slice, options: Mapping[str, str], kept: cache.Cache
+    ):
         self.config, self.of, self.options, self.kept = config, of, options, kept
         self.found: list[tuple[float, Plan, dict[str, Any]]] = []
         self.compiled, self.left, self.settled = 0, 0, False
@@ -94,7 +115,13 @@ class Search:
         program = abstract.build({**config, "mesh": _alone(config)}, compiling.devices(of)[:1])
         batch = abstract.batch(program, config["tokenizer"])
         self.facts = Facts.of(program, batch)
-        self.streams = sorted({shape.shape[1] for name, shape in batch.items() if name.endswith("tokens") and len(shape.shape) > 1})
+        self.streams = sorted(
+            {
+                shape.shape[1]
+                for name, shape in batch.items()
+                if name.endswith("tokens") and len(shape.shape) > 1
+            }
+        )
 
     def ideal(self, plan: Plan) -> float:
         """Seconds of an ideal step."""
@@ -105,7 +132,14 @@ class Search:
         found = estimate.seconds(self.facts, plan, self.of)
         return max(found.values()) + 0.2 * (sum(found.values()) - max(found.values()))
 
-    def run(self, remats: Sequence[str], chunks: Sequence[int], top: int, most: int, told: Callable[[str], None]) -> None:
+    def run(
+        self,
+        remats: Sequence[str],
+        chunks: Sequence[int],
+        top: int,
+        most: int,
+        told: Callable[[str], None],
+    ) -> None:
         """Meshes first, then how to recompute on the best of them.
 
         First every mesh is computed in one way, the one that needs least memory: those with the shortest ideal step come first, until the
@@ -125,15 +159,32 @@ class Search:
                 f"{self.of.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads} heads, {self.facts.layers} layers over"
                 f" {self.of.devices} devices and leaves room; set --global_batch to a multiple of {self.of.devices}, or take a larger slice"
             )
-        needs: dict[str, float] = {}  # of each policy: the smallest factor by which a plan took more memory than its lower bound
+        needs: dict[
+            str, float
+        ] = {}  # of each policy: the smallest factor by which a plan took more memory than its lower bound
         seen: set[Plan] = set()
-        least = min({plan.remat for plan in queue}, key=lambda remat: (remat == "offload", _MEMORY.index(remat)))
+        least = min(
+            {plan.remat for plan in queue},
+            key=lambda remat: (remat == "offload", _MEMORY.index(remat)),
+        )
         meshes = [plan for plan in queue if plan.remat == least and plan.head_chunks == chunks[0]]
         first = max(1, 2 * most // 3)  # leaves some programs for the policies
-        whole = self._compile(meshes, needs, seen, first, told, lambda fitted: fitted >= PATIENCE and len(self.found) >= top)
+        whole = self._compile(
+            meshes,
+            needs,
+            seen,
+            first,
+            told,
+            lambda fitted: fitted >= PATIENCE and len(self.found) >= top,
+        )
         while self.compiled < most:
             best = list(dict.fromkeys(_where(plan) for _, plan, _ in self.found))[:top]
-            others = [plan for plan in queue if _where(plan) in best and (plan.remat, plan.head_chunks) not in self._tried(_where(plan))]
+            others = [
+                plan
+                for plan in queue
+                if _where(plan) in best
+                and (plan.remat, plan.head_chunks) not in self._tried(_where(plan))
+            ]
             if not others:
                 self.settled = whole
                 break
@@ -175,7 +226,9 @@ class Search:
             self.compiled += 1
             seen.add(plan)
             if taken := record["memory"]["peak"] if record.get("fits") else record.get("needs_gib"):
-                needs[plan.remat] = min(needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan))
+                needs[plan.remat] = min(
+                    needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan)
+                )
             told(_said(plan, record))
             if record.get("fits"):
                 seconds = record["step_seconds"]
@@ -226,5 +279,7 @@ def _said(plan: Plan, record: Mapping[str, Any]) -> str:
     if "error" in record:
         return f"{what}: refused: {record['error']}"
     if not record["fits"]:
-        return f"{what}: does not fit" + (f", needs {record['needs_gib']:.1f} GiB" if record["needs_gib"] else "")
+        return f"{what}: does not fit" + (
+            f", needs {record['needs_gib']:.1f} GiB" if record["needs_gib"] else ""
+        )
     return f"{what}: {1e3 * record['step_seconds']:,.0f} ms ({record['bound']}), {record['memory']['peak']:.1f} GiB"

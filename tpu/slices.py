@@ -9,8 +9,8 @@ import difflib
 import math
 import re
 
-from lm.chips import TPUS, Chip
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.parallel.chips import TPUS, Chip
 
 _FLAT = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBIC = {
@@ -20,14 +20,30 @@ _CUBIC = {
 # Of each generation: chips → shape of a slice.
 SHAPES: dict[str, dict[int, str]] = {
     "v2": {4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"},
-    "v3": {4: "2x2", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16", 512: "16x32", 1024: "32x32"},
+    "v3": {
+        4: "2x2",
+        16: "4x4",
+        32: "4x8",
+        64: "8x8",
+        128: "8x16",
+        256: "16x16",
+        512: "16x32",
+        1024: "32x32",
+    },
     "v4": _CUBIC,
     "v5e": {1: "1x1", **_FLAT},
     "v5p": {**_CUBIC, 4096: "16x16x16"},
     "v6e": {1: "1x1", **_FLAT},
     "tpu7x": {**_CUBIC, 4096: "16x16x16"},
 }
-_SYNONYMS = {"v5litepod": "v5e", "v5lite": "v5e", "v6": "v6e", "trillium": "v6e", "v7x": "tpu7x", "ironwood": "tpu7x"}
+_SYNONYMS = {
+    "v5litepod": "v5e",
+    "v5lite": "v5e",
+    "v6": "v6e",
+    "trillium": "v6e",
+    "v7x": "tpu7x",
+    "ironwood": "tpu7x",
+}
 _COUNTS_CORES = ("v2", "v3", "v4", "v5p", "tpu7x")  # two TensorCores a chip
 
 
@@ -36,7 +52,7 @@ class Slice:
     """One or several equal slices.
 
     Attributes:
-      name: as "2xv5e-16". generation: a key of lm.chips.TPUS. slices: how many. shape: chips along each axis of one.
+      name: as "2xv5e-16". generation: a key of lm.parallel.chips.TPUS. slices: how many. shape: chips along each axis of one.
     """
 
     name: str
@@ -63,7 +79,9 @@ class Slice:
     def hosts(self) -> int:
         """Machines, and so processes, of all slices together: four chips each, but for the one of eight that v5e and v6e have."""
         chips = math.prod(self.shape)
-        return self.slices * (1 if chips == 8 and self.generation in ("v5e", "v6e") else max(1, chips // 4))
+        return self.slices * (
+            1 if chips == 8 and self.generation in ("v5e", "v6e") else max(1, chips // 4)
+        )
 
     @property
     def topology(self) -> str:
@@ -97,7 +115,11 @@ class Slice:
         bigger = [chips for chips in SHAPES[self.generation] if chips > math.prod(self.shape)]
         if not bigger:
             return None
-        return f"{self.slices}x{_name(self.generation, min(bigger))}" if self.slices > 1 else _name(self.generation, min(bigger))
+        return (
+            f"{self.slices}x{_name(self.generation, min(bigger))}"
+            if self.slices > 1
+            else _name(self.generation, min(bigger))
+        )
 
 
 def _name(generation: str, chips: int) -> str:
@@ -106,7 +128,9 @@ def _name(generation: str, chips: int) -> str:
 
 def names(generation: str = "") -> list[str]:
     """All names of single slices, of one generation or of all."""
-    return [_name(each, chips) for each in SHAPES for chips in SHAPES[each] if generation in ("", each)]
+    return [
+        _name(each, chips) for each in SHAPES for chips in SHAPES[each] if generation in ("", each)
+    ]
 
 
 def parse(name: str) -> Slice:
@@ -118,11 +142,15 @@ def parse(name: str) -> Slice:
     wanted = name.strip().lower()
     match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9]*[a-z][a-z0-9]*)-(\d+)", wanted)
     if not match:
-        raise UserError(f"--tpu={name!r} is not the name of a slice{_near(wanted)}; names are such as v5e-16, v4-32, or 2xv5e-256 for two")
+        raise UserError(
+            f"--tpu={name!r} is not the name of a slice{_near(wanted)}; names are such as v5e-16, v4-32, or 2xv5e-256 for two"
+        )
     count, generation, size = match.groups()
     generation = _SYNONYMS.get(generation, generation)
     if generation not in SHAPES:
-        raise UserError(f"--tpu={name!r}: there is no generation {generation!r}{_near(wanted)}; there are: {', '.join(SHAPES)}")
+        raise UserError(
+            f"--tpu={name!r}: there is no generation {generation!r}{_near(wanted)}; there are: {', '.join(SHAPES)}"
+        )
     per_chip = 2 if generation in _COUNTS_CORES else 1
     chips, rest = divmod(int(size), per_chip)
     if rest or chips not in SHAPES[generation] or (count is not None and int(count) < 1):
@@ -133,11 +161,19 @@ def parse(name: str) -> Slice:
         )
     slices = int(count or 1)
     shape = tuple(map(int, SHAPES[generation][chips].split("x")))
-    return Slice(f"{slices}x{_name(generation, chips)}" if slices > 1 else _name(generation, chips), generation, slices, shape)
+    return Slice(
+        f"{slices}x{_name(generation, chips)}" if slices > 1 else _name(generation, chips),
+        generation,
+        slices,
+        shape,
+    )
 
 
 def _nearest(generation: str, size: int) -> list[str]:
-    return sorted(names(generation), key=lambda name: abs(math.log(int(name.rpartition("-")[2]) / max(size, 1))))[:2]
+    return sorted(
+        names(generation),
+        key=lambda name: abs(math.log(int(name.rpartition("-")[2]) / max(size, 1))),
+    )[:2]
 
 
 def _near(name: str) -> str:

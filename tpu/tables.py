@@ -10,11 +10,11 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from lm.lookup import UserError
-from lm.mesh import described
+from lm.core.plugins import UserError
+from lm.parallel.mesh import described
 
 MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
-_LEGEND = "m: computed from the config and lm/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
+_LEGEND = "m: computed from the config and lm/parallel/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
 
 
 @contextlib.contextmanager
@@ -32,7 +32,12 @@ def working(what: str) -> Iterator[None]:
 def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
     """A bar on standard error, and a function that moves it by one and prints a line above it."""
     console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=most)
 
@@ -94,18 +99,34 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
     ]  # fmt: skip
     return [
         row("chips, devices, hosts", "m", lambda r: f"{r['chips']}, {r['devices']}, {r['hosts']}"),
-        row("topology", "m", lambda r: f"{r['slices']} × {r['topology']}" if r["slices"] > 1 else r["topology"]),
+        row(
+            "topology",
+            "m",
+            lambda r: f"{r['slices']} × {r['topology']}" if r["slices"] > 1 else r["topology"],
+        ),
         row("mesh", "m", lambda r: described(r["mesh"])),
-        row("batch: rows, tokens, microbatches", "m", lambda r: f"{r['batch_size']:,}, {r['tokens_per_step']:,}, {r['microbatches']}"),
+        row(
+            "batch: rows, tokens, microbatches",
+            "m",
+            lambda r: f"{r['batch_size']:,}, {r['tokens_per_step']:,}, {r['microbatches']}",
+        ),
         row("parameters", "m", lambda r: f"{r['parameters']:,}"),
         row("dtype, remat", "m", lambda r: f"{r['dtype']}, {r['remat']}"),
         row("fits", "c", lambda r: "[green]yes[/]" if r["fits"] else f"[red]no, {_over(r)}[/]"),
-        row("peak HBM a device", "c", lambda r: f"{_gib(r['memory']['peak'])} of {_gib(r['usable_gib'])}"),
+        row(
+            "peak HBM a device",
+            "c",
+            lambda r: f"{_gib(r['memory']['peak'])} of {_gib(r['usable_gib'])}",
+        ),
         row("  parameters", "m", lambda r: _gib(r["held"]["parameters"])),
         row("  optimiser", "m", lambda r: _gib(r["held"]["optimizer"])),
         row("  batch", "m", lambda r: _gib(r["held"]["batch"])),
         row("  padding of these", "c", lambda r: _gib(r["memory"]["padding"])),
-        row("  gradients, activations, all else", "c", lambda r: _gib(max(0.0, r["memory"]["peak"] - r["memory"]["arguments"]))),
+        row(
+            "  gradients, activations, all else",
+            "c",
+            lambda r: _gib(max(0.0, r["memory"]["peak"] - r["memory"]["arguments"])),
+        ),
         row("code", "c", lambda r: _gib(r["memory"]["code"])),
         row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
         row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
@@ -114,9 +135,14 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         row(
             "FLOPs, bytes accessed, unscanned",
             "c",
-            lambda r: f"{r['unscanned']['flops'] / 1e12:,.3f} T, {r['unscanned']['bytes'] / 1e9:,.1f} GB",
+            lambda r: (
+                f"{r['unscanned']['flops'] / 1e12:,.3f} T, {r['unscanned']['bytes'] / 1e9:,.1f} GB"
+            ),
         ),
-        *(row(f"  {told}", mark, lambda r, name=name: _ms(r["ceilings"][name])) for name, mark, told in ceilings),
+        *(
+            row(f"  {told}", mark, lambda r, name=name: _ms(r["ceilings"][name]))
+            for name, mark, told in ceilings
+        ),
         row("roofline step", "mc", lambda r: f"{_ms(r['step_seconds'])} ({r['bound']})"),
         row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
         row("tokens/s a chip", "mc", lambda r: f"{r['tokens_per_second_per_chip']:,.0f}"),
@@ -127,7 +153,10 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
 def _cell(value: Any, record: Mapping[str, Any]) -> str:
     try:
         return value(record)
-    except (KeyError, TypeError):  # a record of a step that does not fit, or without costs, has no such number
+    except (
+        KeyError,
+        TypeError,
+    ):  # a record of a step that does not fit, or without costs, has no such number
         return "–"
 
 
@@ -140,12 +169,25 @@ def _ms(seconds: float) -> str:
 
 
 def _over(record: Mapping[str, Any]) -> str:
-    return f"{record['needs_gib'] - record['has_gib']:.2f} GiB too much" if record["needs_gib"] else "too large"
+    return (
+        f"{record['needs_gib'] - record['has_gib']:.2f} GiB too much"
+        if record["needs_gib"]
+        else "too large"
+    )
 
 
 def _refused(record: Mapping[str, Any]) -> str:
-    needs = f"needs {record['needs_gib']:.2f} GiB a device, has {record['has_gib']:.2f}" if record["needs_gib"] else record["compiler_says"]
-    return "\n".join([f"[bold]{record['tpu']}[/] does not fit: {needs}. What would help:", *(f"  {each}" for each in record["advice"])])
+    needs = (
+        f"needs {record['needs_gib']:.2f} GiB a device, has {record['has_gib']:.2f}"
+        if record["needs_gib"]
+        else record["compiler_says"]
+    )
+    return "\n".join(
+        [
+            f"[bold]{record['tpu']}[/] does not fit: {needs}. What would help:",
+            *(f"  {each}" for each in record["advice"]),
+        ]
+    )
 
 
 def _collectives(record: Mapping[str, Any]) -> Table:
@@ -186,14 +228,17 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
     console = Console(width=None if sys.stdout.isatty() else 140)
     settled = "settled" if result["settled"] else "stopped by --most"
     count = f"{result['compiled']} compiled, {result['left']} left"
-    title = f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {settled}"
+    title = (
+        f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {settled}"
+    )
     if not result["plans"]:
-        console.print(f"[bold]{title}[/]\nnothing fits; a larger slice, fewer rows, or --head_chunks=1,8,32", highlight=False)
+        console.print(
+            f"[bold]{title}[/]\nnothing fits; a larger slice, fewer rows, or --head_chunks=1,8,32",
+            highlight=False,
+        )
         return
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = (
-        f"{result['price']:g} USD per chip-hour ({source}); times are rooflines: ceilings of what the compiler made, not measurements"
-    )
+    table.caption = f"{result['price']:g} USD per chip-hour ({source}); times are rooflines: ceilings of what the compiler made, not measurements"
     for name in (
         "",
         "mesh",

@@ -17,7 +17,13 @@ _FREE = {
     "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "constant", "optimization-barrier", "after-all",
     "partition-id", "replica-id", "send", "recv",
 }  # fmt: skip
-_FREE_CALLS = ("AllocateBuffer", "ConcatBitcast", "AsyncCollectiveStart", "AsyncCollectiveDone", "AssumeGatherIndicesInBound")
+_FREE_CALLS = (
+    "AllocateBuffer",
+    "ConcatBitcast",
+    "AsyncCollectiveStart",
+    "AsyncCollectiveDone",
+    "AssumeGatherIndicesInBound",
+)
 
 
 class Work:
@@ -29,7 +35,9 @@ class Work:
 
     def __init__(self, module: Module):
         self.module = module
-        self.named = {name: {each.name: each for each in lines} for name, lines in module.computations.items()}
+        self.named = {
+            name: {each.name: each for each in lines} for name, lines in module.computations.items()
+        }
         self.flops, self.traffic, self.unknown = 0.0, 0.0, 0
         for name, lines in module.computations.items():
             for each in lines:
@@ -77,7 +85,11 @@ class Work:
         if each.opcode in ("dynamic-slice", "gather"):
             return _hbm(arrays[0]) + (arrays[0].padded if given and given[0].space == 0 else 0)
         if each.opcode == "dynamic-update-slice":
-            return _hbm(given[1]) + (given[1].padded if arrays[0].space == 0 else 0) if len(given) > 1 else 0.0
+            return (
+                _hbm(given[1]) + (given[1].padded if arrays[0].space == 0 else 0)
+                if len(given) > 1
+                else 0.0
+            )
         return sum(map(_hbm, given)) + sum(map(_hbm, arrays))
 
     def _fusion(self, name: str, inputs: list[Instruction | None], outputs: list[Array]) -> float:
@@ -88,19 +100,30 @@ class Work:
                     if array.space == 0:
                         total += min(array.padded, self._read(name, number, array.padded))
         root = next(each for each in self.module.computations[name] if each.root)
-        made = [self._before(name, part) for part in (operands(root) if root.opcode == "tuple" else [root.name])]
+        made = [
+            self._before(name, part)
+            for part in (operands(root) if root.opcode == "tuple" else [root.name])
+        ]
         for part, array in zip(made, outputs, strict=False):
             if array.space == 0 and part is not None:
                 total += self._written(name, part, array)
         # An asynchronous collective that starts here: its buffer is read and written.
         for each in self.module.computations[name]:
-            if each.opcode in KINDS and "async_collective_fusion_config" in each.rest and root.opcode == "custom-call":
+            if (
+                each.opcode in KINDS
+                and "async_collective_fusion_config" in each.rest
+                and root.opcode == "custom-call"
+            ):
                 if '"AsyncCollectiveStart"' in root.rest:
                     total += 2 * sum(map(_hbm, each.arrays))
         return total
 
     def _written(self, name: str, part: Instruction, array: Array) -> float:
-        if part.opcode == "parameter" or '"AsyncCollective' in part.rest or "async_collective_fusion_config" in part.rest:
+        if (
+            part.opcode == "parameter"
+            or '"AsyncCollective' in part.rest
+            or "async_collective_fusion_config" in part.rest
+        ):
             return 0.0
         if part.opcode == "dynamic-update-slice":
             update = self.named[name].get(operands(part)[1])
@@ -125,9 +148,16 @@ class Work:
                 total += each.arrays[0].padded
             elif each.opcode == "dynamic-update-slice" and place == 0:
                 continue
-            elif each.opcode == "fusion" and (called := re.search(r"calls=%([\w.\-]+)", each.rest)) and called[1] in self.named:
+            elif (
+                each.opcode == "fusion"
+                and (called := re.search(r"calls=%([\w.\-]+)", each.rest))
+                and called[1] in self.named
+            ):
                 total += self._read(called[1], place, whole)
-            elif each.opcode in ("tuple", "custom-call") or "async_collective_fusion_config" in each.rest:
+            elif (
+                each.opcode in ("tuple", "custom-call")
+                or "async_collective_fusion_config" in each.rest
+            ):
                 continue
             else:
                 return whole
@@ -144,7 +174,11 @@ class Work:
 
     @functools.cache  # noqa: B019 (a Work lives as long as its module)
     def _parameters(self, name: str) -> dict[int, str]:
-        return {int(each.rest.partition(")")[0]): each.name for each in self.module.computations[name] if each.opcode == "parameter"}
+        return {
+            int(each.rest.partition(")")[0]): each.name
+            for each in self.module.computations[name]
+            if each.opcode == "parameter"
+        }
 
 
 def _hbm(array: Array) -> int:
@@ -171,12 +205,24 @@ def convolution(each: Instruction, lhs: Array, rhs: Array) -> float:
     result = each.arrays[0].sizes
     spatial = sorted(label for label in out if label.isdigit())
     window = _window(each.rest, len(spatial))
-    groups = {name: int(found[1]) if (found := re.search(rf"{name}_group_count=(\d+)", each.rest)) else 1 for name in ("feature", "batch")}
+    groups = {
+        name: int(found[1]) if (found := re.search(rf"{name}_group_count=(\d+)", each.rest)) else 1
+        for name in ("feature", "batch")
+    }
     total = (
-        2.0 * lhs.sizes[left.index("f")] / groups["feature"] * rhs.sizes[right.index("o")] * lhs.sizes[left.index("b")] / groups["batch"]
+        2.0
+        * lhs.sizes[left.index("f")]
+        / groups["feature"]
+        * rhs.sizes[right.index("o")]
+        * lhs.sizes[left.index("b")]
+        / groups["batch"]
     )
     for place, label in enumerate(spatial):
-        total *= _meetings(lhs.sizes[left.index(label)], result[out.index(label)], *(values[place] for values in window))
+        total *= _meetings(
+            lhs.sizes[left.index(label)],
+            result[out.index(label)],
+            *(values[place] for values in window),
+        )
     return total
 
 
@@ -187,13 +233,22 @@ def _window(text: str, dimensions: int) -> tuple[list[int], ...]:
 
     def numbers(name: str, otherwise: int) -> list[int]:
         values = fields.get(name)
-        return [int(value.split("_")[0]) for value in values.split("x")] if values else [otherwise] * dimensions
+        return (
+            [int(value.split("_")[0]) for value in values.split("x")]
+            if values
+            else [otherwise] * dimensions
+        )
 
-    return tuple(numbers(*each) for each in (("size", 1), ("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1)))
+    return tuple(
+        numbers(*each)
+        for each in (("size", 1), ("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
+    )
 
 
 @functools.cache
-def _meetings(inputs: int, outputs: int, size: int, stride: int, low: int, dilated: int, kernel_dilated: int) -> int:
+def _meetings(
+    inputs: int, outputs: int, size: int, stride: int, low: int, dilated: int, kernel_dilated: int
+) -> int:
     """Pairs of an output and a place of the kernel that meet an input and not padding or a hole."""
     last = (inputs - 1) * dilated
     return sum(

@@ -17,14 +17,18 @@ _ENTRY = re.compile(
 )
 _GOOGLE = re.compile(r"^\s*(?:[A-Z][\w -]{2,28}):\s*$")
 _DROPPED_SECTIONS = frozenset(
-    "see also|references|reference|bibliography|citation|citations|usage|call signature|call signatures".split("|")
+    "see also|references|reference|bibliography|citation|citations|usage|call signature|call signatures".split(
+        "|"
+    )
 )
 _LISTED_SECTIONS = frozenset(
     "parameters|other parameters|returns|return|yields|receives|raises|warns|attributes|methods|args|arguments|keyword arguments|"
     "keyword args|params|kwargs|fields|properties|static args|class attributes|input|inputs|output|outputs|required parameters|"
     "optional parameters|functions|classes|constants|exceptions".split("|")
 )
-_PROSE_DIRECTIVES = frozenset("note warning important tip hint caution attention danger admonition topic epigraph".split())
+_PROSE_DIRECTIVES = frozenset(
+    "note warning important tip hint caution attention danger admonition topic epigraph".split()
+)
 _LEGAL = (
     "copyright;(c) 19;(c) 20;all rights reserved;under the terms of;licensed under;licenced under;license agreement;permission is hereby;"
     "redistribution and use;without warranty;warranties;spdx-;public license;apache license;bsd license;mit license;psf license"
@@ -38,7 +42,12 @@ _INLINE = [
     (re.compile(r"`([^`<>]+?)\s*<[^`<>]+>`_{0,2}"), r"\1"),
     (re.compile(r"(?<![\w\])])\[([^\[\]]+)\]\((?:[^()\s]|\([^()]*\))+\)"), r"\1"),
     (re.compile(r"(?<![\w\])])\[([^\[\]]+)\]\[[^\[\]]*\]"), r"\1"),
-    (re.compile(rf"(?<=\s)(?:in|by|from|see|at|to|of)\s+(?:{_REFERENCE}|{_ADDRESS})", re.IGNORECASE), "\uffff"),  # pointless without
+    (
+        re.compile(
+            rf"(?<=\s)(?:in|by|from|see|at|to|of)\s+(?:{_REFERENCE}|{_ADDRESS})", re.IGNORECASE
+        ),
+        "\uffff",
+    ),  # pointless without
     (re.compile(_ADDRESS, re.IGNORECASE), ""),
     (re.compile(rf"\s?{_REFERENCE}|\s\[\d{{1,2}}\](?!\w)"), ""),
     (re.compile(r"`{1,3}([^`]+)`{1,3}_{0,2}"), r"\1"),
@@ -94,7 +103,9 @@ class _Reader:
         self.brackets = 0  # that the name and type of a parameter left open
         self.skip: int | None = None  # lines indented deeper than this are a block that goes
         lines = docstring.split("\n")
-        fences = sum(line.lstrip().startswith("```") for line in lines) // 2 * 2  # in pairs: an odd last one opens nothing
+        fences = (
+            sum(line.lstrip().startswith("```") for line in lines) // 2 * 2
+        )  # in pairs: an odd last one opens nothing
         fenced = until_blank = False  # lines up to the closing fence, or to the next blank line, go
         for number, line in enumerate(lines):
             stripped = line.strip()
@@ -120,9 +131,17 @@ class _Reader:
                 self.skip = None
                 if self.google and indent <= self.base:
                     self.end_section()
-                if not self.heading(line, stripped, indent, lines, number) and self.section != "dropped":
+                if (
+                    not self.heading(line, stripped, indent, lines, number)
+                    and self.section != "dropped"
+                ):
                     if not self.markup(line, stripped, indent):
-                        self.text(line, stripped, indent, lines[number + 1] if number + 1 < len(lines) else "")
+                        self.text(
+                            line,
+                            stripped,
+                            indent,
+                            lines[number + 1] if number + 1 < len(lines) else "",
+                        )
         self.section = ""
         self.end_paragraph()
 
@@ -135,7 +154,11 @@ class _Reader:
         if not _GOOGLE.match(line):
             return False
         name = stripped[:-1].lower()
-        if name not in _LISTED_SECTIONS and name not in _DROPPED_SECTIONS and not name.startswith(("example", "note")):
+        if (
+            name not in _LISTED_SECTIONS
+            and name not in _DROPPED_SECTIONS
+            and not name.startswith(("example", "note"))
+        ):
             return False
         after = next((line for line in lines[number + 1 :] if line.strip()), "")
         if len(after) - len(after.lstrip()) <= indent:
@@ -158,7 +181,12 @@ class _Reader:
             self.end_item()
             if field[1] not in ("type", "rtype", "vartype", "meta") and field[2]:
                 self.lines.append(field[2])
-        elif _OPTION.match(line) or "   " in stripped or "::=" in stripped or stripped.startswith("# "):
+        elif (
+            _OPTION.match(line)
+            or "   " in stripped
+            or "::=" in stripped
+            or stripped.startswith("# ")
+        ):
             self.end_item()
         elif stripped.endswith("::"):
             self.lines.append(stripped[:-1])
@@ -175,9 +203,18 @@ class _Reader:
             if indent <= self.entry and self.google and (entry := _ENTRY.match(line)):
                 self.end_item()
                 stripped = line[entry.end() :]
-            elif self.brackets or (indent <= self.entry and not self.google and (deeper or " : " in line or not following.strip())):
+            elif self.brackets or (
+                indent <= self.entry
+                and not self.google
+                and (deeper or " : " in line or not following.strip())
+            ):
                 self.end_item()
-                self.brackets = max(0, self.brackets + sum(map(stripped.count, "{([")) - sum(map(stripped.count, "])}")))
+                self.brackets = max(
+                    0,
+                    self.brackets
+                    + sum(map(stripped.count, "{(["))
+                    - sum(map(stripped.count, "])}")),
+                )
                 return
         if _BULLET.match(line):
             self.end_item()
@@ -187,8 +224,15 @@ class _Reader:
     def begin_section(self, name: str, indent: int, google: bool) -> None:
         self.end_section()
         name = name.strip(" :*`")
-        self.section = "listed" if name in _LISTED_SECTIONS else "dropped" if name in _DROPPED_SECTIONS else ""
-        self.base, self.google, self.entry, self.brackets = indent, google and bool(self.section), -1, 0
+        self.section = (
+            "listed" if name in _LISTED_SECTIONS else "dropped" if name in _DROPPED_SECTIONS else ""
+        )
+        self.base, self.google, self.entry, self.brackets = (
+            indent,
+            google and bool(self.section),
+            -1,
+            0,
+        )
 
     def end_section(self) -> None:
         self.section, self.google = "", False
@@ -201,7 +245,9 @@ class _Reader:
             if item and item[-1].isalnum() and (self.section or self.items):
                 item += "."
             words = item.count(" ") + 1
-            if item and (is_prose(item) if words >= 8 else not item.endswith("optional.")):  # "int, optional." is a type
+            if item and (
+                is_prose(item) if words >= 8 else not item.endswith("optional.")
+            ):  # "int, optional." is a type
                 self.items.append(item)
                 self.words += words
         if self.section == "listed" and self.words >= 60:
@@ -244,5 +290,9 @@ def _role(match: re.Match[str]) -> str:
 def _formula(match: re.Match[str]) -> str:
     """A short formula in plain signs, a long one as a mark that takes its sentence along."""
     shown = match[0].removeprefix(":math:").strip("$` ")
-    shown = re.sub(r"\\(?:math\w+|text\w*|operatorname|bm|hat|bar|tilde|vec|left|right|quad|[,;!: ])|[{}]", "", shown).replace("\\", "")
+    shown = re.sub(
+        r"\\(?:math\w+|text\w*|operatorname|bm|hat|bar|tilde|vec|left|right|quad|[,;!: ])|[{}]",
+        "",
+        shown,
+    ).replace("\\", "")
     return shown if len(shown) <= 24 else "\uffff"

@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from lm.core.plugins import UserError
 from lm.data import text
-from lm.lookup import UserError
 
 MIN_WORDS = 10  # a document below this has nothing to predict from
 MAX_WORDS = 50_000  # a document above this is cut: one unit of this size could empty the validation split or fill it
@@ -50,8 +50,13 @@ def split_of(document: Document, validation: float, test: float) -> str:
       UserError: the shares are negative or leave nothing to train on.
     """
     if validation < 0 or test < 0 or validation + test >= 1:
-        raise UserError(f"validation={validation} and test={test} should be shares of the documents: not negative, and below 1 together")
-    place = int.from_bytes(hashlib.blake2b(document.text.encode(), digest_size=8).digest(), "big") / 2**64
+        raise UserError(
+            f"validation={validation} and test={test} should be shares of the documents: not negative, and below 1 together"
+        )
+    place = (
+        int.from_bytes(hashlib.blake2b(document.text.encode(), digest_size=8).digest(), "big")
+        / 2**64
+    )
     if place < validation:
         return "validation"
     return "test" if place < validation + test else "train"
@@ -119,14 +124,22 @@ class Collector:
       min_words, max_words: documents below the one are dropped, above the other cut into even pieces at paragraph borders.
     """
 
-    def __init__(self, tally: Tally, near: bool = False, min_words: int = MIN_WORDS, max_words: int = MAX_WORDS):
+    def __init__(
+        self,
+        tally: Tally,
+        near: bool = False,
+        min_words: int = MIN_WORDS,
+        max_words: int = MAX_WORDS,
+    ):
         self.tally = tally
         self.min_words = min_words
         self.max_words = max_words
         self._seen: set[int] = set()
         self._near = NearDuplicates() if near else None
 
-    def collect(self, name: str, paragraphs: Iterable[str], label: str = "", max_words: int = 0) -> Iterator[Document]:
+    def collect(
+        self, name: str, paragraphs: Iterable[str], label: str = "", max_words: int = 0
+    ) -> Iterator[Document]:
         """The documents that raw paragraphs make: mostly one, none if it is dropped, "name#1", "name#2" … if it is cut.
 
         A `max_words` that is not 0 holds for this document alone.
@@ -134,12 +147,16 @@ class Collector:
         split = [sentences for sentences in map(_readable, paragraphs) if sentences]
         words = sum(_words(paragraph) for paragraph in split)
         if words < self.min_words:
-            self.tally.drop("empty documents" if not words else f"documents of under {self.min_words} words")
+            self.tally.drop(
+                "empty documents" if not words else f"documents of under {self.min_words} words"
+            )
             return
         pieces = list(_cut(split, words, max_words or self.max_words))
         self.tally.cut += len(pieces) - 1
         for number, piece in enumerate(pieces, start=1):
-            document = Document(name if len(pieces) == 1 else f"{name}#{number}", tuple(piece), label)
+            document = Document(
+                name if len(pieces) == 1 else f"{name}#{number}", tuple(piece), label
+            )
             if self._is_new(document):
                 self.tally.add(document)
                 yield document
@@ -166,7 +183,9 @@ class NearDuplicates:
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
-        self._multiply_S = generator.integers(1, 2**63, self.ROWS * self.BANDS, dtype=np.uint64) | np.uint64(1)
+        self._multiply_S = generator.integers(
+            1, 2**63, self.ROWS * self.BANDS, dtype=np.uint64
+        ) | np.uint64(1)
         self._hashes = _Hashes()
         self._bands: dict[tuple[int, bytes], int] = {}
         self._signatures: list[np.ndarray] = []
@@ -174,7 +193,10 @@ class NearDuplicates:
     def seen(self, content: str) -> bool:
         """Whether an earlier text is nearly the same; if none is, this one is remembered."""
         signature_S = self._signature(content)
-        keys = [(band, part.tobytes()) for band, part in enumerate(signature_S.reshape(self.BANDS, self.ROWS))]
+        keys = [
+            (band, part.tobytes())
+            for band, part in enumerate(signature_S.reshape(self.BANDS, self.ROWS))
+        ]
         for candidate in {self._bands[key] for key in keys if key in self._bands}:
             if np.mean(self._signatures[candidate] == signature_S) >= self.SHARE:
                 return True
@@ -190,7 +212,11 @@ class NearDuplicates:
             words = list(content)  # Chinese: characters are the words
         hashes_N = np.array(list(map(self._hashes.__getitem__, words)) or [0], np.uint64)
         if len(hashes_N) >= 3:
-            hashes_N = hashes_N[:-2] * np.uint64(3) + hashes_N[1:-1] * np.uint64(5) + hashes_N[2:] * np.uint64(7)
+            hashes_N = (
+                hashes_N[:-2] * np.uint64(3)
+                + hashes_N[1:-1] * np.uint64(5)
+                + hashes_N[2:] * np.uint64(7)
+            )
         mixed_N = hashes_N ^ (hashes_N >> np.uint64(29))
         return (mixed_N[None, :] * self._multiply_S[:, None] >> np.uint64(32)).min(axis=1)
 
@@ -199,7 +225,9 @@ class _Hashes(dict[str, int]):
     """64 bits of each word, computed once."""
 
     def __missing__(self, word: str) -> int:
-        self[word] = value = int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")
+        self[word] = value = int.from_bytes(
+            hashlib.blake2b(word.encode(), digest_size=8).digest(), "big"
+        )
         return value
 
 
@@ -233,7 +261,9 @@ def _words(paragraph: Iterable[str]) -> int:
     return sum(map(text.count_words, paragraph))
 
 
-def _cut(paragraphs: list[tuple[str, ...]], words: int, limit: int) -> Iterator[list[tuple[str, ...]]]:
+def _cut(
+    paragraphs: list[tuple[str, ...]], words: int, limit: int
+) -> Iterator[list[tuple[str, ...]]]:
     """Even pieces of at most about `limit` words: whole paragraphs, or whole sentences of a paragraph that is too long itself."""
     if words <= limit:
         yield paragraphs
@@ -243,7 +273,9 @@ def _cut(paragraphs: list[tuple[str, ...]], words: int, limit: int) -> Iterator[
     done = 0.0  # words in all pieces so far
     ends = target
     for paragraph in paragraphs:
-        for part in [paragraph] if _words(paragraph) <= limit else [(sentence,) for sentence in paragraph]:
+        for part in (
+            [paragraph] if _words(paragraph) <= limit else [(sentence,) for sentence in paragraph]
+        ):
             size = _words(part)
             if piece and done + size / 2 > ends:
                 yield piece

@@ -8,13 +8,19 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm.core.plugins import UserError
 from lm.data import text
-from lm.lookup import UserError
 
-FIELDS = ("text", "paragraphs", "content")  # where a record's text is looked for when data.field is not set, in this order
+FIELDS = (
+    "text",
+    "paragraphs",
+    "content",
+)  # where a record's text is looked for when data.field is not set, in this order
 
 
-def find(paths: Sequence[str], suffixes: Sequence[str], source: str, option: str = "data.path") -> list[tuple[str, str]]:
+def find(
+    paths: Sequence[str], suffixes: Sequence[str], source: str, option: str = "data.path"
+) -> list[tuple[str, str]]:
     """The (path, name) of every file, sorted by name; a name is relative to what was given, so it names no machine's folders.
 
     Args:
@@ -26,27 +32,44 @@ def find(paths: Sequence[str], suffixes: Sequence[str], source: str, option: str
       UserError: no path is given, or one is missing, unreadable or matches no file.
     """
     if not paths:
-        raise UserError(f"data.source={source} needs {option}: a file, a directory or a glob such as 'books/*{suffixes[0]}'")
+        raise UserError(
+            f"data.source={source} needs {option}: a file, a directory or a glob such as 'books/*{suffixes[0]}'"
+        )
     found: dict[str, tuple[str, str]] = {}
     for given in paths:
         path = os.path.expanduser(given)
         if os.path.isdir(path):
             endings = tuple(suffixes) + tuple(suffix + ".gz" for suffix in suffixes)
-            files = [os.path.join(root, name) for root, _, names in os.walk(path) for name in names if not name.startswith(".")]
-            matches = [(file, os.path.relpath(file, path)) for file in files if file.lower().endswith(endings)]
+            files = [
+                os.path.join(root, name)
+                for root, _, names in os.walk(path)
+                for name in names
+                if not name.startswith(".")
+            ]
+            matches = [
+                (file, os.path.relpath(file, path))
+                for file in files
+                if file.lower().endswith(endings)
+            ]
             problem = f"the directory has no file that ends in {', '.join(suffixes)}"
         elif os.path.exists(path):
             matches = [(path, os.path.basename(path))]
             problem = ""
         elif signs := [path.index(sign) for sign in "*?[" if sign in path]:
             root = os.path.dirname(path[: min(signs)]) or "."
-            matches = [(file, os.path.relpath(file, root)) for file in glob.glob(path, recursive=True) if os.path.isfile(file)]
+            matches = [
+                (file, os.path.relpath(file, root))
+                for file in glob.glob(path, recursive=True)
+                if os.path.isfile(file)
+            ]
             problem = "it matches no file"
         else:
             matches = []
             problem = "there is no such file or directory"
         if not matches:
-            raise UserError(f"{option}={given!r}: {problem} (relative paths start at {os.getcwd()})")
+            raise UserError(
+                f"{option}={given!r}: {problem} (relative paths start at {os.getcwd()})"
+            )
         for file, name in matches:
             if not os.access(file, os.R_OK):
                 raise UserError(f"{option}={given!r}: {file} may not be read")
@@ -56,7 +79,11 @@ def find(paths: Sequence[str], suffixes: Sequence[str], source: str, option: str
 
 def identity(files: Iterable[tuple[str, str]]) -> list[tuple[str, int, int]]:
     """The (name, size, time of change) of each file: cheap, and different when a file is."""
-    return [(name, status.st_size, status.st_mtime_ns) for path, name in files for status in [os.stat(path)]]
+    return [
+        (name, status.st_size, status.st_mtime_ns)
+        for path, name in files
+        for status in [os.stat(path)]
+    ]
 
 
 def open_binary(path: str) -> gzip.GzipFile | io.BufferedReader:
@@ -93,7 +120,9 @@ def pick_field(wanted: str, existing: Iterable[str], where: str) -> str:
         if field in existing:
             return field
     tried = repr(wanted) if wanted else f"of the usual ones ({', '.join(FIELDS)})"
-    raise UserError(f"{where} has no field {tried}; set data.field to one of: {', '.join(existing) or '(it has none)'}")
+    raise UserError(
+        f"{where} has no field {tried}; set data.field to one of: {', '.join(existing) or '(it has none)'}"
+    )
 
 
 def paragraphs_of(value: Any) -> Iterator[str] | None:

@@ -19,12 +19,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from lm import lookup
+from lm.core import plugins
+from lm.core.plugins import UserError
 from lm.data import files, text
-from lm.lookup import UserError
 
 FORMATS = ("tsv", "csv", "jsonl", "classes", "conll")
-_ENDINGS = {".tsv": "tsv", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl", ".json": "jsonl", ".conll": "conll", ".iob": "conll"}
+_ENDINGS = {
+    ".tsv": "tsv",
+    ".csv": "csv",
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".json": "jsonl",
+    ".conll": "conll",
+    ".iob": "conll",
+}
 TEXTS = ("text", "sentence", "content", "review")
 PAIRS = (
     ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("text_a", "text_b"),
@@ -60,13 +68,17 @@ class Files:
 
     def __post_init__(self):
         if self.format:
-            lookup.choice("format", self.format, FORMATS)
+            plugins.choice("format", self.format, FORMATS)
         try:
             b"a".decode(self.encoding, errors="ignore")
         except LookupError:
-            raise ValueError(f"encoding={self.encoding!r} is not known; utf-8, latin-1 and utf-16 are usual") from None
+            raise ValueError(
+                f"encoding={self.encoding!r} is not known; utf-8, latin-1 and utf-16 are usual"
+            ) from None
         if not 0 < self.held_out < 1 or not 0 <= self.broken < 1:
-            raise ValueError(f"held_out={self.held_out} and broken={self.broken} are shares: they must lie between 0 and 1")
+            raise ValueError(
+                f"held_out={self.held_out} and broken={self.broken} are shares: they must lie between 0 and 1"
+            )
         if (self.dev or self.test) and not self.path:
             raise ValueError("dev and test need path, the files of training, beside them")
 
@@ -105,14 +117,20 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
     """
     tally = collections.Counter[str]()
     names = ("path", "dev") if split == "validation" else ("path", "dev", "test")
-    parts = {name: _read(getattr(given, name), given, kind, where, tally) for name in names if getattr(given, name)}
+    parts = {
+        name: _read(getattr(given, name), given, kind, where, tally)
+        for name in names
+        if getattr(given, name)
+    }
     train, dev, test = (parts.get(name, []) for name in ("path", "dev", "test"))
     if split == "validation" and dev:
         test, dev = dev, []
     elif not test:
         if split == "test" or not given.test:
             train, test = _held_out(train, given.held_out, "test")
-        if split == "validation":  # what is chosen by must not be what is asked, and the test part stays unread
+        if (
+            split == "validation"
+        ):  # what is chosen by must not be what is asked, and the test part stays unread
             train, test = _held_out(train, given.held_out, "validation")
     asked = {example.texts for example in test}
     train, dev = _without(train, asked, "test", tally), _without(dev, asked, "test", tally)
@@ -122,11 +140,15 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
         train, dev = _held_out(train, given.held_out, "dev")
     for name, part in (("train", train), ("dev", dev), ("test", test)):
         if not part:
-            raise UserError(f"{where}: there is no example in the {name} part; give more, or {where}.{'path' if name == 'train' else name}")
+            raise UserError(
+                f"{where}: there is no example in the {name} part; give more, or {where}.{'path' if name == 'train' else name}"
+            )
     return Labelled(train, dev, test, dict(tally))
 
 
-def _held_out(examples: list[Example], share: float, salt: str) -> tuple[list[Example], list[Example]]:
+def _held_out(
+    examples: list[Example], share: float, salt: str
+) -> tuple[list[Example], list[Example]]:
     """(The rest, the share): each example by a hash of its texts, so that equal ones stay together."""
     sides: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
@@ -135,10 +157,14 @@ def _held_out(examples: list[Example], share: float, salt: str) -> tuple[list[Ex
     return sides
 
 
-def _without(examples: list[Example], others: set[tuple[str, ...]], name: str, tally: collections.Counter) -> list[Example]:
+def _without(
+    examples: list[Example], others: set[tuple[str, ...]], name: str, tally: collections.Counter
+) -> list[Example]:
     kept = [example for example in examples if example.texts not in others]
     if len(kept) < len(examples):
-        tally[f"examples taken out because the {name} set has them too"] += len(examples) - len(kept)
+        tally[f"examples taken out because the {name} set has them too"] += len(examples) - len(
+            kept
+        )
     return kept
 
 
@@ -149,7 +175,9 @@ class _Broken(str):
 Record = tuple[int, "Example | _Broken | None"]  # line; None for a label that says nothing
 
 
-def _read(paths: Iterable[str], given: Files, kind: str, where: str, tally: collections.Counter) -> list[Example]:
+def _read(
+    paths: Iterable[str], given: Files, kind: str, where: str, tally: collections.Counter
+) -> list[Example]:
     try:
         found = [path for path, _ in files.find(list(paths), tuple(_ENDINGS), where)]
     except UserError as error:
@@ -157,16 +185,26 @@ def _read(paths: Iterable[str], given: Files, kind: str, where: str, tally: coll
     ending = Path(found[0].lower().removesuffix(".gz")).suffix
     form = given.format or _ENDINGS.get(ending, "conll" if kind == "words" else "classes")
     if (form == "conll") != (kind == "words") or (form == "classes" and kind != "text"):
-        forms = {"words": "conll", "pair": "tsv, csv, jsonl", "text": "tsv, csv, jsonl, classes"}[kind]
-        raise UserError(f"{where}: {found[0]} is taken as {form}, but this task reads {forms}; set {where}.format, or give other files")
+        forms = {"words": "conll", "pair": "tsv, csv, jsonl", "text": "tsv, csv, jsonl, classes"}[
+            kind
+        ]
+        raise UserError(
+            f"{where}: {found[0]} is taken as {form}, but this task reads {forms}; set {where}.format, or give other files"
+        )
     if form == "classes" and len(found) < 2:
-        raise UserError(f"{where}: format 'classes' needs a file for each class, but {where}.path names only {found[0]}")
+        raise UserError(
+            f"{where}: format 'classes' needs a file for each class, but {where}.path names only {found[0]}"
+        )
     names = _class_names(found)
     examples = []
     for path, name in zip(found, names, strict=True):
-        content = files.read(path).decode(given.encoding, errors="surrogateescape").removeprefix("\ufeff")
+        content = (
+            files.read(path).decode(given.encoding, errors="surrogateescape").removeprefix("\ufeff")
+        )
         records = list(_records(form, content, path, name, given, kind, where))
-        broken = [f"line {line} {record}" for line, record in records if isinstance(record, _Broken)]
+        broken = [
+            f"line {line} {record}" for line, record in records if isinstance(record, _Broken)
+        ]
         if broken and len(broken) > given.broken * len(records):
             raise UserError(
                 f"{path}: {len(broken)} of {len(records)} records are broken, more than {where}.broken={given.broken:g}."
@@ -180,7 +218,9 @@ def _read(paths: Iterable[str], given: Files, kind: str, where: str, tally: coll
     return examples
 
 
-def _records(form: str, content: str, path: str, name: str, given: Files, kind: str, where: str) -> Iterator[Record]:
+def _records(
+    form: str, content: str, path: str, name: str, given: Files, kind: str, where: str
+) -> Iterator[Record]:
     if form == "conll":
         yield from _sentences(content, given)
     elif form == "classes":
@@ -194,12 +234,21 @@ def _records(form: str, content: str, path: str, name: str, given: Files, kind: 
                 yield line, row
                 continue
             fields = fields or _fields(row, given, kind, f"{where}: {path}", where)
-            if missing := [field for field in fields if not isinstance(row.get(field), str | int | float)]:
+            if missing := [
+                field for field in fields if not isinstance(row.get(field), str | int | float)
+            ]:
                 yield line, _Broken(f"has no {' and no '.join(missing)}")
             elif kind == "pair" and row[fields[-1]] == UNDECIDED:
                 yield line, None
             else:
-                yield line, _example([str(row[field]) for field in fields[:-1]], str(row[fields[-1]]).strip(), given)
+                yield (
+                    line,
+                    _example(
+                        [str(row[field]) for field in fields[:-1]],
+                        str(row[fields[-1]]).strip(),
+                        given,
+                    ),
+                )
 
 
 def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
@@ -213,18 +262,24 @@ def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
 
 def _undecoded(value: str, given: Files) -> _Broken | None:
     bad = any("\udc80" <= character <= "\udcff" for character in value)
-    return _Broken(f"is no {given.encoding} text; set encoding, perhaps to latin-1") if bad else None
+    return (
+        _Broken(f"is no {given.encoding} text; set encoding, perhaps to latin-1") if bad else None
+    )
 
 
 def _fields(row: dict[str, Any], given: Files, kind: str, path: str, where: str) -> list[str]:
     """The fields of the text or texts, and of the label."""
     usual = PAIRS if kind == "pair" else [(name,) for name in TEXTS]
     set_ = (given.text, given.second)[: 1 + (kind == "pair")]
-    texts: tuple[str, ...] = set_ if all(set_) else next((names for names in usual if set(names) <= row.keys()), ())
+    texts: tuple[str, ...] = (
+        set_ if all(set_) else next((names for names in usual if set(names) <= row.keys()), ())
+    )
     label = given.label or next((name for name in LABELS if name in row), "")
     if not texts or not label or not {*texts, label} <= row.keys():
         options = f"{where}.text{f', {where}.second' * (kind == 'pair')} and {where}.label"
-        raise UserError(f"{path} has the fields {', '.join(row)}; say by {options} which of them are read")
+        raise UserError(
+            f"{path} has the fields {', '.join(row)}; say by {options} which of them are read"
+        )
     return [*texts, label]
 
 
@@ -235,7 +290,12 @@ def _tsv(content: str) -> Iterator[tuple[int, Any]]:
         if line.strip():
             cells = line.split("\t")
             same = len(cells) == len(header)
-            yield number, dict(zip(header, cells, strict=True)) if same else _Broken(f"has {len(cells)} columns, not {len(header)}")
+            yield (
+                number,
+                dict(zip(header, cells, strict=True))
+                if same
+                else _Broken(f"has {len(cells)} columns, not {len(header)}"),
+            )
 
 
 def _csv(content: str) -> Iterator[tuple[int, Any]]:
@@ -251,7 +311,11 @@ def _csv(content: str) -> Iterator[tuple[int, Any]]:
             return
         if cells:
             same = len(cells) == len(header)
-            found = dict(zip(header, cells, strict=True)) if same else _Broken(f"has {len(cells)} columns, not {len(header)}")
+            found = (
+                dict(zip(header, cells, strict=True))
+                if same
+                else _Broken(f"has {len(cells)} columns, not {len(header)}")
+            )
             yield reader.line_num, found
 
 
@@ -263,14 +327,23 @@ def _jsonl(content: str) -> Iterator[tuple[int, Any]]:
             except (ValueError, RecursionError) as error:
                 yield number, _Broken(f"is no JSON: {error}")
             else:
-                yield number, value if isinstance(value, dict) else _Broken(f"is a JSON {type(value).__name__}, not an object")
+                yield (
+                    number,
+                    value
+                    if isinstance(value, dict)
+                    else _Broken(f"is a JSON {type(value).__name__}, not an object"),
+                )
 
 
 def _class_names(paths: list[str]) -> list[str]:
     """What tells the files' names apart: their stems, or their endings where the stems are alike (rt-polarity.pos, rt-polarity.neg)."""
     names = [Path(path.removesuffix(".gz")) for path in paths]
     stems = [name.stem for name in names]
-    return stems if len(set(stems)) == len(stems) else [name.suffix.lstrip(".") or name.stem for name in names]
+    return (
+        stems
+        if len(set(stems)) == len(stems)
+        else [name.suffix.lstrip(".") or name.stem for name in names]
+    )
 
 
 def _sentences(content: str, given: Files) -> Iterator[Record]:
@@ -290,7 +363,12 @@ def _sentences(content: str, given: Files) -> Iterator[Record]:
             if len(cells) < 2:
                 problem = problem or _Broken(f"has no tag, only {cells[0][:40]!r} (line {number})")
             else:
-                sentence.append((text.normalise(cells[0][:-1] if numbered else cells[0]) or cells[0], cells[-1]))
+                sentence.append(
+                    (text.normalise(cells[0][:-1] if numbered else cells[0]) or cells[0], cells[-1])
+                )
         elif not cells and start:
-            yield start, problem or Example(*(tuple(column) for column in zip(*sentence, strict=True)))
+            yield (
+                start,
+                problem or Example(*(tuple(column) for column in zip(*sentence, strict=True))),
+            )
             sentence, start, problem = [], 0, None

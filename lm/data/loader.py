@@ -13,11 +13,13 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
-from lm import mesh as meshes
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.parallel import mesh as meshes
 
 
-def examples(objective: Any, store: Any, plan: Any, seed: int, batch_size: int = 0, steps: int = 0) -> grain.MapDataset:
+def examples(
+    objective: Any, store: Any, plan: Any, seed: int, batch_size: int = 0, steps: int = 0
+) -> grain.MapDataset:
     """The examples of an objective: example i of epoch e is a pure function of (store, seed, e, i) and of the run's progress.
 
     Args:
@@ -28,22 +30,35 @@ def examples(objective: Any, store: Any, plan: Any, seed: int, batch_size: int =
     rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
     if not steps:
         return rows.random_map(lambda row, rng: objective.example(store, plan, row, rng, 1.0))
-    placed = rows.repeat(None).map_with_index(lambda index, row: (row, min(1.0, index // batch_size / steps)))
-    return placed.random_map(lambda place, rng: objective.example(store, plan, place[0], rng, place[1]))
+    placed = rows.repeat(None).map_with_index(
+        lambda index, row: (row, min(1.0, index // batch_size / steps))
+    )
+    return placed.random_map(
+        lambda place, rng: objective.example(store, plan, place[0], rng, place[1])
+    )
 
 
 def padding(objective: Any, store: Any, plan: Any, count: int = 64) -> float:
     """Share of positions, of all streams, that hold no token; over `count` examples, of each member where there are several."""
     if objective.composed:
         parts = zip(objective.shares, objective.members.values(), plan.plans.values(), strict=True)
-        return float(sum(share * padding(member, store, theirs, count) for share, member, theirs in parts))
+        return float(
+            sum(share * padding(member, store, theirs, count) for share, member, theirs in parts)
+        )
     rows = examples(objective, store, plan, 0)
     found = [rows[index] for index in range(min(count, len(rows)))]
-    segments = [example[name] for example in found for name in ("segments", "input_segments") if name in example]
+    segments = [
+        example[name]
+        for example in found
+        for name in ("segments", "input_segments")
+        if name in example
+    ]
     return sum(int((part == 0).sum()) for part in segments) / max(1, sum(map(len, segments)))
 
 
-def local_batches(examples: grain.MapDataset, rows: np.ndarray, batch_size: int) -> grain.MapDataset:
+def local_batches(
+    examples: grain.MapDataset, rows: np.ndarray, batch_size: int
+) -> grain.MapDataset:
     """Batch s of this process, at index s: the given rows of the global batch, stacked.
 
     Args:
@@ -65,9 +80,19 @@ class Loader:
       waited: seconds that the caller spent waiting for input.
     """
 
-    def __init__(self, examples: grain.MapDataset, batch_size: int, mesh: Mesh, start: int = 0, threads: int = 1, ahead: int = 4):
+    def __init__(
+        self,
+        examples: grain.MapDataset,
+        batch_size: int,
+        mesh: Mesh,
+        start: int = 0,
+        threads: int = 1,
+        ahead: int = 4,
+    ):
         if not len(examples):
-            raise UserError("the corpus gives not one example of this length; give more text or a smaller data.length")
+            raise UserError(
+                "the corpus gives not one example of this length; give more text or a smaller data.length"
+            )
         meshes.check_batch(mesh, batch_size)
         self.sharding = NamedSharding(mesh, meshes.spec(("batch",)))
         rows = meshes.local_rows(self.sharding, batch_size)
@@ -87,6 +112,13 @@ class Loader:
         return place(batch, self.sharding, self.batch_size)
 
 
-def place(batch: dict[str, np.ndarray], sharding: NamedSharding, batch_size: int) -> dict[str, jax.Array]:
+def place(
+    batch: dict[str, np.ndarray], sharding: NamedSharding, batch_size: int
+) -> dict[str, jax.Array]:
     """This process's rows as its part of the global arrays."""
-    return {name: jax.make_array_from_process_local_data(sharding, value, (batch_size, *value.shape[1:])) for name, value in batch.items()}
+    return {
+        name: jax.make_array_from_process_local_data(
+            sharding, value, (batch_size, *value.shape[1:])
+        )
+        for name, value in batch.items()
+    }

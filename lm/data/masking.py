@@ -44,11 +44,20 @@ class Options:
         if not 0.0 < self.rate < 1.0:
             raise ValueError(f"rate={self.rate} must lie between 0 and 1")
         if not 0.0 <= self.final_rate < 1.0:
-            raise ValueError(f"final_rate={self.final_rate} must lie between 0 and 1 (0: the rate stays)")
-        if min(self.mask_share, self.random_share) < 0 or self.mask_share + self.random_share > 1.0 + 1e-9:
-            raise ValueError(f"mask_share={self.mask_share} and random_share={self.random_share} must not be negative, nor pass 1 together")
+            raise ValueError(
+                f"final_rate={self.final_rate} must lie between 0 and 1 (0: the rate stays)"
+            )
+        if (
+            min(self.mask_share, self.random_share) < 0
+            or self.mask_share + self.random_share > 1.0 + 1e-9
+        ):
+            raise ValueError(
+                f"mask_share={self.mask_share} and random_share={self.random_share} must not be negative, nor pass 1 together"
+            )
         if self.max_predictions < 0:
-            raise ValueError(f"max_predictions={self.max_predictions} must not be negative (0: no limit)")
+            raise ValueError(
+                f"max_predictions={self.max_predictions} must not be negative (0: no limit)"
+            )
         if self.unit not in UNITS:
             raise ValueError(f"unit={self.unit!r} is not one of {', '.join(UNITS)}")
         if not 0.0 <= self.span_p < 1.0:
@@ -58,7 +67,9 @@ class Options:
 
     def rate_at(self, progress: float) -> float:
         """The rate when a share `progress` of the run is over."""
-        return self.rate + (self.final_rate - self.rate) * progress if self.final_rate else self.rate
+        return (
+            self.rate + (self.final_rate - self.rate) * progress if self.final_rate else self.rate
+        )
 
     def budget(self, length: int) -> int:
         """The most positions masked in a row of `length`, whenever in the run: the fixed size of a row's targets."""
@@ -96,7 +107,9 @@ def corrupt(
     times: np.ndarray | float = 1.0
     if options.unit == "token":
         if replacement and count:
-            chosen, times = np.unique(ordinary[rng.integers(len(ordinary), size=count)], return_counts=True)
+            chosen, times = np.unique(
+                ordinary[rng.integers(len(ordinary), size=count)], return_counts=True
+            )
             count = len(chosen)
         else:
             chosen = np.sort(rng.permutation(ordinary)[:count])
@@ -105,15 +118,25 @@ def corrupt(
         chosen, group = _units(tokens, ordinary, count, tokenizer, rng, options)
     count = len(chosen)
     targets = tokens[chosen]
-    draw = rng.random(count if options.unit in ("token", "word") else int(group.max(initial=-1)) + 1)[group]
+    draw = rng.random(
+        count if options.unit in ("token", "word") else int(group.max(initial=-1)) + 1
+    )[group]
     replaced = np.where(draw < options.mask_share, tokenizer.mask, targets)
     if options.random_share:
         random_ids = rng.integers(tokenizer.size, size=count)
-        replaced = np.where((draw >= options.mask_share) & (draw < options.mask_share + options.random_share), random_ids, replaced)
+        replaced = np.where(
+            (draw >= options.mask_share) & (draw < options.mask_share + options.random_share),
+            random_ids,
+            replaced,
+        )
     corrupted = tokens.copy()
     corrupted[chosen] = replaced
     size = options.budget(len(tokens))
-    found = {"target_positions": np.zeros(size, np.int32), "targets": np.zeros(size, np.int32), "weights": np.zeros(size, np.float32)}
+    found = {
+        "target_positions": np.zeros(size, np.int32),
+        "targets": np.zeros(size, np.int32),
+        "weights": np.zeros(size, np.float32),
+    }
     found["target_positions"][:count] = chosen
     found["targets"][:count] = targets
     found["weights"][:count] = times
@@ -126,15 +149,28 @@ def _units(tokens, ordinary, count, tokenizer, rng, options) -> tuple[np.ndarray
     begins = np.empty(len(ordinary), bool)
     begins[:1] = True
     apart = np.diff(ordinary) > 1
-    begins[1:] = apart if options.unit == "token_span" else apart | tokenizer.is_word_start[tokens[ordinary[1:]]]
+    begins[1:] = (
+        apart
+        if options.unit == "token_span"
+        else apart | tokenizer.is_word_start[tokens[ordinary[1:]]]
+    )
     if options.unit == "token_span":
         borders = list(range(len(ordinary) + 1))
     else:
         borders = [*np.flatnonzero(begins).tolist(), len(ordinary)]
-    breaks = np.append(np.flatnonzero(apart) + 1, len(ordinary))  # where a run of text ends, counted in `ordinary`
+    breaks = np.append(
+        np.flatnonzero(apart) + 1, len(ordinary)
+    )  # where a run of text ends, counted in `ordinary`
     lengths = iter(())
     if options.unit != "word":
-        lengths = iter((np.searchsorted(_lengths(options.span_p, options.span_most), rng.random(len(borders) - 1)) + 1).tolist())
+        lengths = iter(
+            (
+                np.searchsorted(
+                    _lengths(options.span_p, options.span_most), rng.random(len(borders) - 1)
+                )
+                + 1
+            ).tolist()
+        )
     group = np.full(len(ordinary), -1)
     left, groups = count, 0
     for unit in rng.permutation(len(borders) - 1).tolist():

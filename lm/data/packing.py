@@ -42,7 +42,14 @@ class Plan:
     def pieces(self, row: int) -> list[tuple[int, int, int]]:
         """(document, start, stop) of the row's pieces."""
         span = slice(self.first[row], self.first[row + 1])
-        return list(zip(self.document[span].tolist(), self.start[span].tolist(), self.stop[span].tolist(), strict=True))
+        return list(
+            zip(
+                self.document[span].tolist(),
+                self.start[span].tolist(),
+                self.stop[span].tolist(),
+                strict=True,
+            )
+        )
 
     def without(self, least: int, what: str) -> "Plan":
         """The plan without pieces of fewer than `least` tokens, and what they are in its note."""
@@ -76,7 +83,12 @@ def plain(length: int) -> tuple[np.ndarray, ...]:
     return (np.arange(length + 1) + SPECIALS,)
 
 
-def pack(lengths: np.ndarray, rooms: int | Sequence[int], method: str = "greedy", needs: Sequence[np.ndarray] | None = None) -> Plan:
+def pack(
+    lengths: np.ndarray,
+    rooms: int | Sequence[int],
+    method: str = "greedy",
+    needs: Sequence[np.ndarray] | None = None,
+) -> Plan:
     """Packs documents of the given lengths into rows.
 
     Args:
@@ -92,17 +104,28 @@ def pack(lengths: np.ndarray, rooms: int | Sequence[int], method: str = "greedy"
     rooms = (rooms,) if isinstance(rooms, int) else tuple(rooms)
     needs = plain(max(rooms)) if needs is None else needs
     # fits[stream][room]: the longest piece that fits.
-    fits = [(np.searchsorted(need, np.arange(room + 1), side="right") - 1).tolist() for need, room in zip(needs, rooms, strict=True)]
+    fits = [
+        (np.searchsorted(need, np.arange(room + 1), side="right") - 1).tolist()
+        for need, room in zip(needs, rooms, strict=True)
+    ]
     whole = min(fit[-1] for fit in fits)
     if whole < SHORTEST:
-        raise ValueError(f"rows of {' + '.join(map(str, rooms))} positions are too short: not even {SHORTEST} tokens fit one")
+        raise ValueError(
+            f"rows of {' + '.join(map(str, rooms))} positions are too short: not even {SHORTEST} tokens fit one"
+        )
     sizes = np.asarray(lengths).tolist()
     check(method)
     if method == "greedy":
         return _greedy(sizes, rooms, fits, [need.tolist() for need in needs])
-    pieces = [(index, begin, min(size, begin + whole)) for index, size in enumerate(sizes) for begin in range(0, size, whole)]
+    pieces = [
+        (index, begin, min(size, begin + whole))
+        for index, size in enumerate(sizes)
+        for begin in range(0, size, whole)
+    ]
     taken = np.array([stop - begin for _, begin, stop in pieces], np.int64)
-    return plan([[pieces[at] for at in row] for row in best_fit([need[taken] for need in needs], rooms)])
+    return plan(
+        [[pieces[at] for at in row] for row in best_fit([need[taken] for need in needs], rooms)]
+    )
 
 
 def plan(rows: Sequence[Sequence[tuple[int, int, int]]]) -> Plan:
@@ -128,7 +151,14 @@ def best_fit(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int
         row, at = -1, bisect.bisect_left(levels, wanted[0])
         while row < 0 and at < len(levels):
             level = open_rows[levels[at]]
-            row = next((each for each in reversed(level) if all(left[s][each] >= need for s, need in enumerate(wanted))), -1)
+            row = next(
+                (
+                    each
+                    for each in reversed(level)
+                    if all(left[s][each] >= need for s, need in enumerate(wanted))
+                ),
+                -1,
+            )
             at += 1
         if row < 0:
             row = len(rows)
@@ -163,13 +193,18 @@ def in_order(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int
     return rows
 
 
-def _greedy(sizes: list[int], rooms: tuple[int, ...], fits: list[list[int]], needs: list[list[int]]) -> Plan:
+def _greedy(
+    sizes: list[int], rooms: tuple[int, ...], fits: list[list[int]], needs: list[list[int]]
+) -> Plan:
     rows: list[list[tuple[int, int, int]]] = [[]]
     left = list(rooms)
     for index, size in enumerate(sizes):
         begin = 0
         while begin < size:
-            take = min(size - begin, *(fit[room] if room >= 0 else 0 for fit, room in zip(fits, left, strict=True)))
+            take = min(
+                size - begin,
+                *(fit[room] if room >= 0 else 0 for fit, room in zip(fits, left, strict=True)),
+            )
             if take < 1 or (take < SHORTEST and take < size - begin):
                 rows.append([])
                 left = list(rooms)

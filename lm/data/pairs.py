@@ -14,8 +14,8 @@ import dataclasses
 
 import numpy as np
 
+from lm.core.plugins import UserError
 from lm.data import rows
-from lm.lookup import UserError
 
 SHORT_SHARE = 0.1  # of examples with a smaller target length
 SPECIALS = 3
@@ -80,14 +80,22 @@ def chunk(store, length: int, question: str = "next") -> Chunks:
                     dropped += 1
                 first = sentence + 1
     check(len(set(document)), len(store), question)
-    return Chunks(np.asarray(document, np.int64), np.asarray(start, np.int64), np.asarray(stop, np.int64), dropped)
+    return Chunks(
+        np.asarray(document, np.int64),
+        np.asarray(start, np.int64),
+        np.asarray(stop, np.int64),
+        dropped,
+    )
 
 
 def check(usable: int, documents: int, question: str) -> None:
     """Refuses a corpus in which too few documents hold a pair."""
     needed = {"next": 2, "order": 1}[question]
     if usable < needed:
-        kind = {"next": "next-sentence pairs need two documents", "order": "sentence-order pairs need a document"}[question]
+        kind = {
+            "next": "next-sentence pairs need two documents",
+            "order": "sentence-order pairs need a document",
+        }[question]
         raise UserError(
             f"{kind} with at least two sentences{' each' * (needed > 1)}, but the corpus has {usable}"
             f" ({documents} documents); give more text, or another objective"
@@ -103,7 +111,9 @@ class Pair:
     label: int
 
 
-def draw(store, chunks: Chunks, index: int, length: int, rng: np.random.Generator, question: str = "next") -> Pair:
+def draw(
+    store, chunks: Chunks, index: int, length: int, rng: np.random.Generator, question: str = "next"
+) -> Pair:
     """The pair made from chunk `index`: half of them with label 0."""
     room = length - SPECIALS
     label = int(rng.random() < 0.5)
@@ -111,7 +121,9 @@ def draw(store, chunks: Chunks, index: int, length: int, rng: np.random.Generato
     offsets = store.sentence_offsets
     first, last = int(chunks.start[index]), int(chunks.stop[index])
     ends = np.asarray(offsets[first : last + 1])
-    filled = int(np.searchsorted(ends[1:] - ends[0], target, side="left" if question == "next" else "right"))
+    filled = int(
+        np.searchsorted(ends[1:] - ends[0], target, side="left" if question == "next" else "right")
+    )
     # At least two sentences: the fewest that fill the target, and for the order the most that fit it (as `chunk` says).
     count = min(last - first, max(2, filled + (question == "next")))
     split = int(rng.integers(1, count))
@@ -122,20 +134,26 @@ def draw(store, chunks: Chunks, index: int, length: int, rng: np.random.Generato
         begin, end = _elsewhere(store, int(chunks.document[index]), rng)
         # Whole sentences until B fills what A leaves, as for B that follows.
         ends_b = np.asarray(offsets[begin : end + 1])
-        enough = min(end - begin, int(np.searchsorted(ends_b[1:] - ends_b[0], max(1, target - len(a)))) + 1)
+        enough = min(
+            end - begin, int(np.searchsorted(ends_b[1:] - ends_b[0], max(1, target - len(a)))) + 1
+        )
         b = store.tokens[ends_b[0] : ends_b[enough]]
     a, b = _arranged(np.asarray(a), np.asarray(b), label, question)
     return Pair(*truncate(a, b, target, rng), label)
 
 
-def draw_sentences(store, sentence: int, document: int, rng: np.random.Generator, question: str = "next") -> Pair:
+def draw_sentences(
+    store, sentence: int, document: int, rng: np.random.Generator, question: str = "next"
+) -> Pair:
     """A pair of single sentences: `sentence` of `document`, and the one that follows it or, for "next", any of another document."""
     label = int(rng.random() < 0.5)
     other = sentence + 1
     if question == "next" and label == NOT_NEXT:
         other = _elsewhere(store, document, rng)[0]
     offsets = store.sentence_offsets
-    a, b = (np.asarray(store.tokens[offsets[each] : offsets[each + 1]]) for each in (sentence, other))
+    a, b = (
+        np.asarray(store.tokens[offsets[each] : offsets[each + 1]]) for each in (sentence, other)
+    )
     return Pair(*_arranged(a, b, label, question), label)
 
 
@@ -147,7 +165,9 @@ def _elsewhere(store, document: int, rng: np.random.Generator) -> tuple[int, int
     return int(rng.integers(begin, end)), end
 
 
-def _arranged(a: np.ndarray, b: np.ndarray, label: int, question: str) -> tuple[np.ndarray, np.ndarray]:
+def _arranged(
+    a: np.ndarray, b: np.ndarray, label: int, question: str
+) -> tuple[np.ndarray, np.ndarray]:
     """Swaps where the answer is that they are; before truncation, which treats the first and the second a little differently."""
     return (b, a) if question == "order" and label == SWAPPED else (a, b)
 
@@ -159,7 +179,9 @@ def lay_out(row: rows.Row, pair: Pair, first: int, sep: int) -> None:
     row.arrays["types"][span.start + a : span.stop] = 1
 
 
-def truncate(a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def truncate(
+    a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Shortens the longer of the two until both fit; each token goes from the front or the back with equal chance."""
     over = len(a) + len(b) - room
     if over <= 0:

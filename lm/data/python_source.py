@@ -26,7 +26,9 @@ TOPICS = "pydoc_data.topics"  # the module that is a dict of pages
 Named = tuple[str, list[str]]  # a document's name and its paragraphs
 
 
-def read_directory(files: Iterable[tuple[str, str]], drops: collections.Counter[str]) -> Iterator[Named]:
+def read_directory(
+    files: Iterable[tuple[str, str]], drops: collections.Counter[str]
+) -> Iterator[Named]:
     """The documents of the (path, module name) in one directory; what is dropped is counted in `drops`."""
     small: list[str] = []
     package = ""
@@ -66,7 +68,9 @@ def read_file(path: str, module: str, drops: collections.Counter[str]) -> Iterat
     yield from found
 
 
-def _gather(body: Sequence[ast.stmt], name: str, found: list[Named], drops: collections.Counter[str]) -> list[str]:
+def _gather(
+    body: Sequence[ast.stmt], name: str, found: list[Named], drops: collections.Counter[str]
+) -> list[str]:
     """Puts what is big enough for a document into `found`, and returns the paragraphs of the rest."""
     rest: list[str] = []
     for node in body:
@@ -76,8 +80,12 @@ def _gather(body: Sequence[ast.stmt], name: str, found: list[Named], drops: coll
             if isinstance(node, ast.ClassDef):
                 paragraphs += _gather(node.body, inner, found, drops)
         elif isinstance(node, ast.If | ast.Try | ast.With):
-            handlers = [statement for handler in getattr(node, "handlers", []) for statement in handler.body]
-            rest += _gather([*node.body, *handlers, *getattr(node, "orelse", [])], name, found, drops)
+            handlers = [
+                statement for handler in getattr(node, "handlers", []) for statement in handler.body
+            ]
+            rest += _gather(
+                [*node.body, *handlers, *getattr(node, "orelse", [])], name, found, drops
+            )
             continue
         else:
             inner, docstring = _attached(node, name)
@@ -97,13 +105,29 @@ def _attached(node: ast.stmt, name: str) -> tuple[str, str]:
     """Documentation beside its subject: numpy's and scipy's `add_newdoc("module", "name", "text")`, and `x.__doc__ = "text"`."""
     value = getattr(node, "value", None)
     if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
-        called = value.func.attr if isinstance(value.func, ast.Attribute) else getattr(value.func, "id", "")
+        called = (
+            value.func.attr
+            if isinstance(value.func, ast.Attribute)
+            else getattr(value.func, "id", "")
+        )
         if "add_newdoc" in called:
-            parts = [part for argument in value.args for part in (argument.elts if isinstance(argument, ast.Tuple) else [argument])]
-            strings = [part.value for part in parts if isinstance(part, ast.Constant) and isinstance(part.value, str)]
+            parts = [
+                part
+                for argument in value.args
+                for part in (argument.elts if isinstance(argument, ast.Tuple) else [argument])
+            ]
+            strings = [
+                part.value
+                for part in parts
+                if isinstance(part, ast.Constant) and isinstance(part.value, str)
+            ]
             if len(strings) > 1:
                 return f"{name}.{strings[-2]}", strings[-1]
-    elif isinstance(node, ast.Assign) and isinstance(value, ast.Constant) and isinstance(value.value, str):
+    elif (
+        isinstance(node, ast.Assign)
+        and isinstance(value, ast.Constant)
+        and isinstance(value.value, str)
+    ):
         target = node.targets[0]
         called = target.attr if isinstance(target, ast.Attribute) else getattr(target, "id", "")
         if "doc" in called.lower():
@@ -136,9 +160,11 @@ def _words(paragraphs: Iterable[str]) -> int:
 
 
 def _main() -> None:
-    gc.disable()  # syntax trees are all live while they are built: collecting doubles the time
+    gc.disable()  # syntax trees are all live while they are program: collecting doubles the time
     drops: collections.Counter[str] = collections.Counter()
-    documents = [document for files in json.load(sys.stdin) for document in read_directory(files, drops)]
+    documents = [
+        document for files in json.load(sys.stdin) for document in read_directory(files, drops)
+    ]
     json.dump({"documents": documents, "drops": drops}, sys.stdout)
 
 

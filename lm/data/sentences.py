@@ -14,7 +14,9 @@ def runs(store, room: int, across: bool) -> list[Run]:
     offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
     found: list[Run] = []
     for document in range(len(store)):
-        ends = (offsets[borders[document] : borders[document + 1] + 1] - offsets[borders[document]]).tolist()
+        ends = (
+            offsets[borders[document] : borders[document + 1] + 1] - offsets[borders[document]]
+        ).tolist()
         start = 0
         for before, end in zip(ends, ends[1:], strict=False):
             if before > start and (across or end - start > room):

@@ -9,8 +9,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lm import flops
-
 Piece = tuple[np.ndarray, np.ndarray]  # input ids, target ids
 
 
@@ -34,20 +32,30 @@ class Layout:
         return (inputs, targets) if self.mask == "cross" else (inputs + targets,)
 
     def row(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
-        """The fields of lm/prediction.py.
+        """The fields of lm/nn/token_loss.py.
 
         Raises:
           ValueError: the pieces do not fit; a plan made with `needs` never gives such a row.
         """
         size = self.rooms[-1]
-        taken = self.needs(*(np.array([sum(map(len, side)) for side in zip(*pieces, strict=True)]).reshape(2, 1)))
+        taken = self.needs(
+            *(np.array([sum(map(len, side)) for side in zip(*pieces, strict=True)]).reshape(2, 1))
+        )
         if any(int(need[0]) > room for need, room in zip(taken, self.rooms, strict=True)):
-            raise ValueError(f"pieces of {[int(need[0]) for need in taken]} positions do not fit streams of {self.rooms}")
-        row = {name: np.zeros(size, np.int32) for name in ("tokens", "segments", "positions", "targets")}
+            raise ValueError(
+                f"pieces of {[int(need[0]) for need in taken]} positions do not fit streams of {self.rooms}"
+            )
+        row = {
+            name: np.zeros(size, np.int32)
+            for name in ("tokens", "segments", "positions", "targets")
+        }
         row["tokens"][:] = self.tokenizer.pad
         row["weights"] = np.zeros(size, np.float32)
         if self.mask == "cross":
-            source = {f"input_{name}": np.zeros(self.length, np.int32) for name in ("tokens", "segments", "positions")}
+            source = {
+                f"input_{name}": np.zeros(self.length, np.int32)
+                for name in ("tokens", "segments", "positions")
+            }
             source["input_tokens"][:] = self.tokenizer.pad
         else:
             row["prefix"] = np.zeros(size, np.int32)
@@ -74,10 +82,3 @@ class Layout:
             row["positions"][at:end] = np.arange(end - at)
             at = end
         return row | source
-
-    def flops(self, config) -> int:
-        """Operations of a forward pass of one row, the vocabulary head at all target positions."""
-        if self.mask == "prefix":
-            return flops.stack(config, self.length) + flops.head(config, self.length)
-        source, target = self.rooms[0], self.rooms[-1]
-        return flops.stack(config, source) + flops.stack(config, target, memory=source) + flops.head(config, target)

@@ -12,7 +12,7 @@ import functools
 
 import numpy as np
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 
 
 def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
@@ -24,7 +24,9 @@ def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
 @functools.cache
 def sizes(most: int, density: float, mean_span: float) -> tuple[np.ndarray, np.ndarray]:
     """Tokens of input and target, [EOS] included, of texts of 0 … most tokens; one of fewer than 2 cannot be corrupted and counts as 2."""
-    table = np.array([counts(max(2, n), density, mean_span) for n in range(most + 1)], np.int64).reshape(-1, 2)
+    table = np.array(
+        [counts(max(2, n), density, mean_span) for n in range(most + 1)], np.int64
+    ).reshape(-1, 2)
     noise, spans = table.T
     return np.maximum(2, np.arange(most + 1)) - noise + spans + 1, noise + spans + 1
 
@@ -35,7 +37,9 @@ def raw_length(inputs: int, density: float, mean_span: float) -> int:
     return int(np.searchsorted(table, inputs, side="right")) - 1
 
 
-def noise_spans(n: int, density: float, mean_span: float, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+def noise_spans(
+    n: int, density: float, mean_span: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
     """Where the noise is: (starts, stops) of its spans, ascending, no two adjacent; as many spans and tokens as `counts` says.
 
     The first and the last position are noise exactly as often as positions are on average; but where there is one span only, as a span
@@ -63,7 +67,9 @@ def noise_spans(n: int, density: float, mean_span: float, rng: np.random.Generat
         if spans == 2:  # the other one joins the opened span's head
             pieces = np.array([head + both[2], both[1] + both[3], tail])
         else:
-            join = 2 * int(rng.integers(1, spans - 1))  # a span that is neither the opened one nor the last
+            join = 2 * int(
+                rng.integers(1, spans - 1)
+            )  # a span that is neither the opened one nor the last
             gap = both[join + 1]
             merged = np.concatenate([both[:join], [both[join] + both[join + 2]], both[join + 3 :]])
             merged[join + 1] += gap
@@ -75,7 +81,9 @@ def noise_spans(n: int, density: float, mean_span: float, rng: np.random.Generat
     return starts[used], stops[used]
 
 
-def replace(tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, sentinels: np.ndarray, eos: int) -> tuple[np.ndarray, np.ndarray]:
+def replace(
+    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, sentinels: np.ndarray, eos: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(input, target) with these spans replaced by the first sentinels; both end with `eos`.
 
     Args:

@@ -13,12 +13,17 @@ from typing import Any
 
 import numpy as np
 
-from lm.data import sealed
+from lm.core.plugins import UserError
+from lm.data import committed
 from lm.data.documents import Document
-from lm.lookup import UserError
-from lm.tokenizer import Tokenizer
+from lm.tokenizers.sentencepiece import Tokenizer
 
-_ARRAYS = {"document_offsets": np.int64, "sentence_offsets": np.int64, "document_sentences": np.int64, "paragraph_starts": np.bool_}
+_ARRAYS = {
+    "document_offsets": np.int64,
+    "sentence_offsets": np.int64,
+    "document_sentences": np.int64,
+    "paragraph_starts": np.bool_,
+}
 _CHUNK = 2**18  # characters that a thread encodes at once
 
 
@@ -43,12 +48,22 @@ class Store:
           UserError: it is not there or damaged; the message names the file and the directory to delete.
         """
         self.directory = Path(directory)
-        self.meta = sealed.read(self.directory, check)
+        self.meta = committed.read(self.directory, check)
         self.fingerprint: str = self.meta["fingerprint"]
         # A plain view: a slice of np.memmap itself costs several times as much.
-        self.tokens = np.memmap(self.directory / "tokens.bin", np.dtype(self.meta["dtype"]), "r").view(np.ndarray)
-        self.document_offsets, self.sentence_offsets, self.document_sentences, self.paragraph_starts = (
-            np.load(self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(np.ndarray) for name in _ARRAYS
+        self.tokens = np.memmap(
+            self.directory / "tokens.bin", np.dtype(self.meta["dtype"]), "r"
+        ).view(np.ndarray)
+        (
+            self.document_offsets,
+            self.sentence_offsets,
+            self.document_sentences,
+            self.paragraph_starts,
+        ) = (
+            np.load(self.directory / f"{name}.npy", mmap_mode="r", allow_pickle=False).view(
+                np.ndarray
+            )
+            for name in _ARRAYS
         )
 
     def __reduce__(self) -> tuple:
@@ -87,7 +102,7 @@ class Store:
         Raises:
           UserError: a file is damaged.
         """
-        sealed.read(self.directory, full=True)
+        committed.read(self.directory, full=True)
 
 
 def build(
@@ -113,42 +128,81 @@ def build(
       UserError: there is no document, or the disk is full. Nothing is left behind then.
     """
     directory = Path(directory)
-    with sealed.create(directory) as part:
+    with committed.create(directory) as part:
         if part is not None:
-            counts = _write(tracked(documents, "encoding documents", progress, total), tokenizer, part, workers or cores())
+            counts = _write(
+                tracked(documents, "encoding documents", progress, total),
+                tokenizer,
+                part,
+                workers or cores(),
+            )
             if not counts["documents"]:
-                raise UserError("a token store needs at least one document; the corpus, or this split of it, is empty")
-            sealed.seal(part, counts | {"tokenizer": tokenizer.fingerprint})
+                raise UserError(
+                    "a token store needs at least one document; the corpus, or this split of it, is empty"
+                )
+            committed.seal(part, counts | {"tokenizer": tokenizer.fingerprint})
     return Store(directory)
 
 
-def _write(documents: Iterable[Document], tokenizer: Tokenizer, directory: Path, workers: int) -> dict[str, Any]:
+def _write(
+    documents: Iterable[Document], tokenizer: Tokenizer, directory: Path, workers: int
+) -> dict[str, Any]:
     dtype = np.dtype(np.uint16 if tokenizer.size <= 2**16 else np.uint32)
 
     def encode(chunk: list[Document]) -> tuple[list[Document], np.ndarray, np.ndarray, int, int]:
-        sentences = [sentence for document in chunk for paragraph in document.paragraphs for sentence in paragraph]
+        sentences = [
+            sentence
+            for document in chunk
+            for paragraph in document.paragraphs
+            for sentence in paragraph
+        ]
         ids_N, lengths_S = tokenizer.encode_flat(sentences)
-        return chunk, ids_N.astype(dtype), lengths_S, int(tokenizer.bytes_per_id[ids_N].sum()), int((ids_N == tokenizer.unk).sum())
+        return (
+            chunk,
+            ids_N.astype(dtype),
+            lengths_S,
+            int(tokenizer.bytes_per_id[ids_N].sum()),
+            int((ids_N == tokenizer.unk).sum()),
+        )
 
     tokens = sentences = count = text_bytes = unknown = 0
     with contextlib.ExitStack() as stack:
         pool = stack.enter_context(concurrent.futures.ThreadPoolExecutor(workers))
         out = stack.enter_context(open(directory / "tokens.bin", "wb"))
         names = stack.enter_context(open(directory / "documents.jsonl", "w", encoding="utf-8"))
-        arrays = {name: stack.enter_context(_Column(directory / f"{name}.npy", dtype_)) for name, dtype_ in _ARRAYS.items()}
+        arrays = {
+            name: stack.enter_context(_Column(directory / f"{name}.npy", dtype_))
+            for name, dtype_ in _ARRAYS.items()
+        }
         for name in ("document_offsets", "sentence_offsets", "document_sentences"):
             arrays[name].append(np.zeros(1, np.int64))
-        for chunk, ids_N, lengths_S, chunk_bytes, chunk_unknown in _in_order(pool, encode, _chunks(documents), 2 * workers):
-            starts = [first for document in chunk for paragraph in document.paragraphs for first in (True, *[False] * (len(paragraph) - 1))]
-            ends_D = np.cumsum([sum(map(len, document.paragraphs)) for document in chunk])  # in sentences of this chunk
+        for chunk, ids_N, lengths_S, chunk_bytes, chunk_unknown in _in_order(
+            pool, encode, _chunks(documents), 2 * workers
+        ):
+            starts = [
+                first
+                for document in chunk
+                for paragraph in document.paragraphs
+                for first in (True, *[False] * (len(paragraph) - 1))
+            ]
+            ends_D = np.cumsum(
+                [sum(map(len, document.paragraphs)) for document in chunk]
+            )  # in sentences of this chunk
             ends_S = np.cumsum(lengths_S)
             out.write(ids_N.data)
-            names.writelines(json.dumps([document.name, document.label], ensure_ascii=False) + "\n" for document in chunk)
+            names.writelines(
+                json.dumps([document.name, document.label], ensure_ascii=False) + "\n"
+                for document in chunk
+            )
             arrays["paragraph_starts"].append(np.array(starts, np.bool_))
             arrays["sentence_offsets"].append(tokens + ends_S)
             arrays["document_offsets"].append(tokens + ends_S[ends_D - 1])
             arrays["document_sentences"].append(sentences + ends_D)
-            tokens, sentences, count = tokens + len(ids_N), sentences + len(lengths_S), count + len(chunk)
+            tokens, sentences, count = (
+                tokens + len(ids_N),
+                sentences + len(lengths_S),
+                count + len(chunk),
+            )
             text_bytes, unknown = text_bytes + chunk_bytes, unknown + chunk_unknown
     return {
         "dtype": dtype.name,
@@ -173,7 +227,9 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
         yield chunk
 
 
-def _in_order(pool: concurrent.futures.Executor, function: Callable, items: Iterable[Any], ahead: int) -> Iterator[Any]:
+def _in_order(
+    pool: concurrent.futures.Executor, function: Callable, items: Iterable[Any], ahead: int
+) -> Iterator[Any]:
     """As `pool.map`, but it takes only `ahead` items more than it has given results."""
     running: collections.deque[concurrent.futures.Future] = collections.deque()
     try:
@@ -198,7 +254,11 @@ class _Column:
         self._header()
 
     def _header(self) -> None:
-        form = {"descr": np.lib.format.dtype_to_descr(self._dtype), "fortran_order": False, "shape": (self._length,)}
+        form = {
+            "descr": np.lib.format.dtype_to_descr(self._dtype),
+            "fortran_order": False,
+            "shape": (self._length,),
+        }
         np.lib.format.write_array_header_1_0(self._file, form)
 
     def append(self, values: np.ndarray) -> None:
@@ -220,13 +280,23 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def tracked(items: Iterable[Any], what: str, progress: bool, total: int | None = None) -> Iterator[Any]:
+def tracked(
+    items: Iterable[Any], what: str, progress: bool, total: int | None = None
+) -> Iterator[Any]:
     """The items, with a bar on stderr that shows how many a second pass and the time left."""
     if not progress:
         yield from items
         return
     from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
     from rich.text import Text
 
     class Speed(ProgressColumn):
@@ -234,6 +304,13 @@ def tracked(items: Iterable[Any], what: str, progress: bool, total: int | None =
             speed = task.finished_speed or task.speed
             return Text(f"{speed:,.0f}/s" if speed else "")
 
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), Speed(), TimeElapsedColumn(), TimeRemainingColumn())
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        Speed(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
     with Progress(*columns, console=Console(file=sys.stderr)) as bar:
         yield from bar.track(items, total=total, description=what)

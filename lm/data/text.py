@@ -12,7 +12,9 @@ _WIDE_CHARACTER = re.compile(f"[{_WIDE}]")
 _WIDE_EDGE = f"{_WIDE}\u3000-\u303f\uff00-\uff65\u2018-\u201d\u2026"  # and their punctuation: lines that meet here join without a space
 _WIDE_BREAK = re.compile(f"(?<=[{_WIDE_EDGE}])[ \\t]*\\n[ \\t]*(?=[{_WIDE_EDGE}])")
 
-_ODD = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]")  # shows nothing, means nothing
+_ODD = re.compile(
+    "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]"
+)  # shows nothing, means nothing
 _SPACES = re.compile("[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 
@@ -24,7 +26,9 @@ _END = re.compile(
     f"|[\u3002\uff01\uff1f\uff1b]+[{_CLOSERS}\u3002\uff01\uff1f\u2026]*\\s*"
     f"|(?<=[{_WIDE}])[!?;]+[{_CLOSERS}]*(?=[{_WIDE}])"
 )
-_ASCII_END = re.compile(r"(?P<western>[.!?]+)[\"')\]*_]*(?:\s+|$)")  # the same where nothing else can occur, three times as fast
+_ASCII_END = re.compile(
+    r"(?P<western>[.!?]+)[\"')\]*_]*(?:\s+|$)"
+)  # the same where nothing else can occur, three times as fast
 _LAST_WORD = re.compile(r"[^\s(\[{\"'\u201c\u2018\u2014/]*$")
 _DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]$")  # e.g, i.e, U.S: the last dot is still to come
 _LIST_MARK = re.compile(r"[\"'\u201c(\[]*(?:\d{1,3}|[ivxlcIVXLC]{1,6}|[A-Za-z])[.)\]]*$")
@@ -53,7 +57,13 @@ def decode(raw: bytes) -> tuple[str, float]:
 
 def normalise(content: str) -> str:
     """Composed characters, one kind of line end, no invisible characters, single spaces; line breaks stay."""
-    content = content.replace("\r\n", "\n").replace("\r", "\n").replace("\x0c", "\n").replace("\u2028", "\n").replace("\u2029", "\n\n")
+    content = (
+        content.replace("\r\n", "\n")
+        .replace("\r", "\n")
+        .replace("\x0c", "\n")
+        .replace("\u2028", "\n")
+        .replace("\u2029", "\n\n")
+    )
     if not content.isascii():
         content = unicodedata.normalize("NFC", content)
     return _SPACES.sub(" ", _ODD.sub("", content))
@@ -90,7 +100,11 @@ def sentences(paragraph: str) -> tuple[str, ...]:
     for line in paragraph.split("\n"):
         start = 0
         for end in (_ASCII_END if line.isascii() else _END).finditer(line):
-            if end.end() < len(line) and _is_boundary(line, start, end) and any(map(str.isalnum, line[start : end.start()])):
+            if (
+                end.end() < len(line)
+                and _is_boundary(line, start, end)
+                and any(map(str.isalnum, line[start : end.start()]))
+            ):
                 found.append(line[start : end.end()])
                 start = end.end()
         rest = line[start:]

@@ -1,8 +1,8 @@
 """A Transformer decoder: every token sees its document up to itself (GPT-2, Radford et al. 2019; Llama, Touvron et al. 2023)."""
 
-from lm.layers import Scope
-from lm.stack import SingleStack
-from lm.transformer import TransformerConfig
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import Scope
+from lm.nn.stack import SingleStack
 
 
 class Model(SingleStack):

@@ -1,8 +1,8 @@
 """A Transformer encoder: every token sees its whole document (BERT, Devlin et al. 2019)."""
 
-from lm.layers import Scope
-from lm.stack import SingleStack
-from lm.transformer import TransformerConfig
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import Scope
+from lm.nn.stack import SingleStack
 
 
 class Model(SingleStack):

@@ -3,10 +3,10 @@
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.attention.mask import Mask
-from lm.layers import Embedding, Noise, Scope
-from lm.stack import Stack
-from lm.transformer import TransformerConfig
+from lm.nn.attention.mask import Mask
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import DropoutKeys, Embedding, Scope
+from lm.nn.stack import Stack
 
 
 class Model(nnx.Module):
@@ -26,12 +26,12 @@ class Model(nnx.Module):
         *,
         segments_BS: Int[Array, "B S"],
         positions_BS: Int[Array, "B S"],
-        noise: Noise | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B S D"]:
         """Hidden states of the input; arguments as for `hidden`."""
-        noises = (None, None) if noise is None else noise.split()
-        x_BSD = self.embedding(tokens_BS, positions_BS, None, noises[0])
-        return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), noises[1])
+        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BSD = self.embedding(tokens_BS, positions_BS, None, split_keys[0])
+        return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), split_keys[1])
 
     def hidden(
         self,
@@ -41,7 +41,7 @@ class Model(nnx.Module):
         positions_BT: Int[Array, "B T"],
         memory_BSD: Float[Array, "B S D"],
         memory_segments_BS: Int[Array, "B S"],
-        noise: Noise | None = None,
+        dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
         """Hidden states of the decoder.
 
@@ -49,12 +49,19 @@ class Model(nnx.Module):
           tokens_BT: decoder input ids. segments_BT: example number in the row, from 1; 0 is padding.
           positions_BT: position in the example. memory_BSD: what `encode` returned for the inputs.
           memory_segments_BS: example number of each input; a target sees the input of its own example only.
-          noise: for dropout; None in evaluation.
+          dropout_keys: for dropout; None in evaluation.
         """
-        noises = (None, None) if noise is None else noise.split()
-        x_BTD = self.embedding(tokens_BT, positions_BT, None, noises[0])
+        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BTD = self.embedding(tokens_BT, positions_BT, None, split_keys[0])
         mask = Mask(segments_BT, segments_BT, kind="causal")
-        return self.stack(x_BTD, positions_BT, mask, noises[1], memory_BSD, Mask(segments_BT, memory_segments_BS))
+        return self.stack(
+            x_BTD,
+            positions_BT,
+            mask,
+            split_keys[1],
+            memory_BSD,
+            Mask(segments_BT, memory_segments_BS),
+        )
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
         """Scores over the vocabulary for hidden states."""

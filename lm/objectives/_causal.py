@@ -12,7 +12,9 @@ def row(store, plan: packing.Plan, index: int, length: int, tokenizer) -> dict[s
     token before the cut, so each token is predicted once.
     """
     names = ("tokens", "targets", "segments", "positions")
-    example = {name: np.zeros(length, np.int32) for name in names} | {"weights": np.zeros(length, np.float32)}
+    example = {name: np.zeros(length, np.int32) for name in names} | {
+        "weights": np.zeros(length, np.float32)
+    }
     example["tokens"][:] = tokenizer.pad
     at = 0
     for segment, (document, start, stop) in enumerate(plan.pieces(index), 1):

@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from lm import flops, heads, lookup, prediction
+from lm.core import plugins
 from lm.data import masking
-from lm.vocabulary import LossOptions
+from lm.nn import flops, heads, token_loss
+from lm.nn.cross_entropy import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Config(masking.Options, LossOptions):
         LossOptions.__post_init__(self)
         if self.head not in ("transform", "plain"):
             raise ValueError(f"head={self.head!r} is not one of transform, plain")
-        lookup.find("data.formats", self.format)
+        plugins.find("data.formats", self.format)
 
 
 class Masked:
@@ -38,21 +39,41 @@ class Masked:
       shift: how far before a hidden token its prediction stands. replacement: whether places are drawn with replacement.
     """
 
-    def __init__(self, name: str, config: Config, tokenizer, form, length: int, mask: str, shift: int = 0, replacement: bool = False):
+    def __init__(
+        self,
+        name: str,
+        config: Config,
+        tokenizer,
+        form,
+        length: int,
+        mask: str,
+        shift: int = 0,
+        replacement: bool = False,
+    ):
         self.name, self.config, self.tokenizer, self.form = name, config, tokenizer, form
         self.length, self.mask, self.shift, self.replacement = length, mask, shift, replacement
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """The format's row, corrupted; under a prefix mask all of it is prefix."""
         example = self.form.row(store, plan, row, rng)
-        example = masking.corrupt(example, self.tokenizer, rng, self.config, progress, replacement=self.replacement)
+        example = masking.corrupt(
+            example, self.tokenizer, rng, self.config, progress, replacement=self.replacement
+        )
         if self.shift:
             example["target_positions"] = np.maximum(0, example["target_positions"] - self.shift)
-        return example | ({"prefix": (example["segments"] > 0).astype(np.int32)} if self.mask == "prefix" else {})
+        return example | (
+            {"prefix": (example["segments"] > 0).astype(np.int32)} if self.mask == "prefix" else {}
+        )
 
     def heads(self, config, scope) -> dict:
         """BERT's masked-language head, or nothing."""
-        return {"masked": heads.MaskedHead(config, scope / "masked")} if self.config.head == "transform" else {}
+        return (
+            {"masked": heads.MaskedHead(config, scope / "masked")}
+            if self.config.head == "transform"
+            else {}
+        )
 
     def head(self, model):
         """The model's masked-language head, None where the vocabulary stands alone."""
@@ -64,7 +85,12 @@ class Masked:
 
     def measured(self, model, hidden_BTD, batch):
         """Terms and metrics, each name: (sum, weight)."""
-        return prediction.measured(self.name, prediction.sums(model, hidden_BTD, batch, self.config, self.head(model)), batch, self.config)
+        return token_loss.measured(
+            self.name,
+            token_loss.sums(model, hidden_BTD, batch, self.config, self.head(model)),
+            batch,
+            self.config,
+        )
 
 
 class MaskedObjective:
@@ -78,7 +104,9 @@ class MaskedObjective:
         """The format's rows."""
         return self.form.plan(store)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types int32 [T], target_positions, targets int32 [P], weights float32 [P]."""
         return self.masked.example(store, plan, row, rng, progress)
 
@@ -90,10 +118,10 @@ class MaskedObjective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.masked.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.masked.measured(model, prediction.states(model, batch, noise), batch)
+        return self.masked.measured(model, token_loss.states(model, batch, dropout_keys), batch)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return prediction.by_row(self.masked.name, model, batch, self.masked.head(model))
+        return token_loss.by_row(self.masked.name, model, batch, self.masked.head(model))

@@ -5,7 +5,8 @@ import dataclasses
 import jax
 import numpy as np
 
-from lm import flops, heads, lookup, prediction
+from lm.core import plugins
+from lm.nn import flops, heads, token_loss
 from lm.objectives import _masked
 
 
@@ -14,7 +15,7 @@ class Config:
     """What a pair is, and what it is judged by.
 
     Attributes:
-      pooling: "first" token (BERT), "mean" of all, or both "segments" compared (lm.heads.PairHead).
+      pooling: "first" token (BERT), "mean" of all, or both "segments" compared (lm.nn.heads.PairHead).
       format: "segment_pair" (BERT: segments that fill a row) or "sentence_pair" (single sentences, several pairs a row).
     """
 
@@ -38,18 +39,26 @@ class MaskedConfig(_masked.Config):
 
 
 def _check(pooling: str, form: str) -> None:
-    lookup.choice("pooling", pooling, heads.POOLINGS)
-    if not lookup.find("data.formats", form).PAIRS:
-        formats = [name for name in lookup.names("data.formats") if lookup.find("data.formats", name).PAIRS]
-        raise ValueError(f"format={form!r} has no pairs to judge; formats of pairs: {', '.join(formats)}")
+    plugins.choice("pooling", pooling, heads.POOLINGS)
+    if not plugins.find("data.formats", form).PAIRS:
+        formats = [
+            name
+            for name in plugins.names("data.formats")
+            if plugins.find("data.formats", name).PAIRS
+        ]
+        raise ValueError(
+            f"format={form!r} has no pairs to judge; formats of pairs: {', '.join(formats)}"
+        )
 
 
 class Pairs:
     """The part of an objective that judges pairs. `name` is its term's; `question` one of lm.data.pairs.QUESTIONS."""
 
-    def __init__(self, name: str, question: str, config: Config | MaskedConfig, tokenizer, length: int):
+    def __init__(
+        self, name: str, question: str, config: Config | MaskedConfig, tokenizer, length: int
+    ):
         self.name, self.config = name, config
-        self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, question)
+        self.form = plugins.find("data.formats", config.format).Format(tokenizer, length, question)
 
     def heads(self, config, scope) -> dict:
         """The pair classifier."""
@@ -57,7 +66,9 @@ class Pairs:
 
     def measured(self, model, hidden_BTD, batch):
         """Terms and metrics, each name: (sum, weight)."""
-        nll, hits = heads.classify(self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"])
+        nll, hits = heads.classify(
+            self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"]
+        )
         return {self.name: nll}, {f"{self.name}_accuracy": hits}
 
     def by_row(self, model, hidden_BTD, batch):
@@ -67,7 +78,9 @@ class Pairs:
         return {self.name: nll, f"{self.name}_accuracy": hits}
 
     def _logits(self, model, hidden_BTD, batch):
-        return model.heads["pair"](hidden_BTD, batch["segments"], batch["types"], batch["labels"].shape[1])
+        return model.heads["pair"](
+            hidden_BTD, batch["segments"], batch["types"], batch["labels"].shape[1]
+        )
 
 
 class PairObjective:
@@ -88,7 +101,9 @@ class PairObjective:
         """The format's rows."""
         return self.pairs.form.plan(store)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types int32 [T], labels int32 [slots] (0: as in the text), label_weights float32 [slots]."""
         return self.pairs.form.row(store, plan, row, rng)
 
@@ -100,13 +115,13 @@ class PairObjective:
         """Operations of a forward pass of one row; those of the classifier are too few to count."""
         return flops.stack(config, self.length)
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.pairs.measured(model, prediction.states(model, batch, noise), batch)
+        return self.pairs.measured(model, token_loss.states(model, batch, dropout_keys), batch)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return self.pairs.by_row(model, prediction.states(model, batch, None), batch)
+        return self.pairs.by_row(model, token_loss.states(model, batch, None), batch)
 
 
 class MaskedPairObjective:
@@ -128,7 +143,9 @@ class MaskedPairObjective:
         """The format's rows."""
         return self.pairs.form.plan(store)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """Fields of mlm and nsp together."""
         return self.masked.example(store, plan, row, rng, progress)
 
@@ -140,8 +157,11 @@ class MaskedPairObjective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        hidden_BTD = prediction.states(model, batch, noise)
-        tokens, pairs = self.masked.measured(model, hidden_BTD, batch), self.pairs.measured(model, hidden_BTD, batch)
+        hidden_BTD = token_loss.states(model, batch, dropout_keys)
+        tokens, pairs = (
+            self.masked.measured(model, hidden_BTD, batch),
+            self.pairs.measured(model, hidden_BTD, batch),
+        )
         return tokens[0] | pairs[0], tokens[1] | pairs[1]

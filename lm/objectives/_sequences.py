@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from lm import prediction
 from lm.data import sequences
+from lm.nn import flops, token_loss
 
 
 class SequenceObjective:
@@ -22,12 +22,20 @@ class SequenceObjective:
 
     def flops(self, config) -> int:
         """Operations of a forward pass of one row."""
-        return self.layout.flops(config)
+        layout = self.layout
+        if layout.mask == "prefix":
+            return flops.stack(config, layout.length) + flops.head(config, layout.length)
+        source, target = layout.rooms[0], layout.rooms[-1]
+        return (
+            flops.stack(config, source)
+            + flops.stack(config, target, memory=source)
+            + flops.head(config, target)
+        )
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss(self.name, model, batch, noise, self.config)
+        return token_loss.loss(self.name, model, batch, dropout_keys, self.config)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return prediction.by_row(self.name, model, batch)
+        return token_loss.by_row(self.name, model, batch)

@@ -8,10 +8,10 @@ import dataclasses
 
 import numpy as np
 
-from lm import flops, prediction
 from lm.data import packing
+from lm.nn import flops, token_loss
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _causal
-from lm.vocabulary import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,10 +40,14 @@ class Objective:
         """Documents into rows."""
         return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """tokens, targets, segments, positions int32 [T], weights float32 [T]; under a prefix mask also `prefix`, which is empty."""
         example = _causal.row(store, plan, row, self.length, self.tokenizer)
-        return example | ({"prefix": np.zeros(self.length, np.int32)} if self.mask == "prefix" else {})
+        return example | (
+            {"prefix": np.zeros(self.length, np.int32)} if self.mask == "prefix" else {}
+        )
 
     def heads(self, config, scope) -> dict:
         """Nothing beyond the model's vocabulary head."""
@@ -53,10 +57,10 @@ class Objective:
         """Operations of a forward pass of one row."""
         return flops.stack(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return prediction.loss("clm", model, batch, noise, self.config)
+        return token_loss.loss("clm", model, batch, dropout_keys, self.config)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return prediction.by_row("clm", model, batch)
+        return token_loss.by_row("clm", model, batch)

@@ -9,10 +9,10 @@ import dataclasses
 
 import numpy as np
 
-from lm import flops, prediction
 from lm.data import masking, packing
+from lm.nn import flops, token_loss
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _causal
-from lm.vocabulary import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,9 @@ class Config(masking.Options, LossOptions):
         LossOptions.__post_init__(self)
         packing.check(self.packing)
         if min(self.causal, self.masked) < 0 or not self.causal + self.masked > 0:
-            raise ValueError(f"causal={self.causal} to masked={self.masked} must be parts that are not negative, and not both 0")
+            raise ValueError(
+                f"causal={self.causal} to masked={self.masked} must be parts that are not negative, and not both 0"
+            )
 
 
 class Objective:
@@ -53,7 +55,9 @@ class Objective:
         """Documents into rows, as in clm."""
         return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, prefix, targets int32 [T], weights float32 [T] with sum 1; is_masked, count int32 []: the mode and
         the number of targets."""
         config = self.config
@@ -62,16 +66,25 @@ class Objective:
         prefix = np.zeros(self.length, np.int32)
         if is_masked:
             # The first token of a piece has no place before it: after a cut it is context only.
-            found = masking.corrupt(example, self.tokenizer, rng, config, progress, example["positions"] > 0)
+            found = masking.corrupt(
+                example, self.tokenizer, rng, config, progress, example["positions"] > 0
+            )
             real = found["weights"] > 0
             before = found["target_positions"][real] - 1
             example["tokens"] = found["tokens"]
-            example["targets"], example["weights"] = np.zeros(self.length, np.int32), np.zeros(self.length, np.float32)
+            example["targets"], example["weights"] = (
+                np.zeros(self.length, np.int32),
+                np.zeros(self.length, np.float32),
+            )
             example["targets"][before], example["weights"][before] = found["targets"][real], 1.0
             prefix = (example["segments"] > 0).astype(np.int32)
         count = example["weights"].sum()
         example["weights"] /= max(count, 1.0)
-        return example | {"prefix": prefix, "is_masked": np.array(is_masked, np.int32), "count": np.array(count, np.int32)}
+        return example | {
+            "prefix": prefix,
+            "is_masked": np.array(is_masked, np.int32),
+            "count": np.array(count, np.int32),
+        }
 
     def heads(self, config, scope) -> dict:
         """Nothing beyond the model's vocabulary head."""
@@ -81,10 +94,15 @@ class Objective:
         """Operations of a forward pass of one row; the head runs at every position, for either mode."""
         return flops.stack(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight); "targets" counts them."""
-        found = prediction.sums(model, prediction.states(model, batch, noise), batch, self.config)
-        weight_B, masked_B = batch["weights"].sum(1), batch["is_masked"].astype(batch["weights"].dtype)
+        found = token_loss.sums(
+            model, token_loss.states(model, batch, dropout_keys), batch, self.config
+        )
+        weight_B, masked_B = (
+            batch["weights"].sum(1),
+            batch["is_masked"].astype(batch["weights"].dtype),
+        )
         metrics = {"targets": (batch["count"].sum().astype(weight_B.dtype), weight_B.sum())}
         for mode, mine_B in (("causal", 1.0 - masked_B), ("masked", masked_B)):
             metrics[f"{mode}_nll"] = ((found.nll * mine_B).sum(), (weight_B * mine_B).sum())

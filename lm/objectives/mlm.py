@@ -6,7 +6,7 @@ The vocabulary head runs at the masked positions only. On a decoder the whole ro
 
 import dataclasses
 
-from lm import lookup
+from lm.core import plugins
 from lm.objectives import _masked
 
 
@@ -22,7 +22,7 @@ class Config(_masked.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        lookup.choice("question", self.question, ("next", "order"))
+        plugins.choice("question", self.question, ("next", "order"))
 
 
 class Objective(_masked.MaskedObjective):
@@ -32,6 +32,8 @@ class Objective(_masked.MaskedObjective):
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "bidirectional"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, config.question)
+        self.form = plugins.find("data.formats", config.format).Format(
+            tokenizer, length, config.question
+        )
         self.masked = _masked.Masked("mlm", config, tokenizer, self.form, length, mask)
         self.positions, self.standard = length, config.head == "plain"

@@ -5,7 +5,7 @@ So the vocabulary head means the same as in a causal model, and one model serves
 
 import dataclasses
 
-from lm import lookup
+from lm.core import plugins
 from lm.objectives import _masked
 
 
@@ -17,8 +17,10 @@ class Config(_masked.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        if lookup.find("data.formats", self.format).PAIRS:
-            raise ValueError(f"format={self.format!r} has pairs, which mntp does not read; give packed, doc_sentences or full_sentences")
+        if plugins.find("data.formats", self.format).PAIRS:
+            raise ValueError(
+                f"format={self.format!r} has pairs, which mntp does not read; give packed, doc_sentences or full_sentences"
+            )
 
 
 class Objective(_masked.MaskedObjective):
@@ -28,6 +30,8 @@ class Objective(_masked.MaskedObjective):
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, ends=(tokenizer.bos, tokenizer.eos))
+        self.form = plugins.find("data.formats", config.format).Format(
+            tokenizer, length, ends=(tokenizer.bos, tokenizer.eos)
+        )
         self.masked = _masked.Masked("mntp", config, tokenizer, self.form, length, mask, shift=1)
         self.positions, self.standard = length, config.head == "plain"

@@ -9,8 +9,8 @@ import dataclasses
 import numpy as np
 
 from lm.data import packing, sequences
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _causal, _sequences
-from lm.vocabulary import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,18 +38,33 @@ class Objective(_sequences.SequenceObjective):
 
     def plan(self, store) -> packing.Plan:
         """Documents into rows, the same on any model; a text of one token, which cannot be split, is left out and counted."""
-        return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing).without(2, "texts of one token")
+        return packing.pack(
+            np.diff(store.document_offsets), self.length, self.config.packing
+        ).without(2, "texts of one token")
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """Fields of lm/prediction.py: on a decoder [T] with `prefix`, on an encoder-decoder [S] and [T], both `length`."""
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        """Fields of lm/nn/token_loss.py: on a decoder [T] with `prefix`, on an encoder-decoder [S] and [T], both `length`."""
         pieces = plan.pieces(row)
         splits = [self._split(stop - start, rng) for _, start, stop in pieces]
         if self.mask == "cross":
             parts = []
             for (document, start, stop), split in zip(pieces, splits, strict=True):
                 text = store.document(document)
-                given = [text[start - 1] if start else self.tokenizer.bos, *text[start : start + split], self.tokenizer.eos]
-                parts.append((np.array(given), np.append(text[start + split : stop], [self.tokenizer.eos] * (stop == len(text)))))
+                given = [
+                    text[start - 1] if start else self.tokenizer.bos,
+                    *text[start : start + split],
+                    self.tokenizer.eos,
+                ]
+                parts.append(
+                    (
+                        np.array(given),
+                        np.append(
+                            text[start + split : stop], [self.tokenizer.eos] * (stop == len(text))
+                        ),
+                    )
+                )
             return self.layout.row(parts)
         example = _causal.row(store, plan, row, self.length, self.tokenizer)
         prefix, at = np.zeros(self.length, np.int32), 0
@@ -62,4 +77,8 @@ class Objective(_sequences.SequenceObjective):
 
     def _split(self, count: int, rng: np.random.Generator) -> int:
         """How many of a text's tokens are given: at least one, and not all."""
-        return min(max(1, round(self.config.split * count)), count - 1) if self.config.split else int(rng.integers(1, count))
+        return (
+            min(max(1, round(self.config.split * count)), count - 1)
+            if self.config.split
+            else int(rng.integers(1, count))
+        )

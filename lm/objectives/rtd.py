@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lm import flops, heads, lookup, prediction
-from lm.generator import Generator
+from lm.core import plugins
+from lm.nn import flops, heads, token_loss
+from lm.nn.generator import Generator
 from lm.objectives import _masked
-from lm.tokenizer import MODES
+from lm.tokenizers.sentencepiece import MODES
 
 VARIANTS = ("rtd", "electra_15", "replace_mlm", "all_tokens_mlm")
 
@@ -47,15 +48,19 @@ class Config(_masked.Config):
 
     def __post_init__(self):
         super().__post_init__()
-        lookup.choice("variant", self.variant, VARIANTS)
+        plugins.choice("variant", self.variant, VARIANTS)
         if self.mode_token:
-            lookup.choice("mode_token", self.mode_token, MODES)
+            plugins.choice("mode_token", self.mode_token, MODES)
         if not 0.0 < self.generator <= 1.0:
-            raise ValueError(f"generator={self.generator} must be a share of the model's width, above 0 and up to 1")
+            raise ValueError(
+                f"generator={self.generator} must be a share of the model's width, above 0 and up to 1"
+            )
         if self.weight < 0.0:
             raise ValueError(f"weight={self.weight} must not be negative (0: the paper's)")
         if self.label_smoothing or self.z_loss:
-            raise ValueError("label_smoothing and z_loss are not for rtd: its generator must stay a probability to sample from")
+            raise ValueError(
+                "label_smoothing and z_loss are not for rtd: its generator must stay a probability to sample from"
+            )
 
 
 class Objective:
@@ -67,8 +72,12 @@ class Objective:
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "bidirectional"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         first = tokenizer.modes[config.mode_token] if config.mode_token else tokenizer.cls
-        self.form = lookup.find("data.formats", config.format).Format(tokenizer, length, ends=(first, tokenizer.sep))
-        self.masked = _masked.Masked("mlm", config, tokenizer, self.form, length, mask, replacement=True)
+        self.form = plugins.find("data.formats", config.format).Format(
+            tokenizer, length, ends=(first, tokenizer.sep)
+        )
+        self.masked = _masked.Masked(
+            "mlm", config, tokenizer, self.form, length, mask, replacement=True
+        )
         self.judges = config.variant in ("rtd", "electra_15")
         self.terms = {"mlm": 1.0, config.variant: config.weight or (50.0 if self.judges else 1.0)}
         self.positions = length
@@ -77,15 +86,20 @@ class Objective:
         """The format's rows."""
         return self.form.plan(store)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """Fields of mlm; token_weights float32 [T], what the judgement of each token counts; `noise` int32 []: the seed of the generator's
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        """Fields of mlm; token_weights float32 [T], what the judgement of each token counts; `dropout_keys` int32 []: the seed of the generator's
         samples in this row, so that they depend on nothing else."""
         example = self.masked.example(store, plan, row, rng, progress)
         weights = (example["segments"] > 0).astype(np.float32)
         if self.config.variant == "electra_15":
             weights[:] = 0.0
             weights[example["target_positions"][example["weights"] > 0]] = 1.0
-        return example | {"token_weights": weights, "noise": np.array(rng.integers(2**31 - 1), np.int32)}
+        return example | {
+            "token_weights": weights,
+            "noise": np.array(rng.integers(2**31 - 1), np.int32),
+        }
 
     def heads(self, config, scope) -> dict:
         """The generator, and the discriminator's head or, for the ablations, a masked-language head."""
@@ -93,7 +107,11 @@ class Objective:
         if self.judges:
             return made | {"replaced": heads.ReplacedHead(config, scope / "replaced")}
         made |= self.masked.heads(config, scope)
-        return made | ({"copied": heads.ReplacedHead(config, scope / "copied")} if self.config.variant == "all_tokens_mlm" else {})
+        return made | (
+            {"copied": heads.ReplacedHead(config, scope / "copied")}
+            if self.config.variant == "all_tokens_mlm"
+            else {}
+        )
 
     def flops(self, config) -> int:
         """Operations of a forward pass of one row, generator included."""
@@ -102,19 +120,27 @@ class Objective:
         if self.judges or self.config.variant == "all_tokens_mlm":
             total += 2 * D * D * T
         if not self.judges:
-            total += flops.head(config, T if self.config.variant == "all_tokens_mlm" else places, self.config.head == "transform")
+            total += flops.head(
+                config,
+                T if self.config.variant == "all_tokens_mlm" else places,
+                self.config.head == "transform",
+            )
         return total
 
-    def loss(self, model, batch, noise):
+    def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        noises = (None, None) if noise is None else noise.split()
+        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         generator = model.heads["generator"]
-        logits_BPV = generator(model, batch, noises[0])
+        logits_BPV = generator(model, batch, split_keys[0])
         mlm, mlm_hits = heads.classify(logits_BPV, batch["targets"], batch["weights"])
         samples_BP = _sample(jax.lax.stop_gradient(logits_BPV), batch["noise"])
-        original_BT = _put(batch["tokens"], batch["target_positions"], batch["targets"], batch["weights"])
-        corrupted_BT = _put(batch["tokens"], batch["target_positions"], samples_BP, batch["weights"])
-        hidden_BTD = prediction.states(model, {**batch, "tokens": corrupted_BT}, noises[1])
+        original_BT = _put(
+            batch["tokens"], batch["target_positions"], batch["targets"], batch["weights"]
+        )
+        corrupted_BT = _put(
+            batch["tokens"], batch["target_positions"], samples_BP, batch["weights"]
+        )
+        hidden_BTD = token_loss.states(model, {**batch, "tokens": corrupted_BT}, split_keys[1])
         own, metrics = self._own(model, hidden_BTD, original_BT, corrupted_BT, batch)
         return {"mlm": mlm, self.config.variant: own}, {"mlm_accuracy": mlm_hits} | metrics
 
@@ -128,8 +154,13 @@ class Objective:
             nll_BT = optax.losses.sigmoid_binary_cross_entropy(scores_BT, replaced_BT)
             hits_BT = ((scores_BT > 0) == (replaced_BT > 0)).astype(jnp.float32)
             found = replaced_BT * weights_BT
-            metrics = {f"{variant}_accuracy": ((hits_BT * weights_BT).sum(), weight), "replaced_share": (found.sum(), weight)}
-            return ((nll_BT * weights_BT).sum(), weight), metrics | {"replaced_recall": ((hits_BT * found).sum(), found.sum())}
+            metrics = {
+                f"{variant}_accuracy": ((hits_BT * weights_BT).sum(), weight),
+                "replaced_share": (found.sum(), weight),
+            }
+            return ((nll_BT * weights_BT).sum(), weight), metrics | {
+                "replaced_recall": ((hits_BT * found).sum(), found.sum())
+            }
         if variant == "replace_mlm":
             terms, metrics = self.masked.measured(model, hidden_BTD, batch)
             return terms["mlm"], {f"{variant}_accuracy": metrics["mlm_accuracy"]}
@@ -141,20 +172,24 @@ class Objective:
         gate_BT = model.heads["copied"](hidden_BTD)
         copied, invented = jax.nn.log_sigmoid(gate_BT), jax.nn.log_sigmoid(-gate_BT) + log_p_BT
         log_p_BT = jnp.where(original_BT == corrupted_BT, jnp.logaddexp(copied, invented), invented)
-        return (-(log_p_BT * weights_BT).sum(), weight), {"copied_share": ((jax.nn.sigmoid(gate_BT) * weights_BT).sum(), weight)}
+        return (-(log_p_BT * weights_BT).sum(), weight), {
+            "copied_share": ((jax.nn.sigmoid(gate_BT) * weights_BT).sum(), weight)
+        }
 
 
-def _sample(logits_BPV, noise_B):
+def _sample(logits_BPV, seeds_B):
     """A token for each place from softmax(logits), by Gumbel noise from the row's own seed: [B, P]."""
 
     def row(logits_PV, seed):
         noise_PV = jax.random.gumbel(jax.random.key(seed), logits_PV.shape, jnp.float32)
         return (logits_PV.astype(jnp.float32) + noise_PV).argmax(-1).astype(jnp.int32)
 
-    return jax.vmap(row)(logits_BPV, noise_B)
+    return jax.vmap(row)(logits_BPV, seeds_B)
 
 
 def _put(tokens_BT, positions_BP, values_BP, weights_BP):
     """The tokens with `values` at `positions`; filling (weight 0) is put nowhere."""
     positions_BP = jnp.where(weights_BP > 0, positions_BP, tokens_BT.shape[1])
-    return jax.vmap(lambda tokens, at, values: tokens.at[at].set(values, mode="drop"))(tokens_BT, positions_BP, values_BP)
+    return jax.vmap(lambda tokens, at, values: tokens.at[at].set(values, mode="drop"))(
+        tokens_BT, positions_BP, values_BP
+    )

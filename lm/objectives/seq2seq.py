@@ -8,10 +8,10 @@ import dataclasses
 
 import numpy as np
 
+from lm.core.plugins import UserError
 from lm.data import packing, sequences
-from lm.lookup import UserError
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _sequences
-from lm.vocabulary import LossOptions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,24 +47,42 @@ class Objective(_sequences.SequenceObjective):
         """
         offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
         starts = np.flatnonzero(store.paragraph_starts)
-        second = np.searchsorted(starts, borders[:-1], side="right")  # the paragraph after a document's first
+        second = np.searchsorted(
+            starts, borders[:-1], side="right"
+        )  # the paragraph after a document's first
         has = (second < len(starts)) & (np.append(starts, borders[-1])[second] < borders[1:])
         begin = np.asarray(store.document_offsets[:-1])
         split = np.where(has, offsets[np.append(starts, borders[-1])[second]] - begin, 0)
         stop = np.asarray(store.document_offsets[1:]) - begin
         kept = np.flatnonzero(has & (split > 0) & (stop > split))
         if not len(kept):
-            raise UserError(f"seq2seq needs documents of two paragraphs, input and target, but none of the {len(store)} documents has two")
-        sizes = np.array([self._sizes(*pair) for pair in zip(split[kept].tolist(), stop[kept].tolist(), strict=True)])
+            raise UserError(
+                f"seq2seq needs documents of two paragraphs, input and target, but none of the {len(store)} documents has two"
+            )
+        sizes = np.array(
+            [
+                self._sizes(*pair)
+                for pair in zip(split[kept].tolist(), stop[kept].tolist(), strict=True)
+            ]
+        )
         needs = [np.asarray(need) for need in self.layout.needs(*(sizes + 1).T)]
         order = (
-            packing.best_fit(needs, self.layout.rooms) if self.config.packing == "best_fit" else packing.in_order(needs, self.layout.rooms)
+            packing.best_fit(needs, self.layout.rooms)
+            if self.config.packing == "best_fit"
+            else packing.in_order(needs, self.layout.rooms)
         )
         cut = int((sizes.sum(1) < stop[kept]).sum())
-        notes = [f"left out: {len(store) - len(kept):,} documents of one paragraph"] * (len(kept) < len(store))
+        notes = [f"left out: {len(store) - len(kept):,} documents of one paragraph"] * (
+            len(kept) < len(store)
+        )
         notes += [f"cut to fit: {cut:,} documents"] * bool(cut)
-        notes += [f"{sizes.sum() / max(1, int(stop.sum())):.0%} of the tokens are used"] * bool(notes)
-        rows = [[(int(kept[at]), int(split[kept[at]]), int(stop[kept[at]])) for at in row] for row in order]
+        notes += [f"{sizes.sum() / max(1, int(stop.sum())):.0%} of the tokens are used"] * bool(
+            notes
+        )
+        rows = [
+            [(int(kept[at]), int(split[kept[at]]), int(stop[kept[at]])) for at in row]
+            for row in order
+        ]
         return dataclasses.replace(packing.plan(rows), note="; ".join(notes))
 
     def _sizes(self, split: int, stop: int) -> tuple[int, int]:
@@ -76,12 +94,18 @@ class Objective(_sequences.SequenceObjective):
         source = min(source, max(room // 2, room - target))
         return source, min(target, room - source)
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """Fields of lm/prediction.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        """Fields of lm/nn/token_loss.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
         pieces = []
         for document, split, stop in plan.pieces(row):
             text, eos = store.document(document), np.int32(self.tokenizer.eos)
-            parts = (text[split:stop], text[:split]) if self.config.reverse else (text[:split], text[split:stop])
+            parts = (
+                (text[split:stop], text[:split])
+                if self.config.reverse
+                else (text[:split], text[split:stop])
+            )
             source, target = self._sizes(split, stop)
             pieces.append((np.append(parts[0][:source], eos), np.append(parts[1][:target], eos)))
         return self.layout.row(pieces)

@@ -8,11 +8,11 @@ import dataclasses
 
 import numpy as np
 
-from lm import lookup
+from lm.core import plugins
 from lm.data import packing, sequences, spans
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _sequences
-from lm.tokenizer import MODES
-from lm.vocabulary import LossOptions
+from lm.tokenizers.sentencepiece import MODES
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Config(LossOptions):
         if self.mean_span < 1.0:
             raise ValueError(f"mean_span={self.mean_span} must be at least 1 token")
         if self.mode_token:
-            lookup.choice("mode_token", self.mode_token, MODES)
+            plugins.choice("mode_token", self.mode_token, MODES)
         packing.check(self.packing)
 
 
@@ -48,7 +48,10 @@ class Objective(_sequences.SequenceObjective):
         inputs, targets = spans.sizes(most, *noise)
         self.layout = sequences.Layout(tokenizer, mask, length, int(targets[most]))
         self.needs = self.layout.needs(inputs + len(self.mode), targets)
-        longest = min(int(np.searchsorted(need, room, side="right")) - 1 for need, room in zip(self.needs, self.layout.rooms, strict=True))
+        longest = min(
+            int(np.searchsorted(need, room, side="right")) - 1
+            for need, room in zip(self.needs, self.layout.rooms, strict=True)
+        )
         spans.check_sentinels(spans.counts(max(2, longest), *noise)[1], tokenizer, length)
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
         self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
@@ -56,13 +59,19 @@ class Objective(_sequences.SequenceObjective):
     def plan(self, store) -> packing.Plan:
         """Documents into rows; a text of one token, which cannot be corrupted, is left out and counted."""
         lengths = np.diff(store.document_offsets)
-        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(2, "texts of one token")
+        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(
+            2, "texts of one token"
+        )
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """Fields of lm/prediction.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        """Fields of lm/nn/token_loss.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
         pieces = []
         for document, start, stop in plan.pieces(row):
             noise = spans.noise_spans(stop - start, self.config.density, self.config.mean_span, rng)
-            inputs, targets = spans.replace(store.document(document)[start:stop], *noise, self.sentinels, self.tokenizer.eos)
+            inputs, targets = spans.replace(
+                store.document(document)[start:stop], *noise, self.sentinels, self.tokenizer.eos
+            )
             pieces.append((np.concatenate([self.mode, inputs]) if self.mode else inputs, targets))
         return self.layout.row(pieces)

@@ -12,9 +12,9 @@ import dataclasses
 import numpy as np
 
 from lm.data import packing, sequences, spans
+from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _sequences
-from lm.tokenizer import MODES
-from lm.vocabulary import LossOptions
+from lm.tokenizers.sentencepiece import MODES
 
 # (mean span, rate, mode token)
 DENOISERS = (
@@ -50,13 +50,26 @@ class Objective(_sequences.SequenceObjective):
         sizes = [self._sizes(rate, span, 2 * length) for span, rate, _ in DENOISERS]
         sizes.append(self._sizes(config.s_rate, float(2 * length), 2 * length))
         # A text must fit whichever denoiser is drawn.
-        inputs, targets = (np.maximum.accumulate(np.max(side, 0)) for side in zip(*sizes, strict=True))
+        inputs, targets = (
+            np.maximum.accumulate(np.max(side, 0)) for side in zip(*sizes, strict=True)
+        )
         longest = int(np.searchsorted(inputs, length, side="right")) - 1
         self.layout = sequences.Layout(tokenizer, mask, length, int(targets[longest]))
         both = np.maximum.accumulate(np.max([source + target for source, target in sizes], 0))
-        self.needs = (inputs[: longest + 1], targets[: longest + 1]) if mask == "cross" else (both[: longest + 1],)
-        longest = min(int(np.searchsorted(need, room, side="right")) - 1 for need, room in zip(self.needs, self.layout.rooms, strict=True))
-        spans.check_sentinels(max(spans.counts(max(2, longest), rate, span)[1] for span, rate, _ in DENOISERS), tokenizer, length)
+        self.needs = (
+            (inputs[: longest + 1], targets[: longest + 1])
+            if mask == "cross"
+            else (both[: longest + 1],)
+        )
+        longest = min(
+            int(np.searchsorted(need, room, side="right")) - 1
+            for need, room in zip(self.needs, self.layout.rooms, strict=True)
+        )
+        spans.check_sentinels(
+            max(spans.counts(max(2, longest), rate, span)[1] for span, rate, _ in DENOISERS),
+            tokenizer,
+            length,
+        )
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
         self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
@@ -67,20 +80,33 @@ class Objective(_sequences.SequenceObjective):
     def plan(self, store) -> packing.Plan:
         """Documents into rows; a text of one token, which cannot be corrupted, is left out and counted."""
         lengths = np.diff(store.document_offsets)
-        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(2, "texts of one token")
+        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(
+            2, "texts of one token"
+        )
 
-    def example(self, store, plan, row: int, rng: np.random.Generator, progress: float) -> dict[str, np.ndarray]:
-        """Fields of lm/prediction.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
-        return self.layout.row([self.corrupt(store.document(piece)[start:stop], rng) for piece, start, stop in plan.pieces(row)])
+    def example(
+        self, store, plan, row: int, rng: np.random.Generator, progress: float
+    ) -> dict[str, np.ndarray]:
+        """Fields of lm/nn/token_loss.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
+        return self.layout.row(
+            [
+                self.corrupt(store.document(piece)[start:stop], rng)
+                for piece, start, stop in plan.pieces(row)
+            ]
+        )
 
     def corrupt(self, text: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """(input, target) of a text by a denoiser drawn at random."""
         n = len(text)
         if rng.random() < self.config.s_share:
-            noise, _ = spans.counts(n, self.config.s_rate, float(n))
-            mode, starts, stops = MODES[2], np.array([n - noise]), np.array([n])
+            dropout_keys, _ = spans.counts(n, self.config.s_rate, float(n))
+            mode, starts, stops = MODES[2], np.array([n - dropout_keys]), np.array([n])
         else:
             span, rate, mode = DENOISERS[int(rng.integers(len(DENOISERS)))]
             starts, stops = spans.noise_spans(n, rate, span, rng)
         inputs, targets = spans.replace(text, starts, stops, self.sentinels, self.tokenizer.eos)
-        return (np.append(np.int32(self.tokenizer.modes[mode]), inputs), targets) if self.config.mode_tokens else (inputs, targets)
+        return (
+            (np.append(np.int32(self.tokenizer.modes[mode]), inputs), targets)
+            if self.config.mode_tokens
+            else (inputs, targets)
+        )

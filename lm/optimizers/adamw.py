@@ -4,7 +4,7 @@ import dataclasses
 
 import optax
 
-from lm.optimizers import _groups
+from lm.optimizers import groups
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,11 +24,13 @@ class Config:
             raise ValueError("epsilon and embedding_rate must be above 0, weight_decay not below")
 
 
-def make(config: Config, learning_rate: float, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make(
+    config: Config, learning_rate: float, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """The transformation; `schedule` gives the rate relative to `learning_rate`."""
     return optax.chain(
         optax.scale_by_adam(config.b1, config.b2, config.epsilon),
-        optax.add_decayed_weights(config.weight_decay, _groups.decayed),
-        optax.masked(optax.scale(config.embedding_rate), _groups.embeddings),
+        optax.add_decayed_weights(config.weight_decay, groups.decayed),
+        optax.masked(optax.scale(config.embedding_rate), groups.embeddings),
         optax.scale_by_learning_rate(lambda step: learning_rate * schedule(step)),
     )

@@ -11,7 +11,7 @@ import jax
 import optax
 from optax.contrib import MuonDimensionNumbers
 
-from lm.optimizers import _groups
+from lm.optimizers import groups
 
 # The axes of a stacked parameter that the product contracts, and those that it makes.
 _AXES = {
@@ -38,12 +38,16 @@ class Config:
 
     def __post_init__(self):
         if not (0 <= self.beta < 1 and 0 <= self.adam_b1 < 1 and 0 <= self.adam_b2 < 1):
-            raise ValueError(f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must lie in [0, 1)")
+            raise ValueError(
+                f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must lie in [0, 1)"
+            )
         if self.adam_rate <= 0 or self.weight_decay < 0 or self.embedding_rate <= 0:
             raise ValueError("adam_rate and embedding_rate must be above 0, weight_decay not below")
 
 
-def make(config: Config, learning_rate: float, schedule: optax.Schedule) -> optax.GradientTransformation:
+def make(
+    config: Config, learning_rate: float, schedule: optax.Schedule
+) -> optax.GradientTransformation:
     """The transformation; `schedule` gives the rate relative to `learning_rate`."""
     return optax.chain(
         optax.contrib.muon(
@@ -56,7 +60,7 @@ def make(config: Config, learning_rate: float, schedule: optax.Schedule) -> opta
             adam_learning_rate=lambda step: learning_rate * config.adam_rate * schedule(step),
             muon_weight_dimension_numbers=dimensions,
         ),
-        optax.masked(optax.scale(config.embedding_rate), _groups.embeddings),
+        optax.masked(optax.scale(config.embedding_rate), groups.embeddings),
     )
 
 
@@ -64,8 +68,12 @@ def dimensions(params: Any) -> Any:
     """For each parameter its MuonDimensionNumbers, or None where Adam serves."""
 
     def of(path, value):
-        axes = _AXES.get(_groups.name(path))
+        axes = _AXES.get(groups.name(path))
         stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
-        return MuonDimensionNumbers(*axes) if axes and stacked and value.ndim == 1 + len(axes[0]) + len(axes[1]) else None
+        return (
+            MuonDimensionNumbers(*axes)
+            if axes and stacked and value.ndim == 1 + len(axes[0]) + len(axes[1])
+            else None
+        )
 
     return jax.tree_util.tree_map_with_path(of, params)

@@ -50,4 +50,6 @@ def write(workdir: str | Path) -> Report:
         temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     markdown, document = texts
-    return Report(document, markdown, picture, hypotheses.headline(judged), judged, comparison.problems)
+    return Report(
+        document, markdown, picture, hypotheses.headline(judged), judged, comparison.problems
+    )

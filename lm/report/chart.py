@@ -13,7 +13,14 @@ LIGHT = ("#0072B2", "#D55E00", "#009E73", "#A8558A", "#8A6A00", "#56758A")
 DARK = ("#56B4E9", "#E8833A", "#2FC295", "#E09AC0", "#E6B93C", "#A9C4D6")
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "plus")
 # On and off lengths in line widths.
-DASHES: tuple[tuple[float, ...], ...] = ((), (3.5, 1.6), (5, 1.5, 1, 1.5), (1, 1.6), (5, 1, 1, 1, 1, 1), (1.6, 1.6))
+DASHES: tuple[tuple[float, ...], ...] = (
+    (),
+    (3.5, 1.6),
+    (5, 1.5, 1, 1.5),
+    (1, 1.6),
+    (5, 1, 1, 1, 1, 1),
+    (1.6, 1.6),
+)
 _MOST_POINTS = 240
 
 
@@ -78,7 +85,12 @@ class Chart:
         axis = self.y if upright else self.x
         if axis.names:
             return len(axis.names) - 0.4, -0.6
-        values = [value for mark in self.marks for value in _values(mark, upright) if math.isfinite(value) and (value > 0 or not axis.log)]
+        values = [
+            value
+            for mark in self.marks
+            for value in _values(mark, upright)
+            if math.isfinite(value) and (value > 0 or not axis.log)
+        ]
         if not values:
             return (0.1, 1.0) if axis.log else (0.0, 1.0)
         low, high = min(values), max(values)
@@ -93,7 +105,11 @@ def _values(mark: Line | Band | Dots | Rule, upright: bool) -> list[float]:
     if isinstance(mark, Rule):
         return [mark.value] if mark.upright != upright else []
     if isinstance(mark, Band):
-        return [value for point in mark.points for value in point[1:]] if upright else [point[0] for point in mark.points]
+        return (
+            [value for point in mark.points for value in point[1:]]
+            if upright
+            else [point[0] for point in mark.points]
+        )
     return [point[upright] for point in mark.points]
 
 
@@ -102,14 +118,28 @@ def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         for digits in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
-            found = [digit * 10.0**power for power in range(first, last + 1) for digit in digits if low <= digit * 10.0**power <= high]
+            found = [
+                digit * 10.0**power
+                for power in range(first, last + 1)
+                for digit in digits
+                if low <= digit * 10.0**power <= high
+            ]
             if len(found) <= most:
-                return found if len(found) > 1 or digits == (1, 2, 3, 5) else ticks(low, high, False, most)
+                return (
+                    found
+                    if len(found) > 1 or digits == (1, 2, 3, 5)
+                    else ticks(low, high, False, most)
+                )
         return found[:: -(-len(found) // most)]
     raw = (high - low) / most
     scale = 10.0 ** math.floor(math.log10(raw))
-    step = next(factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= raw * (1 - 1e-9))
-    return [round(place * step, 12) for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)]
+    step = next(
+        factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= raw * (1 - 1e-9)
+    )
+    return [
+        round(place * step, 12)
+        for place in range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    ]
 
 
 def thin(points: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
@@ -132,7 +162,16 @@ def dashes(arm: int) -> tuple[float, ...]:
 
 def amount(value: float) -> str:
     """A number on an axis with a prefix: 1.5 M."""
-    for size, mark in ((1e24, " Y"), (1e21, " Z"), (1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+    for size, mark in (
+        (1e24, " Y"),
+        (1e21, " Z"),
+        (1e18, " E"),
+        (1e15, " P"),
+        (1e12, " T"),
+        (1e9, " G"),
+        (1e6, " M"),
+        (1e3, " k"),
+    ):
         if abs(value) >= size * (1 - 1e-9):
             return f"{value / size:.3g}{mark}"
     return f"{value:.3g}"

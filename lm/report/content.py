@@ -3,7 +3,17 @@
 import math
 from dataclasses import dataclass
 
-from lm.report import curves, energy, figures, hypotheses, samples, scaling, setting, tuning, yardsticks
+from lm.report import (
+    curves,
+    energy,
+    figures,
+    hypotheses,
+    samples,
+    scaling,
+    setting,
+    task_scores,
+    tuning,
+)
 from lm.report.chart import Chart
 from lm.report.page import Details, Heading, Items, Page, Paragraph, Part, Table
 from lm.report.read import Comparison
@@ -28,7 +38,9 @@ class Drawn:
 
 
 def drawn(results: Results) -> Drawn:
-    return Drawn(curves.panels(results), yardsticks.dot_chart(results), yardsticks.forest_charts(results))
+    return Drawn(
+        curves.panels(results), task_scores.dot_chart(results), task_scores.forest_charts(results)
+    )
 
 
 def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) -> Page:
@@ -49,11 +61,11 @@ def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) 
         *_budgets(comparison),
         *curves.section(pictures.panels, picture),
         *tuning.section(results),
-        *yardsticks.dots(results, pictures.dots, picture, above),
-        *yardsticks.forest(results, pictures.forest, picture),
-        *yardsticks.matrix(results),
-        *yardsticks.details(results, True, "Each objective on its own yardstick"),
-        *yardsticks.details(results, False, "The shared yardsticks in full"),
+        *task_scores.dots(results, pictures.dots, picture, above),
+        *task_scores.forest(results, pictures.forest, picture),
+        *task_scores.matrix(results),
+        *task_scores.details(results, True, "Each objective on its own yardstick"),
+        *task_scores.details(results, False, "The shared yardsticks in full"),
         *scaling.section(results),
         *samples.section(results),
         *energy.section(results),
@@ -69,14 +81,37 @@ def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) 
 def _arms(comparison: Comparison) -> list[Part]:
     rows = []
     for arm, about in comparison.arms.items():
-        sizes = sorted({size for run in comparison.of(arm) if (size := run.number("parameters")) is not None})
-        shown = " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]]))) if sizes else figures.MISSING
+        sizes = sorted(
+            {size for run in comparison.of(arm) if (size := run.number("parameters")) is not None}
+        )
+        shown = (
+            " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]])))
+            if sizes
+            else figures.MISSING
+        )
         kinds = [str(about.get(key) or figures.MISSING) for key in ("objective", "model")]
         rows.append(
-            [comparison.label(arm), *kinds, shown, _rates(comparison, arm), f"{len(comparison.of(arm))} of {len(comparison.seeds)}"]
+            [
+                comparison.label(arm),
+                *kinds,
+                shown,
+                _rates(comparison, arm),
+                f"{len(comparison.of(arm))} of {len(comparison.seeds)}",
+            ]
         )
-    columns = [("Arm", "l"), ("Objective", "l"), ("Model", "l"), ("Parameters", "r"), ("Learning rate", "r"), ("Seeds done", "r")]
-    described = [f"{comparison.label(arm)}: {about['describe']}" for arm, about in comparison.arms.items() if about.get("describe")]
+    columns = [
+        ("Arm", "l"),
+        ("Objective", "l"),
+        ("Model", "l"),
+        ("Parameters", "r"),
+        ("Learning rate", "r"),
+        ("Seeds done", "r"),
+    ]
+    described = [
+        f"{comparison.label(arm)}: {about['describe']}"
+        for arm, about in comparison.arms.items()
+        if about.get("describe")
+    ]
     about_each: list[Part] = [Items(described)] if described else []
     if len(described) > curves.MANY:
         about_each = [Details("What each arm is", about_each, printed=True)]
@@ -106,25 +141,46 @@ def _budgets(comparison: Comparison) -> list[Part]:
         amounts = []
         for key in MATCHED:
             form = figures.flops if key == "flops" else figures.count
-            amounts.append(form(mean(arm, key)) + (f"\nplanned {form(plan[key])}" if plan.get(key) else ""))
-        speed = [figures.duration(mean(arm, "seconds")), figures.plain(mean(arm, "tokens_per_second"))]
-        shares = [figures.share(mean(arm, "padding")), figures.share(mean(arm, "input_wait_share"), 2)]
-        rows.append([comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *shares])
+            amounts.append(
+                form(mean(arm, key)) + (f"\nplanned {form(plan[key])}" if plan.get(key) else "")
+            )
+        speed = [
+            figures.duration(mean(arm, "seconds")),
+            figures.plain(mean(arm, "tokens_per_second")),
+        ]
+        shares = [
+            figures.share(mean(arm, "padding")),
+            figures.share(mean(arm, "input_wait_share"), 2),
+        ]
+        rows.append(
+            [comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *shares]
+        )
     budget = comparison.about.get("budget") or {}
     matched, wanted = budget.get("matched"), budget.get("value")
     text = "What was matched is not recorded."
     if matched in MATCHED:
         shown = figures.flops(wanted) if matched == "flops" else figures.count(wanted)
         groups = dict(sorted(comparison.by_times().items()))
-        multiples = "" if list(groups) == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
+        multiples = (
+            "" if list(groups) == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
+        )
         amount = "" if wanted is None else f", {shown}{multiples} a run"
-        whom = "Matched over the arms" + (" that get the same multiple of the budget" if len(groups) > 1 else "")
-        text = f"{whom}: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
+        whom = "Matched over the arms" + (
+            " that get the same multiple of the budget" if len(groups) > 1 else ""
+        )
+        text = (
+            f"{whom}: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
+        )
         text += "".join(
-            _spread(comparison, matched, arms, f" of {times:g} × the budget" * (len(groups) > 1)) for times, arms in groups.items()
+            _spread(comparison, matched, arms, f" of {times:g} × the budget" * (len(groups) > 1))
+            for times, arms in groups.items()
         )
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
-    columns = [("Arm", "l"), ("Steps", "r"), *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"])]
+    columns = [
+        ("Arm", "l"),
+        ("Steps", "r"),
+        *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"]),
+    ]
     caption = (
         "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output "
         "alike, padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing "
@@ -136,7 +192,11 @@ def _budgets(comparison: Comparison) -> list[Part]:
 
 def _spread(comparison: Comparison, key: str, arms: list[str], which: str) -> str:
     """A sentence on finished runs of arms, in words `which`, whose matched quantity differs by more than the last batch explains."""
-    values = [value for run in comparison.runs if run.done and run.arm in arms and (value := run.number(key)) is not None]
+    values = [
+        value
+        for run in comparison.runs
+        if run.done and run.arm in arms and (value := run.number(key)) is not None
+    ]
     if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
         return ""
     return f" But finished runs{which} differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."
@@ -149,6 +209,14 @@ def _unfinished(comparison: Comparison) -> list[Part]:
     rows = []
     for run in runs:
         why = str(run.record.get("error") or figures.MISSING)
-        rows.append([comparison.label(run.arm), str(run.seed), run.status, figures.count(run.number("tokens")), why])
+        rows.append(
+            [
+                comparison.label(run.arm),
+                str(run.seed),
+                run.status,
+                figures.count(run.number("tokens")),
+                why,
+            ]
+        )
     columns = [("Arm", "l"), ("Seed", "r"), ("Status", "l"), ("Tokens seen", "r"), ("Error", "l")]
     return [title, Table(columns, rows, "No number in this report includes these runs.")]

@@ -26,7 +26,9 @@ GRID = 0.4  # kg CO2e a kWh
 _CORES = "Core time: seconds of each run × the cores it had; comparisons that ran beside each other on one machine each count theirs."
 _DEVICES = "Device time: seconds of each run × devices, divided by the runs that shared them."
 _ABOUT_PUE = "what large data centres report (Google's environmental report of 2024: 1.10 over all of theirs in 2023)"
-_ABOUT_GRID = "between the USA's mean of 2022 (EPA eGRID: 0.37) and the world's of 2023 (Ember: 0.48)"
+_ABOUT_GRID = (
+    "between the USA's mean of 2022 (EPA eGRID: 0.37) and the world's of 2023 (Ember: 0.48)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,22 +50,47 @@ def power(about: dict[str, Any], run: dict[str, Any] | None = None) -> Power:
       about: comparison.json. Runs side by side share its devices evenly. run: run.json, which knows the cores that the run had for itself.
     """
     here = (run or {}).get("machine") or {}
-    machine, given = here if here.get("device") else about.get("machine") or {}, _number((about.get("energy") or {}).get("watts"), 0.0)
+    machine, given = (
+        here if here.get("device") else about.get("machine") or {},
+        _number((about.get("energy") or {}).get("watts"), 0.0),
+    )
     workers = max(1, int(_number(about.get("workers"), 1)))
     devices = max(1, int(_number(machine.get("devices"), 1)))
     name = str(machine.get("device") or "")
     is_cpu = name.lower() in ("", "cpu")
-    own = _number(here.get("cores"), 0.0) or max(1.0, _number((about.get("machine") or {}).get("cores"), 1.0)) / workers
+    own = (
+        _number(here.get("cores"), 0.0)
+        or max(1.0, _number((about.get("machine") or {}).get("cores"), 1.0)) / workers
+    )
     parts = own if is_cpu else devices / workers
     shared = f", shared by {workers} runs side by side" if workers > 1 else ""
     if given > 0:
         how_many = f" × {devices} devices" if devices > 1 else ""
-        return Power(given * devices / workers, f"{given:g} W a device, as config.energy.watts says{how_many}{shared}", False, parts)
+        return Power(
+            given * devices / workers,
+            f"{given:g} W a device, as config.energy.watts says{how_many}{shared}",
+            False,
+            parts,
+        )
     if is_cpu:
-        return Power(PER_CORE * own, f"assumed: {PER_CORE:g} W a core, {own:g} core{'' if own == 1 else 's'} a run", True, parts)
-    fitting = max((known for known in WATTS if name.lower().startswith(known.lower())), key=len, default="")
-    watts, source = WATTS.get(fitting, (UNKNOWN, "a round number, since no figure for this device is known here"))
-    return Power(watts * devices / workers, f"assumed: {watts:g} W a device ({source}), {devices} × {name}{shared}", True, parts)
+        return Power(
+            PER_CORE * own,
+            f"assumed: {PER_CORE:g} W a core, {own:g} core{'' if own == 1 else 's'} a run",
+            True,
+            parts,
+        )
+    fitting = max(
+        (known for known in WATTS if name.lower().startswith(known.lower())), key=len, default=""
+    )
+    watts, source = WATTS.get(
+        fitting, (UNKNOWN, "a round number, since no figure for this device is known here")
+    )
+    return Power(
+        watts * devices / workers,
+        f"assumed: {watts:g} W a device ({source}), {devices} × {name}{shared}",
+        True,
+        parts,
+    )
 
 
 def section(results: Results) -> list[Part]:
@@ -91,7 +118,13 @@ def section(results: Results) -> list[Part]:
     if not rows:
         return [title, Paragraph("No run has a time yet.")]
     rows.append(["All", str(sum(int(row[1]) for row in rows)), *_shown(totals)])
-    columns = [("Arm", "l"), ("Runs", "r"), ("Core time" if is_cpu else "Device time", "r"), ("Energy of the devices", "r"), ("CO2e", "r")]
+    columns = [
+        ("Arm", "l"),
+        ("Runs", "r"),
+        ("Core time" if is_cpu else "Device time", "r"),
+        ("Energy of the devices", "r"),
+        ("CO2e", "r"),
+    ]
     caption = (
         "Training alone, its tuning included, as long as runs report: not scoring, the host, storage, or making the hardware. "
         f"{_CORES if is_cpu else _DEVICES} CO2e: "
@@ -100,7 +133,8 @@ def section(results: Results) -> list[Part]:
     constants = [
         "Power: " + "; ".join(sources) + ".",
         f"PUE {pue:g}" + (f": {_ABOUT_PUE}." if pue == PUE else ", as the config says."),
-        f"Grid {grid:g} kg CO2e a kWh" + (f": {_ABOUT_GRID}." if grid == GRID else ", as the config says."),
+        f"Grid {grid:g} kg CO2e a kWh"
+        + (f": {_ABOUT_GRID}." if grid == GRID else ", as the config says."),
         "Another place has other numbers: set --config.energy.watts, --config.energy.pue and --config.energy.grid_kg_per_kwh.",
     ]
     return [title, Table(columns, rows, caption), Items(constants)]

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from lm.statistics import Estimate
+from lm.stats.intervals import Estimate
 
 MISSING = "–"
 MINUS = "\u2212"
@@ -34,7 +34,13 @@ def tick(value: float | None) -> str:
 
 def probability(value: float | None) -> str:
     """A p-value; below a thousandth only that it is."""
-    return MISSING if value is None or not math.isfinite(value) else "< 0.001" if value < 0.001 else f"{value:.3f}"
+    return (
+        MISSING
+        if value is None or not math.isfinite(value)
+        else "< 0.001"
+        if value < 0.001
+        else f"{value:.3f}"
+    )
 
 
 def effect(value: float | None) -> str:
@@ -51,7 +57,15 @@ def flops(value: float | None) -> str:
     """Floating-point operations with a prefix: 1.2e13 is 12 TFLOP."""
     if value is None or not math.isfinite(value):
         return MISSING
-    for power, prefix in ((24, "Y"), (21, "Z"), (18, "E"), (15, "P"), (12, "T"), (9, "G"), (6, "M")):
+    for power, prefix in (
+        (24, "Y"),
+        (21, "Z"),
+        (18, "E"),
+        (15, "P"),
+        (12, "T"),
+        (9, "G"),
+        (6, "M"),
+    ):
         # A value that rounds up to the next prefix is shown with it.
         if float(f"{value:.2e}") >= 10**power:
             return f"{float(f'{value:.2e}') / 10**power:.3g} {prefix}FLOP"
@@ -92,7 +106,9 @@ def moment(written: object) -> str:
 
 def share(value: float | None, digits: int = 3) -> str:
     """A share as a percentage."""
-    return MISSING if value is None or not math.isfinite(value) else f"{plain(100 * value, digits)} %"
+    return (
+        MISSING if value is None or not math.isfinite(value) else f"{plain(100 * value, digits)} %"
+    )
 
 
 def measured(value: float, unit: str) -> str:
@@ -109,21 +125,35 @@ def places(column: Sequence[Estimate], unit: str) -> int:
     """The decimals for a column of estimates: three significant digits of the largest mean, one of the narrowest interval, at most five."""
     scale = _scale(unit)
     means = [scale * abs(each.mean) for each in column]
-    halves = [scale * (each.high - each.low) / 2 for each in column if each.low is not None and each.high is not None]
-    needed = [decimals(max(means, default=0.0)), *(decimals(half, 1) for half in halves if half > 1e-9)]
+    halves = [
+        scale * (each.high - each.low) / 2
+        for each in column
+        if each.low is not None and each.high is not None
+    ]
+    needed = [
+        decimals(max(means, default=0.0)),
+        *(decimals(half, 1) for half in halves if half > 1e-9),
+    ]
     return min(5, max(needed))
 
 
-def estimate(value: Estimate, unit: str, decimals: int | None = None, signed: bool = False) -> tuple[str, str]:
+def estimate(
+    value: Estimate, unit: str, decimals: int | None = None, signed: bool = False
+) -> tuple[str, str]:
     """The mean and the interval as text with the same decimals (`places` of this estimate alone where not given).
 
     A difference (`signed`) of shares is in percentage points, which stand in the table's head.
     """
     decimals, scale = places([value], unit) if decimals is None else decimals, _scale(unit)
-    mean = _fixed(scale * value.mean, decimals, signed) + (" %" if unit == "share" and not signed else "")
+    mean = _fixed(scale * value.mean, decimals, signed) + (
+        " %" if unit == "share" and not signed else ""
+    )
     if value.low is None or value.high is None:
         return mean, "none: one seed" if value.n == 1 else MISSING
-    return mean, f"[{', '.join(_fixed(scale * end, decimals, signed) for end in (value.low, value.high))}]"
+    return (
+        mean,
+        f"[{', '.join(_fixed(scale * end, decimals, signed) for end in (value.low, value.high))}]",
+    )
 
 
 def signed(value: float, unit: str, decimals: int) -> str:

@@ -42,11 +42,15 @@ class Table:
     rows: list[list[str]]
     caption: str = ""
     head: bool = True  # a table of names and values needs no head
-    stack: bool = False  # on a narrow screen each row is shown as a block, not a line that has to be scrolled
+    stack: bool = (
+        False  # on a narrow screen each row is shown as a block, not a line that has to be scrolled
+    )
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
-            raise ValueError(f"each row of {self.caption or 'a table'!r} should have {len(self.columns)} cells")
+            raise ValueError(
+                f"each row of {self.caption or 'a table'!r} should have {len(self.columns)} cells"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +119,13 @@ def _part(part: Part) -> str:
         case Paragraph():
             # A sign or number at the start of a line would make a list of it.
             text = re.sub(r"^(\d*)([-+=.])", r"\1\\\2", escape(part.text))
-            return f"**{text}**" if part.role == "headline" else f"> {text}" if part.role == "warning" else text
+            return (
+                f"**{text}**"
+                if part.role == "headline"
+                else f"> {text}"
+                if part.role == "warning"
+                else text
+            )
         case Items():
             mark = "> - " if part.role == "warning" else "- "
             return "\n".join(mark + escape(text) for text in part.texts)
@@ -123,7 +133,11 @@ def _part(part: Part) -> str:
             return _table(part)
         case Figure():
             caption = f"*{escape(part.caption)}*"
-            return f"![{escape(part.caption)}]({part.file})\n\n{caption}" if part.file else escape(part.elsewhere)
+            return (
+                f"![{escape(part.caption)}]({part.file})\n\n{caption}"
+                if part.file
+                else escape(part.elsewhere)
+            )
         case Code():
             return _code(part)
         case Details():

@@ -24,14 +24,18 @@ def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
     lines = -(-len(panels) // columns)
     heights = [_PANEL[1]] * lines + [0.8 + 0.26 * len(each.y.names) for each in wide]
     with _style():
-        figure = Figure(figsize=(_PANEL[0] * columns, sum(heights)), layout="constrained", facecolor="white")
+        figure = Figure(
+            figsize=(_PANEL[0] * columns, sum(heights)), layout="constrained", facecolor="white"
+        )
         grid = figure.add_gridspec(len(heights), columns, height_ratios=heights)
         for place, data in enumerate(panels):
             _draw(figure.add_subplot(grid[place // columns, place % columns]), data)
         for place, data in enumerate(wide):
             _draw(figure.add_subplot(grid[lines + place, :]), data)
         buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=110 if columns > 2 else 160, metadata={"Software": None})
+        figure.savefig(
+            buffer, format="png", dpi=110 if columns > 2 else 160, metadata={"Software": None}
+        )
     temporary = path.with_name(path.name + ".part")
     temporary.write_bytes(buffer.getvalue())
     os.replace(temporary, path)
@@ -40,7 +44,9 @@ def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
 def _draw(axes: Any, data: Chart) -> None:
     axes.set_title(data.title, loc="left", fontweight="bold")
     if data.note:
-        axes.text(0.5, 0.5, data.note, ha="center", va="center", transform=axes.transAxes, color=_FAINT)
+        axes.text(
+            0.5, 0.5, data.note, ha="center", va="center", transform=axes.transAxes, color=_FAINT
+        )
         axes.set_axis_off()
         return
     for mark in data.marks:
@@ -67,7 +73,11 @@ def _draw(axes: Any, data: Chart) -> None:
 def _mark(axes: Any, mark: Line | Band | Dots | Rule) -> None:
     match mark:
         case Rule():
-            style = {"color": _FAINT, "linewidth": 0.9, "linestyle": "-" if mark.solid else (0, (2, 2))}
+            style = {
+                "color": _FAINT,
+                "linewidth": 0.9,
+                "linestyle": "-" if mark.solid else (0, (2, 2)),
+            }
             (axes.axvline if mark.upright else axes.axhline)(mark.value, **style)
             if mark.text:
                 # Set in from the right edge: a font wider than matplotlib's must not run out of the picture.
@@ -79,13 +89,23 @@ def _mark(axes: Any, mark: Line | Band | Dots | Rule) -> None:
             axes.fill_between(x, low, high, color=_paint(mark.arm), alpha=0.2, linewidth=0)
         case Line():
             x, y = zip(*chart.thin(mark.points), strict=True)
-            style = {"color": _paint(mark.arm), "linewidth": 0.7 if mark.style == "thin" else 1.8, "solid_capstyle": "butt"}
+            style = {
+                "color": _paint(mark.arm),
+                "linewidth": 0.7 if mark.style == "thin" else 1.8,
+                "solid_capstyle": "butt",
+            }
             if mark.style == "thin":
                 style["alpha"] = 0.55
             if mark.style in ("mean", "fit"):
-                style["linestyle"] = (0, pattern) if (pattern := chart.dashes(mark.arm or 0)) else "-"
+                style["linestyle"] = (
+                    (0, pattern) if (pattern := chart.dashes(mark.arm or 0)) else "-"
+                )
             if mark.style == "mean":
-                style |= {"marker": _MARKERS[chart.shape(mark.arm or 0)], "markersize": 4, "markevery": max(1, len(x) // 7)}
+                style |= {
+                    "marker": _MARKERS[chart.shape(mark.arm or 0)],
+                    "markersize": 4,
+                    "markevery": max(1, len(x) // 7),
+                }
             axes.plot(x, y, **style)
         case Dots():
             if mark.points:
@@ -96,14 +116,30 @@ def _dots(axes: Any, dots: Dots) -> None:
     x, y = zip(*dots.points, strict=True)
     paint = _paint(dots.arm)
     if dots.shape == "tick":
-        axes.plot(x, [place - 0.32 for place in y], color=paint, linestyle="none", marker="|", markersize=4)
+        axes.plot(
+            x,
+            [place - 0.32 for place in y],
+            color=paint,
+            linestyle="none",
+            marker="|",
+            markersize=4,
+        )
         return
     marker, size = {"cross": ("x", 6), "ring": ("o", 11), "point": (".", 5)}.get(
         dots.shape, (_MARKERS[chart.shape(dots.arm)] if dots.arm is not None else "d", 6.5)
     )
     face = "none" if dots.hollow or dots.shape == "ring" else paint
     edge = _INK if dots.shape == "ring" else paint
-    axes.plot(x, y, color=edge, marker=marker, markersize=size, linestyle="none", markerfacecolor=face, markeredgewidth=1.3)
+    axes.plot(
+        x,
+        y,
+        color=edge,
+        marker=marker,
+        markersize=size,
+        linestyle="none",
+        markerfacecolor=face,
+        markeredgewidth=1.3,
+    )
 
 
 def _paint(arm: int | None) -> str:

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lm.lookup import UserError
-from lm.scores import Examples, read_examples
+from lm.core.plugins import UserError
+from lm.stats.scores import Examples, read_examples
 
 DONE = "done"
 NO_SEED = -1
@@ -48,7 +48,11 @@ class Run:
 
     def number(self, key: str) -> float | None:
         value = self.record.get(key)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
             return None
         return float(value)
 
@@ -63,8 +67,12 @@ class Comparison:
     runs: list[Run]
     rows: list[Row]  # of finished runs, baselines and untrained models only
     problems: list[str] = field(default_factory=list)  # what is missing or was passed over
-    behind: dict[tuple[int, str], Examples] = field(default_factory=dict)  # by (seed, "arm/task/metric"); of baselines -1
-    notes: dict[str, list[str]] = field(default_factory=dict)  # by task: what of its files was left out, by any run
+    behind: dict[tuple[int, str], Examples] = field(
+        default_factory=dict
+    )  # by (seed, "arm/task/metric"); of baselines -1
+    notes: dict[str, list[str]] = field(
+        default_factory=dict
+    )  # by task: what of its files was left out, by any run
 
     def examples(self, arm: str, seed: int, task: str, metric: str) -> Examples | None:
         """What stands behind a score, example by example; None where it was not kept, as in workdirs of earlier versions."""
@@ -96,26 +104,51 @@ def read(workdir: Path) -> Comparison:
     """
     path = workdir / "comparison.json"
     if not path.is_file():
-        raise UserError(f"{workdir} has no comparison.json, so it is no workdir of lm.compare; give the --workdir of a comparison")
+        raise UserError(
+            f"{workdir} has no comparison.json, so it is no workdir of lm.compare; give the --workdir of a comparison"
+        )
     try:
         about = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise UserError(f"{path} is not JSON ({error}); start the comparison again with the same command to write it anew") from error
-    if not isinstance(about, dict) or not isinstance(about.get("arms"), dict) or not isinstance(about.get("seeds"), list):
-        raise UserError(f"{path} should hold an object with 'arms' (an object) and 'seeds' (a list); it is not lm.compare's")
-    if not all(isinstance(arm, dict) for arm in about["arms"].values()) or not all(type(seed) is int for seed in about["seeds"]):
-        raise UserError(f"{path}: each of 'arms' should be an object and each of 'seeds' a whole number")
+        raise UserError(
+            f"{path} is not JSON ({error}); start the comparison again with the same command to write it anew"
+        ) from error
+    if (
+        not isinstance(about, dict)
+        or not isinstance(about.get("arms"), dict)
+        or not isinstance(about.get("seeds"), list)
+    ):
+        raise UserError(
+            f"{path} should hold an object with 'arms' (an object) and 'seeds' (a list); it is not lm.compare's"
+        )
+    if not all(isinstance(arm, dict) for arm in about["arms"].values()) or not all(
+        type(seed) is int for seed in about["seeds"]
+    ):
+        raise UserError(
+            f"{path}: each of 'arms' should be an object and each of 'seeds' a whole number"
+        )
     problems: list[str] = []
     failures = about["failures"] if isinstance(about.get("failures"), dict) else {}
-    runs = [_run(workdir / "runs", arm, seed, failures, problems) for arm in about["arms"] for seed in about["seeds"]]
-    rows = _rows(workdir / "results.parquet", about["arms"], {(run.arm, run.seed) for run in runs if run.done}, problems)
+    runs = [
+        _run(workdir / "runs", arm, seed, failures, problems)
+        for arm in about["arms"]
+        for seed in about["seeds"]
+    ]
+    rows = _rows(
+        workdir / "results.parquet",
+        about["arms"],
+        {(run.arm, run.seed) for run in runs if run.done},
+        problems,
+    )
     finished = sum(run.done for run in runs)
     if finished < len(runs):
         waiting = sum(run.status in ("not started", "not finished") for run in runs)
         text = f"{len(runs) - finished} of {len(runs)} runs give no result"
         problems.insert(0, text + (f" ({waiting} not finished yet)" if waiting else ""))
     behind = _behind(workdir, runs, rows, problems)
-    return Comparison(about, about["arms"], about["seeds"], runs, rows, problems, behind, _notes(workdir, runs))
+    return Comparison(
+        about, about["arms"], about["seeds"], runs, rows, problems, behind, _notes(workdir, runs)
+    )
 
 
 def _notes(workdir: Path, runs: list[Run]) -> dict[str, list[str]]:
@@ -127,17 +160,25 @@ def _notes(workdir: Path, runs: list[Run]) -> dict[str, list[str]]:
     return {task: list(notes) for task, notes in found.items()}
 
 
-def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]) -> dict[tuple[int, str], Examples]:
+def _behind(
+    workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]
+) -> dict[tuple[int, str], Examples]:
     """What stands behind the rows, where the file of a run (or that of the baselines) has it and gives the row's value."""
     places = [(NO_SEED, workdir / "baselines.npz")]
-    places += [(run.seed, workdir / "runs" / f"{run.arm}-seed{run.seed}" / "examples.npz") for run in runs if run.done]
+    places += [
+        (run.seed, workdir / "runs" / f"{run.arm}-seed{run.seed}" / "examples.npz")
+        for run in runs
+        if run.done
+    ]
     kept: dict[tuple[int, str], Examples] = {}
     for seed, path in places:
         if path.is_file():
             try:
                 kept |= {(seed, name): examples for name, examples in read_examples(path).items()}
             except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-                problems.append(f"{path.relative_to(workdir)} cannot be read ({error}); its scores have wider intervals, from sums alone")
+                problems.append(
+                    f"{path.relative_to(workdir)} cannot be read ({error}); its scores have wider intervals, from sums alone"
+                )
     found, different = {}, 0
     for row in rows:
         key = (row.seed, f"{row.arm}/{row.task}/{row.metric}")
@@ -149,7 +190,9 @@ def _behind(workdir: Path, runs: list[Run], rows: list[Row], problems: list[str]
                 different += 1
     problems += _changed(rows, found)
     if different:
-        problems.append(f"{_times(different, 'score')} with examples that give another value: the examples are passed over")
+        problems.append(
+            f"{_times(different, 'score')} with examples that give another value: the examples are passed over"
+        )
     return found
 
 
@@ -185,23 +228,37 @@ def _run(root: Path, arm: str, seed: int, failures: dict[str, Any], problems: li
         # The trial ended in an error, in training or in scoring, whatever the training wrote of itself.
         failure = _object(directory / "error.json", problems)
         record = _object(path, problems) if path.is_file() else {}
-        return Run(arm, seed, str(failure.get("status") or "failed"), record | {"error": failure.get("error")}, validation)
+        return Run(
+            arm,
+            seed,
+            str(failure.get("status") or "failed"),
+            record | {"error": failure.get("error")},
+            validation,
+        )
     if not path.is_file():
-        if isinstance(said := failures.get(directory.name), str):  # before it had a record of its own
+        if isinstance(
+            said := failures.get(directory.name), str
+        ):  # before it had a record of its own
             status, _, error = said.partition(": ")
             return Run(arm, seed, status, {"error": error}, validation)
-        return Run(arm, seed, "not finished" if directory.is_dir() else "not started", {}, validation)
+        return Run(
+            arm, seed, "not finished" if directory.is_dir() else "not started", {}, validation
+        )
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        problems.append(f"{path.relative_to(root.parent)} is not JSON ({error}); its run is not counted")
+        problems.append(
+            f"{path.relative_to(root.parent)} is not JSON ({error}); its run is not counted"
+        )
         return Run(arm, seed, "unreadable", {}, validation)
     if not isinstance(record, dict):
         problems.append(f"{path.relative_to(root.parent)} holds no object; its run is not counted")
         return Run(arm, seed, "unreadable", {}, validation)
     status = str(record.get("status") or "not finished")
     # Trained, but not measured yet.
-    return Run(arm, seed, "not finished" if status == DONE and not scored else status, record, validation)
+    return Run(
+        arm, seed, "not finished" if status == DONE and not scored else status, record, validation
+    )
 
 
 def _object(path: Path, problems: list[str]) -> dict[str, Any]:
@@ -233,11 +290,15 @@ def _validation(path: Path, problems: list[str]) -> list[tuple[int, float]]:
         except (ValueError, KeyError, TypeError):
             broken += 1
     if broken:
-        problems.append(f"runs/{path.parent.name}/metrics.jsonl: {broken} unreadable of {len(lines)} lines passed over")
+        problems.append(
+            f"runs/{path.parent.name}/metrics.jsonl: {broken} unreadable of {len(lines)} lines passed over"
+        )
     return sorted(points.items())
 
 
-def _rows(path: Path, arms: dict[str, Any], done: set[tuple[str, int]], problems: list[str]) -> list[Row]:
+def _rows(
+    path: Path, arms: dict[str, Any], done: set[tuple[str, int]], problems: list[str]
+) -> list[Row]:
     if not path.is_file():
         problems.append("there is no results.parquet yet, so nothing is scored")
         return []
@@ -247,10 +308,14 @@ def _rows(path: Path, arms: dict[str, Any], done: set[tuple[str, int]], problems
     try:
         table = pyarrow.parquet.read_table(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise UserError(f"{path} cannot be read ({error}); delete it and start the comparison again with the same command") from error
+        raise UserError(
+            f"{path} cannot be read ({error}); delete it and start the comparison again with the same command"
+        ) from error
     absent = [name for name in COLUMNS if name not in table.column_names]
     if absent:
-        raise UserError(f"{path} lacks the columns {', '.join(absent)}; delete it and start the comparison again with the same command")
+        raise UserError(
+            f"{path} lacks the columns {', '.join(absent)}; delete it and start the comparison again with the same command"
+        )
     extra = ("error",) if "error" in table.column_names else ()
     rows: dict[tuple[str, int, str, str], Row] = {}
     unusable = uncounted = repeated = 0
@@ -266,14 +331,22 @@ def _rows(path: Path, arms: dict[str, Any], done: set[tuple[str, int]], problems
         repeated += key in rows
         rows[key] = row
     if unusable:
-        problems.append(f"results.parquet: {_times(unusable, 'row')} without a finite value passed over")
+        problems.append(
+            f"results.parquet: {_times(unusable, 'row')} without a finite value passed over"
+        )
     if uncounted:
-        problems.append(f"results.parquet: {_times(uncounted, 'row')} of runs that are not done left out")
+        problems.append(
+            f"results.parquet: {_times(uncounted, 'row')} of runs that are not done left out"
+        )
     if repeated:
-        problems.append(f"results.parquet: {_times(repeated, 'row')} given twice; the last one holds")
+        problems.append(
+            f"results.parquet: {_times(repeated, 'row')} given twice; the last one holds"
+        )
     unscored = sorted(done - {(row.arm, row.seed) for row in rows.values()})
     if unscored:
-        problems.append(f"finished but not scored: {', '.join(f'{arm} seed {seed}' for arm, seed in unscored)}")
+        problems.append(
+            f"finished but not scored: {', '.join(f'{arm} seed {seed}' for arm, seed in unscored)}"
+        )
     return list(rows.values())
 
 

@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm import statistics
 from lm.report import scores
 from lm.report.read import Comparison, Row
 from lm.report.scores import Score
-from lm.statistics import Estimate
+from lm.stats import intervals
+from lm.stats.intervals import Estimate
 
 TASKS = {
     "causal": "next token", "suffix": "second half of a text", "masked": "masked token", "denoising": "words behind sentinels",
@@ -19,8 +19,14 @@ TASKS = {
     "last_word": "last word", "recall": "associative recall", "brackets": "nested brackets", "grammar": "probabilistic grammar",
 }  # fmt: skip
 # What a reader must know to compare the arms on a task, by the kind of the task.
-NOTES = {"last_word": "Masked models are told how many pieces the last word has, the others are not."}
-METRICS = {"nll": "negative log-likelihood", "ce": "cross-entropy", "accuracy_first": "accuracy of the first answer"}
+NOTES = {
+    "last_word": "Masked models are told how many pieces the last word has, the others are not."
+}
+METRICS = {
+    "nll": "negative log-likelihood",
+    "ce": "cross-entropy",
+    "accuracy_first": "accuracy of the first answer",
+}
 _TOKENS = ("causal", "suffix", "masked", "denoising")
 _ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
 _UNTRAINED = "untrained "
@@ -52,7 +58,9 @@ class Results:
         for row in comparison.rows:
             rows.setdefault((row.task, row.metric), []).append(row)
         # Scores are looked for among the rows of their own metric only.
-        self._parts = {key: dataclasses.replace(comparison, rows=found) for key, found in rows.items()}
+        self._parts = {
+            key: dataclasses.replace(comparison, rows=found) for key, found in rows.items()
+        }
         self.score = functools.cache(self._score)
         self.gap = functools.cache(self._gap)
         self.who = functools.cache(functools.partial(scores.who, comparison))
@@ -87,7 +95,11 @@ class Results:
 
     def arms(self, task: str, metric: str) -> list[str]:
         """The arms that have a score on a metric over at least one seed, in the comparison's order."""
-        return [arm for arm in self.comparison.arms if (found := self.score(arm, task, metric)) and found.estimate.n]
+        return [
+            arm
+            for arm in self.comparison.arms
+            if (found := self.score(arm, task, metric)) and found.estimate.n
+        ]
 
     def index(self, arm: str) -> int | None:
         """The arm's place, which gives its colour, line style and marker; None for a baseline or untrained model."""
@@ -104,18 +116,29 @@ class Results:
         found: list[tuple[str, str]] = []
         for arms in self.groups(self.arms(task, metric)).values():
             reference = self.reference(arms)
-            found += itertools.combinations(arms, 2) if len(arms) <= _ALL_PAIRS else [(arm, reference) for arm in arms if arm != reference]
+            found += (
+                itertools.combinations(arms, 2)
+                if len(arms) <= _ALL_PAIRS
+                else [(arm, reference) for arm in arms if arm != reference]
+            )
         return found
 
     def groups(self, arms: list[str]) -> dict[float, list[str]]:
         """Those of `arms` that get the same multiple of the budget, and so may be compared, by that multiple."""
-        groups = {times: [arm for arm in arms if arm in alike] for times, alike in sorted(self.comparison.by_times().items())}
+        groups = {
+            times: [arm for arm in arms if arm in alike]
+            for times, alike in sorted(self.comparison.by_times().items())
+        }
         return {times: alike for times, alike in groups.items() if alike}
 
     def mixed(self, arms: list[str]) -> str:
         """What to say below a table or picture of arms with different budgets; "" for others."""
         several = len(self.groups([arm for arm in arms if arm in self.comparison.arms])) > 1
-        return " Arms that get other multiples of the budget stand beside each other: compare those of one multiple." if several else ""
+        return (
+            " Arms that get other multiples of the budget stand beside each other: compare those of one multiple."
+            if several
+            else ""
+        )
 
     @property
     def shares(self) -> bool:
@@ -136,7 +159,11 @@ class Results:
         """What must be known to compare arms on these tasks, to go after a caption; "" where there is nothing."""
         tasks = list(tasks)
         notes = [NOTES.get(self.plug_in(task), "") for task in tasks]
-        notes += [f"{sentence(task_name(task))}: {note}." for task in tasks for note in self.comparison.notes.get(task, ())]
+        notes += [
+            f"{sentence(task_name(task))}: {note}."
+            for task in tasks
+            for note in self.comparison.notes.get(task, ())
+        ]
         return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
     def diverged(self, *arms: str) -> str:
@@ -148,7 +175,10 @@ class Results:
         are a choice of the outcome."""
         if self.diverged(gap.first, gap.second):
             return None
-        higher, lower = (side(gap.estimate, 0.0) == statistics.HOLDS for side in (statistics.above, statistics.below))
+        higher, lower = (
+            side(gap.estimate, 0.0) == intervals.HOLDS
+            for side in (intervals.above, intervals.below)
+        )
         return higher == (direction == "higher") if higher or lower else None
 
     def counts_tokens(self, task: str) -> bool:

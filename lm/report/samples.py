@@ -21,9 +21,17 @@ def section(results: Results) -> list[Part]:
             if isinstance(left.get("asked"), str):
                 found += [Paragraph("What it is asked:"), Code(_cut(left["asked"]))]
             texts = left["samples"] if isinstance(left.get("samples"), list) else []
-            pairs = [(str(each.get("prompt") or ""), str(each.get("text") or "")) for each in texts if isinstance(each, dict)]
+            pairs = [
+                (str(each.get("prompt") or ""), str(each.get("text") or ""))
+                for each in texts
+                if isinstance(each, dict)
+            ]
             if pairs:
-                found.append(Paragraph(f"What seed {run.seed} writes after “▸”, greedily; “«»” mark what was hidden:"))
+                found.append(
+                    Paragraph(
+                        f"What seed {run.seed} writes after “▸”, greedily; “«»” mark what was hidden:"
+                    )
+                )
                 found += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
         if found:
             parts.append(Details(comparison.label(arm), found, printed=True))

@@ -18,8 +18,8 @@ def section(results: Results) -> list[Part]:
     asked = comparison.about.get("scaling")
     if not isinstance(asked, dict) or not asked.get("task"):
         return []
-    from lm import scaling
-    from lm.lookup import UserError
+    from lm.core.plugins import UserError
+    from lm.stats import scaling
 
     task, metric = str(asked["task"]), str(asked.get("metric") or "nll")
     title, series = Heading("Scaling"), dict[str, list[tuple[Any, float]]]()
@@ -35,24 +35,45 @@ def section(results: Results) -> list[Part]:
                 series.setdefault(str(about["series"]), []).append((point, flops))
     fits, refused = dict[str, Any](), []
     if series and results.row(task, metric).better != "lower":
-        return [title, Paragraph(f"The law is one of a loss; {metric_name(metric)}, {task_name(task)}, is better the higher it is.")]
+        return [
+            title,
+            Paragraph(
+                f"The law is one of a loss; {metric_name(metric)}, {task_name(task)}, is better the higher it is."
+            ),
+        ]
     for name, points in series.items():
         try:
             fits[name] = scaling.fit([point for point, _ in points])
         except (UserError, ValueError) as error:
             refused.append(f"{name}: no fit, {error}")
     if not series:
-        return [title, Paragraph(f"No finished run of a series has a score on {task_name(task)}, {metric_name(metric)} yet.")]
+        return [
+            title,
+            Paragraph(
+                f"No finished run of a series has a score on {task_name(task)}, {metric_name(metric)} yet."
+            ),
+        ]
     unit, row = f"{metric_name(metric)}, {task_name(task)}", results.row(task, metric)
-    drawn = svg.draw(_chart(series, fits, unit), "scaling", f"{unit} against training FLOPs with the fitted curves", 560, 340)
+    drawn = svg.draw(
+        _chart(series, fits, unit),
+        "scaling",
+        f"{unit} against training FLOPs with the fitted curves",
+        560,
+        340,
+    )
     caption = (
         f"{unit[0].upper()}{unit[1:]}, against training FLOPs: a marker a run; lines: the least loss that the fit gives for the FLOPs, at "
         "its own best size, as far as the runs reach."
     )
     rows = []
     for name, fit in fits.items():
-        rows.append([name, str(len(series[name])), *(_parameter(fit, letter) for letter, _ in _LETTERS)])
-    parts: list[Part] = [title, Figure([drawn], caption, elsewhere="The page report.html draws the fits.")]
+        rows.append(
+            [name, str(len(series[name])), *(_parameter(fit, letter) for letter, _ in _LETTERS)]
+        )
+    parts: list[Part] = [
+        title,
+        Figure([drawn], caption, elsewhere="The page report.html draws the fits."),
+    ]
     if rows:
         columns = [("Series", "l"), ("Runs", "r"), *((sign, "r") for _, sign in _LETTERS)]
         note = (
@@ -61,7 +82,11 @@ def section(results: Results) -> list[Part]:
         )
         parts.append(Table(columns, rows, note))
     refused += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
-    return parts + ([Items(refused + crossings)] if (crossings := _crossings(scaling, series, fits)) or refused else [])
+    return parts + (
+        [Items(refused + crossings)]
+        if (crossings := _crossings(scaling, series, fits)) or refused
+        else []
+    )
 
 
 def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> list[str]:
@@ -69,11 +94,22 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
     for first, second in itertools.combinations(fits, 2):
         spent = [flops for name in (first, second) for _, flops in series[name]]
         low, high = min(spent), 100 * max(spent)
-        crossing = scaling.crossover(fits[first], fits[second], low, high, (_per_token(series[first]), _per_token(series[second])))
+        crossing = scaling.crossover(
+            fits[first],
+            fits[second],
+            low,
+            high,
+            (_per_token(series[first]), _per_token(series[second])),
+        )
         if crossing.flops is None:
-            found.append(f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}: {crossing.note}.")
+            found.append(
+                f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}: {crossing.note}."
+            )
             continue
-        ends = [figures.flops(end) if end is not None else "outside of what is looked at" for end in (crossing.low, crossing.high)]
+        ends = [
+            figures.flops(end) if end is not None else "outside of what is looked at"
+            for end in (crossing.low, crossing.high)
+        ]
         beyond = "" if crossing.flops <= max(spent) else ", beyond the largest run"
         text = f"{first} and {second} cross at {figures.flops(crossing.flops)}{beyond} (95 % interval: {ends[0]} to {ends[1]})"
         found.append(f"{text}: {crossing.note}.")
@@ -82,7 +118,10 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
 
 def _per_token(points: list[tuple[Any, float]]) -> float:
     """Training FLOPs for each parameter and token, as these runs had it: the geometric mean."""
-    return math.exp(math.fsum(math.log(flops / (point.parameters * point.tokens)) for point, flops in points) / len(points))
+    return math.exp(
+        math.fsum(math.log(flops / (point.parameters * point.tokens)) for point, flops in points)
+        / len(points)
+    )
 
 
 def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
@@ -94,7 +133,13 @@ def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
             curve = [(flops, fits[name].optimal(flops, _per_token(points))[2]) for flops in grid]
             marks.append(Line([point for point in curve if math.isfinite(point[1])], place, "fit"))
         marks.append(Dots([(flops, point.loss) for point, flops in points], place))
-    return Chart("", Axis("training FLOPs", log=True, text=amount), Axis(unit, text=figures.tick), marks, legend=tuple(series))
+    return Chart(
+        "",
+        Axis("training FLOPs", log=True, text=amount),
+        Axis(unit, text=figures.tick),
+        marks,
+        legend=tuple(series),
+    )
 
 
 def _parameter(fit: Any, letter: str) -> str:

@@ -3,7 +3,7 @@
 import json
 from typing import Any
 
-from lm.plain import flat
+from lm.core.plain import flat
 from lm.report import figures
 from lm.report.page import Code, Details, Heading, Items, Paragraph, Part, Table
 from lm.report.read import Comparison
@@ -14,11 +14,16 @@ _UNKNOWN = "not recorded"
 def reproduce(comparison: Comparison) -> list[Part]:
     """The command, and the config of one run of each arm: the first in full, of the others what differs from it."""
     command, about = comparison.about.get("command"), comparison.about
-    parts: list[Part] = [Heading("Reproduce"), Code(str(command), "sh") if command else Paragraph("The command is not recorded.")]
+    parts: list[Part] = [
+        Heading("Reproduce"),
+        Code(str(command), "sh") if command else Paragraph("The command is not recorded."),
+    ]
     if about.get("hypotheses") and about.get("started"):
         when = figures.moment(about["started"])
         parts.append(
-            Paragraph(f"The hypotheses and their thresholds were written to comparison.json at {when} UTC, before the first run began.")
+            Paragraph(
+                f"The hypotheses and their thresholds were written to comparison.json at {when} UTC, before the first run began."
+            )
         )
     first: dict[str, Any] = {}
     whose = ""
@@ -30,17 +35,30 @@ def reproduce(comparison: Comparison) -> list[Part]:
         name, config = f"{comparison.label(arm)}, seed {run.seed}", run.record["config"]
         if not first:
             first, whose = flat(config), name
-            parts.append(Details(f"Full config of {name}", [Code(json.dumps(config, indent=2, ensure_ascii=False), "json")]))
+            parts.append(
+                Details(
+                    f"Full config of {name}",
+                    [Code(json.dumps(config, indent=2, ensure_ascii=False), "json")],
+                )
+            )
         else:
             lines = _differences(first, flat(config)) or ["nothing"]
-            parts.append(Details(f"Config of {name}: what differs from {whose}", [Code("\n".join(lines), "")]))
+            parts.append(
+                Details(
+                    f"Config of {name}: what differs from {whose}", [Code("\n".join(lines), "")]
+                )
+            )
     return parts
 
 
 def _differences(first: dict[str, Any], other: dict[str, Any]) -> list[str]:
     """A line for each field that is not the same in both."""
     shown = {field: json.dumps(value, ensure_ascii=False) for field, value in other.items()}
-    found = [f"{field} = {shown[field]}" for field in sorted(other) if field not in first or first[field] != other[field]]
+    found = [
+        f"{field} = {shown[field]}"
+        for field in sorted(other)
+        if field not in first or first[field] != other[field]
+    ]
     return found + [f"{field}: there is none" for field in sorted(first.keys() - other.keys())]
 
 
@@ -51,14 +69,24 @@ def data(comparison: Comparison) -> list[Part]:
     kind, size = tokenizer.get("kind"), tokenizer.get("size")
     facts = [
         ["Source", _said(about.get("source"))],
-        ["Tokenizer", f"SentencePiece {kind}, {figures.count(size)} pieces" if kind and size else _UNKNOWN],
+        [
+            "Tokenizer",
+            f"SentencePiece {kind}, {figures.count(size)} pieces" if kind and size else _UNKNOWN,
+        ],
         ["Fingerprint", _said(about.get("fingerprint"))],
     ]
     keys = ("documents", "words", "bytes", "tokens")
-    rows = [[split, *(figures.count(sizes.get(key)) for key in keys)] for split, sizes in (about.get("splits") or {}).items()]
+    rows = [
+        [split, *(figures.count(sizes.get(key)) for key in keys)]
+        for split, sizes in (about.get("splits") or {}).items()
+    ]
     columns = [("Split", "l"), *((key.capitalize(), "r") for key in keys)]
     caption = "Documents go to a split by a hash of their content, never by their position."
-    return [Heading("Data"), *([Table(columns, rows, caption)] if rows else []), Table([("", "l"), ("", "l")], facts, head=False)]
+    return [
+        Heading("Data"),
+        *([Table(columns, rows, caption)] if rows else []),
+        Table([("", "l"), ("", "l")], facts, head=False),
+    ]
 
 
 def machine(comparison: Comparison) -> list[Part]:
@@ -72,7 +100,10 @@ def machine(comparison: Comparison) -> list[Part]:
         ["Memory", _UNKNOWN if memory is None else f"{figures.plain(memory)} GiB"],
         ["Platform", _said(found.get("platform"))],
         ["Python", _said(found.get("python"))],
-        ["Packages", ", ".join(f"{name} {version}" for name, version in versions.items()) or _UNKNOWN],
+        [
+            "Packages",
+            ", ".join(f"{name} {version}" for name, version in versions.items()) or _UNKNOWN,
+        ],
         ["Git revision", _said(about.get("git"))],
         ["Wall time", "not finished" if seconds is None else figures.duration(seconds)],
         ["Runs side by side", _said(about.get("workers"))],

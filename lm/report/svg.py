@@ -9,7 +9,9 @@ from lm.report.chart import Band, Chart, Dots, Line, Rule
 _TEXT = 11.0  # of labels, in the picture's units
 
 
-def draw(data: Chart, name: str, alternative: str, width: int = 400, height: int = 0) -> tuple[str, str]:
+def draw(
+    data: Chart, name: str, alternative: str, width: int = 400, height: int = 0
+) -> tuple[str, str]:
     """The picture and its alternative text.
 
     Args:
@@ -20,17 +22,33 @@ def draw(data: Chart, name: str, alternative: str, width: int = 400, height: int
     left = min(0.45 * width, 14 + max((_length(text) for text in rows), default=34.0))
     above = (16 if data.title else 0) + (18 if data.y.label else 0) + (18 if data.legend else 0)
     plot = _Plot(data, left, 6 + above, width - 12, height - 38)
-    inner = plot.note() if data.note else plot.axes() + "".join(map(plot.mark, data.marks)) + _legend(data)
-    title = f'<text x="0" y="14" class="title">{html.escape(_short(data.title, width - 8, 1.1))}</text>' if data.title else ""
+    inner = (
+        plot.note()
+        if data.note
+        else plot.axes() + "".join(map(plot.mark, data.marks)) + _legend(data)
+    )
+    title = (
+        f'<text x="0" y="14" class="title">{html.escape(_short(data.title, width - 8, 1.1))}</text>'
+        if data.title
+        else ""
+    )
     clip = f'<clipPath id="{name}"><rect x="{left - 4:.1f}" y="0" width="{width - left - 4:.1f}" height="{height}"/></clipPath>'
-    opening = f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alternative)}">'
-    return f"{opening}{clip}{title}{inner.replace('url(#clip)', f'url(#{name})')}</svg>", alternative
+    opening = (
+        f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alternative)}">'
+    )
+    return (
+        f"{opening}{clip}{title}{inner.replace('url(#clip)', f'url(#{name})')}</svg>",
+        alternative,
+    )
 
 
 def _legend(data: Chart) -> str:
     parts, place = [], 4.0
     for arm, name in enumerate(data.legend):
-        parts.append(_Plot.dot(Dots([], arm), place, 9.0) + f'<text x="{place + 9:.1f}" y="12.8">{html.escape(name)}</text>')
+        parts.append(
+            _Plot.dot(Dots([], arm), place, 9.0)
+            + f'<text x="{place + 9:.1f}" y="12.8">{html.escape(name)}</text>'
+        )
         place += 26 + _length(name)
     return "".join(parts)
 
@@ -46,7 +64,9 @@ class _Plot:
         return self.left + (self.right - self.left) * _share(value, self.spans[0], self.data.x.log)
 
     def y(self, value: float) -> float:
-        return self.bottom - (self.bottom - self.top) * _share(value, self.spans[1], self.data.y.log)
+        return self.bottom - (self.bottom - self.top) * _share(
+            value, self.spans[1], self.data.y.log
+        )
 
     def note(self) -> str:
         return (
@@ -62,22 +82,30 @@ class _Plot:
             place = self.x(value)
             if rows or data.x.log:
                 parts.append(_stroke([(place, self.top), (place, self.bottom)], "grid"))
-            parts.append(f'<text x="{place:.1f}" y="{self.bottom + 14:.1f}" class="faint middle">{html.escape(data.x.text(value))}</text>')
+            parts.append(
+                f'<text x="{place:.1f}" y="{self.bottom + 14:.1f}" class="faint middle">{html.escape(data.x.text(value))}</text>'
+            )
         for row, name in enumerate(rows):
             shown = html.escape(_short(name, self.left - 10))
-            parts.append(f'<text x="{self.left - 10:.1f}" y="{self.y(row) + 3.8:.1f}" class="end">{shown}</text>')
+            parts.append(
+                f'<text x="{self.left - 10:.1f}" y="{self.y(row) + 3.8:.1f}" class="end">{shown}</text>'
+            )
         for value in [] if rows else chart.ticks(*self.spans[1], data.y.log, 6):
             place = self.y(value)
             parts.append(_stroke([(self.left, place), (self.right, place)], "grid"))
             shown = html.escape(data.y.text(value))
-            parts.append(f'<text x="{self.left - 6:.1f}" y="{place + 3.8:.1f}" class="faint end">{shown}</text>')
+            parts.append(
+                f'<text x="{self.left - 6:.1f}" y="{place + 3.8:.1f}" class="faint end">{shown}</text>'
+            )
         parts.append(_stroke([(self.left, self.bottom), (self.right, self.bottom)], "axis"))
         parts.append(
             f'<text x="{self.right:.1f}" y="{self.bottom + 30:.1f}" class="faint end">'
             f"{html.escape(_short(data.x.label, self.right - 4))}</text>"
         )
         if data.y.label:
-            parts.append(f'<text x="0" y="{self.top - 5:.1f}" class="faint">{html.escape(_short(data.y.label, self.right))}</text>')
+            parts.append(
+                f'<text x="0" y="{self.top - 5:.1f}" class="faint">{html.escape(_short(data.y.label, self.right))}</text>'
+            )
         return "".join(parts)
 
     def mark(self, mark: Line | Band | Dots | Rule) -> str:
@@ -86,7 +114,9 @@ class _Plot:
                 return self._rule(mark)
             case Band():
                 above = [(self.x(x), self.y(high)) for x, _, high in chart.thin(mark.points)]
-                below = [(self.x(x), self.y(low)) for x, low, _ in reversed(chart.thin(mark.points))]
+                below = [
+                    (self.x(x), self.y(low)) for x, low, _ in reversed(chart.thin(mark.points))
+                ]
                 return f'<path d="{_path(above + below)}Z" class="band" fill="{_paint(mark.arm)}" clip-path="url(#clip)"/>'
             case Line():
                 return self._line(mark)
@@ -99,19 +129,31 @@ class _Plot:
         if line.style not in ("mean", "fit"):
             return _stroke(points, line.style, paint)
         pattern = chart.dashes(line.arm or 0)
-        dashes = f' stroke-dasharray="{" ".join(f"{2 * length:g}" for length in pattern)}"' if pattern else ""
+        dashes = (
+            f' stroke-dasharray="{" ".join(f"{2 * length:g}" for length in pattern)}"'
+            if pattern
+            else ""
+        )
         if line.style == "fit":
             return _stroke(points, "mean", paint + dashes)
         marked = points[:: max(1, len(points) // 7)]
-        return _stroke(points, "mean", paint + dashes) + "".join(self.dot(Dots([], line.arm), x, y, 2.6) for x, y in marked)
+        return _stroke(points, "mean", paint + dashes) + "".join(
+            self.dot(Dots([], line.arm), x, y, 2.6) for x, y in marked
+        )
 
     def _rule(self, rule: Rule) -> str:
         kind = "zero" if rule.solid else "rule"
         if rule.upright:
-            return _stroke([(self.x(rule.value), self.top), (self.x(rule.value), self.bottom)], kind)
+            return _stroke(
+                [(self.x(rule.value), self.top), (self.x(rule.value), self.bottom)], kind
+            )
         place = self.y(rule.value)
         x, style = (self.left + 3, "faint") if rule.early else (self.right, "faint end")
-        text = f'<text x="{x:.1f}" y="{place - 3:.1f}" class="{style}">{html.escape(rule.text)}</text>' if rule.text else ""
+        text = (
+            f'<text x="{x:.1f}" y="{place - 3:.1f}" class="{style}">{html.escape(rule.text)}</text>'
+            if rule.text
+            else ""
+        )
         return _stroke([(self.left, place), (self.right, place)], kind) + text
 
     @staticmethod
@@ -127,7 +169,10 @@ class _Plot:
             case "point":
                 return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill="{paint}"/>'
         shape = "diamond" if dots.arm is None else chart.shape(dots.arm)
-        outline, kind = _outline(shape, x, y, size), "dot plus" if shape == "plus" and not dots.hollow else "dot"
+        outline, kind = (
+            _outline(shape, x, y, size),
+            "dot plus" if shape == "plus" and not dots.hollow else "dot",
+        )
         inside = "var(--paper)" if dots.hollow else paint
         return f'<path d="{outline}" fill="{inside}" stroke="{paint}" class="{kind}"/>'
 
@@ -167,7 +212,9 @@ def _paint(arm: int | None) -> str:
 
 def _length(text: str, size: float = _TEXT) -> float:
     """About how wide a text is drawn; wide letters of East Asian scripts count twice."""
-    return size * sum(1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.59 for letter in text)
+    return size * sum(
+        1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.59 for letter in text
+    )
 
 
 def _short(text: str, room: float, size: float = 1.0) -> str:

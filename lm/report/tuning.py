@@ -20,7 +20,10 @@ def section(results: Results) -> list[Part]:
         return []
     field = str(tuning.get("field") or "the tuned field")
     name = _NAMES.get(field, field)
-    trials = {arm: sorted(tuning["trials"].get(arm) or [], key=lambda trial: trial["value"]) for arm in comparison.arms}
+    trials = {
+        arm: sorted(tuning["trials"].get(arm) or [], key=lambda trial: trial["value"])
+        for arm in comparison.arms
+    }
     trials = {arm: found for arm, found in trials.items() if found}
     chosen = tuning.get("chosen") or {}
     drawn = []
@@ -45,8 +48,14 @@ def section(results: Results) -> list[Part]:
     rows = []
     for arm, found in trials.items():
         cells = [figures.tick(chosen.get(arm)), *(_trial(trial) for trial in found)]
-        rows.append([comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(found))])
-    columns = [("Arm", "l"), ("Chosen", "r"), *((f"Trial {place + 1}", "r") for place in range(max(numbers)))]
+        rows.append(
+            [comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(found))]
+        )
+    columns = [
+        ("Arm", "l"),
+        ("Chosen", "r"),
+        *((f"Trial {place + 1}", "r") for place in range(max(numbers))),
+    ]
     warned = [
         f"{comparison.label(arm)}: {_edge(found, chosen.get(arm), name)}"
         for arm, found in trials.items()
@@ -54,23 +63,42 @@ def section(results: Results) -> list[Part]:
     ]
     parts: list[Part] = [Heading(f"Sensitivity to the {name}"), Paragraph(text)]
     if warned:
-        parts += [Paragraph("Chosen at the edge of what was tried, so a better value may lie beyond:", "warning"), Items(warned, "warning")]
+        parts += [
+            Paragraph(
+                "Chosen at the edge of what was tried, so a better value may lie beyond:", "warning"
+            ),
+            Items(warned, "warning"),
+        ]
     return [
         *parts,
-        Figure(drawn, caption, elsewhere="The page report.html draws these losses.", small=len(trials) > MANY),
+        Figure(
+            drawn,
+            caption,
+            elsewhere="The page report.html draws these losses.",
+            small=len(trials) > MANY,
+        ),
         Table(columns, rows, f"Validation loss of each trial below its {name}."),
     ]
 
 
-def _chart(label: str, index: int, trials: list[dict[str, Any]], chosen: float | None, name: str) -> Chart:
+def _chart(
+    label: str, index: int, trials: list[dict[str, Any]], chosen: float | None, name: str
+) -> Chart:
     done = [(float(trial["value"]), float(trial["loss"])) for trial in trials if _finished(trial)]
     lost = [float(trial["value"]) for trial in trials if not _finished(trial)]
-    x, y = Axis(name, log=True, text=figures.tick), Axis("validation loss (nats)", text=figures.tick)
+    x, y = (
+        Axis(name, log=True, text=figures.tick),
+        Axis("validation loss (nats)", text=figures.tick),
+    )
     if not done:
         return Chart(label, x, y, note="no trial finished")
     losses = [loss for _, loss in done]
     top = max(losses) + 0.15 * ((max(losses) - min(losses)) or 1.0) if lost else max(losses)
-    marks: list[Any] = [Line(done, index, "thin"), Dots(done, index), Dots([(value, top) for value in lost], index, "cross")]
+    marks: list[Any] = [
+        Line(done, index, "thin"),
+        Dots(done, index),
+        Dots([(value, top) for value in lost], index, "cross"),
+    ]
     marks.append(Dots([point for point in done if point[0] == chosen], index, "ring"))
     return Chart(label, x, y, marks)
 
@@ -81,13 +109,19 @@ def _finished(trial: dict[str, Any]) -> bool:
 
 
 def _trial(trial: dict[str, Any]) -> str:
-    shown = figures.plain(trial["loss"], 4) if _finished(trial) else str(trial.get("status") or "failed")
+    shown = (
+        figures.plain(trial["loss"], 4)
+        if _finished(trial)
+        else str(trial.get("status") or "failed")
+    )
     return f"{shown}\n{figures.tick(trial['value'])}"
 
 
 def _at_edge(trials: list[dict[str, Any]], chosen: float | None) -> bool:
     """Whether nothing was learnt of what lies beyond the chosen value: a trial that diverged there tells enough."""
-    values = [trial["value"] for trial in trials if _finished(trial) or trial.get("status") == "diverged"]
+    values = [
+        trial["value"] for trial in trials if _finished(trial) or trial.get("status") == "diverged"
+    ]
     return chosen is not None and len(values) > 1 and chosen in (min(values), max(values))
 
 

@@ -4,7 +4,19 @@ import html
 import re
 
 from lm.report import figures, style
-from lm.report.page import Code, Details, Figure, Heading, Items, Page, Paragraph, Part, Strong, Table, Tabs
+from lm.report.page import (
+    Code,
+    Details,
+    Figure,
+    Heading,
+    Items,
+    Page,
+    Paragraph,
+    Part,
+    Strong,
+    Table,
+    Tabs,
+)
 
 # Cells that start with one of these are verdicts: sign and word carry the meaning, the colour only helps.
 _TONES = {"✓": "good", "✗": "bad", "?": "open"}
@@ -32,7 +44,11 @@ def _part(part: Part, number: str) -> str:
         case Paragraph():
             return f"<p{_class(part.role)}>{_text(part.text)}</p>"
         case Items():
-            return f"<ul{_class(part.role)}>" + "".join(f"<li>{_text(text)}</li>" for text in part.texts) + "</ul>"
+            return (
+                f"<ul{_class(part.role)}>"
+                + "".join(f"<li>{_text(text)}</li>" for text in part.texts)
+                + "</ul>"
+            )
         case Table():
             return _table(part, number)
         case Figure():
@@ -40,7 +56,9 @@ def _part(part: Part, number: str) -> str:
         case Code():
             return _code(part)
         case Details():
-            inner = "".join(_part(each, f"{number}-{place}") for place, each in enumerate(part.parts))
+            inner = "".join(
+                _part(each, f"{number}-{place}") for place, each in enumerate(part.parts)
+            )
             return f"<details{_class('printed' if part.printed else '')}><summary>{_text(part.summary)}</summary>{inner}</details>"
         case Tabs():
             return _tabs(part, number)
@@ -60,7 +78,9 @@ def _tabs(tabs: Tabs, number: str) -> str:
         heads.append(
             f'<input type="radio" name="tabs{number}" id="{key}" class="view{place}"{chosen}><label for="{key}">{_text(name)}</label>'
         )
-        bodies.append(f'<section class="view view{place}"><h3>{_text(name)}</h3>{_figure(figure)}</section>')
+        bodies.append(
+            f'<section class="view view{place}"><h3>{_text(name)}</h3>{_figure(figure)}</section>'
+        )
     return f'<div class="tabs" role="group" aria-label="{_text(tabs.name)}">{"".join(heads)}{"".join(bodies)}</div>'
 
 
@@ -68,11 +88,19 @@ def _table(table: Table, number: str) -> str:
     kinds = ["r" if align == "r" else "l" for _, align in table.columns]
     head = ""
     if table.head:
-        cells = (f'<th scope="col" class="{kind}">{_text(text)}</th>' for kind, (text, _) in zip(kinds, table.columns, strict=True))
+        cells = (
+            f'<th scope="col" class="{kind}">{_text(text)}</th>'
+            for kind, (text, _) in zip(kinds, table.columns, strict=True)
+        )
         head = "<thead><tr>" + "".join(cells) + "</tr></thead>"
     names = [text for text, _ in table.columns]
-    body = "".join("<tr>" + "".join(map(_cell, row, kinds, names, range(len(row)))) + "</tr>" for row in table.rows)
-    caption = f'<p class="caption" id="table{number}">{_text(table.caption)}</p>' if table.caption else ""
+    body = "".join(
+        "<tr>" + "".join(map(_cell, row, kinds, names, range(len(row)))) + "</tr>"
+        for row in table.rows
+    )
+    caption = (
+        f'<p class="caption" id="table{number}">{_text(table.caption)}</p>' if table.caption else ""
+    )
     named = f'aria-labelledby="table{number}"' if caption else 'aria-label="table"'
     kind = ' class="stack"' if table.stack else "" if table.head else ' class="facts"'
     # A wide table scrolls by itself on a phone, and by keyboard.
@@ -84,7 +112,9 @@ def _cell(text: str, kind: str, name: str, place: int) -> str:
         return f'<th scope="row" class="{kind}">{_text(text)}</th>'
     if tone := _TONES.get(text[:1]) if text[1:2] == " " else None:
         sign, _, reason = text.partition(" (")
-        shown = f'<span class="verdict {tone}">{_text(sign)}</span>' + (f" ({_text(reason)}" if reason else "")
+        shown = f'<span class="verdict {tone}">{_text(sign)}</span>' + (
+            f" ({_text(reason)}" if reason else ""
+        )
     else:
         first, _, second = text.partition("\n")
         shown = f"<strong>{_text(first)}</strong>" if isinstance(text, Strong) else _text(first)

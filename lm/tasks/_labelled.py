@@ -13,23 +13,31 @@ import numpy as np
 from absl import logging
 from scipy import sparse
 
-from lm import finetuning, heads, lookup, scores
-from lm import mesh as meshes
+from lm.core import plugins
+from lm.core.plugins import UserError
 from lm.data import labelled
-from lm.finetuning import Rows, Tuner
-from lm.lookup import UserError
-from lm.scores import Score
+from lm.finetuning import tuner
+from lm.finetuning.tuner import Rows, Tuner
+from lm.nn import heads
+from lm.parallel import mesh as meshes
+from lm.stats import scores
+from lm.stats.scores import Score
 from lm.tasks import _reading
 
 MASKS = ("own", "bidirectional")
-STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation of the regressions, chosen by the development set
+STRENGTHS = (
+    0.003,
+    0.03,
+    0.3,
+    3.0,
+)  # inverse regularisation of the regressions, chosen by the development set
 PROBED = 6000  # places from which a regression learns at most: words are many, and the last ones add little
 SPECIALS = {"text": 2, "pair": 3, "words": 2}
 
 
 @dataclasses.dataclass(frozen=True)
-class Options(labelled.Files, finetuning.Recipe):
-    """Files (lm/data/labelled.py), fine-tuning (lm/finetuning.py), and how much of it.
+class Options(labelled.Files, tuner.Recipe):
+    """Files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and how much of it.
 
     Attributes:
       train_most, dev_most, test_most: the most examples of each part, drawn alike in every run; 0 takes all.
@@ -45,7 +53,7 @@ class Options(labelled.Files, finetuning.Recipe):
 
     def __post_init__(self):
         labelled.Files.__post_init__(self)
-        finetuning.Recipe.__post_init__(self)
+        tuner.Recipe.__post_init__(self)
         for field in ("train_most", "dev_most", "test_most"):
             if getattr(self, field) < 0:
                 raise ValueError(f"{field}={getattr(self, field)} must not be negative (0: all)")
@@ -87,7 +95,9 @@ class LabelledTask:
         try:
             import sklearn  # noqa: F401
         except ImportError:
-            raise UserError("yardsticks with labels need scikit-learn: pip install 'lm[tasks]'") from None
+            raise UserError(
+                "yardsticks with labels need scikit-learn: pip install 'lm[tasks]'"
+            ) from None
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
         self.name = type(self).__module__.rsplit(".", 1)[-1]
         self.longest = min(length, config.longest + SPECIALS[self.kind])
@@ -96,14 +106,26 @@ class LabelledTask:
         self.classes = self.labels(whole)
         rng = np.random.default_rng(0)
         self.parts: Parts = {}
-        for part, most in (("train", config.train_most), ("dev", config.dev_most), ("test", config.test_most)):
+        for part, most in (
+            ("train", config.train_most),
+            ("dev", config.dev_most),
+            ("test", config.test_most),
+        ):
             self.parts[part] = taken(whole[part], most, rng)
         number = {label: index for index, label in enumerate(self.classes)}
-        self.answers = {part: np.array([number[each] for item in items for each in item.labels]) for part, items in self.parts.items()}
+        self.answers = {
+            part: np.array([number[each] for item in items for each in item.labels])
+            for part, items in self.parts.items()
+        }
         if len(set(self.answers["train"].tolist())) < 2:
-            raise UserError(f"{self.name} needs examples of at least two labels to learn from; there are: {', '.join(self.classes)}")
+            raise UserError(
+                f"{self.name} needs examples of at least two labels to learn from; there are: {', '.join(self.classes)}"
+            )
         self.pieces = {part: self._pieces(items) for part, items in self.parts.items()}
-        self.asked = scores.identity(self.name, *(part for item in self.parts["test"] for part in (item.asked, tuple(item.labels))))
+        self.asked = scores.identity(
+            self.name,
+            *(part for item in self.parts["test"] for part in (item.asked, tuple(item.labels))),
+        )
         self._tuner: Tuner | None = None
 
     def of_corpus(self) -> Parts:
@@ -112,12 +134,16 @@ class LabelledTask:
 
     def labels(self, parts: Parts) -> list[str]:
         """All classes; what is asked must have been there to learn."""
-        known, asked = ({label for item in parts[part] for label in item.labels} for part in ("train", "test"))
+        known, asked = (
+            {label for item in parts[part] for label in item.labels} for part in ("train", "test")
+        )
         if asked - known:
-            raise UserError(f"{self.name}: no training example has the label {', '.join(sorted(asked - known)[:5])}, which the test asks")
+            raise UserError(
+                f"{self.name}: no training example has the label {', '.join(sorted(asked - known)[:5])}, which the test asks"
+            )
         return sorted(known | {label for item in parts["dev"] for label in item.labels})
 
-    def features(self, model, batch, noise) -> jax.Array:
+    def features(self, model, batch, dropout_keys) -> jax.Array:
         """What a head reads: [B, P, F] in float32."""
         raise NotImplementedError
 
@@ -128,30 +154,56 @@ class LabelledTask:
     def suits(self, objective) -> bool:
         return True
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """Fine-tuned under a bidirectional mask, where the model has one; "_own" under its own; "probe_" by its frozen features."""
-        if self._tuner is None or self._tuner.built is not built:  # the untrained model comes after the trained one, and shares its step
-            self._tuner = Tuner(built, self.features, len(self.classes), self.config)
+        if (
+            self._tuner is None or self._tuner.program is not program
+        ):  # the untrained model comes after the trained one, and shares its step
+            self._tuner = Tuner(program, self.features, len(self.classes), self.config)
         tuner = self._tuner
-        own = {part: self.rows(part, built, False) for part in self.parts}
-        frozen = [tuner.frozen(params, own[part])[own[part]["weights"] > 0].astype(np.float64) for part in ("train", "dev", "test")]
+        own = {part: self.rows(part, program, False) for part in self.parts}
+        frozen = [
+            tuner.frozen(params, own[part])[own[part]["weights"] > 0].astype(np.float64)
+            for part in ("train", "dev", "test")
+        ]
         centre, spread = frozen[0].mean(0), frozen[0].std(0) + 1e-6
         probe = self.measure("test", self.regress([(side - centre) / spread for side in frozen]))
         found: dict[str, dict[str, Score]] = {}
-        can = not _reading.sees_all(built.objective) and "prefix" in _masks(built)  # it has another mask, under which it sees all
+        can = not _reading.sees_all(program.objective) and "prefix" in _masks(
+            program
+        )  # it has another mask, under which it sees all
         for mask in self.config.masks:
             if mask == "bidirectional" and not can and found:
                 continue  # its own is that already
-            rows = {part: self.rows(part, built, True) for part in self.parts} if mask == "bidirectional" and can else own
-            tuned = tuner.run(params, rows["train"], rows["dev"], functools.partial(self._judge, rows["dev"]))
-            found[mask] = self.measure("test", _places(tuner.logits(tuned.params, tuned.head, rows["test"]), rows["test"]).argmax(-1))
+            rows = (
+                {part: self.rows(part, program, True) for part in self.parts}
+                if mask == "bidirectional" and can
+                else own
+            )
+            tuned = tuner.run(
+                params, rows["train"], rows["dev"], functools.partial(self._judge, rows["dev"])
+            )
+            found[mask] = self.measure(
+                "test",
+                _places(tuner.logits(tuned.params, tuned.head, rows["test"]), rows["test"]).argmax(
+                    -1
+                ),
+            )
         main = found.get("bidirectional") or found["own"]
         return self.named(main, found.get("own", main if not can else None), probe)
 
-    def named(self, main: dict[str, Score], own: dict[str, Score] | None, probe: dict[str, Score]) -> dict[str, Score]:
+    def named(
+        self, main: dict[str, Score], own: dict[str, Score] | None, probe: dict[str, Score]
+    ) -> dict[str, Score]:
         """The metrics under their names."""
-        others = {f"{name}_own": score for name, score in (own or {}).items() if name not in self.extra}
-        return main | others | {f"probe_{name}": score for name, score in probe.items() if name not in self.extra}
+        others = {
+            f"{name}_own": score for name, score in (own or {}).items() if name not in self.extra
+        }
+        return (
+            main
+            | others
+            | {f"probe_{name}": score for name, score in probe.items() if name not in self.extra}
+        )
 
     def baseline(self, predicted: np.ndarray) -> dict[str, Score]:
         """A baseline's predictions on the test part, under all names that a model's have."""
@@ -167,7 +219,9 @@ class LabelledTask:
         from sklearn.linear_model import LogisticRegression
 
         def fit(strength: float):
-            return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(sides[0][:PROBED], self.answers["train"][:PROBED])
+            return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(
+                sides[0][:PROBED], self.answers["train"][:PROBED]
+            )
 
         def value(fitted) -> tuple[float, float]:
             """The judged metric on dev; among equals the likelihood, where every class has a little."""
@@ -180,7 +234,10 @@ class LabelledTask:
 
     def majority(self) -> np.ndarray:
         """The most frequent class of training, for each place of the test part."""
-        return np.full(len(self.answers["test"]), collections.Counter(self.answers["train"].tolist()).most_common(1)[0][0])
+        return np.full(
+            len(self.answers["test"]),
+            collections.Counter(self.answers["train"].tolist()).most_common(1)[0][0],
+        )
 
     def bags(self, unit: int) -> list[sparse.csr_matrix]:
         """log(1 + count) of the tokens of the unit of each example: [N, V], of train, dev and test."""
@@ -188,22 +245,34 @@ class LabelledTask:
         for part in ("train", "dev", "test"):
             texts = [item.units[unit] for item in self.parts[part]]
             owner = np.repeat(np.arange(len(texts)), [len(each) for each in texts])
-            bag = sparse.coo_matrix((np.ones(len(owner)), (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)).tocsr()
+            bag = sparse.coo_matrix(
+                (np.ones(len(owner)), (owner, np.concatenate(texts))),
+                (len(texts), self.corpus.tokenizer.size),
+            ).tocsr()
             bag.data = np.log1p(bag.data)
             found.append(bag)
         return found
 
-    def rows(self, part: str, built, bidirectional: bool) -> Rows:
+    def rows(self, part: str, program, bidirectional: bool) -> Rows:
         """A part's examples as the model knows its input (lm/tasks/_reading.py). `units` numbers the texts or words from 1.
 
         Args:
           bidirectional: whether a decoder sees the whole row; else its own mask holds, which is all of it where it was trained so.
         """
-        first, between, last = _reading.edges(built.objective, self.corpus.tokenizer)
+        first, between, last = _reading.edges(program.objective, self.corpus.tokenizer)
         pieces = self.pieces[part]
-        T, P = self._width(built), max(count for each in self.pieces.values() for _, count in each)
-        rows: Rows = {name: np.zeros((len(pieces), T), np.int32) for name in ("tokens", "segments", "positions", "units", "types")}
-        rows |= {"targets": np.zeros((len(pieces), P), np.int32), "weights": np.zeros((len(pieces), P), np.float32)}
+        T, P = (
+            self._width(program),
+            max(count for each in self.pieces.values() for _, count in each),
+        )
+        rows: Rows = {
+            name: np.zeros((len(pieces), T), np.int32)
+            for name in ("tokens", "segments", "positions", "units", "types")
+        }
+        rows |= {
+            "targets": np.zeros((len(pieces), P), np.int32),
+            "weights": np.zeros((len(pieces), P), np.float32),
+        }
         rows["tokens"][:] = self.corpus.tokenizer.pad
         start = 0  # of the row's answers
         for row, (units, count) in enumerate(pieces):
@@ -222,19 +291,24 @@ class LabelledTask:
             rows["targets"][row, :count] = self.answers[part][start : start + count]
             rows["weights"][row, :count] = 1.0
             start += count
-        if built.objective.mask != "bidirectional":
+        if program.objective.mask != "bidirectional":
             del rows["types"]
-        if "prefix" in _masks(built):
-            rows["prefix"] = rows["segments"] * np.int32(bidirectional or _reading.sees_all(built.objective))
+        if "prefix" in _masks(program):
+            rows["prefix"] = rows["segments"] * np.int32(
+                bidirectional or _reading.sees_all(program.objective)
+            )
         return rows
 
     def _judge(self, dev: Rows, logits_NPC: np.ndarray) -> float:
         return self.measure("dev", _places(logits_NPC, dev).argmax(-1))[self.judged].value
 
-    def _width(self, built) -> int:
+    def _width(self, program) -> int:
         """Positions of a row: no more than any part needs, and what the mesh divides."""
-        most = max(sum(map(len, units)) for each in self.pieces.values() for units, _ in each) + SPECIALS[self.kind]
-        step = math.lcm(8, meshes.parts("sequence", built.mesh))
+        most = (
+            max(sum(map(len, units)) for each in self.pieces.values() for units, _ in each)
+            + SPECIALS[self.kind]
+        )
+        step = math.lcm(8, meshes.parts("sequence", program.mesh))
         width = -(-most // step) * step
         return width if width <= self.length else self.length
 
@@ -267,7 +341,10 @@ class LabelledTask:
         for part, examples in (("train", read.train), ("dev", read.dev), ("test", read.test)):
             texts = list(dict.fromkeys(each for example in examples for each in example.texts))
             ids = dict(zip(texts, map(self.encoded, texts, encode(texts)), strict=True))
-            parts[part] = [Item([ids[each] for each in example.texts], example.labels, example.texts) for example in examples]
+            parts[part] = [
+                Item([ids[each] for each in example.texts], example.labels, example.texts)
+                for example in examples
+            ]
         return parts
 
     def encoded(self, text: str, ids: list[int]) -> np.ndarray:
@@ -275,24 +352,38 @@ class LabelledTask:
         return np.asarray(ids or [self.corpus.tokenizer.unk], np.int64)
 
 
-def states(model, batch, noise) -> jax.Array:
+def states(model, batch, dropout_keys) -> jax.Array:
     """Last hidden states, [B, T, D] in float32; those of the encoder where there is one."""
     if hasattr(model, "encode"):
-        found = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"], noise=noise)
+        found = model.encode(
+            batch["tokens"],
+            segments_BS=batch["segments"],
+            positions_BS=batch["positions"],
+            dropout_keys=dropout_keys,
+        )
     else:
-        more = {"types_BT": batch.get("types"), "prefix_BT": batch.get("prefix"), "noise": noise}
-        found = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], **more)
+        more = {
+            "types_BT": batch.get("types"),
+            "prefix_BT": batch.get("prefix"),
+            "dropout_keys": dropout_keys,
+        }
+        found = model.hidden(
+            batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], **more
+        )
     return found.astype(jnp.float32)
 
 
-def text_mean(model, batch, noise) -> jax.Array:
+def text_mean(model, batch, dropout_keys) -> jax.Array:
     """Mean of the last hidden states of a row: [B, 1, D]."""
-    return heads.mean(states(model, batch, noise), batch["segments"][:, None, :] > 0)
+    return heads.mean(states(model, batch, dropout_keys), batch["segments"][:, None, :] > 0)
 
 
-def unit_means(model, batch, noise, count: int) -> jax.Array:
+def unit_means(model, batch, dropout_keys, count: int) -> jax.Array:
     """Mean of the last hidden states of each unit of a row: [B, count, D]."""
-    return heads.mean(states(model, batch, noise), batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None])
+    return heads.mean(
+        states(model, batch, dropout_keys),
+        batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None],
+    )
 
 
 def class_scores(answers: np.ndarray, predicted: np.ndarray, asked: str) -> dict[str, Score]:
@@ -320,8 +411,8 @@ def _places(logits_NPC: np.ndarray, rows: Rows) -> np.ndarray:
     return logits_NPC[rows["weights"] > 0]
 
 
-def _masks(built) -> tuple[str, ...]:
-    return lookup.find("models", built.model_name).Model.masks
+def _masks(program) -> tuple[str, ...]:
+    return plugins.find("models", program.model_name).Model.masks
 
 
 def _fitted(a: np.ndarray, b: np.ndarray, room: int) -> list[np.ndarray]:

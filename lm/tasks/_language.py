@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from lm import ngrams
+from lm.core.plugins import UserError
 from lm.data.synthetic.grammar import END, Grammar
-from lm.lookup import UserError
-from lm.scores import Examples, Score, identity, nats, share
+from lm.stats import ngrams
+from lm.stats.scores import Examples, Score, identity, nats, share
 from lm.tasks import _synthetic, _text
 
 Found = dict[str, np.ndarray]  # per target, [rows, P]
@@ -46,7 +46,9 @@ class LanguageTask:
         """Makes `batch`, `surprisal` and `truth`."""
         self.batch = _synthetic.left_to_right(texts, self.tokenizer, self.length)
         self.batch["states"], self.surprisal = states(self.language, self.words, texts, self.length)
-        self.truth = _synthetic.Truth(self.words.spread(self.language.table, self.tokenizer.size), self._closing())
+        self.truth = _synthetic.Truth(
+            self.words.spread(self.language.table, self.tokenizer.size), self._closing()
+        )
 
     def _grammar(self) -> Grammar:
         """The grammar of the corpus' documents."""
@@ -59,15 +61,17 @@ class LanguageTask:
     def suits(self, objective: Any) -> bool:
         return "causal" in objective.scores
 
-    def score(self, built: Any, params: Any) -> dict[str, Score]:
+    def score(self, program: Any, params: Any) -> dict[str, Score]:
         """The class's metrics."""
-        return self._scores(_synthetic.answers(built, params, self.batch, self.truth))
+        return self._scores(_synthetic.answers(program, params, self.batch, self.truth))
 
-    def baselines(self, built: Any) -> dict[str, dict[str, Score]]:
+    def baselines(self, program: Any) -> dict[str, dict[str, Score]]:
         """Every word alike; unigrams and Kneser-Ney bigrams of the training split; and the grammar itself."""
         size = self.tokenizer.size
         before, after = _text.neighbours(self.train, self.tokenizer)
-        alike = self.words.spread(np.full((1, len(self.words.ids)), 1.0 / len(self.words.ids)), size)
+        alike = self.words.spread(
+            np.full((1, len(self.words.ids)), 1.0 / len(self.words.ids)), size
+        )
         none = np.zeros_like(self.batch["states"])
         tables = {
             "uniform": (alike, none),
@@ -75,11 +79,16 @@ class LanguageTask:
             "bigram": self._bigrams(ngrams.Bigram(before, after, size)),
             "true distribution": (self.truth.table_SV, self.batch["states"]),
         }
-        return {name: self._scores(tabled(*table, self.batch, self.truth)) for name, table in tables.items()}
+        return {
+            name: self._scores(tabled(*table, self.batch, self.truth))
+            for name, table in tables.items()
+        }
 
     def _bigrams(self, bigram: ngrams.Bigram) -> tuple[np.ndarray, np.ndarray]:
         """(its distributions by context, the context of each target)."""
-        return bigram.upper.toarray() + bigram.backoff[:, None] * bigram.lower[None], self.batch["tokens"]
+        return bigram.upper.toarray() + bigram.backoff[:, None] * bigram.lower[None], self.batch[
+            "tokens"
+        ]
 
     def _scores(self, found: Found) -> dict[str, Score]:
         excess = (found["nll"] - self.surprisal) * self.weights
@@ -101,7 +110,9 @@ def score_of(make: Any, totals: np.ndarray, weights: np.ndarray, asked: str) -> 
     return make(float(rows.sum()), float(counts.sum()), Examples(rows, counts, asked))
 
 
-def tabled(q_CV: np.ndarray, context: np.ndarray, batch: Mapping[str, np.ndarray], truth: _synthetic.Truth) -> Found:
+def tabled(
+    q_CV: np.ndarray, context: np.ndarray, batch: Mapping[str, np.ndarray], truth: _synthetic.Truth
+) -> Found:
     """As `_synthetic.answers`, of a method whose distribution depends on one number alone.
 
     Args:
@@ -132,13 +143,18 @@ def _best(scores_CV: np.ndarray) -> np.ndarray:
     return best_CV / best_CV.sum(1, keepdims=True)
 
 
-def states(language: Grammar, words: _synthetic.Words, texts: Sequence[np.ndarray], length: int) -> tuple[np.ndarray, np.ndarray]:
+def states(
+    language: Grammar, words: _synthetic.Words, texts: Sequence[np.ndarray], length: int
+) -> tuple[np.ndarray, np.ndarray]:
     """(state before each target, its true -log p in nats) of the rows of `_synthetic.left_to_right`: int32 and float64 [rows, length].
 
     Raises:
       UserError: a text is not of this language.
     """
-    state_BT, surprisal_BT = np.zeros((len(texts), length), np.int32), np.zeros((len(texts), length))
+    state_BT, surprisal_BT = (
+        np.zeros((len(texts), length), np.int32),
+        np.zeros((len(texts), length)),
+    )
     for row, text in enumerate(texts):
         asked = [*words.text(text), END][:length]
         found, surprisal = language.walk(asked)

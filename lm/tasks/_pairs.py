@@ -4,10 +4,11 @@ from typing import Any
 
 import numpy as np
 
-from lm import pairing, scores
+from lm.core import compatibility
 from lm.data import loader
-from lm.scores import Examples, Score, share
-from lm.validation import Validation
+from lm.stats import scores
+from lm.stats.scores import Examples, Score, share
+from lm.training.validation import Validation
 
 
 class PairTask:
@@ -19,23 +20,32 @@ class PairTask:
 
     def __init__(self, config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
-        self.objective = pairing.make({"name": self.name}, corpus.tokenizer, length, "encoder")
+        self.objective = compatibility.make(
+            {"name": self.name}, corpus.tokenizer, length, "encoder"
+        )
 
     def suits(self, objective) -> bool:
         return "pair" in objective.scores
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """accuracy."""
-        validation = self._validation(built)
+        validation = self._validation(program)
         hits, weights = validation.by_row(params)[f"{self.name}_accuracy"]
         return {"accuracy": _share(hits, weights, _listed(validation.whole()))}
 
-    def _validation(self, built) -> Validation:
-        return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+    def _validation(self, program) -> Validation:
+        return Validation(
+            program,
+            self.objective,
+            self.corpus.stores[self.split],
+            self.split,
+            self.config.tokens,
+            32,
+        )
 
-    def _asked(self, built) -> list[dict[str, Any]]:
+    def _asked(self, program) -> list[dict[str, Any]]:
         """The held-out examples, one by one."""
-        return _listed(self._validation(built).whole())
+        return _listed(self._validation(program).whole())
 
     def _training(self, count: int) -> list[dict[str, Any]]:
         """Examples of the training split, for baselines."""
@@ -51,13 +61,23 @@ def labels(examples: list[dict[str, Any]]) -> np.ndarray:
 
 def sides(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The tokens of the first and of the second segment of each example."""
-    first, second = ([example["tokens"][(example["segments"] > 0) & (example["types"] == side)] for example in examples] for side in (0, 1))
+    first, second = (
+        [
+            example["tokens"][(example["segments"] > 0) & (example["types"] == side)]
+            for example in examples
+        ]
+        for side in (0, 1)
+    )
     return first, second
 
 
 def answered(asked: list[dict[str, Any]], answers: np.ndarray) -> dict[str, Score]:
     """The score of one answer to each example."""
-    return {"accuracy": _share((labels(asked) == answers).astype(np.float64), np.ones(len(asked)), asked)}
+    return {
+        "accuracy": _share(
+            (labels(asked) == answers).astype(np.float64), np.ones(len(asked)), asked
+        )
+    }
 
 
 def majority(fit: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Score]:
@@ -66,10 +86,16 @@ def majority(fit: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str
 
 
 def _listed(batches: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
-    return [{name: values[row] for name, values in batch.items()} for batch in batches for row in range(len(batch["labels"]))]
+    return [
+        {name: values[row] for name, values in batch.items()}
+        for batch in batches
+        for row in range(len(batch["labels"]))
+    ]
 
 
 def _share(hits: np.ndarray, weights: np.ndarray, asked: list[dict[str, Any]]) -> Score:
     """The share of hits, by pair [N]."""
-    about = scores.identity(*(np.stack([example[name] for example in asked]) for name in ("tokens", "types", "labels")))
+    about = scores.identity(
+        *(np.stack([example[name] for example in asked]) for name in ("tokens", "types", "labels"))
+    )
     return share(hits.sum(), weights.sum(), Examples(hits, weights, about))

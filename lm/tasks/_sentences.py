@@ -5,9 +5,9 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
+from lm.core.plugins import UserError
 from lm.data import files, text
-from lm.lookup import UserError
-from lm.scoring import Scorer
+from lm.inference.scoring import Scorer
 
 T = TypeVar("T")
 _NAMED = 3  # broken lines that a message names
@@ -17,20 +17,25 @@ class Scorers:
     """Scorers of one program at a time: what they compiled serves all its parameters."""
 
     def __init__(self, tokenizer: Any, end: bool = False):
-        self.tokenizer, self.end, self.built = tokenizer, end, None
+        self.tokenizer, self.end, self.program = tokenizer, end, None
         self.made: dict[str, Scorer] = {}
 
-    def __call__(self, built: Any, method: str = "") -> Scorer:
+    def __call__(self, program: Any, method: str = "") -> Scorer:
         """The scorer of this program by this method."""
-        if built is not self.built:
-            self.built, self.made = built, {}
+        if program is not self.program:
+            self.program, self.made = program, {}
         if method not in self.made:
-            self.made[method] = Scorer(built, self.tokenizer, method, self.end)
+            self.made[method] = Scorer(program, self.tokenizer, method, self.end)
         return self.made[method]
 
 
 def read(
-    task: str, paths: Sequence[str], suffixes: Sequence[str], parse: Callable[[Any, str], T], share: float, most: int
+    task: str,
+    paths: Sequence[str],
+    suffixes: Sequence[str],
+    parse: Callable[[Any, str], T],
+    share: float,
+    most: int,
 ) -> tuple[list[T], list[str]]:
     """The records of JSON Lines files, and of text files a line each.
 
@@ -67,7 +72,9 @@ def read(
             raise UserError(f"{task}.path: {path} is empty")
         told = f"{len(broken)} of {count} lines are broken ({'; '.join(broken[:_NAMED])}{'; …' * (len(broken) > _NAMED)})"
         if len(broken) > share * count:
-            raise UserError(f"{path}: {told}, more than {task}.broken={share:.0%}; repair the file, or allow a larger share")
+            raise UserError(
+                f"{path}: {told}, more than {task}.broken={share:.0%}; repair the file, or allow a larger share"
+            )
         notes += [f"{name}: {told} and left out"] * bool(broken)
         records += kept[:most] if most else kept
     return records, notes

@@ -25,7 +25,9 @@ def spans(tags: Sequence[str], strict: bool = False) -> list[Span]:
     return found
 
 
-def counts(gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]], strict: bool = False) -> list[tuple[int, int]]:
+def counts(
+    gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]], strict: bool = False
+) -> list[tuple[int, int]]:
     """Of each sentence: (spans found exactly, spans predicted + spans there). F1 is twice the first sum over the second."""
     found = []
     for there, said in zip(gold, predicted, strict=True):

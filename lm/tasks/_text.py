@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from lm import scores
-from lm.scores import Examples, Score, nats, share
+from lm.stats import scores
+from lm.stats.scores import Examples, Score, nats, share
 
 
 class Changed:
@@ -29,7 +29,9 @@ class Changed:
 
 def neighbours(store, tokenizer) -> tuple[np.ndarray, np.ndarray]:
     """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents."""
-    stream = np.insert(np.asarray(store.tokens, np.int64), store.document_offsets[:-1], tokenizer.bos)
+    stream = np.insert(
+        np.asarray(store.tokens, np.int64), store.document_offsets[:-1], tokenizer.bos
+    )
     ends = np.asarray(store.document_offsets[1:]) + np.arange(1, len(store) + 1)
     stream = np.insert(stream, ends, tokenizer.eos)
     inside = stream[1:] != tokenizer.bos
@@ -79,10 +81,14 @@ class Asked:
         """The score of hits by token [M]."""
         return share(float(hits.sum()), len(self.targets), self.examples(hits))
 
-    def scored(self, found: dict[str, tuple[np.ndarray, np.ndarray]], name: str) -> tuple[Score, Score]:
+    def scored(
+        self, found: dict[str, tuple[np.ndarray, np.ndarray]], name: str
+    ) -> tuple[Score, Score]:
         """(nats, share of hits) of a model, of `Validation.by_row`."""
         nll, hits = (Examples(*found[key], self.asked) for key in (name, f"{name}_accuracy"))
-        return nats(nll.totals.sum(), nll.weights.sum(), nll), share(hits.totals.sum(), hits.weights.sum(), hits)
+        return nats(nll.totals.sum(), nll.weights.sum(), nll), share(
+            hits.totals.sum(), hits.weights.sum(), hits
+        )
 
 
 def pick(batches: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:

@@ -11,7 +11,7 @@ import numpy as np
 
 from lm.data.synthetic import brackets
 from lm.data.synthetic.grammar import Grammar
-from lm.scores import Score, share
+from lm.stats.scores import Score, share
 from lm.tasks import _language
 
 Config = _language.Config
@@ -19,9 +19,16 @@ NEAR, FAR = 1, 10  # symbols from a bracket to the one that closes it
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
-    metrics = ("closing_accuracy", "closing_near", "closing_middle", "closing_far", "closing_outermost", *_language.LanguageTask.metrics)
+    metrics = (
+        "closing_accuracy",
+        "closing_near",
+        "closing_middle",
+        "closing_far",
+        "closing_outermost",
+        *_language.LanguageTask.metrics,
+    )
     source = "brackets"
 
     def __init__(self, config: Config, corpus, split: str, length: int):
@@ -37,11 +44,24 @@ class Task(_language.LanguageTask):
         }
 
     def _grammar(self) -> Grammar:
-        return brackets.make(brackets.Options(**{field.name: self.options[field.name] for field in dataclasses.fields(brackets.Options)}))
+        return brackets.make(
+            brackets.Options(
+                **{
+                    field.name: self.options[field.name]
+                    for field in dataclasses.fields(brackets.Options)
+                }
+            )
+        )
 
     def _closing(self) -> np.ndarray:
         closing = np.zeros(self.tokenizer.size, bool)
-        closing[[i for i, word in zip(self.words.ids, self.words.words, strict=True) if word[0] == brackets.CLOSE]] = True
+        closing[
+            [
+                i
+                for i, word in zip(self.words.ids, self.words.words, strict=True)
+                if word[0] == brackets.CLOSE
+            ]
+        ] = True
         return closing
 
     def _nesting(self) -> tuple[np.ndarray, np.ndarray]:
@@ -59,7 +79,9 @@ class Task(_language.LanguageTask):
 
     def _scores(self, found: _language.Found) -> dict[str, Score]:
         closing = {
-            name: _language.score_of(share, found["closing"] * places, places.astype(np.float64), self.asked)
+            name: _language.score_of(
+                share, found["closing"] * places, places.astype(np.float64), self.asked
+            )
             for name, places in self.asked_by.items()
         }
         return closing | super()._scores(found)

@@ -6,10 +6,11 @@ Whatever a model was trained on, the tokens asked are those of the objective `cl
 import dataclasses
 import math
 
-from lm import ngrams, pairing
-from lm.scores import Examples, Score
+from lm.core import compatibility
+from lm.stats import ngrams
+from lm.stats.scores import Examples, Score
 from lm.tasks import _text
-from lm.validation import Validation
+from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,30 +21,30 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("nll", "perplexity", "bits_per_byte", "accuracy")
     shared = False
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
-        self.objective = pairing.make({"name": "clm"}, corpus.tokenizer, length, "decoder")
+        self.objective = compatibility.make({"name": "clm"}, corpus.tokenizer, length, "decoder")
 
     def suits(self, objective) -> bool:
         return "causal" in objective.scores
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """nll, perplexity, bits_per_byte, accuracy."""
-        validation = self._validation(built)
+        validation = self._validation(program)
         asked = self._asked(validation)
         nll, accuracy = asked.scored(validation.by_row(params), "clm")
         return self._scores(nll, asked) | {"accuracy": accuracy}
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
-        validation = self._validation(built)
+        validation = self._validation(program)
         asked, inputs = self._asked(validation), _text.pick(validation.whole(), "tokens")
         found = {
             "unigram": ngrams.Unigram(after, tokenizer.size).nll(asked.targets),
@@ -51,8 +52,15 @@ class Task:
         }
         return {name: self._scores(asked.nats(nll), asked) for name, nll in found.items()}
 
-    def _validation(self, built) -> Validation:
-        return Validation(built, self.objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+    def _validation(self, program) -> Validation:
+        return Validation(
+            program,
+            self.objective,
+            self.corpus.stores[self.split],
+            self.split,
+            self.config.tokens,
+            32,
+        )
 
     def _asked(self, validation: Validation) -> _text.Asked:
         return _text.Asked.of(validation.whole(), "causal")
@@ -66,5 +74,7 @@ class Task:
             "nll": nll,
             # No ratio of sums, so nothing by example.
             "perplexity": Score(math.exp(min(nll.value, 700.0)), nll.count, "perplexity", "lower"),
-            "bits_per_byte": Score(float(bits.totals.sum() / size), size, "bits/byte", "lower", bits),
+            "bits_per_byte": Score(
+                float(bits.totals.sum() / size), size, "bits/byte", "lower", bits
+            ),
         }

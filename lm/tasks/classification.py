@@ -9,8 +9,8 @@ import dataclasses
 
 import numpy as np
 
-from lm.lookup import UserError
-from lm.scores import Score
+from lm.core.plugins import UserError
+from lm.stats.scores import Score
 from lm.tasks import _labelled
 from lm.tasks._labelled import Item, LabelledTask, Parts
 
@@ -26,11 +26,13 @@ class Config(_labelled.Options):
     def __post_init__(self):
         super().__post_init__()
         if self.classes < 2 or self.shortest < 1:
-            raise ValueError(f"classes={self.classes} must be at least 2, and shortest={self.shortest} at least 1")
+            raise ValueError(
+                f"classes={self.classes} must be at least 2, and shortest={self.shortest} at least 1"
+            )
 
 
 class Task(LabelledTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     kind = "text"
     metrics = ("accuracy", "macro_f1", "accuracy_own", "probe_accuracy")
@@ -40,9 +42,15 @@ class Task(LabelledTask):
 
     def of_corpus(self) -> Parts:
         stores = self.corpus.stores
-        documents = {"train": lambda number: number % 5 > 0, "dev": lambda number: number % 5 == 0, "test": lambda number: True}
+        documents = {
+            "train": lambda number: number % 5 > 0,
+            "dev": lambda number: number % 5 == 0,
+            "test": lambda number: True,
+        }
         found = {
-            part: _paragraphs(stores[self.split if part == "test" else "train"], keep, self.config.shortest)
+            part: _paragraphs(
+                stores[self.split if part == "test" else "train"], keep, self.config.shortest
+            )
             for part, keep in documents.items()
         }
         counts = collections.Counter(label for label, _ in found["train"] if label)
@@ -53,28 +61,41 @@ class Task(LabelledTask):
                 f" {len(chosen)}"
             )
         rng = np.random.default_rng(0)
-        most = {"train": self.config.train_most, "dev": self.config.dev_most, "test": self.config.test_most}
+        most = {
+            "train": self.config.train_most,
+            "dev": self.config.dev_most,
+            "test": self.config.test_most,
+        }
         parts: Parts = {}
         for part, paragraphs in found.items():
             parts[part] = []
             for label in chosen:  # as many of each, where there are
-                texts = _labelled.taken([text for of, text in paragraphs if of == label], -(-most[part] // len(chosen)), rng)
+                texts = _labelled.taken(
+                    [text for of, text in paragraphs if of == label],
+                    -(-most[part] // len(chosen)),
+                    rng,
+                )
                 parts[part] += [Item([text], [label], (text,)) for text in texts]
             if not parts[part]:
-                raise UserError(f"classification found no paragraph of {self.config.shortest} tokens under the labels {', '.join(chosen)}")
+                raise UserError(
+                    f"classification found no paragraph of {self.config.shortest} tokens under the labels {', '.join(chosen)}"
+                )
         return parts
 
-    def features(self, model, batch, noise):
+    def features(self, model, batch, dropout_keys):
         """Mean of the last hidden states, special tokens included: [B, 1, D]."""
-        return _labelled.text_mean(model, batch, noise)
+        return _labelled.text_mean(model, batch, dropout_keys)
 
     def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
         """accuracy, macro_f1."""
         return _labelled.class_scores(self.answers[part], predicted, self.asked)
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """Logistic regression on a bag of tokens, and the most frequent class."""
-        return {"bag of words": self.baseline(self.regress(self.bags(0))), "majority": self.baseline(self.majority())}
+        return {
+            "bag of words": self.baseline(self.regress(self.bags(0))),
+            "majority": self.baseline(self.majority()),
+        }
 
 
 def _paragraphs(store, keep, shortest: int) -> list[tuple[str, np.ndarray]]:
@@ -86,6 +107,8 @@ def _paragraphs(store, keep, shortest: int) -> list[tuple[str, np.ndarray]]:
     labels, long = store.labels, ends - begins >= shortest
     return [
         (labels[owner], np.asarray(store.tokens[begin:end], np.int64))
-        for owner, begin, end in zip(owners[long].tolist(), begins[long].tolist(), ends[long].tolist(), strict=True)
+        for owner, begin, end in zip(
+            owners[long].tolist(), begins[long].tolist(), ends[long].tolist(), strict=True
+        )
         if keep(owner)
     ]

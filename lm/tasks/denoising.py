@@ -7,12 +7,13 @@ import dataclasses
 
 import numpy as np
 
-from lm import ngrams, pairing
+from lm.core import compatibility
 from lm.data import packing
-from lm.scores import Score
+from lm.stats import ngrams
+from lm.stats.scores import Score
 from lm.tasks import _text
-from lm.tokenizer import MODES
-from lm.validation import Validation
+from lm.tokenizers.sentencepiece import MODES
+from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("ce", "accuracy")
     shared = False
@@ -34,32 +35,56 @@ class Task:
     def suits(self, objective) -> bool:
         return "denoising" in objective.scores
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """ce, accuracy."""
-        model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
-        members = built.objective.members.values() if built.objective.composed else [built.objective]
+        model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
+        members = (
+            program.objective.members.values()
+            if program.objective.composed
+            else [program.objective]
+        )
         asked = [member.config for member in members if "denoising" in member.scores][-1]
-        mode = MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
-        validation = self._validation(built, model, mode)
-        ce, accuracy = _text.Asked.of(validation.whole(), "denoising").scored(validation.by_row(params), "span_corruption")
+        mode = (
+            MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
+        )
+        validation = self._validation(program, model, mode)
+        ce, accuracy = _text.Asked.of(validation.whole(), "denoising").scored(
+            validation.by_row(params), "span_corruption"
+        )
         return {"ce": ce, "accuracy": accuracy}
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """The training split's unigram."""
-        unigram = ngrams.Unigram(np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size)
-        asked = _text.Asked.of(self._validation(built, "decoder", "").whole(), "denoising")
-        return {"unigram": {"ce": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())}}
+        unigram = ngrams.Unigram(
+            np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size
+        )
+        asked = _text.Asked.of(self._validation(program, "decoder", "").whole(), "denoising")
+        return {
+            "unigram": {
+                "ce": asked.nats(unigram.nll(asked.targets)),
+                "accuracy": asked.share(asked.targets == unigram.best()),
+            }
+        }
 
-    def _validation(self, built, model: str, mode: str) -> Validation:
+    def _validation(self, program, model: str, mode: str) -> Validation:
         def make(model, mode):
-            return pairing.make({"name": "span_corruption", "mode_token": mode}, self.corpus.tokenizer, self.length, model)
+            return compatibility.make(
+                {"name": "span_corruption", "mode_token": mode},
+                self.corpus.tokenizer,
+                self.length,
+                model,
+            )
 
         store, is_text = self.corpus.stores[self.split], self.corpus.tokenizer.bytes_per_id > 0
         # Rows that fit every model, with a mode token or without: so the same spans of the same texts are asked.
         one, two = (make(each, MODES[0]) for each in ("decoder", "encoder_decoder"))
         rooms = (one.layout.rooms[0], two.layout.rooms[1])
-        plan = packing.pack(np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])).without(2, "texts of one token")
+        plan = packing.pack(
+            np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])
+        ).without(2, "texts of one token")
         asked = _text.Changed(
-            make(model, mode), self.length, lambda example: example | {"weights": example["weights"] * is_text[example["targets"]]}
+            make(model, mode),
+            self.length,
+            lambda example: example | {"weights": example["weights"] * is_text[example["targets"]]},
         )
-        return Validation(built, asked, store, self.split, self.config.tokens, 32, plan)
+        return Validation(program, asked, store, self.split, self.config.tokens, 32, plan)

@@ -11,7 +11,7 @@ Config = _language.Config
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     source = "grammar"
 

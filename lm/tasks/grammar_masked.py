@@ -10,18 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from lm import ngrams
+from lm.core.plugins import UserError
 from lm.data.synthetic import english
 from lm.data.synthetic.grammar import END, MORE, Grammar
-from lm.lookup import UserError
-from lm.scores import Score
+from lm.stats import ngrams
+from lm.stats.scores import Score
 from lm.tasks import _language, _synthetic
 
 Config = _language.Config
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     source = "grammar"
 
@@ -31,14 +31,16 @@ class Task(_language.LanguageTask):
     def suits(self, objective: Any) -> bool:
         return "masked" in objective.scores or "masked_next" in objective.scores
 
-    def score(self, built: Any, params: Any) -> dict[str, Score]:
+    def score(self, program: Any, params: Any) -> dict[str, Score]:
         """The class's metrics."""
         # Of two, the one that the run ended with.
-        kind = [each for each in built.objective.scores if each.startswith("masked")][-1]
-        batch = _synthetic.hidden(self.texts, self.places, self.tokenizer, self.length, kind, built.objective.mask)
+        kind = [each for each in program.objective.scores if each.startswith("masked")][-1]
+        batch = _synthetic.hidden(
+            self.texts, self.places, self.tokenizer, self.length, kind, program.objective.mask
+        )
         at = self.batch["target_positions"] + (kind == "masked") * (self.batch["weights"] > 0)
         asked = batch | self.batch | {"target_positions": at.astype(np.int32)}
-        return self._scores(_synthetic.answers(built, params, asked, self.truth, masked=True))
+        return self._scores(_synthetic.answers(program, params, asked, self.truth, masked=True))
 
     def _ask(self, texts: list[np.ndarray]) -> None:
         rng = np.random.default_rng(0)
@@ -56,16 +58,26 @@ class Task(_language.LanguageTask):
                 truth = between(self.language, self.words.text(text[begin:end]), place)
                 places.append(begin + place)
                 truths.append(truth)
-                surprisals.append(-np.log(truth[np.flatnonzero(self.words.ids == text[begin + place])[0]]))
+                surprisals.append(
+                    -np.log(truth[np.flatnonzero(self.words.ids == text[begin + place])[0]])
+                )
             self.texts.append(text[: ends[-1]])
             self.places.append(np.array(places))
         if not self.texts:
-            raise UserError(f"no document has a sentence that fits rows of {self.length}; set a larger --config.data.length")
+            raise UserError(
+                f"no document has a sentence that fits rows of {self.length}; set a larger --config.data.length"
+            )
         shape = (len(self.texts), max(map(len, self.places)))
-        is_asked = np.arange(shape[1])[None] < np.array([len(each) for each in self.places])[:, None]
-        self.batch = {name: np.zeros(shape, np.int32) for name in ("targets", "target_positions", "states")}
+        is_asked = (
+            np.arange(shape[1])[None] < np.array([len(each) for each in self.places])[:, None]
+        )
+        self.batch = {
+            name: np.zeros(shape, np.int32) for name in ("targets", "target_positions", "states")
+        }
         self.batch["target_positions"][is_asked] = np.concatenate(self.places)
-        self.batch["targets"][is_asked] = np.concatenate([text[at] for text, at in zip(self.texts, self.places, strict=True)])
+        self.batch["targets"][is_asked] = np.concatenate(
+            [text[at] for text, at in zip(self.texts, self.places, strict=True)]
+        )
         self.batch["states"][is_asked] = np.arange(len(truths))
         self.batch["weights"] = is_asked.astype(np.float32)
         self.surprisal = np.zeros(shape)
@@ -75,7 +87,9 @@ class Task(_language.LanguageTask):
     def _bigrams(self, bigram: ngrams.Bigram) -> tuple[np.ndarray, np.ndarray]:
         """Bigrams to both neighbours; a text begins after [BOS]."""
         both = [
-            np.exp(bigram.between(int(text[at - 1]) if at else self.tokenizer.bos, int(text[at + 1])))
+            np.exp(
+                bigram.between(int(text[at - 1]) if at else self.tokenizer.bos, int(text[at + 1]))
+            )
             for text, places in zip(self.texts, self.places, strict=True)
             for at in places.tolist()
         ]
@@ -87,6 +101,11 @@ def between(language: Grammar, sentence: list[str], place: int) -> np.ndarray:
 
     `language` is that of documents: so that a full stop in that place, and two sentences, would count too.
     """
-    logs = np.array([language.log_probability([*sentence[:place], word, *sentence[place + 1 :], END], MORE) for word in language.words])
+    logs = np.array(
+        [
+            language.log_probability([*sentence[:place], word, *sentence[place + 1 :], END], MORE)
+            for word in language.words
+        ]
+    )
     shares = np.exp(logs - logs.max())
     return shares / shares.sum()

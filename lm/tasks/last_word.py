@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from lm import ngrams, scoring
-from lm.lookup import UserError
-from lm.scores import Examples, Score, identity, share
+from lm.core.plugins import UserError
+from lm.inference import scoring
+from lm.stats import ngrams
+from lm.stats.scores import Examples, Score, identity, share
 from lm.tasks import _sentences, _text
 
 Text = tuple[np.ndarray, np.ndarray]  # ids that are given, ids of the last word
@@ -47,11 +48,13 @@ class Config:
         if self.most < 0:
             raise ValueError(f"most={self.most} must not be negative (0: all texts)")
         if not 1 <= self.shortest <= self.longest:
-            raise ValueError(f"shortest={self.shortest} must be at least 1 and not above longest={self.longest}")
+            raise ValueError(
+                f"shortest={self.shortest} must be at least 1 and not above longest={self.longest}"
+            )
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("accuracy", "nll")
     shared = True
@@ -71,12 +74,12 @@ class Task:
     def suits(self, objective) -> bool:
         return bool(scoring.methods(objective))
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """accuracy, nll."""
-        log_p, hits = self._scorer(built).endings(params, self.texts)
+        log_p, hits = self._scorer(program).endings(params, self.texts)
         return self._scores(hits, log_p)
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """The word that ends most texts of the training split; its unigrams and Kneser-Ney bigrams, piece by piece."""
         size = self.corpus.tokenizer.size
         before, after = _text.neighbours(self.corpus.stores["train"], self.corpus.tokenizer)
@@ -86,35 +89,69 @@ class Task:
         previous = np.concatenate([[given[-1], *last[:-1]] for given, last in self.texts])
         owner = np.repeat(np.arange(len(lasts)), lengths)
         guesses = {int(v): int(bigram.after(int(v)).argmax()) for v in np.unique(previous)}
-        right = {"unigram": targets == unigram.best(), "bigram": targets == np.array([guesses[int(v)] for v in previous])}
+        right = {
+            "unigram": targets == unigram.best(),
+            "bigram": targets == np.array([guesses[int(v)] for v in previous]),
+        }
         nll = {"unigram": unigram.nll(targets), "bigram": bigram.nll(previous, targets)}
         found = {
-            name: self._scores(np.bincount(owner, right[name]) == lengths, -np.bincount(owner, nll[name])) for name in ("unigram", "bigram")
+            name: self._scores(
+                np.bincount(owner, right[name]) == lengths, -np.bincount(owner, nll[name])
+            )
+            for name in ("unigram", "bigram")
         }
         counts = collections.Counter(tuple(last.tolist()) for _, last in self._made("train"))
         if counts:
             best = counts.most_common(1)[0][0]
             hits = np.array([tuple(last.tolist()) == best for last in lasts])
-            found["most frequent last word"] = {"accuracy": self._scores(hits, np.zeros(len(hits)))["accuracy"]}
+            found["most frequent last word"] = {
+                "accuracy": self._scores(hits, np.zeros(len(hits)))["accuracy"]
+            }
         return found
 
     def _scores(self, hits: np.ndarray, log_p: np.ndarray) -> dict[str, Score]:
         count, ones = len(hits), np.ones(len(hits))
         return {
-            "accuracy": share(float(hits.sum()), count, Examples(hits.astype(float), ones, self.asked)),
-            "nll": Score(-float(log_p.sum()) / count, count, "nats/word", "lower", Examples(-log_p, ones, self.asked)),
+            "accuracy": share(
+                float(hits.sum()), count, Examples(hits.astype(float), ones, self.asked)
+            ),
+            "nll": Score(
+                -float(log_p.sum()) / count,
+                count,
+                "nats/word",
+                "lower",
+                Examples(-log_p, ones, self.asked),
+            ),
         }
 
     def _read(self) -> list[Text]:
         """The texts of the files, the beginning cut where it is too long."""
         config = self.config
-        found, notes = _sentences.read("last_word", config.path, (".jsonl", ".ndjson", ".txt"), _parts, config.broken, config.most)
-        given, last = (scoring.encode(self.corpus.tokenizer, side) for side in zip(*found, strict=True))
-        texts = [(a[len(a) + len(b) - self.room if len(a) + len(b) > self.room else 0 :], b) for a, b in zip(given, last, strict=True)]
+        found, notes = _sentences.read(
+            "last_word",
+            config.path,
+            (".jsonl", ".ndjson", ".txt"),
+            _parts,
+            config.broken,
+            config.most,
+        )
+        given, last = (
+            scoring.encode(self.corpus.tokenizer, side) for side in zip(*found, strict=True)
+        )
+        texts = [
+            (a[len(a) + len(b) - self.room if len(a) + len(b) > self.room else 0 :], b)
+            for a, b in zip(given, last, strict=True)
+        ]
         kept = [each for each in texts if len(each[0]) and 0 < len(each[1]) < self.room]
         if len(texts) - len(kept) > config.broken * len(texts):
-            raise UserError(f"last_word: {len(texts) - len(kept)} of {len(texts)} last words have no room in {self.room} tokens")
-        self.notes = _sentences.tell("last_word", notes + [f"{len(texts) - len(kept)} texts left out: no room"] * (len(kept) < len(texts)))
+            raise UserError(
+                f"last_word: {len(texts) - len(kept)} of {len(texts)} last words have no room in {self.room} tokens"
+            )
+        self.notes = _sentences.tell(
+            "last_word",
+            notes
+            + [f"{len(texts) - len(kept)} texts left out: no room"] * (len(kept) < len(texts)),
+        )
         return kept
 
     def _made(self, split: str) -> list[Text]:
@@ -124,12 +161,22 @@ class Task:
         texts: list[Text] = []
         for sentence in np.random.default_rng(0).permutation(len(offsets) - 1):
             ids = np.asarray(store.tokens[offsets[sentence] : offsets[sentence + 1]], np.int32)
-            stop = next((at for at in range(len(ids), 0, -1) if not scoring.is_mark(tokenizer, int(ids[at - 1]))), 0)
+            stop = next(
+                (
+                    at
+                    for at in range(len(ids), 0, -1)
+                    if not scoring.is_mark(tokenizer, int(ids[at - 1]))
+                ),
+                0,
+            )
             starts = np.flatnonzero(scoring.words(tokenizer, ids[:stop]))
             if not len(starts) or not _is_word(tokenizer, ids[starts[-1] : stop]):
                 continue
             last = ids[starts[-1] : stop]
-            at, room = int(offsets[sentence] + starts[-1]), min(config.longest, self.room - len(last))
+            at, room = (
+                int(offsets[sentence] + starts[-1]),
+                min(config.longest, self.room - len(last)),
+            )
             document = int(np.searchsorted(borders, sentence, side="right")) - 1
             begins = offsets[borders[document] : sentence + 1]
             begin = int(next((each for each in begins if at - each <= room), at - room))
@@ -143,7 +190,9 @@ class Task:
 def _is_word(tokenizer: Any, ids: np.ndarray) -> bool:
     """Whether the ids are ordinary ones, the first begins a word, and all have letters or digits alone."""
     names = [tokenizer.name(int(each)).removeprefix("\u2581") for each in ids]
-    return bool((tokenizer.bytes_per_id[ids] > 0).all() and tokenizer.is_word_start[ids[0]]) and all(map(str.isalnum, names))
+    return bool(
+        (tokenizer.bytes_per_id[ids] > 0).all() and tokenizer.is_word_start[ids[0]]
+    ) and all(map(str.isalnum, names))
 
 
 def _parts(record: Any, stem: str) -> tuple[str, str]:

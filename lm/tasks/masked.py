@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from lm import ngrams, pairing
+from lm.core import compatibility
 from lm.data import masking
-from lm.scores import Score
+from lm.stats import ngrams
+from lm.stats.scores import Score
 from lm.tasks import _text
-from lm.validation import Validation
+from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("ce", "accuracy")
     shared = False
@@ -47,15 +48,17 @@ class Task:
     def suits(self, objective) -> bool:
         return "masked" in objective.scores or "masked_next" in objective.scores
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """ce, accuracy."""
         # Of two, the one that the run ended with.
-        name = {"masked": "mlm", "masked_next": "mntp"}[[score for score in built.objective.scores if score.startswith("masked")][-1]]
-        validation = self._validation(built, name)
+        name = {"masked": "mlm", "masked_next": "mntp"}[
+            [score for score in program.objective.scores if score.startswith("masked")][-1]
+        ]
+        validation = self._validation(program, name)
         ce, accuracy = self._asked(validation).scored(validation.by_row(params), name)
         return {"ce": ce, "accuracy": accuracy}
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """The training split's unigram, and its bigrams to both neighbours as they stand in the corrupted input."""
         tokenizer, store = self.corpus.tokenizer, self.corpus.stores["train"]
         tokens = np.asarray(store.tokens, np.int64)
@@ -63,17 +66,22 @@ class Task:
         inside[np.asarray(store.document_offsets[:-1])] = False
         unigram = ngrams.Unigram(tokens, tokenizer.size)
         bigram = ngrams.Bigram(tokens[:-1][inside[1:]], tokens[1:][inside[1:]], tokenizer.size)
-        validation = self._validation(built, "mlm")
+        validation = self._validation(program, "mlm")
         asked, left, right = self._asked(validation), [], []
         for batch in validation.whole():
             rows, slots = np.nonzero(batch["weights"])
             at = batch["target_positions"][rows, slots]
-            left.append(batch["tokens"][rows, at - 1])  # position 0 is always special, so never masked
+            left.append(
+                batch["tokens"][rows, at - 1]
+            )  # position 0 is always special, so never masked
             right.append(batch["tokens"][rows, np.minimum(at + 1, batch["tokens"].shape[1] - 1)])
         sides = zip(np.concatenate(left), np.concatenate(right), asked.targets, strict=True)
         both = np.array([_nll_and_hit(bigram, l, r, t) for l, r, t in sides])
         return {
-            "unigram": {"ce": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())},
+            "unigram": {
+                "ce": asked.nats(unigram.nll(asked.targets)),
+                "accuracy": asked.share(asked.targets == unigram.best()),
+            },
             "bigram": {"ce": asked.nats(both[:, 0]), "accuracy": asked.share(both[:, 1])},
         }
 
@@ -83,13 +91,19 @@ class Task:
             question += f", {config.mask_share:g} by [MASK], {config.random_share:g} by random ids"
         return _text.Asked.of(validation.whole(), question)
 
-    def _validation(self, built, name: str) -> Validation:
+    def _validation(self, program, name: str) -> Validation:
         """Held-out rows as the model knows them: mlm and mntp hide the same tokens of the same rows, between other special tokens."""
-        head = "transform" if "masked" in built.shapes["params"].get("heads", {}) else "plain"
+        head = "transform" if "masked" in program.shapes["params"].get("heads", {}) else "plain"
         section = {"name": name, "head": head, **self.config.hidden}
-        model = built.model_name if "masked" in built.objective.scores or "masked_next" in built.objective.scores else "encoder"
-        objective = pairing.make(section, self.corpus.tokenizer, self.length, model)
-        return Validation(built, objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+        model = (
+            program.model_name
+            if "masked" in program.objective.scores or "masked_next" in program.objective.scores
+            else "encoder"
+        )
+        objective = compatibility.make(section, self.corpus.tokenizer, self.length, model)
+        return Validation(
+            program, objective, self.corpus.stores[self.split], self.split, self.config.tokens, 32
+        )
 
 
 def _nll_and_hit(bigram: ngrams.Bigram, left: int, right: int, target: int) -> tuple[float, float]:

@@ -4,7 +4,7 @@
      "field": "morphology", "linguistics_term": "anaphor_agreement", "UID": "anaphor_gender_agreement"}
 
 a line, as many files as there are. `accuracy` is the share of pairs in which the good sentence scores higher, a tie counting ½, by the
-model's usual scoring: that of what it was trained on (lm.scoring.methods), of several objectives the last named. So a causal model is asked
+model's usual scoring: that of what it was trained on (lm.inference.scoring.methods), of several objectives the last named. So a causal model is asked
 by Σ log p, a masked one by its pseudo-log-likelihood, T5 by its infilling. `accuracy_<method>` are the same pairs by every method that
 suits the model, the usual one too.
 
@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm import ngrams, scoring
-from lm.lookup import UserError, choice
-from lm.scores import Examples, Score, identity, share
+from lm.core.plugins import UserError, choice
+from lm.inference import scoring
+from lm.stats import ngrams
+from lm.stats.scores import Examples, Score, identity, share
 from lm.tasks import _sentences, _text
 
 KEYS = ("field", "linguistics_term", "UID")
@@ -64,7 +65,7 @@ class Pair(NamedTuple):
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("accuracy", *(f"accuracy_{method}" for method in scoring.METHODS))
     shared = True
@@ -76,39 +77,65 @@ class Task:
                 "minimal_pairs needs minimal_pairs.path: JSON Lines files, or a glob such as 'blimp/*.jsonl', with"
                 ' {"sentence_good": "…", "sentence_bad": "…"} a line, and "field", "linguistics_term", "UID" where there are any'
             )
-        pairs, notes = _sentences.read("minimal_pairs", config.path, (".jsonl", ".ndjson"), _pair, config.broken, config.most)
-        ids = scoring.encode(corpus.tokenizer, [pair.good for pair in pairs] + [pair.bad for pair in pairs])
+        pairs, notes = _sentences.read(
+            "minimal_pairs", config.path, (".jsonl", ".ndjson"), _pair, config.broken, config.most
+        )
+        ids = scoring.encode(
+            corpus.tokenizer, [pair.good for pair in pairs] + [pair.bad for pair in pairs]
+        )
         room, count = length - scoring.SPECIALS, len(pairs)
-        fits = np.array([0 < max(map(len, two)) <= room and min(map(len, two)) > 0 for two in zip(ids, ids[count:], strict=False)], bool)
+        fits = np.array(
+            [
+                0 < max(map(len, two)) <= room and min(map(len, two)) > 0
+                for two in zip(ids, ids[count:], strict=False)
+            ],
+            bool,
+        )
         if count - fits.sum() > config.broken * count:
             raise UserError(
                 f"minimal_pairs: {count - int(fits.sum()):,} of {count:,} pairs have a sentence of more than {room} tokens, which is what"
                 f" data.length={length} has room for beside special tokens; train with a larger data.length, or a larger vocabulary"
             )
-        self.notes = _sentences.tell("minimal_pairs", notes + [f"{int((~fits).sum())} pairs are too long and left out"] * (not fits.all()))
+        self.notes = _sentences.tell(
+            "minimal_pairs",
+            notes + [f"{int((~fits).sum())} pairs are too long and left out"] * (not fits.all()),
+        )
         kept = np.flatnonzero(fits)
         self.pairs = [pairs[at] for at in kept]
-        self.sentences = [ids[at] for at in kept] + [ids[at + count] for at in kept]  # good ones, then bad ones
+        self.sentences = [ids[at] for at in kept] + [
+            ids[at + count] for at in kept
+        ]  # good ones, then bad ones
         self.asked = identity([tuple(pair) for pair in self.pairs])
         self._scorer = _sentences.Scorers(corpus.tokenizer, config.end)
 
     def suits(self, objective) -> bool:
         return bool(scoring.methods(objective))
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """accuracy; by every method; in parts."""
-        usual, *others = scoring.methods(built.objective)
-        chosen = [usual, *(method for method in others if not self.config.methods or method in self.config.methods)]
-        found = {method: self.scored(built, params, method) for method in chosen}
+        usual, *others = scoring.methods(program.objective)
+        chosen = [
+            usual,
+            *(
+                method
+                for method in others
+                if not self.config.methods or method in self.config.methods
+            ),
+        ]
+        found = {method: self.scored(program, params, method) for method in chosen}
         first = self._scores(_hits(found[usual]))
-        by_method = {f"accuracy_{method}": self._share(_hits(found[method])) for method in scoring.METHODS if method in found}
+        by_method = {
+            f"accuracy_{method}": self._share(_hits(found[method]))
+            for method in scoring.METHODS
+            if method in found
+        }
         return {"accuracy": first.pop("accuracy")} | by_method | first
 
-    def scored(self, built, params, method: str) -> np.ndarray:
+    def scored(self, program, params, method: str) -> np.ndarray:
         """Scores of all sentences in nats, the good ones first: float64 [2 N]."""
-        return self._scorer(built, method).sentences(params, self.sentences)
+        return self._scorer(program, method).sentences(params, self.sentences)
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """All alike; the mean over many by chance; unigram and Kneser-Ney bigram sums of the training split; the shorter sentence."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
@@ -135,11 +162,18 @@ class Task:
             parts = np.array([pair.about[KEYS.index(key)] for pair in self.pairs])
             names = [name for name in np.unique(parts).tolist() if name]
             if len(names) > 1:
-                found |= {f"accuracy/{key}/{name}": self._share(hits[parts == name], name) for name in names}
+                found |= {
+                    f"accuracy/{key}/{name}": self._share(hits[parts == name], name)
+                    for name in names
+                }
         return found
 
     def _share(self, hits: np.ndarray, part: str = "") -> Score:
-        return share(float(hits.sum()), len(hits), Examples(hits, np.ones(len(hits)), f"{self.asked}{part and ' '}{part}"))
+        return share(
+            float(hits.sum()),
+            len(hits),
+            Examples(hits, np.ones(len(hits)), f"{self.asked}{part and ' '}{part}"),
+        )
 
 
 def _hits(values: np.ndarray) -> np.ndarray:

@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 from scipy import sparse
 
-from lm.scores import Score
+from lm.stats.scores import Score
 from lm.tasks import _pairs
 
 
@@ -18,13 +18,17 @@ class Config:
 
 
 class Task(_pairs.PairTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     name = "nsp"
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """A threshold on the TF-IDF cosine of the two segments, set on training pairs; and the more frequent answer."""
-        fit, asked, weight = self._training(self.config.fit), self._asked(built), self._inverse_frequency()
+        fit, asked, weight = (
+            self._training(self.config.fit),
+            self._asked(program),
+            self._inverse_frequency(),
+        )
         cosine, label = self._cosines(fit, weight), _pairs.labels(fit)
         best = max(np.unique(cosine), key=lambda threshold: ((cosine < threshold) == label).mean())
         overlap = _pairs.answered(asked, self._cosines(asked, weight) < best)
@@ -43,7 +47,9 @@ class Task(_pairs.PairTask):
         tables = []
         for rows in _pairs.sides(examples):
             owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-            table = sparse.coo_matrix((np.ones(len(owner)), (owner, np.concatenate(rows))), (len(rows), len(weight))).tocsr()
+            table = sparse.coo_matrix(
+                (np.ones(len(owner)), (owner, np.concatenate(rows))), (len(rows), len(weight))
+            ).tocsr()
             table = table.multiply(weight[None]).tocsr()
             norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
             tables.append(sparse.diags(1.0 / np.maximum(norm, 1e-9)) @ table)

@@ -10,8 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from lm.lookup import UserError
-from lm.scores import Score
+from lm.core.plugins import UserError
+from lm.stats.scores import Score
 from lm.tasks import _labelled
 from lm.tasks._labelled import Item, LabelledTask, Parts
 
@@ -32,7 +32,7 @@ class Config(_labelled.Options):
 
 
 class Task(LabelledTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     kind = "pair"
     metrics = ("accuracy", "macro_f1", "accuracy_own", "probe_accuracy")
@@ -50,7 +50,10 @@ class Task(LabelledTask):
             "dev": (stores["train"], np.flatnonzero(held_out), config.dev_most),
             "test": (stores[self.split], np.arange(len(stores[self.split])), config.test_most),
         }
-        parts = {part: _pairs(store, documents, piece, most) for part, (store, documents, most) in sides.items()}
+        parts = {
+            part: _pairs(store, documents, piece, most)
+            for part, (store, documents, most) in sides.items()
+        }
         for part, pairs in parts.items():
             if len(pairs) < 4:
                 raise UserError(
@@ -59,9 +62,9 @@ class Task(LabelledTask):
                 )
         return parts
 
-    def features(self, model, batch, noise):
+    def features(self, model, batch, dropout_keys):
         """The means u and v of the two texts' last hidden states, |u - v| and u·v (Conneau et al. 2017, InferSent): [B, 1, 4 D]."""
-        means_B2D = _labelled.unit_means(model, batch, noise, 2)
+        means_B2D = _labelled.unit_means(model, batch, dropout_keys, 2)
         u, v = means_B2D[:, :1], means_B2D[:, 1:]
         return jnp.concatenate([u, v, jnp.abs(u - v), u * v], -1)
 
@@ -69,9 +72,11 @@ class Task(LabelledTask):
         """accuracy, macro_f1."""
         return _labelled.class_scores(self.answers[part], predicted, self.asked)
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """Logistic regression on the bags of tokens of both texts, on how much they overlap, and the most frequent class."""
-        bags = [sparse.hstack(both).tocsr() for both in zip(self.bags(0), self.bags(1), strict=True)]
+        bags = [
+            sparse.hstack(both).tocsr() for both in zip(self.bags(0), self.bags(1), strict=True)
+        ]
         return {
             "bag of words": self.baseline(self.regress(bags)),
             "overlap": self.baseline(self.regress(self._overlaps())),
@@ -90,10 +95,22 @@ class Task(LabelledTask):
             sizes = [np.asarray((side > 0).sum(1)).ravel() for side in (a, b)]
             vectors = [side @ weight for side in (a, b)]
             norms = [np.sqrt(np.asarray(side.multiply(side).sum(1)).ravel()) for side in vectors]
-            cosine = np.asarray(vectors[0].multiply(vectors[1]).sum(1)).ravel() / np.maximum(norms[0] * norms[1], 1e-9)
+            cosine = np.asarray(vectors[0].multiply(vectors[1]).sum(1)).ravel() / np.maximum(
+                norms[0] * norms[1], 1e-9
+            )
             longer = np.log((1 + sizes[0]) / (1 + sizes[1]))
             sides.append(
-                np.stack([both / sizes[0], both / sizes[1], both / (sizes[0] + sizes[1] - both), cosine, longer, np.abs(longer)], 1)
+                np.stack(
+                    [
+                        both / sizes[0],
+                        both / sizes[1],
+                        both / (sizes[0] + sizes[1] - both),
+                        cosine,
+                        longer,
+                        np.abs(longer),
+                    ],
+                    1,
+                )
             )
         centre, spread = sides[0].mean(0), sides[0].std(0) + 1e-6
         return [(side - centre) / spread for side in sides]
@@ -102,11 +119,18 @@ class Task(LabelledTask):
 def _pairs(store, documents: np.ndarray, piece: int, most: int) -> list[Item]:
     """About `most` pairs (0: all), half of them of one document; the same in every run."""
     rng = np.random.default_rng(0)
-    rounds: list[list[tuple[np.ndarray, np.ndarray]]] = []  # each document gives at most one pair to a round
-    count, each = 0, -(-2 * most // max(1, len(documents)))  # from many documents rather than many pieces of a few
+    rounds: list[
+        list[tuple[np.ndarray, np.ndarray]]
+    ] = []  # each document gives at most one pair to a round
+    count, each = (
+        0,
+        -(-2 * most // max(1, len(documents))),
+    )  # from many documents rather than many pieces of a few
     for document in rng.permutation(documents):
         pieces = _labelled.taken(_pieces(store, int(document), piece), 0, rng)
-        for number, pair in enumerate(zip(pieces[: 2 * each or None : 2], pieces[1::2], strict=False)):
+        for number, pair in enumerate(
+            zip(pieces[: 2 * each or None : 2], pieces[1::2], strict=False)
+        ):
             if number == len(rounds):
                 rounds.append([])
             rounds[number].append(pair)
@@ -118,7 +142,9 @@ def _pairs(store, documents: np.ndarray, piece: int, most: int) -> list[Item]:
         # Of every four, two stay; the other two exchange their second pieces.
         for a, b, c, d in zip(*(pairs[start::4] for start in range(4)), strict=False):
             four = [(*a, SAME), (*b, SAME), (c[0], d[1], OTHER), (d[0], c[1], OTHER)]
-            found += [Item([first, second], [label], (first, second)) for first, second, label in four]
+            found += [
+                Item([first, second], [label], (first, second)) for first, second, label in four
+            ]
     return found[:most] if most else found
 
 

@@ -14,15 +14,21 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from lm import heads, scores
-from lm import mesh as meshes
+from lm.core.plugins import UserError
 from lm.data import loader
-from lm.lookup import UserError
-from lm.scores import Examples, Score, share
+from lm.nn import heads
+from lm.parallel import mesh as meshes
+from lm.stats import scores
+from lm.stats.scores import Examples, Score, share
 from lm.tasks import _reading
 
 BATCH = 64
-STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation, chosen on a quarter of the training paragraphs
+STRENGTHS = (
+    0.003,
+    0.03,
+    0.3,
+    3.0,
+)  # inverse regularisation, chosen on a quarter of the training paragraphs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +44,7 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("balanced_accuracy", "accuracy")
     shared = True
@@ -54,35 +60,43 @@ class Task:
         enough = [(len(spans), label) for label, spans in found.items() if label]
         self.labels = [label for _, label in sorted(enough, reverse=True)[: config.classes]]
         if len(self.labels) < 2:
-            raise UserError(f"the probe needs a corpus with at least two labels (packages, files); this one has {len(self.labels)}")
+            raise UserError(
+                f"the probe needs a corpus with at least two labels (packages, files); this one has {len(self.labels)}"
+            )
         self.train = self._sample(found, corpus.stores["train"], config.train)
         self.test = self._sample(self._paragraphs(split), corpus.stores[split], config.test)
 
     def suits(self, objective) -> bool:
         return True
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """balanced_accuracy, accuracy."""
-        compute = built.jit(_features)
-        parts = meshes.parts("batch", built.mesh)
+        compute = program.jit(_features)
+        parts = meshes.parts("batch", program.mesh)
         size = -(-BATCH // parts) * parts
         sides = []
         for texts, _ in (self.train, self.test):
             rows = []
             for start in range(0, len(texts), size):
-                batch = self._lay_out(texts[start : start + size], size, built.objective)
-                rows.append(jax.device_get(compute(params, loader.place(batch, built.batch_sharding, size))))
+                batch = self._lay_out(texts[start : start + size], size, program.objective)
+                rows.append(
+                    jax.device_get(
+                        compute(params, loader.place(batch, program.batch_sharding, size))
+                    )
+                )
             sides.append(np.concatenate(rows)[: len(texts)].astype(np.float64))
         centre, spread = sides[0].mean(0), sides[0].std(0) + 1e-6
         return self._classify(*((side - centre) / spread for side in sides))
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """The same regression on a bag of tokens, and the most frequent class."""
         bags = []
         for texts, _ in (self.train, self.test):
             owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
             ones = np.ones(len(owner))
-            bag = sparse.coo_matrix((ones, (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)).tocsr()
+            bag = sparse.coo_matrix(
+                (ones, (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)
+            ).tocsr()
             bag.data = np.log1p(bag.data)
             bags.append(bag)
         classes = collections.Counter(self.train[1].tolist())
@@ -98,9 +112,14 @@ class Task:
         held_out = np.arange(len(answers)) % 4 == 0
 
         def fit(strength, rows):
-            return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(train[rows], answers[rows])
+            return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(
+                train[rows], answers[rows]
+            )
 
-        hits = [fit(strength, ~held_out).score(train[held_out], answers[held_out]) for strength in STRENGTHS]
+        hits = [
+            fit(strength, ~held_out).score(train[held_out], answers[held_out])
+            for strength in STRENGTHS
+        ]
         best = fit(STRENGTHS[int(np.argmax(hits))], np.arange(len(answers)))
         return self._scores(best.predict(test))
 
@@ -110,12 +129,18 @@ class Task:
         # The mean of the classes' recalls: each class weighs the same, however many paragraphs it has.
         classes, index, sizes = np.unique(answers, return_inverse=True, return_counts=True)
         recalls = np.bincount(index, hits) / sizes
-        asked, ones, value = scores.identity(*texts, answers), np.ones(len(hits)), float(recalls.mean())
+        asked, ones, value = (
+            scores.identity(*texts, answers),
+            np.ones(len(hits)),
+            float(recalls.mean()),
+        )
         # What each example adds to the mean when other examples are drawn (its influence): classes then weigh the same by their new sizes,
         # so that a constant answer, right in one class, is so on any test set.
         balanced = value + len(hits) / (sizes[index] * len(classes)) * (hits - recalls[index])
         return {
-            "balanced_accuracy": Score(value, len(answers), "share", "higher", Examples(balanced, ones, asked)),
+            "balanced_accuracy": Score(
+                value, len(answers), "share", "higher", Examples(balanced, ones, asked)
+            ),
             "accuracy": share(hits.sum(), len(hits), Examples(hits, ones, asked)),
         }
 
@@ -140,30 +165,48 @@ class Task:
             spans = found.get(label, [])
             for at in rng.permutation(len(spans))[:most]:
                 begin, end = spans[at]
-                texts.append(np.asarray(store.tokens[begin : min(end, begin + self.length - 2)], np.int64))
+                texts.append(
+                    np.asarray(store.tokens[begin : min(end, begin + self.length - 2)], np.int64)
+                )
                 answers.append(index)
         order = rng.permutation(len(texts))
         if not len(order):
-            raise UserError(f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}")
+            raise UserError(
+                f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}"
+            )
         return [texts[at] for at in order], np.asarray(answers)[order]
 
     def _lay_out(self, texts: list[np.ndarray], size: int, objective) -> dict[str, np.ndarray]:
         """A batch as the model knows its input (lm/tasks/_reading.py): a decoder sees all of a text where it was trained so, else what
         stands before."""
         first, _, last = _reading.edges(objective, self.corpus.tokenizer)
-        batch = {name: np.zeros((size, self.length), np.int32) for name in ("tokens", "segments", "positions")}
+        batch = {
+            name: np.zeros((size, self.length), np.int32)
+            for name in ("tokens", "segments", "positions")
+        }
         for row, text in enumerate(texts):
             ids = [*first, *text, *last]
             batch["tokens"][row, : len(ids)] = ids
             batch["segments"][row, : len(ids)] = 1
             batch["positions"][row, : len(ids)] = np.arange(len(ids))
-        return batch | ({"prefix": batch["segments"] * np.int32(_reading.sees_all(objective))} if objective.mask == "prefix" else {})
+        return batch | (
+            {"prefix": batch["segments"] * np.int32(_reading.sees_all(objective))}
+            if objective.mask == "prefix"
+            else {}
+        )
 
 
 def _features(model, batch):
     """Mean of the last hidden states over each row's tokens: [B, D]."""
     if hasattr(model, "encode"):
-        h_BTD = model.encode(batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"])
+        h_BTD = model.encode(
+            batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"]
+        )
     else:
-        h_BTD = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], prefix_BT=batch.get("prefix"))
+        h_BTD = model.hidden(
+            batch["tokens"],
+            segments_BT=batch["segments"],
+            positions_BT=batch["positions"],
+            prefix_BT=batch.get("prefix"),
+        )
     return heads.mean(h_BTD.astype(jnp.float32), batch["segments"] > 0)

@@ -5,10 +5,11 @@ A causal model reads the first half from left to right, the others see it whole.
 
 import dataclasses
 
-from lm import ngrams, pairing
-from lm.scores import Score
+from lm.core import compatibility
+from lm.stats import ngrams
+from lm.stats.scores import Score
 from lm.tasks import _text
-from lm.validation import Validation
+from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,7 +20,7 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     metrics = ("nll", "accuracy")
     shared = False
@@ -30,27 +31,45 @@ class Task:
     def suits(self, objective) -> bool:
         return "suffix" in objective.scores or "causal" in objective.scores
 
-    def score(self, built, params) -> dict[str, Score]:
+    def score(self, program, params) -> dict[str, Score]:
         """nll, accuracy."""
-        model = "encoder_decoder" if built.objective.mask == "cross" else "decoder"
-        validation = self._validation(built, model, causal="suffix" not in built.objective.scores)
-        nll, accuracy = _text.Asked.of(validation.whole(), "suffix").scored(validation.by_row(params), "prefix_lm")
+        model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
+        validation = self._validation(
+            program, model, causal="suffix" not in program.objective.scores
+        )
+        nll, accuracy = _text.Asked.of(validation.whole(), "suffix").scored(
+            validation.by_row(params), "prefix_lm"
+        )
         return {"nll": nll, "accuracy": accuracy}
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
-        batches = self._validation(built, "decoder", causal=True).whole()
+        batches = self._validation(program, "decoder", causal=True).whole()
         asked, inputs = _text.Asked.of(batches, "suffix"), _text.pick(batches, "tokens")
-        unigram, bigram = ngrams.Unigram(after, tokenizer.size), ngrams.Bigram(before, after, tokenizer.size)
+        unigram, bigram = (
+            ngrams.Unigram(after, tokenizer.size),
+            ngrams.Bigram(before, after, tokenizer.size),
+        )
         return {
-            "unigram": {"nll": asked.nats(unigram.nll(asked.targets)), "accuracy": asked.share(asked.targets == unigram.best())},
+            "unigram": {
+                "nll": asked.nats(unigram.nll(asked.targets)),
+                "accuracy": asked.share(asked.targets == unigram.best()),
+            },
             "bigram": {"nll": asked.nats(bigram.nll(inputs, asked.targets))},
         }
 
-    def _validation(self, built, model: str, causal: bool) -> Validation:
-        objective = pairing.make({"name": "prefix_lm", "split": 0.5}, self.corpus.tokenizer, self.length, model)
+    def _validation(self, program, model: str, causal: bool) -> Validation:
+        objective = compatibility.make(
+            {"name": "prefix_lm", "split": 0.5}, self.corpus.tokenizer, self.length, model
+        )
         # Tokens are counted as a decoder's, so that every model is asked as many.
-        asked = _text.Changed(objective, self.length, (lambda example: example | {"prefix": 0 * example["prefix"]}) if causal else None)
-        return Validation(built, asked, self.corpus.stores[self.split], self.split, self.config.tokens, 32)
+        asked = _text.Changed(
+            objective,
+            self.length,
+            (lambda example: example | {"prefix": 0 * example["prefix"]}) if causal else None,
+        )
+        return Validation(
+            program, asked, self.corpus.stores[self.split], self.split, self.config.tokens, 32
+        )

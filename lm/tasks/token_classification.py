@@ -9,9 +9,9 @@ import dataclasses
 
 import numpy as np
 
-from lm import scores
-from lm.lookup import UserError
-from lm.scores import Examples, Score
+from lm.core.plugins import UserError
+from lm.stats import scores
+from lm.stats.scores import Examples, Score
 from lm.tasks import _labelled, _spans
 from lm.tasks._labelled import LabelledTask, Parts
 
@@ -22,10 +22,18 @@ class Config(_labelled.Options):
 
 
 class Task(LabelledTask):
-    """`suits(objective)` says which models it measures; see lm/protocols.py."""
+    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
 
     kind = "words"
-    metrics = ("f1", "strict_f1", "token_accuracy", "f1_own", "token_accuracy_own", "probe_f1", "probe_token_accuracy")
+    metrics = (
+        "f1",
+        "strict_f1",
+        "token_accuracy",
+        "f1_own",
+        "token_accuracy_own",
+        "probe_f1",
+        "probe_token_accuracy",
+    )
     judged = "f1"
     extra = ("strict_f1",)
 
@@ -52,17 +60,22 @@ class Task(LabelledTask):
         alone = len(ids) > 1 and "\u2e80" <= text[0] and tokenizer.name(ids[0]) == "\u2581"
         return super().encoded(text, ids[1:] if alone else ids)
 
-    def features(self, model, batch, noise):
+    def features(self, model, batch, dropout_keys):
         """Mean of the last hidden states of each word's pieces: [B, W, D]."""
-        return _labelled.unit_means(model, batch, noise, batch["targets"].shape[1])
+        return _labelled.unit_means(model, batch, dropout_keys, batch["targets"].shape[1])
 
     def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
         """f1, strict_f1, token_accuracy; examples are sentences."""
         gold = [item.labels for item in self.parts[part]]
         ends = np.cumsum([len(tags) for tags in gold])
         said = [[self.classes[each] for each in tags] for tags in np.split(predicted, ends[:-1])]
-        hits = [int(sum(a == b for a, b in zip(*both, strict=True))) for both in zip(gold, said, strict=True)]
-        accuracy = Examples(np.array(hits, np.float64), np.array(list(map(len, gold)), np.float64), self.asked)
+        hits = [
+            int(sum(a == b for a, b in zip(*both, strict=True)))
+            for both in zip(gold, said, strict=True)
+        ]
+        accuracy = Examples(
+            np.array(hits, np.float64), np.array(list(map(len, gold)), np.float64), self.asked
+        )
         return {
             "f1": self._f1(gold, said, False),
             "strict_f1": self._f1(gold, said, True),
@@ -75,18 +88,24 @@ class Task(LabelledTask):
         found[:, 0] *= 2
         there = sum(len(_spans.spans(tags, strict)) for tags in gold)
         value = float(found[:, 0].sum() / max(1.0, found[:, 1].sum()))
-        return Score(value, there, "share", "higher", Examples(found[:, 0], found[:, 1], self.asked))
+        return Score(
+            value, there, "share", "higher", Examples(found[:, 0], found[:, 1], self.asked)
+        )
 
-    def baselines(self, built) -> dict[str, dict[str, Score]]:
+    def baselines(self, program) -> dict[str, dict[str, Score]]:
         """The most frequent tag of each word in training, for a word that was not there that of all; and the most frequent tag of all."""
         tags = collections.defaultdict[object, collections.Counter](collections.Counter)
         for item in self.parts["train"]:
             for word, tag in zip(item.asked, item.labels, strict=True):
                 tags[word][tag] += 1
         usual = collections.Counter(self.answers["train"].tolist()).most_common(1)[0][0]
-        known = {word: self.classes.index(counted.most_common(1)[0][0]) for word, counted in tags.items()}
+        known = {
+            word: self.classes.index(counted.most_common(1)[0][0]) for word, counted in tags.items()
+        }
         words = [word for item in self.parts["test"] for word in item.asked]
         return {
-            "each word's usual tag": self.baseline(np.array([known.get(word, usual) for word in words])),
+            "each word's usual tag": self.baseline(
+                np.array([known.get(word, usual) for word in words])
+            ),
             "majority": self.baseline(self.majority()),
         }

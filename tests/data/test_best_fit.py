@@ -16,7 +16,11 @@ def slow_best_fit(needs: list[list[int]], rooms: list[int]) -> list[list[int]]:
     left: list[list[int]] = []
     touched: list[int] = []
     for time, piece in enumerate(sorted(range(len(needs[0])), key=lambda at: -needs[0][at])):
-        fits = [row for row in range(len(rows)) if all(need[piece] <= room for need, room in zip(needs, left[row], strict=True))]
+        fits = [
+            row
+            for row in range(len(rows))
+            if all(need[piece] <= room for need, room in zip(needs, left[row], strict=True))
+        ]
         if fits:
             row = min(fits, key=lambda row: (left[row][0], -touched[row]))
         else:
@@ -66,7 +70,9 @@ def test_in_order(needs):
         used = sum(needs[at] for at in row)
         assert row and used <= ROOM and len(row) <= 5
         last = number + 1 == len(rows)
-        assert last or len(row) == 5 or used + needs[row[-1] + 1] > ROOM, "a new row only where the next does not fit"
+        assert last or len(row) == 5 or used + needs[row[-1] + 1] > ROOM, (
+            "a new row only where the next does not fit"
+        )
 
 
 lengths = st.lists(st.integers(0, 90), max_size=40)
@@ -81,13 +87,30 @@ def rows(plan: packing.Plan) -> list[list[tuple[int, int, int]]]:
 @given(lengths, row_lengths)
 def test_every_token_once_and_only_long_documents_are_cut(sizes, length):
     plan = packing.pack(np.array(sizes, np.int64), length, "best_fit")
-    seen = sorted((document, token) for row in rows(plan) for document, start, stop in row for token in range(start, stop))
-    assert seen == [(document, token) for document, size in enumerate(sizes) for token in range(size)]
+    seen = sorted(
+        (document, token)
+        for row in rows(plan)
+        for document, start, stop in row
+        for token in range(start, stop)
+    )
+    assert seen == [
+        (document, token) for document, size in enumerate(sizes) for token in range(size)
+    ]
     for row in rows(plan):
         assert row and sum(stop - start + SPECIALS for _, start, stop in row) <= length
-    cut = {document for row in rows(plan) for document, start, stop in row if (start, stop) != (0, sizes[document])}
+    cut = {
+        document
+        for row in rows(plan)
+        for document, start, stop in row
+        if (start, stop) != (0, sizes[document])
+    }
     assert cut == {document for document, size in enumerate(sizes) if size > length - SPECIALS}
-    whole = [stop - start for row in rows(plan) for document, start, stop in row if document in cut and stop < sizes[document]]
+    whole = [
+        stop - start
+        for row in rows(plan)
+        for document, start, stop in row
+        if document in cut and stop < sizes[document]
+    ]
     assert set(whole) <= {length - SPECIALS}, "long documents are cut into full rows and a rest"
 
 
@@ -103,13 +126,24 @@ def test_two_streams_of_documents(sizes, first, second, method):
             packing.pack(np.array(sizes), (first, second), method, needs)
         return
     plan = packing.pack(np.array(sizes, np.int64), (first, second), method, needs)
-    seen = sorted((document, token) for row in rows(plan) for document, start, stop in row for token in range(start, stop))
-    assert seen == [(document, token) for document, size in enumerate(sizes) for token in range(size)]
+    seen = sorted(
+        (document, token)
+        for row in rows(plan)
+        for document, start, stop in row
+        for token in range(start, stop)
+    )
+    assert seen == [
+        (document, token) for document, size in enumerate(sizes) for token in range(size)
+    ]
     for row in rows(plan):
         taken = [stop - start for _, start, stop in row]
         assert sum(n + 1 for n in taken) <= first and sum(n // 2 + 2 for n in taken) <= second
     if method == "best_fit":
-        assert all(start % most == 0 and (stop == sizes[at] or stop == start + most) for row in rows(plan) for at, start, stop in row)
+        assert all(
+            start % most == 0 and (stop == sizes[at] or stop == start + most)
+            for row in rows(plan)
+            for at, start, stop in row
+        )
 
 
 @pytest.mark.parametrize("mean", [20, 60, 300])
@@ -118,7 +152,9 @@ def test_less_padding_than_whole_documents_in_order(mean):
     sizes = np.random.default_rng(mean).geometric(1 / mean, 3000)
     plan = packing.pack(sizes, length, "best_fit")
     room = length - SPECIALS
-    whole = [min(room, size - at) + SPECIALS for size in sizes.tolist() for at in range(0, size, room)]
+    whole = [
+        min(room, size - at) + SPECIALS for size in sizes.tolist() for at in range(0, size, room)
+    ]
     in_order = packing.in_order([np.array(whole)], [length])
     used = sum(whole)
     assert plan.padding(length) == pytest.approx(1 - used / (len(plan) * length))
@@ -129,7 +165,9 @@ def test_less_padding_than_whole_documents_in_order(mean):
 
 def test_a_plan_depends_on_the_lengths_alone():
     sizes = np.random.default_rng(0).integers(1, 90, 200)
-    assert rows(packing.pack(sizes, 48, "best_fit")) == rows(packing.pack(sizes.astype(np.uint16), 48, "best_fit"))
+    assert rows(packing.pack(sizes, 48, "best_fit")) == rows(
+        packing.pack(sizes.astype(np.uint16), 48, "best_fit")
+    )
 
 
 @settings(max_examples=100, deadline=None)

@@ -4,10 +4,11 @@ import types
 
 import pytest
 
-from lm import lookup, tokenizer
+from lm.core import plugins
+from lm.core.plugins import UserError
 from lm.data import corpus, store
 from lm.data.documents import Document, Tally, split_of
-from lm.lookup import UserError
+from lm.tokenizers import sentencepiece
 
 WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards through many layers".split()
 TOKENIZER = {"vocab_size": 310, "sentinels": 10, "kind": "bpe", "path": ""}
@@ -45,13 +46,21 @@ class Source(types.ModuleType):
 @pytest.fixture
 def source(monkeypatch) -> Source:
     made_up = Source()
-    monkeypatch.setattr(lookup, "find", lambda room, name: {("data.sources", "made_up"): made_up}[room, name])
+    monkeypatch.setattr(
+        plugins, "find", lambda room, name: {("data.sources", "made_up"): made_up}[room, name]
+    )
     return made_up
 
 
 @pytest.fixture
 def data(tmp_path, source) -> dict:
-    return {"source": "made_up", "validation": 0.2, "test": 0.1, "cache": str(tmp_path / "cache"), "path": ""}
+    return {
+        "source": "made_up",
+        "validation": 0.2,
+        "test": 0.1,
+        "cache": str(tmp_path / "cache"),
+        "path": "",
+    }
 
 
 def prepare(data, **changes) -> corpus.Corpus:
@@ -66,30 +75,42 @@ def test_every_document_is_in_the_split_of_its_text(data, source):
         assert {split_of(document, 0.2, 0.1) for document in documents} == {split}
         assert made.stores[split].names == [document.name for document in documents]
         assert made.stores[split].labels == [document.label for document in documents]
-        texts = [" ".join(text for paragraph in document.paragraphs for text in paragraph) for document in documents]
-        assert [made.tokenizer.decode(made.stores[split].document(i)) for i in range(len(texts))] == texts
+        texts = [
+            " ".join(text for paragraph in document.paragraphs for text in paragraph)
+            for document in documents
+        ]
+        assert [
+            made.tokenizer.decode(made.stores[split].document(i)) for i in range(len(texts))
+        ] == texts
         names += made.stores[split].names
-    assert sorted(names) == sorted(document.name for document in Source().documents(Config(), Tally()))
+    assert sorted(names) == sorted(
+        document.name for document in Source().documents(Config(), Tally())
+    )
 
 
 def test_the_tokenizer_sees_the_training_split_only(data, source, monkeypatch):
     seen = []
-    real = tokenizer.train
+    real = sentencepiece.train
 
     def train(texts, *rest):
         texts = list(texts)
         seen.extend(texts)
         return real(texts, *rest)
 
-    monkeypatch.setattr(tokenizer, "train", train)
+    monkeypatch.setattr(sentencepiece, "train", train)
     made = prepare(data)
-    assert seen == [text for document in made.texts("train") for paragraph in document.paragraphs for text in paragraph]
+    assert seen == [
+        text
+        for document in made.texts("train")
+        for paragraph in document.paragraphs
+        for text in paragraph
+    ]
 
 
 def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
     first = prepare(data)
     assert source.read == 200
-    monkeypatch.setattr(tokenizer, "train", None)
+    monkeypatch.setattr(sentencepiece, "train", None)
     monkeypatch.setattr(store, "_write", None)
     second = prepare(data)
     assert source.read == 200
@@ -101,7 +122,7 @@ def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
 def test_the_same_text_found_by_another_road_shares_the_stores(data, source, monkeypatch):
     first = prepare(data)
     monkeypatch.setattr(Source, "signature", lambda self, config: "moved elsewhere")
-    monkeypatch.setattr(tokenizer, "train", None)
+    monkeypatch.setattr(sentencepiece, "train", None)
     second = prepare(data)
     assert source.read == 400
     assert second.directory != first.directory
@@ -119,14 +140,18 @@ def test_fingerprints_tell_apart(data, source, tmp_path):
     for changes in ({"vocab_size": 305}, {"kind": "unigram"}, {"sentinels": 5}):
         other = prepare(data, **changes)
         found.add(other.fingerprint)
-        assert {part.meta["tokenizer"] for part in other.stores.values()} == {other.tokenizer.fingerprint}
+        assert {part.meta["tokenizer"] for part in other.stores.values()} == {
+            other.tokenizer.fingerprint
+        }
     assert len(found) == 7
     assert prepare(data | {"cache": str(tmp_path / "elsewhere")}).fingerprint == made.fingerprint
 
 
 def test_a_given_model_is_taken(data, source, tmp_path):
     texts = [" ".join(random.Random(i).choices(WORDS, k=6)) for i in range(200)]
-    model = tokenizer.train(texts, tokenizer.TokenizerConfig(vocab_size=310, sentinels=10), tmp_path / "x.model")
+    model = sentencepiece.train(
+        texts, sentencepiece.TokenizerConfig(vocab_size=310, sentinels=10), tmp_path / "x.model"
+    )
     made = prepare(data, path=str(tmp_path / "x.model"))
     assert made.tokenizer.fingerprint == model.fingerprint
     assert made.stores["test"].meta["tokenizer"] == model.fingerprint
@@ -146,12 +171,20 @@ def test_describe(data, source):
 
 
 @pytest.mark.parametrize(
-    "count, message", [(0, "gave no documents.*\n.*\n.*made-up reason"), (1, "no document falls into the .* split: .*only 1")]
+    "count, message",
+    [
+        (0, "gave no documents.*\n.*\n.*made-up reason"),
+        (1, "no document falls into the .* split: .*only 1"),
+    ],
 )
 def test_too_few_documents(data, source, count, message, tmp_path):
     with pytest.raises(UserError, match=message):
         prepare(data | {"count": count})
-    assert not [path for path in tmp_path.rglob("*") if path.name.endswith(".part") or path.suffix == ".jsonl"]
+    assert not [
+        path
+        for path in tmp_path.rglob("*")
+        if path.name.endswith(".part") or path.suffix == ".jsonl"
+    ]
 
 
 def test_a_vocabulary_too_large_leaves_the_text_alone(data, source, tmp_path):

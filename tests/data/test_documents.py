@@ -7,14 +7,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from lm.core.plugins import UserError
 from lm.data import docstrings, text
 from lm.data.documents import Collector, Document, NearDuplicates, Tally, normalised_hash, split_of
-from lm.lookup import UserError
 
 
 def words(count: int, seed: int = 0) -> str:
     generator = random.Random(seed)
-    return " ".join("".join(generator.choices(string.ascii_lowercase, k=6)) for _ in range(count)) + "."
+    return (
+        " ".join("".join(generator.choices(string.ascii_lowercase, k=6)) for _ in range(count))
+        + "."
+    )
 
 
 @pytest.mark.parametrize(
@@ -23,13 +26,25 @@ def words(count: int, seed: int = 0) -> str:
         ("One ends. Two ends! Three ends? Four", ["One ends.", "Two ends!", "Three ends?", "Four"]),
         ("He met Mr. Smith, e.g. the baker, vs. Dr. A. B. Jones. Then he left.", None),
         ("It is 3.14 long, see Fig. 2 and Smith et al. (2019). It is fine.", None),
-        ('"Stop!" he cried. "Why should I?" She left.', ['"Stop!" he cried.', '"Why should I?"', "She left."]),
+        (
+            '"Stop!" he cried. "Why should I?" She left.',
+            ['"Stop!" he cried.', '"Why should I?"', "She left."],
+        ),
         ("1. The first item stays with its number. 2. So does this.", None),
-        ("So did I. The U.S. Army came at 5 p.m. It went.", ["So did I.", "The U.S. Army came at 5 p.m.", "It went."]),
+        (
+            "So did I. The U.S. Army came at 5 p.m. It went.",
+            ["So did I.", "The U.S. Army came at 5 p.m.", "It went."],
+        ),
         ("He was . . . gone. Well . . .", ["He was . . . gone.", "Well . . ."]),
         ("An item\nAnother item", ["An item", "Another item"]),
-        ("学而时习之，不亦说乎？有朋自远方来。不知", ["学而时习之，不亦说乎？", "有朋自远方来。", "不知"]),
-        ("孟子曰：「亦有仁義而已矣。」王笑！何也；", ["孟子曰：「亦有仁義而已矣。」", "王笑！", "何也；"]),
+        (
+            "学而时习之，不亦说乎？有朋自远方来。不知",
+            ["学而时习之，不亦说乎？", "有朋自远方来。", "不知"],
+        ),
+        (
+            "孟子曰：「亦有仁義而已矣。」王笑！何也；",
+            ["孟子曰：「亦有仁義而已矣。」", "王笑！", "何也；"],
+        ),
         ("你好!我是谁?不知", ["你好!", "我是谁?", "不知"]),
     ],
 )
@@ -94,12 +109,18 @@ def test_split_depends_on_the_text_alone():
     splits = [split_of(document, 0.1, 0.05) for document in documents]
     assert abs(splits.count("validation") / 4_000 - 0.1) < 0.02
     assert abs(splits.count("test") / 4_000 - 0.05) < 0.015
-    renamed = [split_of(Document("x", document.paragraphs, "label"), 0.1, 0.05) for document in documents]
+    renamed = [
+        split_of(Document("x", document.paragraphs, "label"), 0.1, 0.05) for document in documents
+    ]
     assert renamed == splits
     assert {split_of(document, 0, 0) for document in documents} == {"train"}
     # A larger share only takes from the others: what was validation stays out of training.
     larger = [split_of(document, 0.2, 0.05) for document in documents]
-    assert all(after == "validation" for before, after in zip(splits, larger, strict=True) if before == "validation")
+    assert all(
+        after == "validation"
+        for before, after in zip(splits, larger, strict=True)
+        if before == "validation"
+    )
 
 
 @pytest.mark.parametrize("validation, test", [(-0.1, 0), (0.5, 0.5), (0, 1)])
@@ -111,13 +132,39 @@ def test_impossible_shares(validation, test):
 def test_collector_counts_what_it_keeps_and_drops():
     tally = Tally()
     collector = Collector(tally)
-    kept = list(collector.collect("a", ["One two three four five six. Seven eight nine ten.", "* * *", "学而时习之。"], "label"))
-    assert kept == [Document("a", (("One two three four five six.", "Seven eight nine ten."), ("学而时习之。",)), "label")]
+    kept = list(
+        collector.collect(
+            "a",
+            ["One two three four five six. Seven eight nine ten.", "* * *", "学而时习之。"],
+            "label",
+        )
+    )
+    assert kept == [
+        Document(
+            "a",
+            (("One two three four five six.", "Seven eight nine ten."), ("学而时习之。",)),
+            "label",
+        )
+    ]
     assert not list(collector.collect("b", ["Too short."]))
     assert not list(collector.collect("c", ["", "***"]))
-    assert not list(collector.collect("d", ["one  two three four FIVE six; seven eight nine ten", "学而时习之。"]))
-    assert (tally.documents, tally.paragraphs, tally.sentences, tally.words, tally.bytes) == (1, 2, 3, 15, 28 + 21 + 18)
-    assert tally.dropped == {"documents of under 10 words": 1, "empty documents": 1, "documents seen before": 1}
+    assert not list(
+        collector.collect(
+            "d", ["one  two three four FIVE six; seven eight nine ten", "学而时习之。"]
+        )
+    )
+    assert (tally.documents, tally.paragraphs, tally.sentences, tally.words, tally.bytes) == (
+        1,
+        2,
+        3,
+        15,
+        28 + 21 + 18,
+    )
+    assert tally.dropped == {
+        "documents of under 10 words": 1,
+        "empty documents": 1,
+        "documents seen before": 1,
+    }
     assert tally.labels == {"label": (1, 15)}
     assert "1 documents" in str(tally) and "seen before" in str(tally)
     assert tally.summary()["words"] == 15
@@ -138,7 +185,10 @@ def test_an_enormous_paragraph_is_cut_at_sentences():
     paragraph = " ".join(words(20, seed).capitalize() for seed in range(100))
     pieces = list(Collector(Tally(), max_words=500).collect("big", [paragraph]))
     assert len(pieces) == 4
-    assert " ".join(sentence for piece in pieces for part in piece.paragraphs for sentence in part) == paragraph
+    assert (
+        " ".join(sentence for piece in pieces for part in piece.paragraphs for sentence in part)
+        == paragraph
+    )
 
 
 def test_near_duplicates():
@@ -249,7 +299,9 @@ def test_google_and_field_docstrings():
     :type path: str
     :returns: a handle to the open file
     """
-    assert docstrings.clean(fields)[1:] == ["the path of the file that is opened\na handle to the open file."]
+    assert docstrings.clean(fields)[1:] == [
+        "the path of the file that is opened\na handle to the open file."
+    ]
 
 
 @pytest.mark.parametrize(

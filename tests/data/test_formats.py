@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_corpus import Ids, Tokens, numbered
 
-from lm import lookup
-from lm.lookup import UserError
+from lm.core import plugins
+from lm.core.plugins import UserError
 
 SPECIAL = Ids.mask + 1
 corpora = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), min_size=1, max_size=10)
@@ -16,10 +16,14 @@ lengths = st.integers(16, 64)
 
 
 def form(name: str, text: Tokens, length: int, **options):
-    return lookup.find("data.formats", name).Format(Ids(SPECIAL + len(text.tokens)), length, **options)
+    return plugins.find("data.formats", name).Format(
+        Ids(SPECIAL + len(text.tokens)), length, **options
+    )
 
 
-def laid(name: str, text: Tokens, length: int, seed: int = 0, **options) -> list[dict[str, np.ndarray]]:
+def laid(
+    name: str, text: Tokens, length: int, seed: int = 0, **options
+) -> list[dict[str, np.ndarray]]:
     made, rng = form(name, text, length, **options), np.random.default_rng(seed)
     plan = made.plan(text)
     return [made.row(text, plan, index, rng) for index in range(len(plan))]
@@ -30,7 +34,9 @@ def segments(row: dict[str, np.ndarray]) -> list[list[int]]:
     found, end = [], 0
     for segment in range(1, row["segments"].max() + 1):
         here = np.flatnonzero(row["segments"] == segment)
-        assert here.tolist() == list(range(end, end + len(here))) and row["positions"][here].tolist() == list(range(len(here)))
+        assert here.tolist() == list(range(end, end + len(here))) and row["positions"][
+            here
+        ].tolist() == list(range(len(here)))
         found.append(row["tokens"][here].tolist())
         end = here[-1] + 1
     for name in ("tokens", "segments", "positions", "types"):
@@ -52,7 +58,9 @@ def whole_sentences(text: Tokens, pieces: list[list[int]], room: int) -> None:
     for piece in pieces:
         for at in (piece[0] - SPECIAL, piece[-1] + 1 - SPECIAL):
             sentence = int(np.searchsorted(text.sentence_offsets, at, side="right")) - 1
-            assert at in borders or sizes[sentence] > room, "only a sentence that is longer than a row is cut"
+            assert at in borders or sizes[sentence] > room, (
+                "only a sentence that is longer than a row is cut"
+            )
 
 
 @settings(max_examples=50, deadline=None)
@@ -86,7 +94,12 @@ def test_doc_sentences(documents, length):
     for piece in pieces:
         after = ends.get(piece[-1] + 1)
         if after and document_of(text, after[0]) == document_of(text, piece[0]):
-            sentence = text.sentence_offsets[np.searchsorted(text.sentence_offsets, after[0] - SPECIAL, side="right")] + SPECIAL
+            sentence = (
+                text.sentence_offsets[
+                    np.searchsorted(text.sentence_offsets, after[0] - SPECIAL, side="right")
+                ]
+                + SPECIAL
+            )
             assert len(piece) + min(len(after), sentence - after[0]) > length - 2
 
 
@@ -99,13 +112,21 @@ def test_full_sentences(documents, length):
         assert set(row["segments"].tolist()) <= {0, 1}, "the row is one segment"
         (ids,) = segments(row)
         assert ids[0] == Ids.cls and ids[-1] == Ids.sep and not row["types"].any()
-        parts = [list(part) for is_text, part in itertools.groupby(ids, lambda token: token >= SPECIAL) if is_text]
-        assert len(ids) == 1 + sum(map(len, parts)) + len(parts), "one [SEP] after each document's part"
+        parts = [
+            list(part)
+            for is_text, part in itertools.groupby(ids, lambda token: token >= SPECIAL)
+            if is_text
+        ]
+        assert len(ids) == 1 + sum(map(len, parts)) + len(parts), (
+            "one [SEP] after each document's part"
+        )
         owners = [document_of(text, part[0]) for part in parts]
         assert owners == sorted(set(owners)) and all(
             document_of(text, part[-1]) == owner for part, owner in zip(parts, owners, strict=True)
         )
-        assert (np.diff([token for token in ids if token >= SPECIAL]) == 1).all(), "the row is contiguous across documents"
+        assert (np.diff([token for token in ids if token >= SPECIAL]) == 1).all(), (
+            "the row is contiguous across documents"
+        )
         pieces += parts
         free.append(length - len(ids))
     assert list(itertools.chain(*pieces)) == every_token(text)
@@ -131,7 +152,11 @@ def pairs_in(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int], int
         types = row["types"][row["segments"] == number + 1].tolist()
         a = types.index(1)
         assert types == [0] * a + [1] * (len(ids) - a)
-        assert ids[0] == Ids.cls and ids[a - 1] == ids[-1] == Ids.sep and row["label_weights"][number] == 1
+        assert (
+            ids[0] == Ids.cls
+            and ids[a - 1] == ids[-1] == Ids.sep
+            and row["label_weights"][number] == 1
+        )
         first, second = ids[1 : a - 1], ids[a:-1]
         assert first and second and (np.diff(first) == 1).all() and (np.diff(second) == 1).all()
         found.append((first, second, int(row["labels"][number])))
@@ -139,11 +164,19 @@ def pairs_in(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int], int
     return found
 
 
-two_documents = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), max_size=8).map(lambda more: [[5, 9], *more, [7, 3, 30]])
+two_documents = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), max_size=8).map(
+    lambda more: [[5, 9], *more, [7, 3, 30]]
+)
 
 
 @settings(max_examples=40, deadline=None)
-@given(two_documents, lengths, st.sampled_from(["segment_pair", "sentence_pair"]), st.sampled_from(["next", "order"]), st.integers(0, 99))
+@given(
+    two_documents,
+    lengths,
+    st.sampled_from(["segment_pair", "sentence_pair"]),
+    st.sampled_from(["next", "order"]),
+    st.integers(0, 99),
+)
 def test_pairs(documents, length, name, question, seed):
     text = numbered(documents, start=SPECIAL)
     sizes = np.diff(text.document_sentences)
@@ -174,23 +207,35 @@ def test_sentence_pairs_are_neighbouring_sentences(documents, question, seed):
                 continue
             # Beside a random pair, the last one of a full row may have been shortened.
             if question == "order" or not row["segments"].all():
-                assert first[0] in offsets and first[-1] + 1 == second[0] and second[0] in offsets and second[-1] + 1 in offsets
+                assert (
+                    first[0] in offsets
+                    and first[-1] + 1 == second[0]
+                    and second[0] in offsets
+                    and second[-1] + 1 in offsets
+                )
                 seen.add(first[0])
     starts = {SPECIAL + int(text.sentence_offsets[s]) for b in zip(text.document_sentences, text.document_sentences[1:], strict=False)
               for s in range(b[0], b[1] - 1)}  # fmt: skip
-    assert seen <= starts and (question == "next" or seen == starts), "with no random pair, each neighbouring pair is there once"
+    assert seen <= starts and (question == "next" or seen == starts), (
+        "with no random pair, each neighbouring pair is there once"
+    )
 
 
 def test_several_short_pairs_share_a_row():
     text = numbered([[4, 4, 4, 4]] * 20, start=SPECIAL)
     rows = laid("sentence_pair", text, 64, question="order")
-    assert sum(len(pairs_in(row)) for row in rows) == 60 and all(len(pairs_in(row)) == 4 for row in rows[:-1])
+    assert sum(len(pairs_in(row)) for row in rows) == 60 and all(
+        len(pairs_in(row)) == 4 for row in rows[:-1]
+    )
 
 
 @pytest.mark.parametrize("name", ["segment_pair", "sentence_pair"])
 def test_documents_of_one_sentence_are_counted(name):
     text = numbered([[5, 5], [9], [4, 4], [3], [200]], start=SPECIAL)
-    assert "3" in form(name, text, 32).plan(text).note and "one sentence" in form(name, text, 32).plan(text).note
+    assert (
+        "3" in form(name, text, 32).plan(text).note
+        and "one sentence" in form(name, text, 32).plan(text).note
+    )
     whole = numbered([[5, 5], [4, 4]], start=SPECIAL)
     assert form(name, whole, 32).plan(whole).note == ""
     for question, documents in (("next", [[5, 5], [9]]), ("order", [[5], [9]])):
@@ -199,7 +244,11 @@ def test_documents_of_one_sentence_are_counted(name):
             form(name, few, 32, question=question).plan(few)
 
 
-SIZES = {"short": lambda rng: rng.integers(3, 21), "uneven": lambda rng: rng.choice([4, 80]), "long": lambda rng: rng.integers(1, 100)}
+SIZES = {
+    "short": lambda rng: rng.integers(3, 21),
+    "uneven": lambda rng: rng.choice([4, 80]),
+    "long": lambda rng: rng.integers(1, 100),
+}
 
 
 @pytest.mark.parametrize("question", ["next", "order"])
@@ -207,7 +256,10 @@ SIZES = {"short": lambda rng: rng.integers(3, 21), "uneven": lambda rng: rng.cho
 @pytest.mark.parametrize("name", ["sentence_pair", "segment_pair"])
 def test_half_of_the_labels(name, sizes, question):
     rng = np.random.default_rng(0)
-    text = numbered([[int(SIZES[sizes](rng)) for _ in range(rng.integers(1, 9))] for _ in range(250)], start=SPECIAL)
+    text = numbered(
+        [[int(SIZES[sizes](rng)) for _ in range(rng.integers(1, 9))] for _ in range(250)],
+        start=SPECIAL,
+    )
     made = form(name, text, 128, question=question)
     plan, draws, counts = made.plan(text), np.random.default_rng(1), np.zeros(2, int)
     for _ in range(60 if name == "sentence_pair" else 100):

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lm.core.plugins import UserError, configure
 from lm.data import labelled
 from lm.data.labelled import Example, Files
-from lm.lookup import UserError, configure
 
 
 @pytest.fixture
@@ -38,31 +38,53 @@ def test_tsv_is_not_quoted(write):
     rows = [f"it's \"a {number}\t{number % 2}" for number in range(60)]
     path = write("sst.tsv", "sentence\tlabel\r\n" + "\r\n".join(rows) + "\r\n")
     found = everything(read("text", path=path))
-    assert sorted((example.texts[0], example.labels[0]) for example in found) == sorted(tuple(row.split("\t")) for row in rows)
+    assert sorted((example.texts[0], example.labels[0]) for example in found) == sorted(
+        tuple(row.split("\t")) for row in rows
+    )
 
 
 def test_csv_is_quoted(write):
     out = io.StringIO()
     writer = csv.writer(out)
-    writer.writerows([["id", "label", "text"], *[[number, "ab"[number % 2], f'"x",\nline {number}'] for number in range(40)]])
+    writer.writerows(
+        [
+            ["id", "label", "text"],
+            *[[number, "ab"[number % 2], f'"x",\nline {number}'] for number in range(40)],
+        ]
+    )
     found = everything(read("text", path=write("a.csv", out.getvalue())))
     assert texts(found) == {f'"x", line {number}' for number in range(40)}
 
 
 def test_snli_lines_and_those_without_agreement(write):
     lines = [
-        {"sentence1": f"a {n}", "sentence2": f"b {n}", "gold_label": "-" if n % 10 == 0 else "entailment", "label1": "x"} for n in range(50)
+        {
+            "sentence1": f"a {n}",
+            "sentence2": f"b {n}",
+            "gold_label": "-" if n % 10 == 0 else "entailment",
+            "label1": "x",
+        }
+        for n in range(50)
     ]
     path = write("snli.jsonl", "\n".join(map(json.dumps, lines)))
     found = read("pair", path=path)
     assert len(everything(found)) == 45
     assert found.tally == {f"examples without an agreed label in {path}": 5}
-    assert all(example.texts[0][2:] == example.texts[1][2:] and example.labels == ("entailment",) for example in everything(found))
+    assert all(
+        example.texts[0][2:] == example.texts[1][2:] and example.labels == ("entailment",)
+        for example in everything(found)
+    )
 
 
 def test_fields_can_be_named(write):
-    path = write("a.jsonl", "\n".join(json.dumps({"q": f"one {n}", "r": f"two {n}", "y": n % 2}) for n in range(30)))
-    with pytest.raises(UserError, match=r"has the fields q, r, y; say by tasks.it.text, tasks.it.second and tasks.it.label"):
+    path = write(
+        "a.jsonl",
+        "\n".join(json.dumps({"q": f"one {n}", "r": f"two {n}", "y": n % 2}) for n in range(30)),
+    )
+    with pytest.raises(
+        UserError,
+        match=r"has the fields q, r, y; say by tasks.it.text, tasks.it.second and tasks.it.label",
+    ):
         read("pair", path=path)
     found = everything(read("pair", path=path, text="q", second="r", label="y"))
     assert len(found) == 30 and {example.labels for example in found} == {("0",), ("1",)}
@@ -70,26 +92,40 @@ def test_fields_can_be_named(write):
 
 def test_a_file_a_class_in_latin_1(write):
     # \x85 is a line end for str.splitlines, but a character in such a file.
-    good = write("polarity.pos", "\n".join(f"très bon {n} \x85 oui" for n in range(40)).encode("latin-1"))
+    good = write(
+        "polarity.pos", "\n".join(f"très bon {n} \x85 oui" for n in range(40)).encode("latin-1")
+    )
     bad = write("polarity.neg", "\n".join(f"bad {n}" for n in range(40)).encode("latin-1"))
     with pytest.raises(
-        UserError, match=r"polarity.pos: 40 of 40 records are broken.*line 1 is no utf-8 text; set encoding, perhaps to latin-1"
+        UserError,
+        match=r"polarity.pos: 40 of 40 records are broken.*line 1 is no utf-8 text; set encoding, perhaps to latin-1",
     ):
         read("text", path=f"{good},{bad}")
     found = everything(read("text", path=f"{good},{bad}", encoding="latin-1"))
-    assert len(found) == 80 and {example.labels[0] for example in found if "bon" in example.texts[0]} == {"pos"}
+    assert len(found) == 80 and {
+        example.labels[0] for example in found if "bon" in example.texts[0]
+    } == {"pos"}
     assert sum(example.texts[0].startswith("très bon") for example in found) == 40
 
 
 def test_conll_columns(write):
     sentence = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\nR2 NN B-MISC\n\t\n"
-    found = everything(read("words", path=write("conll.train", sentence + "\n".join(f"w{n} NN O\nyes UH O\n" for n in range(30)))))
+    found = everything(
+        read(
+            "words",
+            path=write(
+                "conll.train", sentence + "\n".join(f"w{n} NN O\nyes UH O\n" for n in range(30))
+            ),
+        )
+    )
     assert Example(("EU", "rejects", "R2"), ("B-ORG", "O", "B-MISC")) in found
     assert len(found) == 31 and Example(("w7", "yes"), ("O", "O")) in found
 
 
 def test_characters_that_carry_their_place(write):
-    content = "科0\tO\n技1\tO\n30\tB-X\n" + "\n" + "".join(f"在0\tO\n{n}0\tB-X\n\n" for n in range(20))
+    content = (
+        "科0\tO\n技1\tO\n30\tB-X\n" + "\n" + "".join(f"在0\tO\n{n}0\tB-X\n\n" for n in range(20))
+    )
     found = everything(read("words", path=write("weibo.conll", content)))
     assert Example(("科", "技", "3"), ("O", "O", "B-X")) in found
     assert Example(("在", "17"), ("O", "B-X")) in found
@@ -103,7 +139,10 @@ def test_broken_lines_are_counted_and_named(write):
     assert len(everything(found)) == 199
     assert found.tally == {f"broken records in {path} (the first: line 9 has 1 columns, not 2)": 1}
     assert found.note.startswith("1 broken records in")
-    with pytest.raises(UserError, match=r"1 of 200 records are broken, more than tasks.it.broken=0.001. The first: line 9 has 1 columns"):
+    with pytest.raises(
+        UserError,
+        match=r"1 of 200 records are broken, more than tasks.it.broken=0.001. The first: line 9 has 1 columns",
+    ):
         read("text", path=path, broken=0.001)
 
 
@@ -134,8 +173,12 @@ def test_what_is_held_out_depends_on_content_alone(words, random):
 
 
 def test_shares_of_a_single_file(write):
-    found = read("text", path=write("a.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(5000))))
-    assert len(found.test) == pytest.approx(1000, abs=100) and len(found.dev) == pytest.approx(800, abs=100)
+    found = read(
+        "text", path=write("a.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(5000)))
+    )
+    assert len(found.test) == pytest.approx(1000, abs=100) and len(found.dev) == pytest.approx(
+        800, abs=100
+    )
     assert len(texts(everything(found))) == 5000
 
 
@@ -157,7 +200,9 @@ def test_the_validation_split_never_reads_the_test_file(write):
     assert texts(found.test) == {f"d{n}" for n in range(10)}
     without = read("text", "validation", path=train, test="/nowhere/test.tsv")
     assert without.test and texts(everything(without)) == {str(n) for n in range(50)}
-    assert texts(without.test).isdisjoint(texts(without.train + without.dev)) and texts(without.train).isdisjoint(texts(without.dev))
+    assert texts(without.test).isdisjoint(texts(without.train + without.dev)) and texts(
+        without.train
+    ).isdisjoint(texts(without.dev))
     alone, asked = read("text", "validation", path=train), read("text", path=train)
     assert texts(everything(alone)).isdisjoint(texts(asked.test))
 
@@ -165,7 +210,11 @@ def test_the_validation_split_never_reads_the_test_file(write):
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        ("text", {"path": "/nowhere/x.tsv"}, "tasks.it: path='/nowhere/x.tsv': there is no such file"),
+        (
+            "text",
+            {"path": "/nowhere/x.tsv"},
+            "tasks.it: path='/nowhere/x.tsv': there is no such file",
+        ),
         ("text", {"format": "xml"}, "format='xml' is not one of tsv"),
         ("text", {"encoding": "ebcdic"}, "encoding='ebcdic' is not known"),
         ("text", {"held_out": 1.5}, "must lie between 0 and 1"),

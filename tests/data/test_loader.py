@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 from small_corpus import Ids, pairings, random_store
 
-from lm import mesh as meshes
-from lm import pairing
+from lm.core import compatibility
+from lm.core.plugins import UserError
 from lm.data import loader
 from lm.data.loader import Loader
-from lm.lookup import UserError
+from lm.parallel import mesh as meshes
 
 LENGTH, BATCH, STEPS = 32, 8, 14
 TOKENIZER = Ids(96, 20)
@@ -30,8 +30,10 @@ def mesh():
 
 def dataset(store, name: str = "mlm", model: str = "encoder", seed: int = 0, steps: int = STEPS):
     """The endless examples of a run of so many steps; one epoch for 0."""
-    objective = pairing.make({"name": name}, TOKENIZER, LENGTH, model)
-    return loader.examples(objective, store, objective.plan(store), seed, BATCH if steps else 0, steps)
+    objective = compatibility.make({"name": name}, TOKENIZER, LENGTH, model)
+    return loader.examples(
+        objective, store, objective.plan(store), seed, BATCH if steps else 0, steps
+    )
 
 
 def epoch_of(store, name: str = "mlm", model: str = "encoder", seed: int = 0):
@@ -60,7 +62,9 @@ def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name, mode
 @pytest.mark.parametrize(("name", "model"), pairings())
 def test_epochs_and_seeds_differ(store, name, model):
     epoch = len(epoch_of(store, name, model))
-    examples = epoch_of(store, name, model).repeat(None)  # always at the end of the run, so that the epoch alone makes the difference
+    examples = epoch_of(store, name, model).repeat(
+        None
+    )  # always at the end of the run, so that the epoch alone makes the difference
     assert not all(same(examples[index], examples[index + epoch]) for index in range(epoch))
     other = epoch_of(store, name, model, seed=1)
     assert not all(same(examples[index], other[index]) for index in range(epoch))
@@ -77,7 +81,13 @@ def test_a_batch_is_a_function_of_seed_and_step(store, mesh):
     for start in (0, 5, 11):
         assert all(map(same, run[start:], batches(store, STEPS - start, mesh, start)))
     examples = dataset(store)
-    assert same(run[3], {name: np.stack([examples[3 * BATCH + row][name] for row in range(BATCH)]) for name in run[3]})
+    assert same(
+        run[3],
+        {
+            name: np.stack([examples[3 * BATCH + row][name] for row in range(BATCH)])
+            for name in run[3]
+        },
+    )
     assert not any(map(same, run, batches(store, STEPS, mesh, seed=1)))
     far = batches(store, 1, mesh, start=10**9)[0]
     assert far["tokens"].shape == (BATCH, LENGTH)
@@ -95,15 +105,21 @@ class OneProcess:
         self.sharding, self.devices = sharding, devices
 
     def addressable_devices_indices_map(self, shape):
-        return {device: index for device, index in self.sharding.devices_indices_map(shape).items() if device in self.devices}
+        return {
+            device: index
+            for device, index in self.sharding.devices_indices_map(shape).items()
+            if device in self.devices
+        }
 
 
-@pytest.mark.parametrize("shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 4}])
+@pytest.mark.parametrize(
+    "shape", [{"data": 8}, {"data": 2, "fsdp": 2, "tensor": 2}, {"data": 2, "tensor": 4}]
+)
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_together_hold_the_global_batch(store, processes, shape):
-    built = meshes.make(meshes.MeshConfig(**shape))
-    sharding = jax.sharding.NamedSharding(built, meshes.spec(("batch",)))
-    devices = np.split(np.array(built.devices.ravel()), processes)
+    program = meshes.make(meshes.MeshConfig(**shape))
+    sharding = jax.sharding.NamedSharding(program, meshes.spec(("batch",)))
+    devices = np.split(np.array(program.devices.ravel()), processes)
     rows = [meshes.local_rows(OneProcess(sharding, part.tolist()), BATCH) for part in devices]
     assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
     examples = dataset(store)
@@ -114,24 +130,38 @@ def test_processes_together_hold_the_global_batch(store, processes, shape):
             assert same(part[step], {name: values[held] for name, values in whole[step].items()})
 
 
-@pytest.mark.parametrize("shape", [{"data": 8}, {"fsdp": 8, "data": 1}, {"tensor": 8, "data": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        {"data": 8},
+        {"fsdp": 8, "data": 1},
+        {"tensor": 8, "data": 1},
+        {"data": 2, "fsdp": 2, "tensor": 2},
+    ],
+)
 def test_batches_lie_on_the_mesh(store, mesh, shape):
-    built = meshes.make(meshes.MeshConfig(**shape))
-    source = Loader(dataset(store), BATCH, built)
+    program = meshes.make(meshes.MeshConfig(**shape))
+    source = Loader(dataset(store), BATCH, program)
     batch = next(source)
     assert same(jax.device_get(batch), batches(store, 1, mesh)[0])
-    parts = built.shape["data"] * built.shape["fsdp"]
+    parts = program.shape["data"] * program.shape["fsdp"]
     for values in batch.values():
         assert {shard.data.shape[0] for shard in values.addressable_shards} == {BATCH // parts}
 
 
 def test_an_epoch_holds_each_row_once(store):
     examples = epoch_of(store, "clm", "decoder")
-    rows = {example["tokens"].tobytes() for example in (examples[index] for index in range(len(examples)))}
+    rows = {
+        example["tokens"].tobytes()
+        for example in (examples[index] for index in range(len(examples)))
+    }
     assert len(rows) == len(examples)
     for repeated in (examples.repeat(None), dataset(store, "clm", "decoder")):
         for epoch in (0, 1, 2):
-            assert rows == {repeated[index]["tokens"].tobytes() for index in range(epoch * len(examples), (epoch + 1) * len(examples))}
+            assert rows == {
+                repeated[index]["tokens"].tobytes()
+                for index in range(epoch * len(examples), (epoch + 1) * len(examples))
+            }
 
 
 class Telling:
@@ -145,9 +175,13 @@ def test_all_rows_of_a_batch_know_which_share_of_the_run_is_over():
     plan, steps = range(11), 5
     rows = loader.examples(Telling(), None, plan, 0, BATCH, steps)
     for step in range(8):
-        assert {rows[step * BATCH + row]["progress"] for row in range(BATCH)} == {min(1.0, step / steps)}
+        assert {rows[step * BATCH + row]["progress"] for row in range(BATCH)} == {
+            min(1.0, step / steps)
+        }
     one_epoch = loader.examples(Telling(), None, plan, 0)
-    assert {one_epoch[index]["progress"] for index in range(len(plan))} == {1.0}, "held-out text is asked as at the end of a run"
+    assert {one_epoch[index]["progress"] for index in range(len(plan))} == {1.0}, (
+        "held-out text is asked as at the end of a run"
+    )
     for epoch in range(3):
         found = [rows[epoch * len(plan) + index] for index in range(len(plan))]
         assert sorted(int(example["row"]) for example in found) == list(plan)
@@ -168,12 +202,20 @@ def test_padding_is_counted_over_all_streams():
         def example(self, store, plan, row, rng, progress):
             return self.examples[row]
 
-    one, two = Given({"segments": segments}, {"segments": segments * 0}), Given({"segments": segments, "input_segments": np.ones(4, int)})
+    one, two = (
+        Given({"segments": segments}, {"segments": segments * 0}),
+        Given({"segments": segments, "input_segments": np.ones(4, int)}),
+    )
     assert loader.padding(one, None, range(2)) == 5 / 8
     assert loader.padding(two, None, range(1)) == 1 / 8
     # Of objectives made of others: each member's, by its share of the run.
-    both = types.SimpleNamespace(composed=True, shares=(0.25, 0.75), members={"one": one, "two": two})
-    assert loader.padding(both, None, types.SimpleNamespace(plans={"one": range(2), "two": range(1)})) == 0.25 * 5 / 8 + 0.75 / 8
+    both = types.SimpleNamespace(
+        composed=True, shares=(0.25, 0.75), members={"one": one, "two": two}
+    )
+    assert (
+        loader.padding(both, None, types.SimpleNamespace(plans={"one": range(2), "two": range(1)}))
+        == 0.25 * 5 / 8 + 0.75 / 8
+    )
 
 
 def test_waiting_is_measured(store, mesh):
@@ -196,6 +238,7 @@ def test_an_empty_dataset_and_a_batch_that_does_not_fit(store, mesh):
     with pytest.raises(UserError, match="gives not one example"):
         Loader(dataset(store).slice(slice(0, 0)), BATCH, mesh)
     with pytest.raises(
-        UserError, match=r"training\.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into \(data 8\)"
+        UserError,
+        match=r"training\.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into \(data 8\)",
     ):
         Loader(dataset(store), 12, mesh)

@@ -23,7 +23,9 @@ def row(length: int, used: int, seed: int = 0, pieces: int = 1) -> dict[str, np.
 
 
 def corrupted(given: dict[str, np.ndarray], seed: int, **options) -> dict[str, np.ndarray]:
-    return masking.corrupt(given, TOKENIZER, np.random.default_rng(seed), masking.Options(**BERT | options))
+    return masking.corrupt(
+        given, TOKENIZER, np.random.default_rng(seed), masking.Options(**BERT | options)
+    )
 
 
 @settings(max_examples=300, deadline=None)
@@ -39,15 +41,25 @@ def test_a_corrupted_row(length, fullness, pieces, rate, most, seed):
     assert all((before[name] == kept[name]).all() for name in before), "the given row was changed"
 
     size = min(most or length, max(1, round(rate * length)))
-    assert after["target_positions"].shape == after["targets"].shape == after["weights"].shape == (size,)
+    assert (
+        after["target_positions"].shape
+        == after["targets"].shape
+        == after["weights"].shape
+        == (size,)
+    )
     assert masking.Options(rate=rate, max_predictions=most).budget(length) == size
-    assert after["target_positions"].dtype == after["targets"].dtype == np.int32 and after["weights"].dtype == np.float32
+    assert (
+        after["target_positions"].dtype == after["targets"].dtype == np.int32
+        and after["weights"].dtype == np.float32
+    )
 
     ordinary = np.flatnonzero(before["tokens"] > TOKENIZER.mask)
     count = min(most or length, max(1, round(rate * used)), len(ordinary))
     assert after["weights"].tolist() == [1.0] * count + [0.0] * (size - count)
     chosen = after["target_positions"][:count]
-    assert (np.diff(chosen) > 0).all() and set(chosen) <= set(ordinary), "special tokens and padding are never chosen"
+    assert (np.diff(chosen) > 0).all() and set(chosen) <= set(ordinary), (
+        "special tokens and padding are never chosen"
+    )
     assert (after["targets"][:count] == before["tokens"][chosen]).all()
     assert not after["target_positions"][count:].any() and not after["targets"][count:].any()
     untouched = np.setdiff1d(np.arange(length), chosen)
@@ -75,7 +87,11 @@ def test_eighty_ten_ten(many):
     assert total == 5000 * 18  # round(0.15 · 120), [CLS] and [SEP] among the 120
     # A random id is the original, or [MASK], once in V times each.
     chance = 1 / TOKENIZER.size
-    for count, share in ((masked, 0.8 + 0.1 * chance), (same, 0.1 + 0.1 * chance), (random, 0.1 - 0.2 * chance)):
+    for count, share in (
+        (masked, 0.8 + 0.1 * chance),
+        (same, 0.1 + 0.1 * chance),
+        (random, 0.1 - 0.2 * chance),
+    ):
         assert stats.binomtest(count, total, share).pvalue > 1e-3
 
 
@@ -88,7 +104,10 @@ def test_random_ids_are_uniform_over_the_vocabulary(many):
 
 def test_every_ordinary_position_about_equally_often(many):
     before, rows = many
-    counts = sum(np.bincount(after["target_positions"][after["weights"] > 0], minlength=128) for after in rows)
+    counts = sum(
+        np.bincount(after["target_positions"][after["weights"] > 0], minlength=128)
+        for after in rows
+    )
     ordinary = before["tokens"] > TOKENIZER.mask
     assert not counts[~ordinary].any()
     # Drawn without replacement, so counts vary less than a chi-square test expects: the variance is that of a hypergeometric draw.

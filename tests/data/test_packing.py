@@ -22,8 +22,15 @@ def rows(plan: packing.Plan) -> list[list[tuple[int, int, int]]]:
 @example([15], 16)  # one token more than fits
 def test_every_token_once_in_order_and_no_row_too_full(sizes, length):
     plan = packing.pack(np.array(sizes, np.int64), length)
-    seen = [(document, token) for row in rows(plan) for document, start, stop in row for token in range(start, stop)]
-    assert seen == [(document, token) for document, size in enumerate(sizes) for token in range(size)]
+    seen = [
+        (document, token)
+        for row in rows(plan)
+        for document, start, stop in row
+        for token in range(start, stop)
+    ]
+    assert seen == [
+        (document, token) for document, size in enumerate(sizes) for token in range(size)
+    ]
     for row in rows(plan):
         assert row, "a row without text"
         assert sum(stop - start + SPECIALS for _, start, stop in row) <= length
@@ -36,12 +43,16 @@ def test_no_short_cut_and_no_needless_padding(sizes, length):
     rest = {}  # free positions of each row but the last
     for index, row in enumerate(rows(plan)):
         for document, start, stop in row:
-            assert stop - start >= SHORTEST or stop == sizes[document], "a document was cut for a few tokens"
+            assert stop - start >= SHORTEST or stop == sizes[document], (
+                "a document was cut for a few tokens"
+            )
         rest[index] = length - sum(stop - start + SPECIALS for _, start, stop in row)
     for index in range(len(plan) - 1):
         document, start, stop = plan.pieces(index + 1)[0]
         room = rest[index] - SPECIALS
-        assert room < min(SHORTEST, sizes[document] - start), f"the next piece had room in row {index}"
+        assert room < min(SHORTEST, sizes[document] - start), (
+            f"the next piece had room in row {index}"
+        )
 
 
 @pytest.mark.parametrize("length", [128, 512])
@@ -58,7 +69,13 @@ def test_a_plan_is_made_of_lengths_alone():
     one, two = packing.pack(np.array(sizes), 32), packing.pack(np.array(sizes, np.uint16), 32)
     assert rows(one) == rows(two)
     # By hand: 5 tokens leave room for 23; 30 fill a row; 17 leave room for 11; 22 leave room for 6, which is no piece of 12.
-    assert rows(one) == [[(0, 0, 5), (1, 0, 23)], [(1, 23, 53)], [(1, 53, 70), (3, 0, 11)], [(3, 11, 33)], [(4, 0, 12)]]
+    assert rows(one) == [
+        [(0, 0, 5), (1, 0, 23)],
+        [(1, 23, 53)],
+        [(1, 53, 70), (3, 0, 11)],
+        [(3, 11, 33)],
+        [(4, 0, 12)],
+    ]
 
 
 def test_documents_added_at_the_end_change_no_earlier_row():

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_corpus import Ids, numbered
 
+from lm.core.plugins import UserError
 from lm.data import pairs, rows
 from lm.data.pairs import IS_NEXT, NOT_NEXT, SPECIALS
-from lm.lookup import UserError
 
 LENGTH = 48
 ROOM = LENGTH - SPECIALS
@@ -54,7 +54,10 @@ def consecutive(tokens: np.ndarray) -> bool:
 
 
 @settings(max_examples=100, deadline=None)
-@given(st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=2, max_size=8), st.integers(16, 64))
+@given(
+    st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=12), min_size=2, max_size=8),
+    st.integers(16, 64),
+)
 def test_chunks_are_runs_of_sentences_and_what_is_left_out_is_counted(documents, length):
     text = numbered(documents)
     try:
@@ -64,10 +67,15 @@ def test_chunks_are_runs_of_sentences_and_what_is_left_out_is_counted(documents,
     covered = 0
     for document, start, stop in zip(found.document, found.start, found.stop, strict=True):
         assert stop - start >= 2
-        assert text.document_sentences[document] <= start and stop <= text.document_sentences[document + 1]
+        assert (
+            text.document_sentences[document] <= start
+            and stop <= text.document_sentences[document + 1]
+        )
         tokens = np.diff(text.sentence_offsets[start : stop + 1])
         assert tokens[:-1].sum() < length - SPECIALS, "the chunk went on after it was full"
-        assert tokens.sum() >= length - SPECIALS or stop == text.document_sentences[document + 1], "the chunk ended before it was full"
+        assert tokens.sum() >= length - SPECIALS or stop == text.document_sentences[document + 1], (
+            "the chunk ended before it was full"
+        )
         covered += stop - start
     # Chunks cover all sentences but those that stood alone.
     assert covered + found.dropped == len(text.sentence_offsets) - 1
@@ -92,7 +100,9 @@ def test_labels_are_balanced_in_a_real_store_too(drawn):
 def test_next_means_next_and_random_means_another_document(store, chunks, drawn):
     whole = 0
     for index, pair in drawn:
-        chunk = range(store.sentence_offsets[chunks.start[index]], store.sentence_offsets[chunks.stop[index]])
+        chunk = range(
+            store.sentence_offsets[chunks.start[index]], store.sentence_offsets[chunks.stop[index]]
+        )
         assert consecutive(pair.a) and consecutive(pair.b)
         assert pair.a[0] in chunk and pair.a[-1] in chunk
         if pair.label == IS_NEXT:
@@ -101,12 +111,19 @@ def test_next_means_next_and_random_means_another_document(store, chunks, drawn)
             assert sentence_of(store, pair.a[-1]) < sentence_of(store, pair.b[0])
             whole += pair.b[0] == pair.a[-1] + 1
         else:
-            assert document_of(store, pair.b[0]) == document_of(store, pair.b[-1]) != document_of(store, pair.a[0])
+            assert (
+                document_of(store, pair.b[0])
+                == document_of(store, pair.b[-1])
+                != document_of(store, pair.a[0])
+            )
     assert whole > 0.05 * len(drawn)
 
 
 def test_other_documents_are_equally_likely(store, drawn):
-    counts = np.bincount([document_of(store, pair.b[0]) for _, pair in drawn if pair.label == NOT_NEXT], minlength=len(store))
+    counts = np.bincount(
+        [document_of(store, pair.b[0]) for _, pair in drawn if pair.label == NOT_NEXT],
+        minlength=len(store),
+    )
     assert stats.chisquare(counts).pvalue > 1e-3
 
 

@@ -7,11 +7,11 @@ import types
 
 import pytest
 
+from lm.core.plugins import UserError, configure
 from lm.data import files, python_source
 from lm.data.documents import Tally
 from lm.data.sources import huggingface, jsonl, parquet, python_docs
 from lm.data.sources import text as text_source
-from lm.lookup import UserError, configure
 
 SENTENCE = "The quick brown fox number {} jumps over the lazy dog near the old river bank."
 
@@ -32,11 +32,14 @@ def test_files_are_found_by_path_directory_and_glob(tmp_path):
     for name in ("b/two.md", "b/one.txt.gz", "c/three.md", "c/skipped.py", "c/.hidden.md"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text("x")
-    names = lambda *paths: [name for _, name in files.find(paths, (".md", ".txt"), "text")]  # noqa: E731
+    names = lambda *paths: [name for _, name in files.find(paths, (".md", ".txt"), "text")]
     assert names(str(tmp_path)) == ["b/one.txt.gz", "b/two.md", "c/three.md"]
     assert names(f"{tmp_path}/**/*.md") == ["b/two.md", "c/three.md"]
     assert names(f"{tmp_path}/c/skipped.py") == ["skipped.py"]
-    assert names(f"{tmp_path}/b", f"{tmp_path}/b/two.md") == ["one.txt.gz", "two.md"]  # each file once
+    assert names(f"{tmp_path}/b", f"{tmp_path}/b/two.md") == [
+        "one.txt.gz",
+        "two.md",
+    ]  # each file once
 
 
 @pytest.mark.parametrize("module", [text_source, jsonl, parquet])
@@ -66,7 +69,9 @@ def test_signature_follows_the_files(tmp_path):
 
 def test_path_comes_from_a_config_section(tmp_path):
     (tmp_path / "a.txt").write_text(SENTENCE)
-    config = configure(text_source.Config, {"path": f"{tmp_path}/*.txt", "field": ""}, "config.data")
+    config = configure(
+        text_source.Config, {"path": f"{tmp_path}/*.txt", "field": ""}, "config.data"
+    )
     assert len(read(text_source, path=config.path)) == 1
 
 
@@ -117,9 +122,14 @@ comment -->
 
 
 def test_plain_text_is_left_alone(tmp_path):
-    (tmp_path / "a.txt").write_text("# no heading in plain text, and _this_ is no emphasis in it either\n\n- not a list")
+    (tmp_path / "a.txt").write_text(
+        "# no heading in plain text, and _this_ is no emphasis in it either\n\n- not a list"
+    )
     (document,) = read(text_source, path=(f"{tmp_path}/a.txt",))
-    assert sentences(document)[0] == "# no heading in plain text, and _this_ is no emphasis in it either"
+    assert (
+        sentences(document)[0]
+        == "# no heading in plain text, and _this_ is no emphasis in it either"
+    )
 
 
 def book(chapters: int, length: int) -> str:
@@ -133,29 +143,43 @@ def test_a_book_becomes_its_chapters_and_a_page_stays_whole(tmp_path):
     (tmp_path / "book.md").write_text(book(8, 100))  # 8 chapters of 1,600 words
     (tmp_path / "page.md").write_text(book(2, 20).replace("fox", "cat"))
     documents = read(text_source, path=(str(tmp_path),))
-    assert [document.name for document in documents] == [*(f"book.md#{number}" for number in range(1, 9)), "page.md"]
+    assert [document.name for document in documents] == [
+        *(f"book.md#{number}" for number in range(1, 9)),
+        "page.md",
+    ]
     assert sentences(documents[3]) == lines(300, 100)
     assert len(documents[-1].paragraphs) == 40
 
 
 def test_wikitext_becomes_articles_and_a_long_text_without_headings_pieces(tmp_path):
-    articles = "\n".join(f" = Article {i} = \n \n " + " \n ".join(lines(i * 400, 400)) + "\n = = Part = = \n" for i in range(3))
+    articles = "\n".join(
+        f" = Article {i} = \n \n " + " \n ".join(lines(i * 400, 400)) + "\n = = Part = = \n"
+        for i in range(3)
+    )
     (tmp_path / "wiki.txt").write_text(articles)
     tally = Tally()
     documents = read(text_source, tally, path=(f"{tmp_path}/wiki.txt",))
-    assert [sentences(document) for document in documents] == [lines(i * 400, 400) for i in range(3)]
+    assert [sentences(document) for document in documents] == [
+        lines(i * 400, 400) for i in range(3)
+    ]
     assert tally.cut == 0
     (tmp_path / "plain.txt").write_text("\n\n".join(lines(0, 1000)))  # 16,000 words
     documents = read(text_source, tally, path=(f"{tmp_path}/plain.txt",))
     assert len(documents) == 8 and tally.cut == 7
-    assert [sentence for document in documents for sentence in sentences(document)] == lines(0, 1000)
+    assert [sentence for document in documents for sentence in sentences(document)] == lines(
+        0, 1000
+    )
 
 
 def test_short_parts_join_the_next(tmp_path):
-    poems = "\n\n".join(f"## Poem {i}\n\n{SENTENCE.format(i)}" for i in range(1_000))  # 16 words each, joined up to 200
+    poems = "\n\n".join(
+        f"## Poem {i}\n\n{SENTENCE.format(i)}" for i in range(1_000)
+    )  # 16 words each, joined up to 200
     (tmp_path / "poems.md").write_text(poems)
     documents = read(text_source, path=(str(tmp_path),))
-    assert [sentence for document in documents for sentence in sentences(document)] == lines(0, 1_000)
+    assert [sentence for document in documents for sentence in sentences(document)] == lines(
+        0, 1_000
+    )
     assert {len(document.paragraphs) for document in documents[:-1]} == {13}
 
 
@@ -164,7 +188,9 @@ def test_bad_and_empty_files_are_counted(tmp_path):
     (tmp_path / "b.txt").write_bytes(b"")
     (tmp_path / "c.txt").write_bytes(b"\x00\x01\x02")
     (tmp_path / "d.txt").write_bytes("字里行间。学而时习之，不亦说乎？".encode("utf-16"))
-    (tmp_path / "e.txt").write_bytes((" ".join(lines(0, 3))).encode() + b" caf\xe9 in the end of it")
+    (tmp_path / "e.txt").write_bytes(
+        (" ".join(lines(0, 3))).encode() + b" caf\xe9 in the end of it"
+    )
     (tmp_path / "f.txt.gz").write_bytes(gzip.compress(" ".join(lines(5, 3)).encode()))
     tally = Tally()
     documents = read(text_source, tally, path=(str(tmp_path),))
@@ -179,17 +205,29 @@ def test_bad_and_empty_files_are_counted(tmp_path):
 
 
 def test_jsonl_and_json(tmp_path):
-    records = [{"id": number, "text": f"{SENTENCE.format(number)}\n\nAnother paragraph of it."} for number in range(3)]
+    records = [
+        {"id": number, "text": f"{SENTENCE.format(number)}\n\nAnother paragraph of it."}
+        for number in range(3)
+    ]
     packed = "\n".join(map(json.dumps, records)) + "\n\n"
     (tmp_path / "a.jsonl").write_text(packed)
     (tmp_path / "b.json").write_text(
-        json.dumps([{"title": "t", "paragraphs": ["学而时习之。不亦说乎？", "有朋自远方来。"]}], ensure_ascii=False)
+        json.dumps(
+            [{"title": "t", "paragraphs": ["学而时习之。不亦说乎？", "有朋自远方来。"]}],
+            ensure_ascii=False,
+        )
     )
     (tmp_path / "c.json").write_text(json.dumps({"content": lines(50, 2)}))
     (tmp_path / "d.json").write_text(packed.replace("fox", "cat"))  # JSON Lines under another name
     (tmp_path / "e.jsonl.gz").write_bytes(gzip.compress(packed.replace("fox", "cow").encode()))
     documents = read(jsonl, path=(str(tmp_path),))
-    assert [document.name for document in documents][:5] == ["a.jsonl#1", "a.jsonl#2", "a.jsonl#3", "b.json#1", "c.json#1"]
+    assert [document.name for document in documents][:5] == [
+        "a.jsonl#1",
+        "a.jsonl#2",
+        "a.jsonl#3",
+        "b.json#1",
+        "c.json#1",
+    ]
     assert len(documents) == 11
     assert documents[0].paragraphs == ((SENTENCE.format(0),), ("Another paragraph of it.",))
     assert documents[3].paragraphs == (("学而时习之。", "不亦说乎？"), ("有朋自远方来。",))
@@ -231,13 +269,24 @@ def test_parquet(tmp_path):
     pa = pytest.importorskip("pyarrow")
     import pyarrow.parquet as pq
 
-    table = pa.table({"text": [*lines(0, 5), None], "parts": [[line, "and more."] for line in lines(10, 6)], "size": list(range(6))})
+    table = pa.table(
+        {
+            "text": [*lines(0, 5), None],
+            "parts": [[line, "and more."] for line in lines(10, 6)],
+            "size": list(range(6)),
+        }
+    )
     pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
     path = (f"{tmp_path}/a.parquet",)
     tally = Tally()
-    assert [sentences(document) for document in read(parquet, tally, path=path)] == [[line] for line in lines(0, 5)]
+    assert [sentences(document) for document in read(parquet, tally, path=path)] == [
+        [line] for line in lines(0, 5)
+    ]
     assert tally.dropped == {"rows without text": 1}
-    assert read(parquet, path=path, field="parts")[0].paragraphs == ((SENTENCE.format(10),), ("and more.",))
+    assert read(parquet, path=path, field="parts")[0].paragraphs == (
+        (SENTENCE.format(10),),
+        ("and more.",),
+    )
     with pytest.raises(UserError, match="text, parts, size"):
         read(parquet, path=path, field="body")
     with pytest.raises(UserError, match="'size' is of type int64"):
@@ -256,7 +305,10 @@ def hub(monkeypatch):
         calls.append((name, subset, split, streaming))
         if name != "tiny/set":
             raise FileNotFoundError(f"no dataset {name}")
-        return iter([{"id": number, "text": line} for number, line in enumerate(lines(0, 5))] + [{"id": 5, "text": None}])
+        return iter(
+            [{"id": number, "text": line} for number, line in enumerate(lines(0, 5))]
+            + [{"id": 5, "text": None}]
+        )
 
     monkeypatch.setitem(sys.modules, "datasets", types.SimpleNamespace(load_dataset=load_dataset))
     return calls
@@ -266,7 +318,9 @@ def test_huggingface(hub):
     tally = Tally()
     documents = read(huggingface, tally, name="tiny/set", subset="en", split="test")
     assert hub == [("tiny/set", "en", "test", True)]
-    assert [document.name for document in documents] == [f"tiny/set#{number}" for number in range(1, 6)]
+    assert [document.name for document in documents] == [
+        f"tiny/set#{number}" for number in range(1, 6)
+    ]
     assert tally.dropped == {"records without text": 1}
     assert len(read(huggingface, name="tiny/set", limit=2)) == 2
     assert hub[-1] == ("tiny/set", None, "train", True)
@@ -284,11 +338,16 @@ def test_huggingface_refusals(hub, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)  # import fails
     with pytest.raises(UserError, match="pip install datasets"):
         huggingface.documents(huggingface.Config(name="tiny/set"), Tally())
-    assert huggingface.signature(huggingface.Config(name="a")) != huggingface.signature(huggingface.Config(name="b"))
+    assert huggingface.signature(huggingface.Config(name="a")) != huggingface.signature(
+        huggingface.Config(name="b")
+    )
 
 
 def prose(topic: str, count: int) -> str:
-    return "\n\n".join(f"The {topic} number {number} is one of the things that we can say about it here." for number in range(count))
+    return "\n\n".join(
+        f"The {topic} number {number} is one of the things that we can say about it here."
+        for number in range(count)
+    )
 
 
 @pytest.fixture
@@ -331,7 +390,10 @@ def test_python_docs(package):
     by_name = {document.name: document for document in documents}
     assert len(by_name["madeup.big"].paragraphs) == 6  # its own and the small function's
     assert len(by_name["madeup.big.Large"].paragraphs) == 10
-    assert by_name["madeup.inner.copy"].text.count("The rest") == 3 and "The module" not in by_name["madeup.inner.copy"].text
+    assert (
+        by_name["madeup.inner.copy"].text.count("The rest") == 3
+        and "The module" not in by_name["madeup.inner.copy"].text
+    )
     assert len(by_name["madeup.inner.*"].paragraphs) == 6
     assert "The test" not in "".join(document.text for document in documents)
     assert tally.dropped == {"files that are not valid Python": 1, "paragraphs seen before": 5}

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_corpus import Ids
 
-from lm import pairing
+from lm.core import compatibility
+from lm.core.plugins import UserError
 from lm.data import spans
-from lm.lookup import UserError
 
 EOS, FIRST = 2, 1000
 SENTINELS = np.arange(FIRST + 5000, FIRST, -1, dtype=np.int32)
@@ -35,7 +35,10 @@ def test_512_and_114():
     assert (len(source), len(target)) == (512, 114)
 
 
-@pytest.mark.parametrize(("density", "mean"), [(0.15, 3.0), (0.15, 8.0), (0.5, 3.0), (0.5, 8.0), (0.15, 64.0), (0.5, 64.0)])
+@pytest.mark.parametrize(
+    ("density", "mean"),
+    [(0.15, 3.0), (0.15, 8.0), (0.5, 3.0), (0.5, 8.0), (0.15, 64.0), (0.5, 64.0)],
+)
 def test_lengths_are_t5s(density, mean):
     inputs, targets = spans.sizes(2000, density, mean)
     for n in range(int(np.ceil((mean + 1) / density)), 2001):
@@ -68,8 +71,14 @@ def test_input_and_target_give_the_text_back(n, density, mean, seed):
     assert (len(source), len(target)) == (inputs[n], targets[n])
     assert source[-1] == target[-1] == EOS and EOS not in source[:-1] + target[:-1]
     used = SENTINELS[: len(starts)].tolist()
-    assert [token for token in source if token in used] == [token for token in target if token in used] == used
-    assert used == sorted(used, reverse=True) and target[0] == used[0] and target[-2] not in used, "no closing sentinel"
+    assert (
+        [token for token in source if token in used]
+        == [token for token in target if token in used]
+        == used
+    )
+    assert used == sorted(used, reverse=True) and target[0] == used[0] and target[-2] not in used, (
+        "no closing sentinel"
+    )
     hidden, current = {}, None
     for token in target[:-1]:
         if token in used:
@@ -116,14 +125,14 @@ def test_span_lengths_are_random_splits():
 @pytest.mark.parametrize("name", ["span_corruption", "ul2"])
 def test_too_few_sentinels_are_refused_before_training(name, model):
     with pytest.raises(UserError, match=r"config\.tokenizer\.sentinels=\d+") as refused:
-        pairing.make({"name": name}, Ids(200, 1), 128, model)
+        compatibility.make({"name": name}, Ids(200, 1), 128, model)
     needed = int(re.search(r"sentinels=(\d+)", str(refused.value))[1])
     with pytest.raises(UserError, match=f"sentinels={needed} "):
-        pairing.make({"name": name}, Ids(200, needed - 1), 128, model)
-    pairing.make({"name": name}, Ids(200, needed), 128, model)
+        compatibility.make({"name": name}, Ids(200, needed - 1), 128, model)
+    compatibility.make({"name": name}, Ids(200, needed), 128, model)
 
 
 def test_how_many_sentinels_t5_needs():
     with pytest.raises(UserError, match="sentinels=28 "):
-        pairing.make({"name": "span_corruption"}, Ids(200, 27), 512, "encoder_decoder")
-    pairing.make({"name": "span_corruption"}, Ids(200, 28), 512, "encoder_decoder")
+        compatibility.make({"name": "span_corruption"}, Ids(200, 27), 512, "encoder_decoder")
+    compatibility.make({"name": "span_corruption"}, Ids(200, 28), 512, "encoder_decoder")

@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 
-from lm import tokenizer
-from lm.data import sealed, store
+from lm.core.plugins import UserError
+from lm.data import committed, store
 from lm.data.documents import Document
 from lm.data.store import Store
-from lm.lookup import UserError
-from lm.tokenizer import Tokenizer, TokenizerConfig
+from lm.tokenizers import sentencepiece
+from lm.tokenizers.sentencepiece import Tokenizer, TokenizerConfig
 
 WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards 我们 都是 好 孩子".split()
 
@@ -31,13 +31,25 @@ def corpus(count: int = 60, seed: int = 0) -> list[Document]:
     def paragraph() -> tuple[str, ...]:
         return tuple(sentence() for _ in range(draw.randint(1, 5)))
 
-    return [Document(f"document é {i}", tuple(paragraph() for _ in range(draw.randint(1, 4))), f"label{i % 3}") for i in range(count)]
+    return [
+        Document(
+            f"document é {i}",
+            tuple(paragraph() for _ in range(draw.randint(1, 4))),
+            f"label{i % 3}",
+        )
+        for i in range(count)
+    ]
 
 
 @pytest.fixture(scope="module")
 def tokens() -> Tokenizer:
-    texts = [sentence for document in corpus() for paragraph in document.paragraphs for sentence in paragraph]
-    return tokenizer.train(texts, TokenizerConfig(kind="bpe", vocab_size=320, sentinels=10))
+    texts = [
+        sentence
+        for document in corpus()
+        for paragraph in document.paragraphs
+        for sentence in paragraph
+    ]
+    return sentencepiece.train(texts, TokenizerConfig(kind="bpe", vocab_size=320, sentinels=10))
 
 
 @pytest.fixture
@@ -51,27 +63,41 @@ def contents(directory) -> dict[str, bytes]:
 
 def test_what_went_in_comes_out(tokens, tmp_path, small_chunks):
     documents = corpus()
-    built = store.build(iter(documents), tokens, tmp_path / "store", workers=3)
-    assert len(built) == 60
-    assert built.tokens.dtype == np.uint16
-    assert built.names == [document.name for document in documents]
-    assert built.labels == [document.label for document in documents]
+    program = store.build(iter(documents), tokens, tmp_path / "store", workers=3)
+    assert len(program) == 60
+    assert program.tokens.dtype == np.uint16
+    assert program.names == [document.name for document in documents]
+    assert program.labels == [document.label for document in documents]
     sentence = 0
     for i, document in enumerate(documents):
-        assert built.document_sentences[i] == sentence
-        assert built.sentence_offsets[sentence] == built.document_offsets[i]
+        assert program.document_sentences[i] == sentence
+        assert program.sentence_offsets[sentence] == program.document_offsets[i]
         for paragraph in document.paragraphs:
             for j, text in enumerate(paragraph):
-                assert built.sentence(sentence).tolist() == tokens.encode(text)
-                assert built.paragraph_starts[sentence] == (j == 0)
+                assert program.sentence(sentence).tolist() == tokens.encode(text)
+                assert program.paragraph_starts[sentence] == (j == 0)
                 sentence += 1
-        assert tokens.decode(built.document(i)) == " ".join(text for paragraph in document.paragraphs for text in paragraph)
-    assert len(built.paragraph_starts) == sentence == built.meta["sentences"] == built.document_sentences[-1]
-    assert len(built.tokens) == built.document_offsets[-1] == built.sentence_offsets[-1] == built.meta["tokens"]
-    texts = [text for document in documents for paragraph in document.paragraphs for text in paragraph]
-    assert built.meta["bytes"] == sum(len(text.encode()) + 1 for text in texts)
-    assert built.meta["unknown"] == 0
-    assert built.meta["tokenizer"] == tokens.fingerprint
+        assert tokens.decode(program.document(i)) == " ".join(
+            text for paragraph in document.paragraphs for text in paragraph
+        )
+    assert (
+        len(program.paragraph_starts)
+        == sentence
+        == program.meta["sentences"]
+        == program.document_sentences[-1]
+    )
+    assert (
+        len(program.tokens)
+        == program.document_offsets[-1]
+        == program.sentence_offsets[-1]
+        == program.meta["tokens"]
+    )
+    texts = [
+        text for document in documents for paragraph in document.paragraphs for text in paragraph
+    ]
+    assert program.meta["bytes"] == sum(len(text.encode()) + 1 for text in texts)
+    assert program.meta["unknown"] == 0
+    assert program.meta["tokenizer"] == tokens.fingerprint
 
 
 def test_the_number_of_workers_changes_nothing(tokens, tmp_path, small_chunks):
@@ -112,20 +138,20 @@ def test_documents_are_read_a_few_chunks_ahead(tokens, tmp_path, small_chunks, m
 
 
 def test_a_store_that_is_there_is_reused(tokens, tmp_path):
-    built = store.build(corpus(), tokens, tmp_path / "store")
+    program = store.build(corpus(), tokens, tmp_path / "store")
 
     def never():
         raise AssertionError("read again")
         yield
 
-    assert store.build(never(), tokens, tmp_path / "store").fingerprint == built.fingerprint
+    assert store.build(never(), tokens, tmp_path / "store").fingerprint == program.fingerprint
 
 
 def test_pickles_by_name(tokens, tmp_path):
-    built = store.build(corpus(), tokens, tmp_path / "store")
-    data = pickle.dumps(built)
+    program = store.build(corpus(), tokens, tmp_path / "store")
+    data = pickle.dumps(program)
     assert len(data) < 1000
-    assert pickle.loads(data).document(3).tolist() == built.document(3).tolist()
+    assert pickle.loads(data).document(3).tolist() == program.document(3).tolist()
 
 
 def test_no_documents(tokens, tmp_path):
@@ -144,7 +170,10 @@ def test_an_error_leaves_nothing(tokens, tmp_path, small_chunks):
     assert not [path for path in tmp_path.iterdir() if path.is_dir()]
 
 
-@pytest.mark.parametrize("name", ["tokens.bin", *(f"{name}.npy" for name in store._ARRAYS), "documents.jsonl", "meta.json"])
+@pytest.mark.parametrize(
+    "name",
+    ["tokens.bin", *(f"{name}.npy" for name in store._ARRAYS), "documents.jsonl", "meta.json"],
+)
 def test_damage_is_found_at_opening(tokens, tmp_path, name):
     store.build(corpus(), tokens, tmp_path / "store")
     path = tmp_path / "store" / name
@@ -168,27 +197,27 @@ def test_no_store(tmp_path):
 
 
 def test_large_files_are_checked_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(sealed, "_FULL_CHECK", 100)
-    monkeypatch.setattr(sealed, "_BLOCK", 10)
+    monkeypatch.setattr(committed, "_FULL_CHECK", 100)
+    monkeypatch.setattr(committed, "_BLOCK", 10)
     path = tmp_path / "large" / "data"
-    with sealed.create(tmp_path / "large") as part:
+    with committed.create(tmp_path / "large") as part:
         (part / "data").write_bytes(bytes(10_000))
-        sealed.seal(part, {"some": "thing"})
+        committed.seal(part, {"some": "thing"})
 
     def damage(at: int) -> None:
         content = bytearray(10_000)
         content[at] = 1
         path.write_bytes(content)
 
-    assert sealed.read(tmp_path / "large")["some"] == "thing"
+    assert committed.read(tmp_path / "large")["some"] == "thing"
     for at in (0, 9_999):
         damage(at)
         with pytest.raises(UserError, match="damaged: data"):
-            sealed.read(tmp_path / "large")
+            committed.read(tmp_path / "large")
     damage(20)  # between two blocks
-    sealed.read(tmp_path / "large")
+    committed.read(tmp_path / "large")
     with pytest.raises(UserError, match="damaged: data"):
-        sealed.read(tmp_path / "large", full=True)
+        committed.read(tmp_path / "large", full=True)
 
 
 def test_a_full_disk(tokens, tmp_path):
@@ -210,9 +239,12 @@ def test_a_place_that_cannot_be_written(tokens, tmp_path):
 
 
 def run(tmp_path, code: str) -> subprocess.Popen:
-    start = "import sys, time\nfrom lm import tokenizer\nfrom lm.data import store\nfrom lm.data.documents import Document\n"
+    start = "import sys, time\nfrom lm.tokenizers import sentencepiece as tokenizer\nfrom lm.data import store\nfrom lm.data.documents import Document\n"
     return subprocess.Popen(
-        [sys.executable, "-c", start + textwrap.dedent(code), str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", start + textwrap.dedent(code), str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -235,8 +267,8 @@ def test_a_killed_build_leaves_nothing_that_counts(tokens, tmp_path):
     process.communicate()
     (left,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert left.name.endswith(".part")
-    built = store.build(corpus(), tokens, tmp_path / "store")
-    assert len(built) == 60
+    program = store.build(corpus(), tokens, tmp_path / "store")
+    assert len(program) == 60
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["store"]
 
 
@@ -253,8 +285,12 @@ def test_two_builders_at_once(tokens, tmp_path, capfd):
         yield
 
     results = []
-    first = threading.Thread(target=lambda: results.append(store.build(slowly(), tokens, tmp_path / "store")))
-    second = threading.Thread(target=lambda: results.append(store.build(never(), tokens, tmp_path / "store")))
+    first = threading.Thread(
+        target=lambda: results.append(store.build(slowly(), tokens, tmp_path / "store"))
+    )
+    second = threading.Thread(
+        target=lambda: results.append(store.build(never(), tokens, tmp_path / "store"))
+    )
     first.start()
     assert inside.wait(20)
     second.start()
@@ -273,7 +309,7 @@ def test_two_builders_at_once(tokens, tmp_path, capfd):
 
 def test_without_locks_the_first_one_wins(tokens, tmp_path, monkeypatch):
     def no_locks(*_):
-        raise OSError(sealed.errno.ENOLCK, "no locks")
+        raise OSError(committed.errno.ENOLCK, "no locks")
 
     def documents():
         yield from corpus()
@@ -281,7 +317,7 @@ def test_without_locks_the_first_one_wins(tokens, tmp_path, monkeypatch):
             other.setattr(os, "getpid", lambda: 0)
             store.build(corpus(), tokens, tmp_path / "store")
 
-    monkeypatch.setattr(sealed.fcntl, "flock", no_locks)
+    monkeypatch.setattr(committed.fcntl, "flock", no_locks)
     assert len(store.build(documents(), tokens, tmp_path / "store")) == 60
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["store"]
 
@@ -297,5 +333,7 @@ def test_progress_goes_to_stderr(tokens, tmp_path, capfd):
 
 def test_importing_the_store_starts_no_jax():
     code = "import sys, lm.data.corpus; print(json.dumps([name for name in ('jax', 'rich', 'pyarrow') if name in sys.modules]))"
-    done = subprocess.run([sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True
+    )
     assert json.loads(done.stdout) == []

@@ -10,15 +10,15 @@ import math
 import numpy as np
 import pytest
 
-from lm import lookup
-from lm.data import pairs_from_grammar
+from lm import minimal_pairs
+from lm.core import plugins
+from lm.core.plugins import UserError
 from lm.data.documents import Tally, split_of
 from lm.data.sources import brackets as brackets_source
 from lm.data.sources import grammar as grammar_source
 from lm.data.sources import recall as recall_source
 from lm.data.synthetic import brackets, english, grammar, pairs, recall
 from lm.data.synthetic.grammar import END, MORE, Grammar
-from lm.lookup import UserError
 
 SOURCES = {"recall": recall_source, "brackets": brackets_source, "grammar": grammar_source}
 
@@ -37,13 +37,18 @@ def inside(rules, symbol: str, text: tuple[str, ...]) -> float:
     def of(symbol: str, text: tuple[str, ...]) -> float:
         if symbol not in rules:
             return float(text == (symbol,))
-        return sum(share * sequence(side, text) for share, side in rules[symbol] if len(side) <= len(text))
+        return sum(
+            share * sequence(side, text) for share, side in rules[symbol] if len(side) <= len(text)
+        )
 
     @functools.cache
     def sequence(side: tuple[str, ...], words: tuple[str, ...]) -> float:
         if len(side) == 1:
             return of(side[0], words)
-        return sum(of(side[0], words[:cut]) * sequence(side[1:], words[cut:]) for cut in range(1, len(words) - len(side) + 2))
+        return sum(
+            of(side[0], words[:cut]) * sequence(side[1:], words[cut:])
+            for cut in range(1, len(words) - len(side) + 2)
+        )
 
     return of(symbol, text)
 
@@ -54,7 +59,9 @@ def entropy_of_rules(rules, start: str) -> tuple[float, float]:
     own, counts = np.zeros((len(names), 2)), np.zeros((len(names), len(names)))
     for row, name in enumerate(names):
         for share, side in rules[name]:
-            own[row] += share * np.array([-math.log(share), sum(symbol not in rules for symbol in side)])
+            own[row] += share * np.array(
+                [-math.log(share), sum(symbol not in rules for symbol in side)]
+            )
             for symbol in side:
                 if symbol in rules:
                     counts[row, names.index(symbol)] += share
@@ -80,21 +87,38 @@ def test_english_sentences_against_the_inside_algorithm():
     language, rules, chance = english.sentence(), english.rules(), grammar.uniform(1)
     drawn = [language.draw(chance) for _ in range(60)]
     for text in [text for text in drawn if len(text) <= 9][:12]:
-        assert language.log_probability(text) == pytest.approx(math.log(inside(rules, "sentence", tuple(text))), rel=1e-12)
-        assert language.log_probability(text[:-1]) == language.log_probability([*text, english.STOP]) == -math.inf
+        assert language.log_probability(text) == pytest.approx(
+            math.log(inside(rules, "sentence", tuple(text))), rel=1e-12
+        )
+        assert (
+            language.log_probability(text[:-1])
+            == language.log_probability([*text, english.STOP])
+            == -math.inf
+        )
 
 
-@pytest.mark.parametrize("rules, start", [(SMALL, "s"), (english.rules(), "sentence")], ids=["small", "english"])
+@pytest.mark.parametrize(
+    "rules, start", [(SMALL, "s"), (english.rules(), "sentence")], ids=["small", "english"]
+)
 def test_the_entropy_is_that_of_the_rules(rules, start):
-    assert Grammar(rules, start).expected() == pytest.approx(entropy_of_rules(rules, start), rel=1e-12)
+    assert Grammar(rules, start).expected() == pytest.approx(
+        entropy_of_rules(rules, start), rel=1e-12
+    )
 
 
-@pytest.mark.parametrize("language", [english.make(8.0), brackets.make(brackets.Options(kinds=3, depth=3))], ids=["english", "brackets"])
+@pytest.mark.parametrize(
+    "language",
+    [english.make(8.0), brackets.make(brackets.Options(kinds=3, depth=3))],
+    ids=["english", "brackets"],
+)
 def test_what_is_drawn_has_the_entropy_the_length_and_the_next_words_that_it_should(language):
     chance = grammar.uniform(7)
     texts = [language.draw(chance) for _ in range(1500)]
     nats, length = language.expected()
-    for expected, values in ((nats, [-language.log_probability(text) for text in texts]), (length, [len(text) for text in texts])):
+    for expected, values in (
+        (nats, [-language.log_probability(text) for text in texts]),
+        (length, [len(text) for text in texts]),
+    ):
         assert abs(np.mean(values) - expected) < 4 * np.std(values) / math.sqrt(len(texts))
     counts = np.zeros(language.table.shape)
     column = {word: at for at, word in enumerate(language.words)}
@@ -104,7 +128,9 @@ def test_what_is_drawn_has_the_entropy_the_length_and_the_next_words_that_it_sho
     np.testing.assert_allclose(language.table.sum(1), 1.0, rtol=1e-12)
     seen = counts.sum(1) > 500
     error = np.abs(counts / np.maximum(counts.sum(1, keepdims=True), 1) - language.table)
-    spread = np.sqrt(language.table * (1 - language.table) / np.maximum(counts.sum(1, keepdims=True), 1))
+    spread = np.sqrt(
+        language.table * (1 - language.table) / np.maximum(counts.sum(1, keepdims=True), 1)
+    )
     assert seen.sum() > 5 and (error[seen] <= 5 * spread[seen] + 1e-12).all()
 
 
@@ -132,7 +158,9 @@ def test_endless_texts_have_no_entropy(share):
 # Brackets.
 
 
-@pytest.mark.parametrize("kinds, depth, push, stop", [(1, 1, 0.5, 0.5), (2, 3, 0.4, 0.6), (3, 2, 0.7, 0.3)])
+@pytest.mark.parametrize(
+    "kinds, depth, push, stop", [(1, 1, 0.5, 0.5), (2, 3, 0.4, 0.6), (3, 2, 0.7, 0.3)]
+)
 def test_brackets_by_brute_force(kinds, depth, push, stop):
     """Every string up to a length: exactly the well-nested ones are possible, with the probability that counting choices gives."""
     language = brackets.make(brackets.Options(kinds, depth, push, stop))
@@ -143,19 +171,32 @@ def test_brackets_by_brute_force(kinds, depth, push, stop):
             for at, symbol in enumerate(text):
                 level = len(stack)
                 if symbol[0] == "(":
-                    expected *= (1.0 if not at else 1 - stop if not level else push) / kinds * (level < depth)
+                    expected *= (
+                        (1.0 if not at else 1 - stop if not level else push)
+                        / kinds
+                        * (level < depth)
+                    )
                     stack.append(symbol[1:])
                 elif symbol == brackets.STOP:
                     expected *= stop * (not level)
                 else:
-                    expected *= (1.0 if level == depth else 1 - push) * bool(stack and stack.pop() == symbol[1:])
-            assert math.exp(language.log_probability([*text, END], MORE)) * 4 / 3 * 4 == pytest.approx(expected, abs=1e-15)
+                    expected *= (1.0 if level == depth else 1 - push) * bool(
+                        stack and stack.pop() == symbol[1:]
+                    )
+            assert math.exp(
+                language.log_probability([*text, END], MORE)
+            ) * 4 / 3 * 4 == pytest.approx(expected, abs=1e-15)
 
 
-@pytest.mark.parametrize("options", [brackets.Options(), brackets.Options(2, 1, 0.3, 0.9, 2.0), brackets.Options(5, 9, 0.6, 0.2)])
+@pytest.mark.parametrize(
+    "options",
+    [brackets.Options(), brackets.Options(2, 1, 0.3, 0.9, 2.0), brackets.Options(5, 9, 0.6, 0.2)],
+)
 def test_the_entropy_of_brackets_by_formula(options):
     nats, length = brackets.entropy(options)
-    more = options.sentences * (-math.log(1 / options.sentences)) / options.sentences  # of ending, once
+    more = (
+        options.sentences * (-math.log(1 / options.sentences)) / options.sentences
+    )  # of ending, once
     more += (options.sentences - 1) * -math.log(1 - 1 / options.sentences)  # of going on
     expected = (options.sentences * nats + more, options.sentences * length + 1)
     assert brackets.make(options).expected() == pytest.approx(expected, rel=1e-10)
@@ -174,13 +215,21 @@ def test_answers_are_right_and_nothing_else_tells_them():
     for text in texts:
         assert len(text) == options.symbols == 28
         keys, values = text[0:10:2], text[1:10:2]
-        assert len(set(keys)) == len(set(values)) == 5 and {key[0] for key in keys} == {"k"} and {value[0] for value in values} == {"v"}
+        assert (
+            len(set(keys)) == len(set(values)) == 5
+            and {key[0] for key in keys} == {"k"}
+            and {value[0] for value in values} == {"v"}
+        )
         later = [(text[at], text[at + 1]) for at in range(10, 28, 2)]
         asked = [(key, value) for key, value in later if key[0] == "k"]
-        assert len(asked) == len({key for key, _ in asked}) == 3, "each key at most once, so that no answer is given away"
+        assert len(asked) == len({key for key, _ in asked}) == 3, (
+            "each key at most once, so that no answer is given away"
+        )
         assert all(dict(zip(keys, values, strict=True))[key] == value for key, value in asked)
         assert {letter[0] for slot in later if slot not in asked for letter in slot} <= {"n"}
-        assert recall.answers(text, 5) == [(at + 1, text[at + 1]) for at in range(10, 28, 2) if text[at][0] == "k"]
+        assert recall.answers(text, 5) == [
+            (at + 1, text[at + 1]) for at in range(10, 28, 2) if text[at][0] == "k"
+        ]
 
 
 def test_keys_values_and_noise_are_uniform_and_independent():
@@ -196,10 +245,14 @@ def test_keys_values_and_noise_are_uniform_and_independent():
 def test_slots_follow_the_power_law():
     for power in (0.01, 1.0):
         _, texts = drawn(20_000, pairs=2, queries=1, slots=10, power=power)
-        places = np.array([next(at for at in range(10) if text[4 + 2 * at][0] == "k") for text in texts])
+        places = np.array(
+            [next(at for at in range(10) if text[4 + 2 * at][0] == "k") for text in texts]
+        )
         expected = np.arange(1, 11) ** (power - 1.0) / (np.arange(1, 11) ** (power - 1.0)).sum()
         share = np.bincount(places, minlength=10) / len(texts)
-        assert (np.abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / len(texts))).all()
+        assert (
+            np.abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / len(texts))
+        ).all()
 
 
 @pytest.mark.parametrize(
@@ -214,7 +267,12 @@ def test_texts_with_wrong_answers_are_refused(text):
 
 def test_what_is_learnt_of_the_training_split_does_not_help_in_the_others():
     """The same keys come in all splits, but which value belongs to one is no more alike than chance."""
-    documents = list(recall_source.documents(recall_source.Config(documents=8000, pairs=3, queries=3, slots=3, keys=8, values=8), Tally()))
+    documents = list(
+        recall_source.documents(
+            recall_source.Config(documents=8000, pairs=3, queries=3, slots=3, keys=8, values=8),
+            Tally(),
+        )
+    )
     seen = collections.defaultdict(collections.Counter)
     held_out = []
     for document in documents:
@@ -226,7 +284,11 @@ def test_what_is_learnt_of_the_training_split_does_not_help_in_the_others():
             held_out.append(text)
     train = {document.text for document in documents if split_of(document, 0.1, 0.1) == "train"}
     assert not train & {" ".join(text) for text in held_out}
-    hits = [seen[text[at - 1]].most_common(1)[0][0] == value for text in held_out for at, value in recall.answers(text, 3)]
+    hits = [
+        seen[text[at - 1]].most_common(1)[0][0] == value
+        for text in held_out
+        for at, value in recall.answers(text, 3)
+    ]
     assert abs(np.mean(hits) - 1 / 8) < 4 * math.sqrt(1 / 8 * 7 / 8 / len(hits))
 
 
@@ -242,7 +304,9 @@ def test_a_source_is_a_function_of_its_config(name):
     tally = Tally()
     found = list(module.documents(config, tally))
     assert found == list(module.documents(config, Tally())) and len(found) == tally.documents == 600
-    assert found[:100] == list(module.documents(dataclasses.replace(config, documents=100), Tally()))
+    assert found[:100] == list(
+        module.documents(dataclasses.replace(config, documents=100), Tally())
+    )
     assert found != list(module.documents(dataclasses.replace(config, seed=5), Tally()))
     assert module.signature(config) != module.signature(dataclasses.replace(config, seed=5))
     assert not tally.dropped, "what is dropped changes the probabilities"
@@ -261,8 +325,15 @@ FIRST = (
 
 def test_the_text_of_a_seed_is_fixed():
     """The same words on any machine: these were drawn once."""
-    first = {name: next(module.documents(module.Config(), Tally())).text.split() for name, module in SOURCES.items()}
-    assert first == {"recall": FIRST[0].split(), "brackets": FIRST[1].split(), "grammar": FIRST[2].split()}
+    first = {
+        name: next(module.documents(module.Config(), Tally())).text.split()
+        for name, module in SOURCES.items()
+    }
+    assert first == {
+        "recall": FIRST[0].split(),
+        "brackets": FIRST[1].split(),
+        "grammar": FIRST[2].split(),
+    }
 
 
 @pytest.mark.parametrize(
@@ -285,7 +356,7 @@ def test_the_text_of_a_seed_is_fixed():
 )
 def test_impossible_options_are_refused(name, options, message):
     with pytest.raises(UserError, match=message):
-        lookup.configure(SOURCES[name].Config, options, "config.data")
+        plugins.configure(SOURCES[name].Config, options, "config.data")
 
 
 # Minimal pairs.
@@ -293,7 +364,7 @@ def test_impossible_options_are_refused(name, options, message):
 
 def test_minimal_pairs(tmp_path, monkeypatch):
     path = tmp_path / "pairs.jsonl"
-    assert pairs_from_grammar.write(path, 30, 0) == 30 * len(pairs.PARADIGMS)
+    assert minimal_pairs.write(path, 30, 0) == 30 * len(pairs.PARADIGMS)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     language, words = english.sentence(), set(english.sentence().words)
     assert collections.Counter(row["UID"] for row in rows) == dict.fromkeys(pairs.PARADIGMS, 30)
@@ -304,22 +375,42 @@ def test_minimal_pairs(tmp_path, monkeypatch):
         assert set(bad) <= words and len(good) == len(bad)
         changed = [at for at, (one, two) in enumerate(zip(good, bad, strict=True)) if one != two]
         assert len(changed) == (2 if row["UID"] == "npi_scope" else 1)
-    assert pairs_from_grammar.write(path, 30, 0) and [json.loads(line) for line in path.read_text().splitlines()] == rows
-    few = dataclasses.replace(pairs.PARADIGMS["transitive"], sides=(("the", "noun {n}", pairs.MARK, "the", "cat"),))
+    assert (
+        minimal_pairs.write(path, 30, 0)
+        and [json.loads(line) for line in path.read_text().splitlines()] == rows
+    )
+    few = dataclasses.replace(
+        pairs.PARADIGMS["transitive"], sides=(("the", "noun {n}", pairs.MARK, "the", "cat"),)
+    )
     monkeypatch.setattr(pairs, "PARADIGMS", {"few": few})
     with pytest.raises(UserError, match="--pairs=300 are too many: few has hardly more than"):
-        pairs_from_grammar.write(path, 300, 0)
-    assert [json.loads(line) for line in path.read_text().splitlines()] == rows and list(tmp_path.iterdir()) == [path]
+        minimal_pairs.write(path, 300, 0)
+    assert [json.loads(line) for line in path.read_text().splitlines()] == rows and list(
+        tmp_path.iterdir()
+    ) == [path]
 
 
 def test_a_wrong_word_is_no_rarer_than_the_right_one():
     """Numbers are balanced: a scorer that prefers one number, or frequent words, is at chance on agreement."""
     rows = list(pairs.draw(400, 1))
     preferred = collections.defaultdict(list)
-    plural = {*english.NOUNS["p"], *english.TRANSITIVE["p"], *english.INTRANSITIVE["p"], *english.CLAUSAL["p"], "do", "themselves"}
+    plural = {
+        *english.NOUNS["p"],
+        *english.TRANSITIVE["p"],
+        *english.INTRANSITIVE["p"],
+        *english.CLAUSAL["p"],
+        "do",
+        "themselves",
+    }
     for row in rows:
         if "agreement" in row["UID"]:
-            critical = [one for one, two in zip(row["sentence_good"].split(), row["sentence_bad"].split(), strict=True) if one != two]
+            critical = [
+                one
+                for one, two in zip(
+                    row["sentence_good"].split(), row["sentence_bad"].split(), strict=True
+                )
+                if one != two
+            ]
             preferred[row["UID"]].append(critical[0] in plural)
     assert all(np.mean(values) == 0.5 for values in preferred.values()) and len(preferred) == 9
 

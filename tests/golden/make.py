@@ -37,7 +37,9 @@ def main() -> None:
         arrays |= {f"input/{key}": value for key, value in inputs.items()}
         arrays |= {f"expect/{key}": value.detach().numpy() for key, value in expected.items()}
         np.savez_compressed(HERE / f"{name}.npz", **arrays)
-        print(f"{name}.npz: {(HERE / f'{name}.npz').stat().st_size:,} bytes, {sum(x.size for x in params.values()):,} parameters")
+        print(
+            f"{name}.npz: {(HERE / f'{name}.npz').stat().st_size:,} bytes, {sum(x.size for x in params.values()):,} parameters"
+        )
 
 
 def bert():
@@ -65,8 +67,12 @@ def bert():
         prefix = f"bert.encoder.layer.{index}."
         block: dict[str, np.ndarray] = {}
         for ours, theirs in (("query", "query"), ("key", "key"), ("value", "value")):
-            block[f"attention/{ours}"] = into_heads(w[f"{prefix}attention.self.{theirs}.weight"].T, HEADS)
-            block[f"attention/{ours}_bias"] = w[f"{prefix}attention.self.{theirs}.bias"].reshape(HEADS, -1)
+            block[f"attention/{ours}"] = into_heads(
+                w[f"{prefix}attention.self.{theirs}.weight"].T, HEADS
+            )
+            block[f"attention/{ours}_bias"] = w[f"{prefix}attention.self.{theirs}.bias"].reshape(
+                HEADS, -1
+            )
         block["attention/out"] = out_of_heads(w[prefix + "attention.output.dense.weight"].T, HEADS)
         block["attention/out_bias"] = w[prefix + "attention.output.dense.bias"]
         block |= norm(w, "attention_norm", prefix + "attention.output.LayerNorm")
@@ -89,14 +95,28 @@ def bert():
         input_ids=tensor(tokens), attention_mask=tensor(segments > 0), token_type_ids=tensor(types),
         labels=tensor(np.where(weights > 0, targets, IGNORED)), next_sentence_label=tensor(pair_targets),
     )  # fmt: skip
-    inputs = dict(tokens=tokens, segments=segments, types=types, targets=targets, weights=weights, pair_targets=pair_targets)
-    expected = dict(logits=out.prediction_logits, pair_logits=out.seq_relationship_logits, loss=out.loss)
+    inputs = dict(
+        tokens=tokens,
+        segments=segments,
+        types=types,
+        targets=targets,
+        weights=weights,
+        pair_targets=pair_targets,
+    )
+    expected = dict(
+        logits=out.prediction_logits, pair_logits=out.seq_relationship_logits, loss=out.loss
+    )
 
     def masked(sentence: list[int], place: int):
         row = [1, *sentence[:place], 3, *sentence[place + 1 :], 2]  # [CLS] … [MASK] … [SEP]
-        return model(input_ids=torch.tensor([row])).prediction_logits.log_softmax(-1)[0, place + 1, sentence[place]]
+        return model(input_ids=torch.tensor([row])).prediction_logits.log_softmax(-1)[
+            0, place + 1, sentence[place]
+        ]
 
-    scores = [sum(masked(sentence, place) for place in range(len(sentence))) for sentence in sentences(tokens)]
+    scores = [
+        sum(masked(sentence, place) for place in range(len(sentence)))
+        for sentence in sentences(tokens)
+    ]
     return params, inputs | ragged(tokens), expected | dict(sentence_scores=torch.stack(scores))
 
 
@@ -118,10 +138,15 @@ def gpt2():
         kernels = np.split(w[prefix + "attn.c_attn.weight"], 3, axis=1)
         biases = np.split(w[prefix + "attn.c_attn.bias"], 3)
         for name, kernel, bias in zip(("query", "key", "value"), kernels, biases, strict=True):
-            block[f"attention/{name}"], block[f"attention/{name}_bias"] = into_heads(kernel, HEADS), bias.reshape(HEADS, -1)
+            block[f"attention/{name}"], block[f"attention/{name}_bias"] = (
+                into_heads(kernel, HEADS),
+                bias.reshape(HEADS, -1),
+            )
         block["attention/out"] = out_of_heads(w[prefix + "attn.c_proj.weight"], HEADS)
         block["attention/out_bias"] = w[prefix + "attn.c_proj.bias"]
-        block |= norm(w, "attention_norm", prefix + "ln_1") | norm(w, "feedforward_norm", prefix + "ln_2")
+        block |= norm(w, "attention_norm", prefix + "ln_1") | norm(
+            w, "feedforward_norm", prefix + "ln_2"
+        )
         for ours, theirs in (("up", "c_fc"), ("down", "c_proj")):
             block[f"feedforward/{ours}"] = w[f"{prefix}mlp.{theirs}.weight"]
             block[f"feedforward/{ours}_bias"] = w[f"{prefix}mlp.{theirs}.bias"]
@@ -130,11 +155,17 @@ def gpt2():
     out = model(input_ids=tensor(tokens), labels=tensor(tokens))
 
     def causal(sentence: list[int]):
-        log_p = model(input_ids=torch.tensor([[0, *sentence[:-1]]])).logits.log_softmax(-1)[0]  # 0 is the id that texts begin with
+        log_p = model(input_ids=torch.tensor([[0, *sentence[:-1]]])).logits.log_softmax(-1)[
+            0
+        ]  # 0 is the id that texts begin with
         return log_p[torch.arange(len(sentence)), torch.tensor(sentence)].sum()
 
     scores = torch.stack([causal(sentence) for sentence in sentences(tokens)])
-    return params, dict(tokens=tokens) | ragged(tokens), dict(logits=out.logits, loss=out.loss, sentence_scores=scores)
+    return (
+        params,
+        dict(tokens=tokens) | ragged(tokens),
+        dict(logits=out.logits, loss=out.loss, sentence_scores=scores),
+    )
 
 
 def t5():
@@ -143,44 +174,82 @@ def t5():
         vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, d_ff=48, num_layers=LAYERS, num_heads=HEADS, decoder_start_token_id=0,
         attn_implementation="eager",
     )  # fmt: skip
-    assert config.scale_decoder_outputs and config.tie_word_embeddings and config.feed_forward_proj == "relu"
+    assert (
+        config.scale_decoder_outputs
+        and config.tie_word_embeddings
+        and config.feed_forward_proj == "relu"
+    )
     model, w = randomised(transformers.T5ForConditionalGeneration(config))
     params = {"embedding/tokens": w["shared.weight"]}
     for ours, theirs in (("encoder", "encoder"), ("stack", "decoder")):
         bias = f"{theirs}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"
-        params |= norm(w, f"{ours}/norm", f"{theirs}.final_layer_norm") | {f"{ours}/relative/table": w[bias]}
+        params |= norm(w, f"{ours}/norm", f"{theirs}.final_layer_norm") | {
+            f"{ours}/relative/table": w[bias]
+        }
         for index in range(LAYERS):
             block: dict[str, np.ndarray] = {}
-            parts = ["SelfAttention", "DenseReluDense"] if ours == "encoder" else ["SelfAttention", "EncDecAttention", "DenseReluDense"]
+            parts = (
+                ["SelfAttention", "DenseReluDense"]
+                if ours == "encoder"
+                else ["SelfAttention", "EncDecAttention", "DenseReluDense"]
+            )
             for place, part in enumerate(parts):
                 prefix = f"{theirs}.block.{index}.layer.{place}."
-                name = {"SelfAttention": "attention", "EncDecAttention": "cross", "DenseReluDense": "feedforward"}[part]
+                name = {
+                    "SelfAttention": "attention",
+                    "EncDecAttention": "cross",
+                    "DenseReluDense": "feedforward",
+                }[part]
                 block |= norm(w, f"{name}_norm", prefix + "layer_norm")
                 if name == "feedforward":
-                    block |= {"feedforward/up": w[f"{prefix}{part}.wi.weight"].T, "feedforward/down": w[f"{prefix}{part}.wo.weight"].T}
+                    block |= {
+                        "feedforward/up": w[f"{prefix}{part}.wi.weight"].T,
+                        "feedforward/down": w[f"{prefix}{part}.wo.weight"].T,
+                    }
                     continue
                 for kernel, short in (("query", "q"), ("key", "k"), ("value", "v")):
-                    block[f"{name}/{kernel}"] = into_heads(w[f"{prefix}{part}.{short}.weight"].T, HEADS)
+                    block[f"{name}/{kernel}"] = into_heads(
+                        w[f"{prefix}{part}.{short}.weight"].T, HEADS
+                    )
                 block[f"{name}/out"] = out_of_heads(w[f"{prefix}{part}.o.weight"].T, HEADS)
             stack(params, f"{ours}/blocks", block)
 
     sources, targets = ids(ROWS, 48), ids(ROWS, 24)
     segments = np.ones(sources.shape, np.int32)
     segments[1, -9:] = 0
-    tokens = np.concatenate([np.zeros((ROWS, 1), np.int32), targets[:, :-1]], axis=1)  # T5 starts from the padding id
-    out = model(input_ids=tensor(sources), attention_mask=tensor(segments > 0), decoder_input_ids=tensor(tokens), labels=tensor(targets))
+    tokens = np.concatenate(
+        [np.zeros((ROWS, 1), np.int32), targets[:, :-1]], axis=1
+    )  # T5 starts from the padding id
+    out = model(
+        input_ids=tensor(sources),
+        attention_mask=tensor(segments > 0),
+        decoder_input_ids=tensor(tokens),
+        labels=tensor(targets),
+    )
     offsets = torch.arange(-300, 301)
     buckets = {
         f"buckets_{name}": torch.stack(
             [
-                model.encoder.block[0].layer[0].SelfAttention._relative_position_bucket(offsets, name == "both", count, distance)
+                model.encoder.block[0]
+                .layer[0]
+                .SelfAttention._relative_position_bucket(offsets, name == "both", count, distance)
                 for count, distance in BUCKETS
             ]
         ).to(torch.int8)
         for name in ("both", "causal")
     }
-    inputs = dict(sources=sources, source_segments=segments, tokens=tokens, targets=targets, buckets=np.asarray(BUCKETS, np.int32))
-    return params, inputs, dict(memory=out.encoder_last_hidden_state, logits=out.logits, loss=out.loss, **buckets)
+    inputs = dict(
+        sources=sources,
+        source_segments=segments,
+        tokens=tokens,
+        targets=targets,
+        buckets=np.asarray(BUCKETS, np.int32),
+    )
+    return (
+        params,
+        inputs,
+        dict(memory=out.encoder_last_hidden_state, logits=out.logits, loss=out.loss, **buckets),
+    )
 
 
 def llama():
@@ -200,11 +269,16 @@ def llama():
         prefix = f"model.layers.{index}."
         block: dict[str, np.ndarray] = {}
         for ours, theirs, heads in (("query", "q", HEADS), ("key", "k", 2), ("value", "v", 2)):
-            block[f"attention/{ours}"] = into_heads(w[f"{prefix}self_attn.{theirs}_proj.weight"].T, heads)
+            block[f"attention/{ours}"] = into_heads(
+                w[f"{prefix}self_attn.{theirs}_proj.weight"].T, heads
+            )
         block["attention/out"] = out_of_heads(w[prefix + "self_attn.o_proj.weight"].T, HEADS)
         block |= norm(w, "attention_norm", prefix + "input_layernorm")
         block |= norm(w, "feedforward_norm", prefix + "post_attention_layernorm")
-        block |= {f"feedforward/{name}": w[f"{prefix}mlp.{name}_proj.weight"].T for name in ("up", "gate", "down")}
+        block |= {
+            f"feedforward/{name}": w[f"{prefix}mlp.{name}_proj.weight"].T
+            for name in ("up", "gate", "down")
+        }
         stack(params, "stack/blocks", block)
     tokens = ids(ROWS, LENGTH)
     out = model(input_ids=tensor(tokens), labels=tensor(tokens))
@@ -215,7 +289,14 @@ def randomised(model):
     """The model in evaluation mode with every parameter drawn anew, and its parameters as numpy arrays by name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            centre = 1.0 if "norm" in name.lower() and name.endswith("weight") or ".ln_" in name and name.endswith("weight") else 0.0
+            centre = (
+                1.0
+                if "norm" in name.lower()
+                and name.endswith("weight")
+                or ".ln_" in name
+                and name.endswith("weight")
+                else 0.0
+            )
             values = centre + 0.2 * torch.randn(parameter.shape)
             parameter.copy_(values.to(torch.float16).to(torch.float32))
     weights = {name: parameter.detach().numpy() for name, parameter in model.named_parameters()}
@@ -224,7 +305,9 @@ def randomised(model):
 
 def norm(weights, ours: str, theirs: str) -> dict[str, np.ndarray]:
     found = {f"{ours}/scale": weights[f"{theirs}.weight"]}
-    return found | ({f"{ours}/bias": weights[f"{theirs}.bias"]} if f"{theirs}.bias" in weights else {})
+    return found | (
+        {f"{ours}/bias": weights[f"{theirs}.bias"]} if f"{theirs}.bias" in weights else {}
+    )
 
 
 def into_heads(kernel: np.ndarray, heads: int) -> np.ndarray:
@@ -241,7 +324,9 @@ def stack(params: dict[str, np.ndarray], where: str, block: dict[str, np.ndarray
     """Adds a layer's arrays below the earlier layers' ones."""
     for name, value in block.items():
         path = f"{where}/{name}"
-        params[path] = np.concatenate([params[path], value[None]]) if path in params else value[None]
+        params[path] = (
+            np.concatenate([params[path], value[None]]) if path in params else value[None]
+        )
 
 
 SIZES = (3, 9, 14)  # of sentences: they are other tokens' beginnings, so that nothing more is drawn

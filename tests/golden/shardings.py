@@ -11,10 +11,10 @@ from pathlib import Path
 import jax
 from small_corpus import Ids
 
-from lm import mesh as meshes
-from lm import program
-from lm.checkpoint import flatten
-from lm.plain import plain
+from lm.core.plain import plain
+from lm.parallel import mesh as meshes
+from lm.training.checkpoint import flatten
+from lm.training.program import Program
 
 HERE = Path(__file__).parent / "shardings"
 CONFIGS = sorted(path.stem for path in (Path(__file__).parents[2] / "configs").glob("*.py"))
@@ -23,26 +23,42 @@ MESH = {"slice": 1, "data": 1, "fsdp": 2, "stage": 2, "context": 1, "tensor": 2}
 
 def table(name: str) -> str:
     """A line for each array: path, shape, and the mesh axes that split each of its dimensions ("-": whole)."""
-    get_config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / f"{name}.py"))["get_config"]
+    get_config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / f"{name}.py"))[
+        "get_config"
+    ]
     config = plain(get_config("base"))
     config["mesh"] |= MESH
     # Rows of the embedding that tensor divides; GPT-2's 50,257 are odd.
     words = -(-max(config["model"]["vocab_size"], config["tokenizer"]["vocab_size"]) // 128) * 128
     config["model"]["vocab_size"] = words
-    built = program.Program(config, Ids(words, config["tokenizer"]["sentinels"]), jax.devices()[:8])
-    lines = [f"# {name}:base on {', '.join(f'{axis} {size}' for axis, size in built.mesh.shape.items() if size > 1)}"]
-    shapes, shardings = flatten(built.shapes), flatten(built.shardings)
+    program = Program(config, Ids(words, config["tokenizer"]["sentinels"]), jax.devices()[:8])
+    lines = [
+        f"# {name}:base on {', '.join(f'{axis} {size}' for axis, size in program.mesh.shape.items() if size > 1)}"
+    ]
+    shapes, shardings = flatten(program.shapes), flatten(program.shardings)
     follows = 0
     for path, leaf in shapes.items():
         parameter = "params/" + path.partition("/mu/" if "/mu/" in path else "/nu/")[2]
-        if path.startswith("opt_state") and parameter in shapes and shardings[parameter] == shardings[path]:
+        if (
+            path.startswith("opt_state")
+            and parameter in shapes
+            and shardings[parameter] == shardings[path]
+        ):
             follows += 1
             continue
-        spec = [entry if isinstance(entry, tuple) else (entry,) if entry else () for entry in shardings[path].spec]
+        spec = [
+            entry if isinstance(entry, tuple) else (entry,) if entry else ()
+            for entry in shardings[path].spec
+        ]
         spec += [()] * (len(leaf.shape) - len(spec))
-        split = [" × ".join(axis for axis in axes if built.mesh.shape[axis] > 1) or "-" for axes in spec]
+        split = [
+            " × ".join(axis for axis in axes if program.mesh.shape[axis] > 1) or "-"
+            for axes in spec
+        ]
         lines.append(f"{path}  [{', '.join(map(str, leaf.shape))}]  ({', '.join(split)})")
-    lines.append(f"# {follows} arrays of the optimiser lie as their parameters; those that do not are above")
+    lines.append(
+        f"# {follows} arrays of the optimiser lie as their parameters; those that do not are above"
+    )
     return "\n".join(lines) + "\n"
 
 

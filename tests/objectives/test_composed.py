@@ -4,16 +4,18 @@ import numpy as np
 import pytest
 from small_corpus import Ids, config, random_store
 
-from lm import pairing, program, trainer
+from lm.core import compatibility
+from lm.core.plugins import UserError
 from lm.data import loader, pairs
-from lm.lookup import UserError
+from lm.training import loop
+from lm.training.program import Program
 
 TOKENIZER = Ids(96, 20)
 STORE = random_store(73, 80, seed=1)
 
 
 def make(name, model, **options):
-    return pairing.make({"name": name, **options}, TOKENIZER, 32, model)
+    return compatibility.make({"name": name, **options}, TOKENIZER, 32, model)
 
 
 def test_both_phases_have_one_shape():
@@ -25,10 +27,17 @@ def test_both_phases_have_one_shape():
 
 
 def test_padding_and_positions_are_those_of_both_phases():
-    objective = make("biphasic", "encoder_decoder", first="span_corruption", second="prefix_lm", share=0.25)
+    objective = make(
+        "biphasic", "encoder_decoder", first="span_corruption", second="prefix_lm", share=0.25
+    )
     plan = objective.plan(STORE)
-    members = [loader.padding(member, STORE, plan.plans[name]) for name, member in objective.members.items()]
-    assert loader.padding(objective, STORE, plan) == pytest.approx(0.25 * members[0] + 0.75 * members[1])
+    members = [
+        loader.padding(member, STORE, plan.plans[name])
+        for name, member in objective.members.items()
+    ]
+    assert loader.padding(objective, STORE, plan) == pytest.approx(
+        0.25 * members[0] + 0.75 * members[1]
+    )
     first, second = (member.positions for member in objective.members.values())
     assert first != second and objective.positions == round(0.25 * first + 0.75 * second)
 
@@ -48,18 +57,28 @@ def test_one_head_is_not_asked_two_questions():
 
 
 def test_positions_reach_as_far_as_the_longest_stream():
-    section = config("span_corruption", options={"density": 0.85}, model={"positions": "learned", "layers": 1})
-    built = program.Program(section, TOKENIZER)
-    longest = max(built.objective.layout.rooms)
-    assert longest > 32 and built.config.max_length == longest
+    section = config(
+        "span_corruption", options={"density": 0.85}, model={"positions": "learned", "layers": 1}
+    )
+    program = Program(section, TOKENIZER)
+    longest = max(program.objective.layout.rooms)
+    assert longest > 32 and program.config.max_length == longest
     with pytest.raises(UserError, match="max_length"):
-        program.Program(config("seq2seq", options={"target_length": 96}, model={"max_length": 32}), TOKENIZER)
+        Program(
+            config("seq2seq", options={"target_length": 96}, model={"max_length": 32}), TOKENIZER
+        )
 
 
 def test_a_line_that_holds_both_phases_has_one_loss():
-    meter = trainer._Meter({"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None)
-    for step, (one, two) in enumerate([((12.0, 2.0), (0.0, 0.0)), ((0.0, 0.0), (8.0, 2.0)), ((0.0, 0.0), (8.0, 2.0))], 1):
-        meter.add(step, {"first": tuple(map(np.float32, one)), "second": tuple(map(np.float32, two))})
+    meter = loop._Meter(
+        {"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None
+    )
+    for step, (one, two) in enumerate(
+        [((12.0, 2.0), (0.0, 0.0)), ((0.0, 0.0), (8.0, 2.0)), ((0.0, 0.0), (8.0, 2.0))], 1
+    ):
+        meter.add(
+            step, {"first": tuple(map(np.float32, one)), "second": tuple(map(np.float32, two))}
+        )
     assert meter.flush()["loss"] == pytest.approx((6.0 + 4.0 + 4.0) / 3)
 
 

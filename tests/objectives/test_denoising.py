@@ -5,9 +5,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from small_corpus import Ids, Tokens, numbered
 
-from lm import pairing
+from lm.core import compatibility
+from lm.core.plugins import UserError
 from lm.data import loader
-from lm.lookup import UserError
 
 SPECIAL, SENTINELS = Ids.mask + 1, 80
 MODELS = {"cross": "encoder_decoder", "prefix": "decoder"}
@@ -18,7 +18,7 @@ packings = st.sampled_from(["greedy", "best_fit"])
 
 def make(name: str, text: Tokens, length: int, mask: str, **options):
     tokenizer = Ids(SPECIAL + len(text.tokens) + 3 + SENTINELS, SENTINELS)
-    return pairing.make({"name": name, **options}, tokenizer, length, MODELS[mask])
+    return compatibility.make({"name": name, **options}, tokenizer, length, MODELS[mask])
 
 
 def epoch(objective, text: Tokens, seed: int = 0) -> list[dict[str, np.ndarray]]:
@@ -29,7 +29,11 @@ def epoch(objective, text: Tokens, seed: int = 0) -> list[dict[str, np.ndarray]]
 def pieces(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int]]]:
     """(input, target) of each segment, after a look at everything else in the row."""
     segments, weights, found = row["segments"], row["weights"], []
-    assert set(weights.tolist()) <= {0.0, 1.0} and not weights[segments == 0].any() and not row["targets"][weights == 0].any()
+    assert (
+        set(weights.tolist()) <= {0.0, 1.0}
+        and not weights[segments == 0].any()
+        and not row["targets"][weights == 0].any()
+    )
     assert not row["tokens"][segments == 0].any()
     if "prefix" in row:
         assert not row["prefix"][segments == 0].any() and not weights[row["prefix"] == 1].any()
@@ -38,22 +42,30 @@ def pieces(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int]]]:
         assert not row["input_tokens"][row["input_segments"] == 0].any()
     for segment in range(1, segments.max() + 1):
         here = np.flatnonzero(segments == segment)
-        assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(range(len(here)))
+        assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(
+            range(len(here))
+        )
         if "prefix" in row:
             count = int(row["prefix"][here].sum())
             assert row["prefix"][here].tolist() == [1] * count + [0] * (len(here) - count)
             inputs, here = row["tokens"][here[:count]], here[count:]
         else:
             there = np.flatnonzero(row["input_segments"] == segment)
-            assert (np.diff(there) == 1).all() and row["input_positions"][there].tolist() == list(range(len(there)))
+            assert (np.diff(there) == 1).all() and row["input_positions"][there].tolist() == list(
+                range(len(there))
+            )
             inputs = row["input_tokens"][there]
         targets = row["targets"][here].tolist()
-        assert weights[here].all() and row["tokens"][here].tolist() == [Ids.bos, *targets[:-1]], "the target, moved by one"
+        assert weights[here].all() and row["tokens"][here].tolist() == [Ids.bos, *targets[:-1]], (
+            "the target, moved by one"
+        )
         found.append((inputs.tolist(), targets))
     return found
 
 
-def filled(inputs: list[int], targets: list[int], sentinels: tuple[int, ...]) -> tuple[list[int], int]:
+def filled(
+    inputs: list[int], targets: list[int], sentinels: tuple[int, ...]
+) -> tuple[list[int], int]:
     """The text with its spans back in their places, and how many spans there were; both sides without [EOS]."""
     hidden: dict[int, list[int]] = {}
     for token in targets:
@@ -61,7 +73,9 @@ def filled(inputs: list[int], targets: list[int], sentinels: tuple[int, ...]) ->
             last = hidden.setdefault(token, [])
         else:
             last.append(token)
-    assert list(hidden) == list(sentinels[: len(hidden)]) == [token for token in inputs if token in sentinels] and all(hidden.values())
+    assert list(hidden) == list(sentinels[: len(hidden)]) == [
+        token for token in inputs if token in sentinels
+    ] and all(hidden.values())
     return [part for token in inputs for part in hidden.get(token, [token])], len(hidden)
 
 
@@ -77,7 +91,14 @@ def kept(text: Tokens, plan) -> list[int]:
 
 
 @settings(max_examples=30, deadline=None)
-@given(corpora, lengths, masks, st.sampled_from(["span_corruption", "ul2"]), packings, st.integers(0, 50))
+@given(
+    corpora,
+    lengths,
+    masks,
+    st.sampled_from(["span_corruption", "ul2"]),
+    packings,
+    st.integers(0, 50),
+)
 def test_denoised_rows_give_the_text_back(documents, length, mask, name, packing, seed):
     text = numbered(documents, start=SPECIAL)
     objective = make(name, text, length, mask, packing=packing)
@@ -103,7 +124,9 @@ def test_t5_row_sizes():
     objective = make("span_corruption", text, 512, "cross")
     assert objective.positions == 512 + 114
     for row in epoch(objective, text):
-        assert row["input_segments"].all() and row["segments"].all() and row["tokens"].shape == (114,)
+        assert (
+            row["input_segments"].all() and row["segments"].all() and row["tokens"].shape == (114,)
+        )
     assert make("span_corruption", text, 512, "prefix").positions == 512
 
 
@@ -125,7 +148,9 @@ def test_ul2_shares():
         assert back == text.document(0).tolist()
         kind = (names[inputs[0]], len(targets) - 1 - count, count)
         if kind[0] == "[S2S]":
-            assert inputs[-2] == objective.tokenizer.sentinels[0] and inputs[1:-2] == back[:75], "one suffix of a quarter"
+            assert inputs[-2] == objective.tokenizer.sentinels[0] and inputs[1:-2] == back[:75], (
+                "one suffix of a quarter"
+            )
         found[kind] = found.get(kind, 0) + 1
     shares = {
         ("[NLU]", 15, 5): 0.8 / 6, ("[NLU]", 15, 2): 0.8 / 6, ("[NLG]", 50, 17): 0.8 / 6, ("[NLG]", 50, 6): 0.8 / 6,
@@ -143,14 +168,19 @@ def given_and_asked(row: dict[str, np.ndarray], tokenizer) -> list[tuple[list[in
         assert all(inputs[-1] == Ids.eos for inputs, _ in found)
         return [(inputs[:-1], targets) for inputs, targets in found]
     found = []
-    assert not row["weights"][row["segments"] == 0].any() and not row["targets"][row["weights"] == 0].any()
+    assert (
+        not row["weights"][row["segments"] == 0].any()
+        and not row["targets"][row["weights"] == 0].any()
+    )
     for segment in range(1, row["segments"].max() + 1):
         here = np.flatnonzero(row["segments"] == segment)
         count = int(row["prefix"][here].sum())
         assert row["prefix"][here].tolist() == [1] * count + [0] * (len(here) - count)
         asked = here[row["weights"][here] > 0]
         assert asked[0] == here[count - 1], "the first loss is where the prefix ends"
-        assert (np.diff(asked) == 1).all() and row["tokens"][asked[1:]].tolist() == row["targets"][asked[:-1]].tolist()
+        assert (np.diff(asked) == 1).all() and row["tokens"][asked[1:]].tolist() == row["targets"][
+            asked[:-1]
+        ].tolist()
         found.append((row["tokens"][here[:count]].tolist(), row["targets"][asked].tolist()))
     return found
 
@@ -180,7 +210,11 @@ def test_prefix_lm_rows(documents, length, packing, seed):
 def test_splits_are_uniform(mask):
     text = numbered([[21]] * 2000, start=SPECIAL)
     objective = make("prefix_lm", text, 46, mask)
-    splits = [len(before) - 1 for row in epoch(objective, text) for before, _ in given_and_asked(row, objective.tokenizer)]
+    splits = [
+        len(before) - 1
+        for row in epoch(objective, text)
+        for before, _ in given_and_asked(row, objective.tokenizer)
+    ]
     assert len(splits) == 2000 and min(splits) == 1 and max(splits) == 20
     assert stats.chisquare(np.bincount(splits)[1:]).pvalue > 1e-3
 
@@ -202,22 +236,31 @@ def test_seq2seq_rows(documents, length, mask, packing, reverse):
     for row in epoch(objective, text):
         for inputs, targets in pieces(row):
             assert inputs.pop() == targets.pop() == Ids.eos and inputs and targets
-            document = int(np.searchsorted(text.document_offsets, inputs[0] - SPECIAL, side="right")) - 1
+            document = (
+                int(np.searchsorted(text.document_offsets, inputs[0] - SPECIAL, side="right")) - 1
+            )
             begin, first = SPECIAL + int(text.document_offsets[document]), documents[document][0]
             whole = list(range(begin, begin + sum(documents[document])))
-            source, target = (whole[first:], whole[:first]) if reverse else (whole[:first], whole[first:])
+            source, target = (
+                (whole[first:], whole[:first]) if reverse else (whole[:first], whole[first:])
+            )
             assert inputs == source[: len(inputs)] and targets == target[: len(targets)]
             if len(inputs) + len(targets) < len(whole):
                 cut += 1
                 if mask == "cross":
-                    assert (len(inputs), len(targets)) == (min(len(source), length - 1), min(len(target), length - 1))
+                    assert (len(inputs), len(targets)) == (
+                        min(len(source), length - 1),
+                        min(len(target), length - 1),
+                    )
                 else:
                     assert len(inputs) + len(targets) == length - 2
             assert document not in seen
             seen.add(document)
     assert seen == {index for index, sizes in enumerate(documents) if len(sizes) > 1}
     left_out = len(documents) - len(seen)
-    assert f"left out: {left_out} documents of one paragraph" in plan.note and (f"cut to fit: {cut} documents" in plan.note) == bool(cut)
+    assert f"left out: {left_out} documents of one paragraph" in plan.note and (
+        f"cut to fit: {cut} documents" in plan.note
+    ) == bool(cut)
 
 
 def test_seq2seq_splits_at_paragraphs_not_sentences():

@@ -5,16 +5,20 @@ import pytest
 from scipy import stats
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
-from lm import lookup, pairing, prediction, program
+from lm.core import compatibility, plugins
 from lm.data import loader
+from lm.nn import token_loss
 from lm.objectives import rtd
+from lm.training.program import Program
 
 VOCABULARY, ROWS = 64, 6
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 
-def build(**options) -> program.Program:
-    return program.Program(config("rtd", options=options, model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])
+def build(**options) -> Program:
+    return Program(
+        config("rtd", options=options, model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1]
+    )
 
 
 def batch_of(objective, rows: int = ROWS) -> dict[str, np.ndarray]:
@@ -24,50 +28,52 @@ def batch_of(objective, rows: int = ROWS) -> dict[str, np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def built():
+def program():
     return build()
 
 
 @pytest.fixture(scope="module")
-def batch(built):
-    return batch_of(built.objective)
+def batch(program):
+    return batch_of(program.objective)
 
 
 @pytest.fixture(scope="module")
-def params(built):
-    return numbers(built.shapes["params"])
+def params(program):
+    return numbers(program.shapes["params"])
 
 
 @pytest.fixture(scope="module")
-def run(built, params):
+def run(program, params):
     """Loss, metrics, what the discriminator read and its scores, with `rtd._sample` or in its place samples that are given."""
     read = []
-    states = prediction.states
+    states = token_loss.states
 
-    def watched(model, batch, noise):
+    def watched(model, batch, dropout_keys):
         read.append(batch["tokens"])
-        return states(model, batch, noise)
+        return states(model, batch, dropout_keys)
 
     def compute(model, batch):
         sample = rtd._sample
-        prediction.states = watched
+        token_loss.states = watched
         if "samples" in batch:
             rtd._sample = lambda logits, noise: batch["samples"]
         try:
-            terms, metrics = built.objective.loss(model, batch, None)
+            terms, metrics = program.objective.loss(model, batch, None)
         finally:
-            prediction.states, rtd._sample = states, sample
+            token_loss.states, rtd._sample = states, sample
         corrupted = read.pop()
         scores = model.heads["replaced"](states(model, {**batch, "tokens": corrupted}, None))
         return terms, metrics, corrupted, scores
 
-    compiled = built.jit(compute)
+    compiled = program.jit(compute)
     return lambda batch: jax.device_get(compiled(params, batch))
 
 
 def original(batch: dict[str, np.ndarray]) -> np.ndarray:
     tokens = batch["tokens"].copy()
-    for row, at, targets, weights in zip(tokens, batch["target_positions"], batch["targets"], batch["weights"], strict=True):
+    for row, at, targets, weights in zip(
+        tokens, batch["target_positions"], batch["targets"], batch["weights"], strict=True
+    ):
         row[at[weights > 0]] = targets[weights > 0]
     return tokens
 
@@ -83,7 +89,11 @@ def masked(batch: dict[str, np.ndarray]) -> np.ndarray:
 def test_only_hidden_places_are_replaced(run, batch):
     _, metrics, corrupted, _ = run(batch)
     assert (corrupted == original(batch))[~masked(batch)].all()
-    assert (corrupted != original(batch)).sum() == metrics["replaced_share"][0] > 0.8 * masked(batch).sum()
+    assert (
+        (corrupted != original(batch)).sum()
+        == metrics["replaced_share"][0]
+        > 0.8 * masked(batch).sum()
+    )
 
 
 def test_a_sample_that_is_the_original_counts_as_original(run, batch):
@@ -93,7 +103,9 @@ def test_a_sample_that_is_the_original_counts_as_original(run, batch):
         terms, metrics, corrupted, scores = run(batch | {"samples": samples.astype(np.int32)})
         replaced = corrupted != original(batch)
         count = ((samples != batch["targets"]) & (batch["weights"] > 0)).sum()
-        assert replaced.sum() == metrics["replaced_share"][0] == metrics["replaced_recall"][1] == count
+        assert (
+            replaced.sum() == metrics["replaced_share"][0] == metrics["replaced_recall"][1] == count
+        )
         nll = np.logaddexp(0, np.where(replaced, -scores, scores))
         real = batch["segments"] > 0
         assert terms["rtd"][1] == real.sum()
@@ -110,24 +122,34 @@ def test_samples_depend_on_the_row_alone(run, batch):
     assert (one != other)[masked(batch)].mean() > 0.8
 
 
-def test_no_gradient_through_the_samples(built, params, batch):
+def test_no_gradient_through_the_samples(program, params, batch):
     def gradients(model_params, batch):
         def term(name):
-            return jax.grad(lambda params: built.objective.loss(built.model(params), batch, None)[0][name][0])(model_params)
+            return jax.grad(
+                lambda params: program.objective.loss(program.model(params), batch, None)[0][name][
+                    0
+                ]
+            )(model_params)
 
         return term("rtd"), term("mlm")
 
     discriminator, generator = jax.device_get(jax.jit(gradients)(params, batch))
-    norms = lambda tree: [float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree)]  # noqa: E731
-    assert not any(norms(discriminator["heads"]["generator"])) and all(norms(generator["heads"]["generator"]))
-    assert all(norms(discriminator["heads"]["replaced"])) and not any(norms(generator["heads"]["replaced"]))
+    norms = lambda tree: [float(np.abs(leaf).max()) for leaf in jax.tree.leaves(tree)]
+    assert not any(norms(discriminator["heads"]["generator"])) and all(
+        norms(generator["heads"]["generator"])
+    )
+    assert all(norms(discriminator["heads"]["replaced"])) and not any(
+        norms(generator["heads"]["replaced"])
+    )
     assert all(norms(discriminator["stack"])) and not any(norms(generator["stack"]))
-    assert all(norms(discriminator["embedding"])) and all(norms(generator["embedding"])), "the embeddings are shared"
+    assert all(norms(discriminator["embedding"])) and all(norms(generator["embedding"])), (
+        "the embeddings are shared"
+    )
 
 
 def test_weights_of_the_terms():
     def terms(**options):
-        return pairing.make({"name": "rtd", **options}, Ids(VOCABULARY), 32, "encoder").terms
+        return compatibility.make({"name": "rtd", **options}, Ids(VOCABULARY), 32, "encoder").terms
 
     assert terms() == {"mlm": 1.0, "rtd": 50.0}
     assert terms(variant="electra_15") == {"mlm": 1.0, "electra_15": 50.0}
@@ -140,8 +162,13 @@ def test_samples_follow_the_softmax():
     logits = np.random.default_rng(0).normal(0, 1.5, 12).astype(np.float32)
     p = np.exp(logits.astype(np.float64))
     p /= p.sum()
-    across = rtd._sample(jnp.broadcast_to(jnp.asarray(logits)[None, None], (1, 8000, 12)), np.array([3], np.int32))
-    rows = rtd._sample(jnp.broadcast_to(jnp.asarray(logits)[None, None], (4000, 2, 12)), np.arange(4000, dtype=np.int32))
+    across = rtd._sample(
+        jnp.broadcast_to(jnp.asarray(logits)[None, None], (1, 8000, 12)), np.array([3], np.int32)
+    )
+    rows = rtd._sample(
+        jnp.broadcast_to(jnp.asarray(logits)[None, None], (4000, 2, 12)),
+        np.arange(4000, dtype=np.int32),
+    )
     assert stats.chisquare(np.bincount(across[0], minlength=12), 8000 * p).pvalue > 1e-3
     for place in (0, 1):
         assert stats.chisquare(np.bincount(rows[:, place], minlength=12), 4000 * p).pvalue > 1e-3
@@ -152,7 +179,10 @@ def test_samples_follow_the_softmax():
 
 def test_what_is_judged():
     everywhere, hidden = (
-        batch_of(pairing.make({"name": "rtd", "variant": variant}, Ids(VOCABULARY), 32, "encoder")) for variant in ("rtd", "electra_15")
+        batch_of(
+            compatibility.make({"name": "rtd", "variant": variant}, Ids(VOCABULARY), 32, "encoder")
+        )
+        for variant in ("rtd", "electra_15")
     )
     assert (everywhere["token_weights"] == (everywhere["segments"] > 0)).all()
     assert (hidden["token_weights"] == masked(hidden)).all()
@@ -161,9 +191,15 @@ def test_what_is_judged():
 
 def test_copying_is_a_probability_over_the_vocabulary():
     """p(v) = g · [v is the input] + (1 - g) · softmax(v), ELECTRA section 3.4."""
-    objective = pairing.make({"name": "rtd", "variant": "all_tokens_mlm"}, Ids(VOCABULARY), 32, "encoder")
+    objective = compatibility.make(
+        {"name": "rtd", "variant": "all_tokens_mlm"}, Ids(VOCABULARY), 32, "encoder"
+    )
     rng = np.random.default_rng(0)
-    scores, gate, inputs = rng.normal(0, 2, (1, 5, VOCABULARY)), rng.normal(0, 2, (1, 5)), rng.integers(0, VOCABULARY, (1, 5))
+    scores, gate, inputs = (
+        rng.normal(0, 2, (1, 5, VOCABULARY)),
+        rng.normal(0, 2, (1, 5)),
+        rng.integers(0, VOCABULARY, (1, 5)),
+    )
 
     class Fake:
         heads = {"copied": lambda h: jnp.asarray(gate, jnp.float32)}
@@ -171,13 +207,20 @@ def test_copying_is_a_probability_over_the_vocabulary():
 
     def log_p(word, place):
         batch = {"token_weights": jnp.zeros((1, 5)).at[0, place].set(1.0)}
-        nll, weight = objective._own(Fake, jnp.zeros((1, 5, 4)), jnp.full((1, 5), word), jnp.asarray(inputs), batch)[0]
+        nll, weight = objective._own(
+            Fake, jnp.zeros((1, 5, 4)), jnp.full((1, 5), word), jnp.asarray(inputs), batch
+        )[0]
         return -nll
 
     words, places = jnp.arange(VOCABULARY), jnp.arange(5)
     found = np.exp(jax.jit(jax.vmap(jax.vmap(log_p, (0, None)), (None, 0)))(words, places))
-    g, softmax = 1 / (1 + np.exp(-gate[0])), np.exp(scores[0]) / np.exp(scores[0]).sum(-1, keepdims=True)
-    expected = (1 - g)[:, None] * softmax + g[:, None] * (np.arange(VOCABULARY)[None] == inputs[0][:, None])
+    g, softmax = (
+        1 / (1 + np.exp(-gate[0])),
+        np.exp(scores[0]) / np.exp(scores[0]).sum(-1, keepdims=True),
+    )
+    expected = (1 - g)[:, None] * softmax + g[:, None] * (
+        np.arange(VOCABULARY)[None] == inputs[0][:, None]
+    )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
     np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-5)
 
@@ -188,39 +231,62 @@ def test_the_generators_term_is_the_same_in_every_variant(run, batch, params, va
     mine = numbers(other.shapes["params"]) | {"embedding": params["embedding"]}
     mine["heads"]["generator"] = params["heads"]["generator"]
     own = batch_of(other.objective)
-    terms, _ = jax.device_get(other.jit(lambda model, batch: other.objective.loss(model, batch, None))(mine, own))
+    terms, _ = jax.device_get(
+        other.jit(lambda model, batch: other.objective.loss(model, batch, None))(mine, own)
+    )
     assert terms.keys() == {"mlm", variant} == other.terms.keys()
     np.testing.assert_allclose(terms["mlm"], run(batch)[0]["mlm"], rtol=1e-5)
     assert np.isfinite(terms[variant][0])
     # Places that were drawn twice count twice where words are asked, and once where places are judged.
-    asked = {"electra_15": masked(own).sum(), "replace_mlm": own["weights"].sum(), "all_tokens_mlm": (own["segments"] > 0).sum()}
+    asked = {
+        "electra_15": masked(own).sum(),
+        "replace_mlm": own["weights"].sum(),
+        "all_tokens_mlm": (own["segments"] > 0).sum(),
+    }
     assert terms[variant][1] == asked[variant]
 
 
-def test_flops_by_hand(built):
-    assert built.config.width == 32 and built.config.layers == 1 and built.config.feedforward == 64
+def test_flops_by_hand(program):
+    assert (
+        program.config.width == 32
+        and program.config.layers == 1
+        and program.config.feedforward == 64
+    )
     T, D, V, P, G, F = 32, 32, VOCABULARY, round(0.15 * 32), 8, 16
     model = 2 * (4 * D * D + 2 * D * 64) * T + 4 * T * T * D + 2 * D * D * T
-    generator = 2 * D * G * T + 2 * (4 * G * G + 2 * G * F) * T + 4 * T * T * G + 2 * G * D * P + 2 * D * V * P
-    assert built.objective.flops(built.config) == model + generator
-    shapes = built.shapes["params"]["heads"]["generator"]
-    assert shapes["project"].shape == (32, 8) and shapes["stack"]["blocks"]["attention"]["query"].shape == (1, 8, 1, 8)
+    generator = (
+        2 * D * G * T
+        + 2 * (4 * G * G + 2 * G * F) * T
+        + 4 * T * T * G
+        + 2 * G * D * P
+        + 2 * D * V * P
+    )
+    assert program.objective.flops(program.config) == model + generator
+    shapes = program.shapes["params"]["heads"]["generator"]
+    assert shapes["project"].shape == (32, 8) and shapes["stack"]["blocks"]["attention"][
+        "query"
+    ].shape == (1, 8, 1, 8)
 
 
 def test_places_are_drawn_with_replacement_as_in_the_published_code():
     """n draws from L places fall on L · (1 - (1 - 1/L)^n) different ones; what is drawn twice weighs twice."""
     tokenizer, length = Ids(96, 20), 128
     text = random_store(73, 200, seed=3)
-    made = lookup.find("objectives", "rtd")
+    made = plugins.find("objectives", "rtd")
     objective = made.Objective(made.Config(), tokenizer, length)
     plan = objective.plan(text)
     unique, expected = [], []
     for row in range(min(100, len(plan))):
         for seed in range(4):
             example = objective.example(text, plan, row, np.random.default_rng([row, seed]), 1.0)
-            n, found = round(0.15 * int((example["segments"] > 0).sum())), example["weights"][example["weights"] > 0]
+            n, found = (
+                round(0.15 * int((example["segments"] > 0).sum())),
+                example["weights"][example["weights"] > 0],
+            )
             places = int((objective.form.row(text, plan, row, None)["tokens"] > Ids.mask).sum())
-            assert found.sum() == n and len(np.unique(example["target_positions"][example["weights"] > 0])) == len(found)
+            assert found.sum() == n and len(
+                np.unique(example["target_positions"][example["weights"] > 0])
+            ) == len(found)
             unique.append(len(found) / n)
             expected.append(places * (1 - (1 - 1 / places) ** n) / n)
     error = np.std(unique) / len(unique) ** 0.5

@@ -4,9 +4,10 @@ import pytest
 from scipy import stats
 from small_corpus import Ids, config, numbers, quick_compilation, random_store, state
 
-from lm import pairing, program
+from lm.core import compatibility
+from lm.core.plugins import UserError
 from lm.data import loader
-from lm.lookup import UserError
+from lm.training.program import Program, divide_sums, total_loss
 
 VOCABULARY, SENTINELS, LENGTH = 96, 24, 32
 SPECIAL = Ids.mask + 1
@@ -23,12 +24,17 @@ def tokenizer() -> Ids:
 
 
 def make(name: str, model: str = "decoder", **options):
-    return pairing.make({"name": name, **options}, tokenizer(), LENGTH, model)
+    return compatibility.make({"name": name, **options}, tokenizer(), LENGTH, model)
 
 
-def build(name: str, model: str, options: dict, **sections) -> program.Program:
-    section = config(name, options=options, model={"name": model, "layers": 1, "types": 2 * (model == "encoder")}, **sections)
-    return program.Program(section, tokenizer(), jax.devices()[:1])
+def build(name: str, model: str, options: dict, **sections) -> Program:
+    section = config(
+        name,
+        options=options,
+        model={"name": model, "layers": 1, "types": 2 * (model == "encoder")},
+        **sections,
+    )
+    return Program(section, tokenizer(), jax.devices()[:1])
 
 
 def stacked(rows: list[dict]) -> dict[str, np.ndarray]:
@@ -37,7 +43,9 @@ def stacked(rows: list[dict]) -> dict[str, np.ndarray]:
 
 def examples(objective, store, **run) -> list[dict[str, np.ndarray]]:
     found = loader.examples(objective, store, objective.plan(store), 0, **run)
-    return [found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))]
+    return [
+        found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))
+    ]
 
 
 def watched(objective, store, **run) -> tuple[list[dict], list[tuple[str, dict]]]:
@@ -52,17 +60,26 @@ def watched(objective, store, **run) -> tuple[list[dict], list[tuple[str, dict]]
 
         member.example = example
     found = loader.examples(objective, store, plan, 0, **run)
-    rows = [found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))]
+    rows = [
+        found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))
+    ]
     assert len(rows) == len(seen)
     return rows, seen
 
 
 def means(terms, factors) -> float:
-    return sum(factors[name] * float(value) / float(weight) for name, (value, weight) in terms.items() if weight)
+    return sum(
+        factors[name] * float(value) / float(weight)
+        for name, (value, weight) in terms.items()
+        if weight
+    )
 
 
 def causal_as_clm(row, clm):
-    assert row["tokens"].tolist() == clm["tokens"].tolist() and row["targets"].tolist() == clm["targets"].tolist()
+    assert (
+        row["tokens"].tolist() == clm["tokens"].tolist()
+        and row["targets"].tolist() == clm["targets"].tolist()
+    )
     assert not row["prefix"].any() and ((row["weights"] > 0) == clm["weights"]).all()
     assert len(set(row["weights"][row["weights"] > 0].tolist())) == 1
 
@@ -70,26 +87,41 @@ def causal_as_clm(row, clm):
 def masked_as_next(row, clm):
     changed = np.flatnonzero(row["tokens"] != clm["tokens"])
     asked = np.flatnonzero(row["weights"])
-    assert row["targets"][asked].tolist() == clm["tokens"][asked + 1].tolist(), "token k + 1 is predicted at k"
-    assert (row["segments"][asked] == row["segments"][asked + 1]).all() and set(changed) <= set(asked + 1)
-    assert row["prefix"].tolist() == (row["segments"] > 0).tolist(), "every token of a segment sees all of it"
+    assert row["targets"][asked].tolist() == clm["tokens"][asked + 1].tolist(), (
+        "token k + 1 is predicted at k"
+    )
+    assert (row["segments"][asked] == row["segments"][asked + 1]).all() and set(changed) <= set(
+        asked + 1
+    )
+    assert row["prefix"].tolist() == (row["segments"] > 0).tolist(), (
+        "every token of a segment sees all of it"
+    )
     used = int((row["segments"] > 0).sum())
-    assert row["count"] == len(asked) == max(1, round(0.15 * used)), "the rate at the end of the run"
+    assert row["count"] == len(asked) == max(1, round(0.15 * used)), (
+        "the rate at the end of the run"
+    )
     assert len(set(row["weights"][asked].tolist())) == 1
 
 
 @pytest.mark.parametrize("masked", [1, 7])
 def test_hybrid_rows(store, masked):
-    rows, clm = examples(make("hybrid", causal=1, masked=masked), store), examples(make("clm"), store)
+    rows, clm = (
+        examples(make("hybrid", causal=1, masked=masked), store),
+        examples(make("clm"), store),
+    )
     modes = np.array([row["is_masked"] for row in rows])
     assert stats.binomtest(int(modes.sum()), len(rows), masked / (1 + masked)).pvalue > 1e-3
     for row, plain in zip(rows, clm, strict=True):
-        assert row["weights"].sum() == pytest.approx(1, abs=1e-6) and row["count"] == (row["weights"] > 0).sum()
+        assert (
+            row["weights"].sum() == pytest.approx(1, abs=1e-6)
+            and row["count"] == (row["weights"] > 0).sum()
+        )
         (masked_as_next if row["is_masked"] else causal_as_clm)(row, plain)
 
 
 @pytest.mark.parametrize(
-    ("causal", "masked", "scores"), [(1, 0, ("causal",)), (0, 1, ("masked_next",)), (15, 1, ("causal", "masked_next"))]
+    ("causal", "masked", "scores"),
+    [(1, 0, ("causal",)), (0, 1, ("masked_next",)), (15, 1, ("causal", "masked_next"))],
 )
 def test_the_hybrid_is_asked_in_the_modes_that_it_trains(causal, masked, scores):
     assert make("hybrid", causal=causal, masked=masked).scores == scores
@@ -104,19 +136,32 @@ def test_hybrid_rate_falls_from_30_to_15_percent(store):
 @pytest.mark.parametrize("unit", ["token", "word", "word_span"])
 def test_mntp_hides_what_mlm_hides_and_predicts_it_one_before(store, unit):
     for mlm, mntp in zip(
-        examples(make("mlm", "encoder", unit=unit), store), examples(make("mntp", "encoder", unit=unit), store), strict=True
+        examples(make("mlm", "encoder", unit=unit), store),
+        examples(make("mntp", "encoder", unit=unit), store),
+        strict=True,
     ):
         real = mlm["weights"] > 0
-        assert (mlm["weights"] == mntp["weights"]).all() and (mlm["targets"] == mntp["targets"]).all()
+        assert (mlm["weights"] == mntp["weights"]).all() and (
+            mlm["targets"] == mntp["targets"]
+        ).all()
         assert (mntp["target_positions"][real] == mlm["target_positions"][real] - 1).all()
-        renamed = np.select([mlm["tokens"] == Ids.cls, mlm["tokens"] == Ids.sep], [Ids.bos, Ids.eos], mlm["tokens"])
+        renamed = np.select(
+            [mlm["tokens"] == Ids.cls, mlm["tokens"] == Ids.sep], [Ids.bos, Ids.eos], mlm["tokens"]
+        )
         outside = np.setdiff1d(np.arange(LENGTH), mlm["target_positions"][real])
         assert (renamed[outside] == mntp["tokens"][outside]).all()
-        assert (mlm["tokens"][mlm["target_positions"][real]] == mntp["tokens"][mntp["target_positions"][real] + 1]).all()
+        assert (
+            mlm["tokens"][mlm["target_positions"][real]]
+            == mntp["tokens"][mntp["target_positions"][real] + 1]
+        ).all()
 
 
 MIXTURES = {
-    "decoder": {"clm": {"weight": 1.0}, "mntp": {"weight": 2.0, "rate": 0.3}, "span_corruption": {"weight": 1.0}},
+    "decoder": {
+        "clm": {"weight": 1.0},
+        "mntp": {"weight": 2.0, "rate": 0.3},
+        "span_corruption": {"weight": 1.0},
+    },
     "encoder_decoder": {"span_corruption": {"weight": 3.0}, "prefix_lm": {"weight": 1.0}},
     "encoder": {"mlm": {"weight": 1.0, "head": "plain"}, "mntp": {"weight": 1.0, "rate": 0.4}},
     "encoder, one by one": {"mlm": {"weight": 1.0}, "nsp": {"weight": 3.0}, "rtd": {"weight": 1.0}},
@@ -125,37 +170,58 @@ MIXTURES = {
 
 @pytest.mark.parametrize("case", MIXTURES)
 def test_a_mixture_is_the_mean_over_sequences_of_their_members_losses(store, case):
-    built = build("mixture", case.split(",")[0], {"members": MIXTURES[case]})
-    objective = built.objective
+    program = build("mixture", case.split(",")[0], {"members": MIXTURES[case]})
+    objective = program.objective
     assert objective.together == ("," not in case)
     rows, seen = watched(objective, store)
     names = list(objective.members)
     total = sum(options["weight"] for options in MIXTURES[case].values())
     for index, name in enumerate(names):
         count = sum(int(row["member"]) == index for row in rows)
-        assert stats.binomtest(count, len(rows), MIXTURES[case][name]["weight"] / total).pvalue > 1e-3
+        assert (
+            stats.binomtest(count, len(rows), MIXTURES[case][name]["weight"] / total).pvalue > 1e-3
+        )
     assert [names[row["member"]] for row in rows] == [name for name, _ in seen]
 
-    params, own = numbers(built.shapes["params"]), {}
+    params, own = numbers(program.shapes["params"]), {}
     for name, member in objective.members.items():
-        own[name] = built.jit(lambda model, batch, member=member: member.loss(model, batch, None)[0])
-    expected = [means(own[name](params, stacked([row])), objective.members[name].terms) for name, row in seen[:12]]
+        own[name] = program.jit(
+            lambda model, batch, member=member: member.loss(model, batch, None)[0]
+        )
+    expected = [
+        means(own[name](params, stacked([row])), objective.members[name].terms)
+        for name, row in seen[:12]
+    ]
     assert {name for name, _ in seen[:12]} == set(names)
-    terms, metrics = built.jit(lambda model, batch: objective.loss(model, batch, None))(params, stacked(rows[:12]))
+    terms, metrics = program.jit(lambda model, batch: objective.loss(model, batch, None))(
+        params, stacked(rows[:12])
+    )
     value, weight = terms["mixture"]
     assert weight == 12 and float(value) == pytest.approx(sum(expected), rel=1e-5)
     if objective.together:
         for name in names:
-            mine = [loss for loss, (which, _) in zip(expected, seen[:12], strict=True) if which == name]
-            assert float(metrics[f"{name}_nll"][0]) == pytest.approx(sum(mine), rel=1e-5) and metrics[f"{name}_nll"][1] == len(mine)
+            mine = [
+                loss for loss, (which, _) in zip(expected, seen[:12], strict=True) if which == name
+            ]
+            assert float(metrics[f"{name}_nll"][0]) == pytest.approx(
+                sum(mine), rel=1e-5
+            ) and metrics[f"{name}_nll"][1] == len(mine)
 
 
 @pytest.mark.parametrize(
     ("model", "members", "message"),
     [
         ("decoder", {"clm": {"weight": 1.0}, "mlmm": {"weight": 1.0}}, "mlmm.*did you mean"),
-        ("decoder", {"clm": {"weight": 1.0}, "mixture": {"weight": 1.0}}, "mixture.*cannot be a member"),
-        ("decoder", {"clm": {"weight": 1.0}, "biphasic": {"weight": 1.0}}, "biphasic.*cannot be a member"),
+        (
+            "decoder",
+            {"clm": {"weight": 1.0}, "mixture": {"weight": 1.0}},
+            "mixture.*cannot be a member",
+        ),
+        (
+            "decoder",
+            {"clm": {"weight": 1.0}, "biphasic": {"weight": 1.0}},
+            "biphasic.*cannot be a member",
+        ),
         ("decoder", {"clm": {"weight": 0.0}, "mntp": {"weight": 1.0}}, "clm.*weight above 0"),
         ("decoder", {"clm": {"weight": -1.0}}, "clm.*weight above 0"),
         ("decoder", {"clm": 3}, "clm.*weight above 0"),
@@ -191,14 +257,22 @@ RUN = {"batch_size": 4, "steps": 8}
 
 @pytest.fixture(scope="module")
 def biphasic():
-    return build("biphasic", "decoder", PHASES, training=RUN, optimizer={"warmup": 0.0, "learning_rate": 0.01})
+    return build(
+        "biphasic",
+        "decoder",
+        PHASES,
+        training=RUN,
+        optimizer={"warmup": 0.0, "learning_rate": 0.01},
+    )
 
 
 def test_whole_batches_of_one_phase(store):
     rows, seen = watched(make("biphasic", **PHASES), store, **RUN)
     assert [int(row["phase"]) for row in rows] == [0] * 12 + [1] * 20
     assert [name for name, _ in seen] == ["clm"] * 12 + ["mlm"] * 20
-    assert {int(row["phase"]) for row in examples(make("biphasic", **PHASES), store)} == {1}, "held-out text is asked what the end asks"
+    assert {int(row["phase"]) for row in examples(make("biphasic", **PHASES), store)} == {1}, (
+        "held-out text is asked what the end asks"
+    )
 
 
 def test_a_batch_has_its_members_loss(store, biphasic):
@@ -209,25 +283,38 @@ def test_a_batch_has_its_members_loss(store, biphasic):
     for begin, name, other in ((8, "clm", "mlm"), (12, "mlm", "clm")):
         terms, metrics = compiled(params, stacked(rows[begin : begin + 4]))
         member = objective.members[name]
-        own, more = biphasic.jit(lambda model, batch, member=member: member.loss(model, batch, None))(
-            params, stacked([row for _, row in seen[begin : begin + 4]])
-        )
+        own, more = biphasic.jit(
+            lambda model, batch, member=member: member.loss(model, batch, None)
+        )(params, stacked([row for _, row in seen[begin : begin + 4]]))
         assert terms[other] == (0, 0) == metrics[f"{other}_accuracy"]
         np.testing.assert_allclose(terms[name], own[name], rtol=1e-5)
         np.testing.assert_allclose(metrics[f"{name}_accuracy"], more[f"{name}_accuracy"], rtol=1e-5)
-        assert biphasic.steps == 8 and program.loss(biphasic.terms, program.means(terms)) == pytest.approx(means(own, {name: 1.0}))
+        assert biphasic.steps == 8 and total_loss(
+            biphasic.terms, divide_sums(terms)
+        ) == pytest.approx(means(own, {name: 1.0}))
 
 
 def test_training_goes_on_through_the_change(store, biphasic):
-    found = loader.examples(biphasic.objective, store, biphasic.objective.plan(store), 0, 4, biphasic.steps)
+    found = loader.examples(
+        biphasic.objective, store, biphasic.objective.plan(store), 0, 4, biphasic.steps
+    )
     source, trained, moved = loader.Loader(found, 4, biphasic.mesh), state(biphasic), []
     for step in range(8):
         before = jax.device_get(trained["params"])
         trained, sums = biphasic.step(trained, next(source))
         after = jax.device_get(trained["params"])
-        moved.append(max(np.abs(a - b).max() for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)))
-        found = program.means(jax.device_get(sums))
-        assert set(found) & {"clm", "mlm"} == {"clm" if step < 3 else "mlm"} and all(map(np.isfinite, found.values()))
+        moved.append(
+            max(
+                np.abs(a - b).max()
+                for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
+            )
+        )
+        found = divide_sums(jax.device_get(sums))
+        assert set(found) & {"clm", "mlm"} == {"clm" if step < 3 else "mlm"} and all(
+            map(np.isfinite, found.values())
+        )
     assert min(moved) > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     counts = [int(leaf) for leaf in jax.tree.leaves(trained["opt_state"]) if leaf.ndim == 0]
-    assert counts and set(counts) == {8} and trained["step"] == 8, "one optimiser, whose count goes on"
+    assert counts and set(counts) == {8} and trained["step"] == 8, (
+        "one optimiser, whose count goes on"
+    )

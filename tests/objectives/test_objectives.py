@@ -5,10 +5,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from small_corpus import Ids, config, numbered, pairings, quick_compilation, random_store, state
 
-from lm import flops, heads, layers, lookup, pairing, program
+from lm.core import compatibility, plugins
+from lm.core.plugins import UserError
 from lm.data import loader, packing, pairs
-from lm.lookup import UserError
-from lm.transformer import TransformerConfig
+from lm.nn import flops, heads, layers
+from lm.nn.config import TransformerConfig
+from lm.training.program import Program, divide_sums
 
 LENGTH, VOCABULARY = 32, 64
 WIDE = Ids(96, 20)  # with sentinels and mode tokens above the ordinary ids
@@ -19,15 +21,24 @@ quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 def make(name: str, tokenizer=None, length: int = LENGTH, model: str = "", **options):
     """The objective for a model, its usual one by default."""
-    return pairing.make({"name": name, **options}, tokenizer or Ids(VOCABULARY), length, model or pairing.models(name)[0])
+    return compatibility.make(
+        {"name": name, **options},
+        tokenizer or Ids(VOCABULARY),
+        length,
+        model or compatibility.models(name)[0],
+    )
 
 
-def epoch(name: str, store, seed: int = 0, number: int = 0, **options) -> list[dict[str, np.ndarray]]:
+def epoch(
+    name: str, store, seed: int = 0, number: int = 0, **options
+) -> list[dict[str, np.ndarray]]:
     """The examples of one epoch."""
     objective = make(name, Ids(max(VOCABULARY, int(store.tokens.max(initial=0)) + 1)), **options)
     examples = loader.examples(objective, store, objective.plan(store), seed)
     repeated = examples.repeat(None)
-    return [repeated[index] for index in range(number * len(examples), (number + 1) * len(examples))]
+    return [
+        repeated[index] for index in range(number * len(examples), (number + 1) * len(examples))
+    ]
 
 
 @pytest.fixture(scope="module")
@@ -44,22 +55,40 @@ def test_clm_asks_every_token_once(documents, length, seed):
     text = numbered(documents, start=SPECIAL)
     asked, ends = [], 0
     for row in epoch("clm", text, seed, length=length):
-        weights, targets, tokens, segments = row["weights"], row["targets"], row["tokens"], row["segments"]
+        weights, targets, tokens, segments = (
+            row["weights"],
+            row["targets"],
+            row["tokens"],
+            row["segments"],
+        )
         assert set(weights.tolist()) <= {0.0, 1.0}
-        assert not weights[segments == 0].any() and not targets[weights == 0].any() and not tokens[segments == 0].any()
+        assert (
+            not weights[segments == 0].any()
+            and not targets[weights == 0].any()
+            and not tokens[segments == 0].any()
+        )
         for segment in range(1, segments.max() + 1):
             here = np.flatnonzero(segments == segment)
-            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(range(len(here)))
+            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(
+                range(len(here))
+            )
             first = targets[here[0]] - SPECIAL
             # The input is the token before the target: [BOS] before a document's first, its own text after a cut.
-            assert tokens[here[0]] == (Ids.bos if first in text.document_offsets[:-1] else first - 1 + SPECIAL)
+            assert tokens[here[0]] == (
+                Ids.bos if first in text.document_offsets[:-1] else first - 1 + SPECIAL
+            )
             assert (tokens[here[1:]] == targets[here[:-1]]).all()
             assert weights[here[:-1]].all()
             if weights[here[-1]]:
-                assert targets[here[-1]] == Ids.eos and tokens[here[-1]] - SPECIAL + 1 in text.document_offsets[1:]
+                assert (
+                    targets[here[-1]] == Ids.eos
+                    and tokens[here[-1]] - SPECIAL + 1 in text.document_offsets[1:]
+                )
                 ends += 1
             asked += targets[here[:-1]].tolist()
-    assert sorted(asked) == list(range(SPECIAL, SPECIAL + len(text.tokens))), "each token is a target exactly once"
+    assert sorted(asked) == list(range(SPECIAL, SPECIAL + len(text.tokens))), (
+        "each token is a target exactly once"
+    )
     assert ends == len(text), "and so is each document's [EOS]"
 
 
@@ -76,7 +105,9 @@ def test_mlm_rows(documents, length, rate):
         assert real.sum() == max(1, round(rate * used))
         for segment in range(1, row["segments"].max() + 1):
             here = np.flatnonzero(row["segments"] == segment)
-            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(range(len(here)))
+            assert (np.diff(here) == 1).all() and row["positions"][here].tolist() == list(
+                range(len(here))
+            )
             assert (original[here[0]], original[here[-1]]) == (Ids.cls, Ids.sep)
             assert (np.diff(original[here[1:-1]]) == 1).all(), "a piece is consecutive text"
             seen += original[here[1:-1]].tolist()
@@ -109,8 +140,16 @@ def test_mlm_and_clm_see_the_same_text_in_the_same_rows(store, seed):
         real = mlm["weights"] > 0
         mlm["tokens"][mlm["target_positions"][real]] = mlm["targets"][real]
         pieces = []
-        for row, tokens, ends in ((mlm, mlm["tokens"], slice(1, -1)), (clm, clm["targets"], slice(0, -1))):
-            pieces.append([tokens[row["segments"] == segment][ends].tolist() for segment in range(1, row["segments"].max() + 1)])
+        for row, tokens, ends in (
+            (mlm, mlm["tokens"], slice(1, -1)),
+            (clm, clm["targets"], slice(0, -1)),
+        ):
+            pieces.append(
+                [
+                    tokens[row["segments"] == segment][ends].tolist()
+                    for segment in range(1, row["segments"].max() + 1)
+                ]
+            )
         assert pieces[0] == pieces[1]
 
 
@@ -128,7 +167,15 @@ def test_nsp_and_mlm_nsp_draw_the_same_pairs(store, seed):
 
 # Losses against NumPy.
 
-CONFIG = TransformerConfig(vocab_size=WIDE.size, width=16, heads=2, max_length=LENGTH, activation="gelu_tanh", norm="layer", head_chunks=2)
+CONFIG = TransformerConfig(
+    vocab_size=WIDE.size,
+    width=16,
+    heads=2,
+    max_length=LENGTH,
+    activation="gelu_tanh",
+    norm="layer",
+    head_chunks=2,
+)
 
 
 class FixedModel:
@@ -140,7 +187,11 @@ class FixedModel:
         self.heads = objective.heads(CONFIG, scope / "heads")
         self.states, self.asked, self.encoded = hidden, {}, {}
         rng = np.random.default_rng(1)
-        for module in (self.embedding, *self.heads.values(), *(head.norm for head in self.heads.values() if hasattr(head, "norm"))):
+        for module in (
+            self.embedding,
+            *self.heads.values(),
+            *(head.norm for head in self.heads.values() if hasattr(head, "norm")),
+        ):
             for param in vars(module).values():
                 if hasattr(param, "get_metadata"):
                     param.set_value(rng.normal(0.0, 0.7, param.shape).astype(np.float32))
@@ -184,7 +235,9 @@ def masked_reference(model, batch, hidden, head: str) -> tuple[float, float, flo
                 own = model.heads["masked"]
                 h = h @ array(own.kernel) + array(own.bias)
                 h = 0.5 * h * (1 + np.tanh(np.sqrt(2 / np.pi) * (h + 0.044715 * h**3)))
-                h = (h - h.mean()) / np.sqrt(h.var() + CONFIG.norm_epsilon) * array(own.norm.scale) + array(own.norm.bias)
+                h = (h - h.mean()) / np.sqrt(h.var() + CONFIG.norm_epsilon) * array(
+                    own.norm.scale
+                ) + array(own.norm.bias)
             scores = array(model.embedding.tokens) @ h
             if head == "transform":
                 scores = scores + array(model.heads["masked"].output_bias)
@@ -198,14 +251,21 @@ def pair_reference(model, batch, hidden, pooling: str) -> np.ndarray:
     """Two scores for the pair of each row."""
     own, out = model.heads["pair"], []
     for row in range(len(hidden)):
-        h, used, types = hidden[row].astype(np.float64), batch["segments"][row] > 0, batch["types"][row]
+        h, used, types = (
+            hidden[row].astype(np.float64),
+            batch["segments"][row] > 0,
+            batch["types"][row],
+        )
         if pooling == "segments":
             u, v = (h[used & (types == part)].mean(0) for part in (0, 1))
             u, v = u / np.sqrt((u**2).sum() + 1e-6), v / np.sqrt((v**2).sum() + 1e-6)
             root = np.sqrt(CONFIG.width)
             features = root * np.concatenate([u, v, np.abs(u - v), root * u * v])
         else:
-            features = np.tanh((h[0] if pooling == "first" else h[used].mean(0)) @ array(own.kernel) + array(own.bias))
+            features = np.tanh(
+                (h[0] if pooling == "first" else h[used].mean(0)) @ array(own.kernel)
+                + array(own.bias)
+            )
         out.append(features @ array(own.output) + array(own.output_bias))
     return np.array(out)
 
@@ -217,7 +277,11 @@ def check(given, expected_sum: float, expected_weight: float) -> None:
 
 def check_pairs(term, accuracy, scores: np.ndarray, batch) -> None:
     """Of one pair a row."""
-    assert batch["labels"].shape == (6, 1) and (batch["label_weights"] == 1.0).all() and len(np.unique(batch["labels"])) == 2
+    assert (
+        batch["labels"].shape == (6, 1)
+        and (batch["label_weights"] == 1.0).all()
+        and len(np.unique(batch["labels"])) == 2
+    )
     labels = batch["labels"][:, 0]
     check(term, float(softmax_nll(scores, labels).sum()), 6)
     check(accuracy, float((scores.argmax(1) == labels).sum()), 6)
@@ -235,10 +299,18 @@ def test_clm_loss(store, hidden):
     terms, metrics = objective.loss(model, batch, None)
     scores = hidden.astype(np.float64) @ array(model.embedding.tokens).T
     weights = batch["weights"]
-    check(terms["clm"], float((softmax_nll(scores, batch["targets"]) * weights).sum()), weights.sum())
-    check(metrics["clm_accuracy"], float(((scores.argmax(-1) == batch["targets"]) * weights).sum()), weights.sum())
-    assert model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
-    assert model.asked["positions_BT"] is batch["positions"] and model.asked["noise"] is None
+    check(
+        terms["clm"], float((softmax_nll(scores, batch["targets"]) * weights).sum()), weights.sum()
+    )
+    check(
+        metrics["clm_accuracy"],
+        float(((scores.argmax(-1) == batch["targets"]) * weights).sum()),
+        weights.sum(),
+    )
+    assert (
+        model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
+    )
+    assert model.asked["positions_BT"] is batch["positions"] and model.asked["dropout_keys"] is None
     assert model.asked["prefix_BT"] is None and not model.encoded
     assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, LENGTH)
 
@@ -255,7 +327,9 @@ def test_mlm_loss(store, hidden, head):
     check(metrics["mlm_accuracy"], hits, count)
     places = batch["target_positions"].shape[1]
     assert places == objective.config.budget(LENGTH) == round(0.15 * LENGTH)
-    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, places, transform=head == "transform")
+    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
+        CONFIG, places, transform=head == "transform"
+    )
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
@@ -266,7 +340,10 @@ def test_nsp_loss(store, hidden, pooling):
     terms, metrics = objective.loss(model, batch, None)
     scores = pair_reference(model, batch, hidden, pooling)
     check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
-    assert model.asked["types_BT"] is batch["types"] and model.asked["segments_BT"] is batch["segments"]
+    assert (
+        model.asked["types_BT"] is batch["types"]
+        and model.asked["segments_BT"] is batch["segments"]
+    )
 
 
 def test_mlm_nsp_loss(store, hidden):
@@ -289,7 +366,9 @@ def test_losses_are_sums_over_rows(store, hidden, name, model):
 
     def sums(part: slice) -> dict[str, list[float]]:
         fixed = FixedModel(objective, hidden[part])
-        terms, metrics = objective.loss(fixed, {key: values[part] for key, values in batch.items()}, None)
+        terms, metrics = objective.loss(
+            fixed, {key: values[part] for key, values in batch.items()}, None
+        )
         assert set(terms) == set(objective.terms) and not set(terms) & set(metrics)
         assert ("memory_BSD" in fixed.asked) == bool(fixed.encoded) == (model == "encoder_decoder")
         return {key: [float(value) for value in pair] for key, pair in (terms | metrics).items()}
@@ -297,7 +376,9 @@ def test_losses_are_sums_over_rows(store, hidden, name, model):
     whole, first, second = (sums(part) for part in (slice(0, 6), slice(0, 3), slice(3, 6)))
     assert any(whole[term][1] > 0 for term in objective.terms)
     for key, pair in whole.items():
-        assert [one + two for one, two in zip(first[key], second[key], strict=True)] == pytest.approx(pair, rel=1e-5), key
+        assert [
+            one + two for one, two in zip(first[key], second[key], strict=True)
+        ] == pytest.approx(pair, rel=1e-5), key
 
 
 @pytest.mark.parametrize(
@@ -312,7 +393,7 @@ def test_losses_are_sums_over_rows(store, hidden, name, model):
 )
 def test_impossible_options_are_refused(name, options):
     with pytest.raises(ValueError, match=str(next(iter(options.values())))):
-        lookup.find("objectives", name).Config(**options)
+        plugins.find("objectives", name).Config(**options)
     with pytest.raises(UserError, match=rf"config\.objective: .*{next(iter(options.values()))}"):
         make(name, **options)
 
@@ -336,16 +417,26 @@ GOLDEN = {
 
 
 def measured(name: str) -> dict[str, float]:
-    section = config(name, model={"layers": 1, "heads": 2}, optimizer={"learning_rate": 0.01, "warmup": 0.0, "schedule": "constant"})
-    built = program.Program(section, Ids(VOCABULARY), jax.devices()[:1])
-    objective, text, size = built.objective, random_store(VOCABULARY, 60), built.training.batch_size
+    section = config(
+        name,
+        model={"layers": 1, "heads": 2},
+        optimizer={"learning_rate": 0.01, "warmup": 0.0, "schedule": "constant"},
+    )
+    program = Program(section, Ids(VOCABULARY), jax.devices()[:1])
+    objective, text, size = (
+        program.objective,
+        random_store(VOCABULARY, 60),
+        program.training.batch_size,
+    )
     examples = loader.examples(objective, text, objective.plan(text), 0).repeat(None)
-    source = loader.Loader(examples, size, built.mesh)
-    batch, trained = next(source), state(built)
+    source = loader.Loader(examples, size, program.mesh)
+    batch, trained = next(source), state(program)
     found = {}
     for step in (1, 2):
-        trained, sums = built.step(trained, batch)
-        found |= {f"{key} {step}": value for key, value in program.means(jax.device_get(sums)).items()}
+        trained, sums = program.step(trained, batch)
+        found |= {
+            f"{key} {step}": value for key, value in divide_sums(jax.device_get(sums)).items()
+        }
     return found
 
 

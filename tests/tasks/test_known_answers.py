@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from small_corpus import config, numbers, quick_compilation
 
-from lm import lookup, program
+from lm.core import plugins
+from lm.core.plugins import UserError
 from lm.data import corpus as corpora
 from lm.data.synthetic import english, recall
 from lm.data.synthetic.grammar import END, MORE
-from lm.lookup import UserError
 from lm.tasks import _language, _synthetic, brackets, grammar, grammar_masked
 from lm.tasks import recall as recall_task
+from lm.training.program import Program
 
 LENGTH = 48
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -32,20 +33,33 @@ def prepare(tmp_path_factory):
     directory = tmp_path_factory.mktemp("cache")
 
     def make(source: str, tokenizer: dict | None = None):
-        data = {"source": source, "cache": str(directory), "documents": 400, "validation": 0.2, "test": 0.3, "workers": 1}
-        return corpora.prepare(data | OPTIONS.get(source, {}), tokenizer or {"kind": "word", "sentinels": 4}, progress=False)
+        data = {
+            "source": source,
+            "cache": str(directory),
+            "documents": 400,
+            "validation": 0.2,
+            "test": 0.3,
+            "workers": 1,
+        }
+        return corpora.prepare(
+            data | OPTIONS.get(source, {}),
+            tokenizer or {"kind": "word", "sentinels": 4},
+            progress=False,
+        )
 
     return make
 
 
-def build(corpus, objective: str, model: str = "") -> program.Program:
-    section = config(objective, model={"layers": 1} | ({"name": model} if model else {}), data={"length": LENGTH})
-    return program.Program(section, corpus.tokenizer, jax.devices()[:1])
+def build(corpus, objective: str, model: str = "") -> Program:
+    section = config(
+        objective, model={"layers": 1} | ({"name": model} if model else {}), data={"length": LENGTH}
+    )
+    return Program(section, corpus.tokenizer, jax.devices()[:1])
 
 
-def uniform(built):
+def uniform(program):
     """Parameters of a model that gives each token the same probability."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), built.shapes["params"])
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), program.shapes["params"])
 
 
 MODES = [("clm", ""), ("mlm", ""), ("mntp", ""), ("prefix_lm", "encoder_decoder")]
@@ -53,34 +67,60 @@ MODES = [("clm", ""), ("mlm", ""), ("mntp", ""), ("prefix_lm", "encoder_decoder"
 
 def test_recall_asks_every_model_for_the_same_answers(prepare):
     corpus = prepare("recall")
-    task, size = recall_task.Task(recall_task.Config(), corpus, "test", LENGTH), corpus.tokenizer.size
+    task, size = (
+        recall_task.Task(recall_task.Config(), corpus, "test", LENGTH),
+        corpus.tokenizer.size,
+    )
     asked = set()
     for objective, model in MODES:
-        built = build(corpus, objective, model)
-        scores = task.score(built, uniform(built))
-        assert scores["accuracy"].value == scores["accuracy_first"].value == pytest.approx(1 / size, rel=1e-4)
+        program = build(corpus, objective, model)
+        scores = task.score(program, uniform(program))
+        assert (
+            scores["accuracy"].value
+            == scores["accuracy_first"].value
+            == pytest.approx(1 / size, rel=1e-4)
+        )
         assert scores["accuracy_first"].count == len(task.texts)
         assert scores["nll"].value == pytest.approx(math.log(size), rel=1e-4)
         assert scores["nll"].count == 3 * len(task.texts)
         asked |= {score.examples.asked for score in scores.values()}
     assert len(asked) == 1
-    baselines = task.baselines(built)
-    assert baselines["looked up"]["accuracy"].value == 1.0 and baselines["looked up"]["nll"].value == 0.0
+    baselines = task.baselines(program)
+    assert (
+        baselines["looked up"]["accuracy"].value == 1.0
+        and baselines["looked up"]["nll"].value == 0.0
+    )
     assert baselines["a value of the document"]["accuracy"].value == pytest.approx(1 / 4)
     assert baselines["a value of the document"]["nll"].value == pytest.approx(math.log(4))
     assert baselines["unigram"]["nll"].value == pytest.approx(math.log(10), rel=0.05)
     # Of four values one is asked first, then three and two are left.
-    assert baselines["a value not yet answered"]["accuracy"].value == pytest.approx((1 / 4 + 1 / 3 + 1 / 2) / 3)
-    assert baselines["a value not yet answered"]["nll"].value == pytest.approx(math.log(4 * 3 * 2) / 3)
+    assert baselines["a value not yet answered"]["accuracy"].value == pytest.approx(
+        (1 / 4 + 1 / 3 + 1 / 2) / 3
+    )
+    assert baselines["a value not yet answered"]["nll"].value == pytest.approx(
+        math.log(4 * 3 * 2) / 3
+    )
     assert baselines["a value not yet answered"]["accuracy_first"].value == pytest.approx(1 / 4)
 
 
 def test_recall_hides_what_it_asks(prepare):
     corpus = prepare("recall")
-    task, tokenizer = recall_task.Task(recall_task.Config(), corpus, "test", LENGTH), corpus.tokenizer
-    made = {mask: types.SimpleNamespace(mask=mask) for mask in ("bidirectional", "prefix", "causal", "cross")}
-    causal, masked = task._batch("causal", made["causal"]), task._batch("masked", made["bidirectional"])
-    shifted, suffix = task._batch("masked_next", made["prefix"]), task._batch("suffix", made["cross"])
+    task, tokenizer = (
+        recall_task.Task(recall_task.Config(), corpus, "test", LENGTH),
+        corpus.tokenizer,
+    )
+    made = {
+        mask: types.SimpleNamespace(mask=mask)
+        for mask in ("bidirectional", "prefix", "causal", "cross")
+    }
+    causal, masked = (
+        task._batch("causal", made["causal"]),
+        task._batch("masked", made["bidirectional"]),
+    )
+    shifted, suffix = (
+        task._batch("masked_next", made["prefix"]),
+        task._batch("suffix", made["cross"]),
+    )
     assert "prefix" in shifted and "prefix" not in masked
     for row, (text, targets) in enumerate(zip(task.texts, causal["targets"], strict=True)):
         names = tokenizer.decode(text).split()
@@ -88,62 +128,99 @@ def test_recall_hides_what_it_asks(prepare):
             answer = tokenizer.decode([target])
             at = causal["target_positions"][row, column]
             key = tokenizer.decode([causal["tokens"][row, at]])
-            assert names[names.index(key) + 1] == answer, "the first time a key comes, its value follows"
+            assert names[names.index(key) + 1] == answer, (
+                "the first time a key comes, its value follows"
+            )
             assert causal["tokens"][row, at + 1] == target, "the next token is the answer"
             assert masked["tokens"][row, masked["target_positions"][row, column]] == tokenizer.mask
             place = shifted["target_positions"][row, column]
-            assert shifted["tokens"][row, place + 1] == tokenizer.mask and tokenizer.decode([shifted["tokens"][row, place]]) == key
+            assert (
+                shifted["tokens"][row, place + 1] == tokenizer.mask
+                and tokenizer.decode([shifted["tokens"][row, place]]) == key
+            )
             place = suffix["target_positions"][row, column]
-            assert tokenizer.decode([suffix["tokens"][row, place]]) == key and suffix["tokens"][row, place + 1] == target
+            assert (
+                tokenizer.decode([suffix["tokens"][row, place]]) == key
+                and suffix["tokens"][row, place + 1] == target
+            )
         for batch in (masked, shifted):
             assert (batch["tokens"][row] == tokenizer.mask).sum() == 3
-            assert not set(batch["targets"][row]) & set(batch["tokens"][row, 2 * 4 + 1 :]), "no answer stands behind the pairs"
-        assert suffix["input_tokens"][row, : 2 * 4 + 2].tolist() == [tokenizer.bos, *text[:8], tokenizer.eos]
+            assert not set(batch["targets"][row]) & set(batch["tokens"][row, 2 * 4 + 1 :]), (
+                "no answer stands behind the pairs"
+            )
+        assert suffix["input_tokens"][row, : 2 * 4 + 2].tolist() == [
+            tokenizer.bos,
+            *text[:8],
+            tokenizer.eos,
+        ]
 
 
 def test_languages_of_a_uniform_model_and_of_the_truth(prepare):
     for module, source in ((grammar, "grammar"), (brackets, "brackets")):
         corpus = prepare(source)
         task, size = module.Task(module.Config(), corpus, "test", LENGTH), corpus.tokenizer.size
-        built = build(corpus, "clm")
-        scores = task.score(built, uniform(built))
+        program = build(corpus, "clm")
+        scores = task.score(program, uniform(program))
         asked = task.weights > 0
         truth = task.language.table[task.batch["states"][asked]]
         entropies = -(truth * np.log(np.where(truth > 0, truth, 1))).sum(1)
         assert scores["nll"].value == pytest.approx(math.log(size), rel=1e-4)
-        assert scores["excess_nll"].value == pytest.approx(math.log(size) - task.surprisal[asked].mean(), rel=1e-4)
+        assert scores["excess_nll"].value == pytest.approx(
+            math.log(size) - task.surprisal[asked].mean(), rel=1e-4
+        )
         assert scores["kl"].value == pytest.approx((math.log(size) - entropies).mean(), rel=1e-4)
-        assert scores["legal_mass"].value == pytest.approx(((truth > 0).sum(1) / size).mean(), rel=1e-4)
+        assert scores["legal_mass"].value == pytest.approx(
+            ((truth > 0).sum(1) / size).mean(), rel=1e-4
+        )
         # The surprisal of what came is, up to chance, the entropy of what could have come; both are the language's rate.
         spread = 4 * (task.surprisal[asked] - entropies).std() / math.sqrt(asked.sum())
         assert abs(task.surprisal[asked].mean() - entropies.mean()) < spread
-        baselines = task.baselines(built)
+        baselines = task.baselines(program)
         true = baselines["true distribution"]
-        assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true["kl"].value == pytest.approx(0, abs=1e-12)
+        assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true[
+            "kl"
+        ].value == pytest.approx(0, abs=1e-12)
         assert true["legal_mass"].value == pytest.approx(1)
-        assert true["kl"].value < baselines["bigram"]["kl"].value < baselines["unigram"]["kl"].value < baselines["uniform"]["kl"].value
+        assert (
+            true["kl"].value
+            < baselines["bigram"]["kl"].value
+            < baselines["unigram"]["kl"].value
+            < baselines["uniform"]["kl"].value
+        )
         for metric, score in scores.items():
             totals, weights = score.examples.totals, score.examples.weights
-            assert score.value == pytest.approx(totals.sum() / weights.sum()) and len(totals) == len(task.weights), metric
+            assert score.value == pytest.approx(totals.sum() / weights.sum()) and len(
+                totals
+            ) == len(task.weights), metric
 
 
 def test_a_model_and_a_table_of_the_same_distribution_score_alike(prepare):
     """A model without layers' work depends on the token before alone, so its distributions make a table."""
     corpus = prepare("brackets")
-    task, built = brackets.Task(brackets.Config(tokens=4096), corpus, "test", LENGTH), build(corpus, "clm")
-    params = numbers(built.shapes["params"], std=0.5)
+    task, program = (
+        brackets.Task(brackets.Config(tokens=4096), corpus, "test", LENGTH),
+        build(corpus, "clm"),
+    )
+    params = numbers(program.shapes["params"], std=0.5)
     params["stack"]["blocks"] = jax.tree.map(np.zeros_like, params["stack"]["blocks"])
     positions = {"tokens": np.arange(corpus.tokenizer.size, dtype=np.int32)[:, None]}
-    alone = {name: np.zeros_like(positions["tokens"]) for name in ("positions", "targets")} | positions
-    alone |= {"segments": np.ones_like(alone["tokens"]), "weights": np.ones(alone["tokens"].shape, np.float32)}
+    alone = {
+        name: np.zeros_like(positions["tokens"]) for name in ("positions", "targets")
+    } | positions
+    alone |= {
+        "segments": np.ones_like(alone["tokens"]),
+        "weights": np.ones(alone["tokens"].shape, np.float32),
+    }
 
     def log_q(model, batch):
-        hidden = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=0 * batch["positions"])
+        hidden = model.hidden(
+            batch["tokens"], segments_BT=batch["segments"], positions_BT=0 * batch["positions"]
+        )
         return jax.nn.log_softmax(model.logits(hidden).astype(np.float32), axis=-1)[:, 0]
 
-    q_CV = np.exp(np.asarray(built.jit(log_q)(params, alone), np.float64))
+    q_CV = np.exp(np.asarray(program.jit(log_q)(params, alone), np.float64))
     batch = task.batch | {"positions": 0 * task.batch["positions"]}
-    found = _synthetic.answers(built, params, batch, task.truth)
+    found = _synthetic.answers(program, params, batch, task.truth)
     expected = _language.tabled(q_CV, batch["tokens"], batch, task.truth)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-4, err_msg=name)
@@ -160,9 +237,15 @@ def test_brackets_are_told_apart_by_distance(prepare):
             assert (distance[row, at] > 0) == (word[0] == ")")
             if word[0] == ")":
                 assert text[at - distance[row, at]] == "(" + word[1:]
-                assert sum(symbol[0] == "(" for symbol in inner) == sum(symbol[0] == ")" for symbol in inner) and "." not in inner
+                assert (
+                    sum(symbol[0] == "(" for symbol in inner)
+                    == sum(symbol[0] == ")" for symbol in inner)
+                    and "." not in inner
+                )
                 before = text[: at - distance[row, at] + 1]
-                assert depth[row, at] == sum(symbol[0] == "(" for symbol in before) - sum(symbol[0] == ")" for symbol in before)
+                assert depth[row, at] == sum(symbol[0] == "(" for symbol in before) - sum(
+                    symbol[0] == ")" for symbol in before
+                )
     parts = [task.asked_by[name] for name in ("closing_near", "closing_middle", "closing_far")]
     assert (sum(part.astype(int) for part in parts) == task.asked_by["closing_accuracy"]).all()
     baselines = task.baselines(None)
@@ -175,12 +258,14 @@ def test_hidden_words_of_the_grammar(prepare):
     task = grammar_masked.Task(grammar_masked.Config(tokens=8192), corpus, "test", LENGTH)
     size, scores = corpus.tokenizer.size, []
     for objective in ("mlm", "mntp"):
-        built = build(corpus, objective)
-        scores.append(task.score(built, uniform(built)))
+        program = build(corpus, objective)
+        scores.append(task.score(program, uniform(program)))
         assert scores[-1]["nll"].value == pytest.approx(math.log(size), rel=1e-4)
     assert scores[0]["kl"].examples.asked == scores[1]["kl"].examples.asked
-    true = task.baselines(built)["true distribution"]
-    assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true["kl"].value == pytest.approx(0, abs=1e-12)
+    true = task.baselines(program)["true distribution"]
+    assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true[
+        "kl"
+    ].value == pytest.approx(0, abs=1e-12)
     stop = corpus.tokenizer.encode(english.STOP)[0]
     for text, places in zip(task.texts, task.places, strict=True):
         assert len(text) <= LENGTH - 2 and text[-1] == stop and len(places) == (text == stop).sum()
@@ -195,17 +280,22 @@ def test_the_distribution_of_a_hidden_word_is_bayes_rule():
     # Only plural nouns agree with "see" and "themselves"; adjectives would leave no noun.
     assert {word for word, share in truth.items() if share > 0} == set(english.NOUNS["p"])
     assert truth["dogs"] / truth["cats"] == pytest.approx(2.0)
-    whole = {word: language.log_probability([*sentence[:1], word, *sentence[2:], END], MORE) for word in english.NOUNS["p"]}
+    whole = {
+        word: language.log_probability([*sentence[:1], word, *sentence[2:], END], MORE)
+        for word in english.NOUNS["p"]
+    }
     total = sum(map(math.exp, whole.values()))
     assert truth["geese"] == pytest.approx(math.exp(whole["geese"]) / total)
 
 
 @pytest.mark.parametrize("name", ["recall", "brackets", "grammar", "grammar_masked"])
 def test_other_corpora_and_vocabularies_are_refused(name, prepare):
-    module = lookup.find("tasks", name)
+    module = plugins.find("tasks", name)
     source = module.Task.source
     other = prepare("brackets" if source != "brackets" else "grammar")
-    with pytest.raises(UserError, match=f"--config.data.source={source} and --config.tokenizer.kind=word"):
+    with pytest.raises(
+        UserError, match=f"--config.data.source={source} and --config.tokenizer.kind=word"
+    ):
         module.Task(module.Config(), other, "test", LENGTH)
     if source != "grammar":
         return  # so few symbols that pieces have each of them whole

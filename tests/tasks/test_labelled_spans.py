@@ -30,7 +30,12 @@ def test_counts_by_hand():
     said = ["O O B-MISC I-MISC I-MISC I-MISC O".split(), "B-PER I-PER O".split()]
     # seqeval's own example: F1 0.5, one span of two is right.
     assert _spans.counts(gold, said) == [(0, 2), (1, 2)]
-    assert 2 * sum(right for right, _ in _spans.counts(gold, said)) / sum(both for _, both in _spans.counts(gold, said)) == 0.5
+    assert (
+        2
+        * sum(right for right, _ in _spans.counts(gold, said))
+        / sum(both for _, both in _spans.counts(gold, said))
+        == 0.5
+    )
 
 
 @given(st.lists(st.tuples(st.integers(1, 4), st.sampled_from(["", "x", "y-z"])), max_size=8))

@@ -7,9 +7,9 @@ import pytest
 from sklearn.metrics import f1_score
 from small_corpus import Ids, Tokens
 
-from lm import finetuning
-from lm import mesh as meshes
-from lm.lookup import UserError, configure
+from lm.core.plugins import UserError, configure
+from lm.finetuning import tuner
+from lm.parallel import mesh as meshes
 from lm.tasks import _labelled, classification, pair_classification, token_classification
 
 LENGTH, VOCABULARY = 32, 256
@@ -21,45 +21,59 @@ def labelled(seed: int, documents: int = 60) -> Tokens:
     rng = np.random.default_rng(seed)
     names = list(WORDS)
     texts = [
-        [[10 + number % 3] * int(rng.integers(14, 40)) + [20 + number + 100 * seed] * 2 for _ in range(4)] for number in range(documents)
+        [
+            [10 + number % 3] * int(rng.integers(14, 40)) + [20 + number + 100 * seed] * 2
+            for _ in range(4)
+        ]
+        for number in range(documents)
     ]
     return Tokens(texts, [names[number % 3] for number in range(documents)])
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
+    return types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
+    )
 
 
 def program(mask: str, model: str, scores: tuple[str, ...] = ("causal", "masked_next")):
     """As much of a program as laying out rows takes."""
     mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-    return types.SimpleNamespace(objective=types.SimpleNamespace(mask=mask, scores=scores), model_name=model, mesh=mesh)
+    return types.SimpleNamespace(
+        objective=types.SimpleNamespace(mask=mask, scores=scores), model_name=model, mesh=mesh
+    )
 
 
 class Knows:
     """Stands for a tuner: what it reads and answers are functions of the rows; it notes what it is trained on."""
 
-    def __init__(self, built, features, classes, recipe):
-        self.built, self.classes, self.trained = built, classes, []
+    def __init__(self, program, features, classes, recipe):
+        self.program, self.classes, self.trained = program, classes, []
 
     def frozen(self, params, rows):
-        return (rows["tokens"][:, :, None] == np.arange(10, 13)).mean(1, keepdims=True).astype(np.float32)
+        return (
+            (rows["tokens"][:, :, None] == np.arange(10, 13))
+            .mean(1, keepdims=True)
+            .astype(np.float32)
+        )
 
     def run(self, params, train, dev, judge):
         self.trained.append(train)
         self.judged = judge(np.eye(self.classes, dtype=np.float32)[dev["targets"]])
-        return finetuning.Tuned(params, None, 0.1, 0, [])
+        return tuner.Tuned(params, None, 0.1, 0, [])
 
     def logits(self, params, head, rows):
         # Knows the answers only where it sees the whole row.
         sees = "prefix" not in rows or rows["prefix"].any()
-        return np.eye(self.classes, dtype=np.float32)[rows["targets"] if sees else np.zeros_like(rows["targets"])]
+        return np.eye(self.classes, dtype=np.float32)[
+            rows["targets"] if sees else np.zeros_like(rows["targets"])
+        ]
 
 
-def scored(task, built, patch):
+def scored(task, program, patch):
     patch.setattr(_labelled, "Tuner", Knows)
-    return task.score(built, None)
+    return task.score(program, None)
 
 
 SMALL = {"train_most": 60, "dev_most": 18, "test_most": 30}
@@ -74,18 +88,31 @@ def test_every_mask_is_fine_tuned_and_named(corpus, monkeypatch):
     first = np.mean(task.answers["test"] == 0)
     assert causal["accuracy"].value == 1.0 and causal["accuracy_own"].value == pytest.approx(first)
     assert causal["probe_accuracy"].value == 1.0  # the features tell the label
-    for mask, model in (("prefix", "decoder"), ("bidirectional", "encoder"), ("cross", "encoder_decoder")):
+    for mask, model in (
+        ("prefix", "decoder"),
+        ("bidirectional", "encoder"),
+        ("cross", "encoder_decoder"),
+    ):
         found = scored(task, program(mask, model), monkeypatch)
         assert len(task._tuner.trained) == 1, "its own mask is bidirectional already"
-        assert found.keys() == causal.keys() and found["accuracy"] is not None and found["accuracy_own"].value == 1.0
+        assert (
+            found.keys() == causal.keys()
+            and found["accuracy"] is not None
+            and found["accuracy_own"].value == 1.0
+        )
         assert found["accuracy"].examples.asked == causal["accuracy"].examples.asked
 
 
 def test_a_prefix_decoder_trained_causally_alone_is_read_as_a_causal_one(corpus, monkeypatch):
     task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
-    found, causal = (scored(task, program(mask, "decoder", ("causal",)), monkeypatch) for mask in ("prefix", "causal"))
+    found, causal = (
+        scored(task, program(mask, "decoder", ("causal",)), monkeypatch)
+        for mask in ("prefix", "causal")
+    )
     assert [bool(rows["prefix"].any()) for rows in task._tuner.trained] == [False, True]
-    assert {name: score.value for name, score in found.items()} == {name: score.value for name, score in causal.items()}
+    assert {name: score.value for name, score in found.items()} == {
+        name: score.value for name, score in causal.items()
+    }
 
 
 def test_one_mask_alone(corpus, monkeypatch):
@@ -109,7 +136,9 @@ def test_one_mask_alone(corpus, monkeypatch):
 )  # fmt: skip
 def test_texts_as_the_model_knows_them(corpus, mask, model, scores, first, last):
     texts = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
-    pairs = pair_classification.Task(pair_classification.Config(**SMALL, piece=10), corpus, "test", LENGTH)
+    pairs = pair_classification.Task(
+        pair_classification.Config(**SMALL, piece=10), corpus, "test", LENGTH
+    )
     between = [Ids.sep] if last == [Ids.sep] else [Ids.eos]
     for task, expected in (
         (texts, lambda units: first + units[0][:30] + last),
@@ -119,25 +148,40 @@ def test_texts_as_the_model_knows_them(corpus, mask, model, scores, first, last)
         for row, item in enumerate(task.parts["test"]):
             ids = expected([unit.tolist() for unit in item.units])
             used = len(ids)
-            assert rows["tokens"][row].tolist() == ids + [Ids.pad] * (rows["tokens"].shape[1] - used)
-            assert rows["segments"][row].tolist() == [1] * used + [0] * (rows["tokens"].shape[1] - used)
+            assert rows["tokens"][row].tolist() == ids + [Ids.pad] * (
+                rows["tokens"].shape[1] - used
+            )
+            assert rows["segments"][row].tolist() == [1] * used + [0] * (
+                rows["tokens"].shape[1] - used
+            )
             assert rows["positions"][row, :used].tolist() == list(range(used))
             for number, unit in enumerate(item.units, 1):
-                assert rows["tokens"][row][rows["units"][row] == number].tolist() == unit.tolist()[:30]
-        assert ("types" in rows) == (mask == "bidirectional") and ("prefix" in rows) == (model == "decoder")
-        assert rows["targets"][:, 0].tolist() == task.answers["test"].tolist() and rows["weights"].all()
+                assert (
+                    rows["tokens"][row][rows["units"][row] == number].tolist() == unit.tolist()[:30]
+                )
+        assert ("types" in rows) == (mask == "bidirectional") and ("prefix" in rows) == (
+            model == "decoder"
+        )
+        assert (
+            rows["targets"][:, 0].tolist() == task.answers["test"].tolist()
+            and rows["weights"].all()
+        )
     if mask == "bidirectional":
-        assert rows["types"][0].tolist() == [0] * 12 + [1] * 11 + [0] * (rows["types"].shape[1] - 23)
+        assert rows["types"][0].tolist() == [0] * 12 + [1] * 11 + [0] * (
+            rows["types"].shape[1] - 23
+        )
 
 
 def test_the_corpus_own_labels(corpus):
     task = classification.Task(classification.Config(**SMALL, classes=2), corpus, "test", LENGTH)
     assert len(task.classes) == 2 and set(task.classes) <= set(WORDS)
     for part, items in task.parts.items():
-        assert collections.Counter(label for item in items for label in item.labels) == dict.fromkeys(
-            task.classes, SMALL[f"{part}_most"] // 2
+        assert collections.Counter(
+            label for item in items for label in item.labels
+        ) == dict.fromkeys(task.classes, SMALL[f"{part}_most"] // 2)
+        assert all(
+            item.units[0][0] == WORDS[item.labels[0]] and len(item.units[0]) >= 16 for item in items
         )
-        assert all(item.units[0][0] == WORDS[item.labels[0]] and len(item.units[0]) >= 16 for item in items)
     owners = [{int(item.units[0][-1]) for item in task.parts[part]} for part in ("train", "dev")]
     assert not owners[0] & owners[1], "the development set has documents of its own"
 
@@ -156,14 +200,20 @@ def test_scores_of_classes_are_scikit_learns():
     found = _labelled.class_scores(answers, predicted, "x")
     assert found["macro_f1"].value == pytest.approx(f1_score(answers, predicted, average="macro"))
     examples = found["accuracy"].examples
-    assert examples.totals.sum() / examples.weights.sum() == found["accuracy"].value == np.mean(answers == predicted)
+    assert (
+        examples.totals.sum() / examples.weights.sum()
+        == found["accuracy"].value
+        == np.mean(answers == predicted)
+    )
 
 
 def test_pairs_cannot_be_told_by_one_of_their_texts():
     """Over all documents: every piece has the same size, and right and wrong pairs use them alike."""
     rng = np.random.default_rng(0)
     # Token 300 + d throughout document d.
-    documents = [[[300 + number] * int(rng.integers(5, 30)) for _ in range(12)] for number in range(200)]
+    documents = [
+        [[300 + number] * int(rng.integers(5, 30)) for _ in range(12)] for number in range(200)
+    ]
     items = pair_classification._pairs(Tokens(documents), np.arange(200), 20, 0)
     assert len(items) > 200 and {len(unit) for item in items for unit in item.units} == {20}
     for item in items:
@@ -172,19 +222,36 @@ def test_pairs_cannot_be_told_by_one_of_their_texts():
     count = collections.Counter(item.labels[0] for item in items)
     assert count["same"] == count["other"]
     few = pair_classification._pairs(Tokens(documents), np.arange(200), 20, 48)
-    assert len(few) == 48 and len({int(item.units[0][0]) for item in few}) == 48, "from many documents"
+    assert len(few) == 48 and len({int(item.units[0][0]) for item in few}) == 48, (
+        "from many documents"
+    )
 
 
 def test_overlap_tells_pairs_of_different_words_apart(corpus):
     rng = np.random.default_rng(0)
 
     def make(documents: int) -> Tokens:
-        return Tokens([[rng.permutation(np.arange(8 + 4 * n, 12 + 4 * n)).tolist() * 3 for _ in range(6)] for n in range(documents)])
+        return Tokens(
+            [
+                [rng.permutation(np.arange(8 + 4 * n, 12 + 4 * n)).tolist() * 3 for _ in range(6)]
+                for n in range(documents)
+            ]
+        )
 
-    stand_in = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": make(60), "test": make(60)})
-    task = pair_classification.Task(pair_classification.Config(train_most=40, dev_most=8, test_most=40), stand_in, "test", LENGTH)
+    stand_in = types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY), stores={"train": make(60), "test": make(60)}
+    )
+    task = pair_classification.Task(
+        pair_classification.Config(train_most=40, dev_most=8, test_most=40),
+        stand_in,
+        "test",
+        LENGTH,
+    )
     found = task.baselines(None)
-    assert found["overlap"]["accuracy"].value == 1.0 and 0.3 < found["majority"]["accuracy"].value < 0.7
+    assert (
+        found["overlap"]["accuracy"].value == 1.0
+        and 0.3 < found["majority"]["accuracy"].value < 0.7
+    )
 
 
 # Tags.
@@ -193,11 +260,18 @@ def test_overlap_tells_pairs_of_different_words_apart(corpus):
 @pytest.fixture
 def tagged(tmp_path, corpus):
     def make(content: str = "", **options):
-        sentences = [f"Ann\tB-PER\nLee\tI-PER\nsaw\tO\nw{number}\tO\nRome\tB-LOC\n" for number in range(50)]
+        sentences = [
+            f"Ann\tB-PER\nLee\tI-PER\nsaw\tO\nw{number}\tO\nRome\tB-LOC\n" for number in range(50)
+        ]
         (tmp_path / "train").write_text("\n".join(sentences), encoding="utf-8")
-        (tmp_path / "test").write_text(content or "Rome\tB-LOC\nis\tO\n\nAnn\tB-PER\nRome\tI-PER\nunheard\tO\n", encoding="utf-8")
+        (tmp_path / "test").write_text(
+            content or "Rome\tB-LOC\nis\tO\n\nAnn\tB-PER\nRome\tI-PER\nunheard\tO\n",
+            encoding="utf-8",
+        )
         paths = {"path": str(tmp_path / "train"), "test": str(tmp_path / "test")}
-        config = configure(token_classification.Config, paths | options, "tasks.token_classification")
+        config = configure(
+            token_classification.Config, paths | options, "tasks.token_classification"
+        )
         return token_classification.Task(config, corpus, "test", LENGTH)
 
     return make
@@ -207,13 +281,19 @@ def test_f1_by_hand(tagged):
     task = tagged("Rome\tB-LOC\nX\tI-LOC\nis\tO\n\nAnn\tB-PER\nRome\tI-PER\nunheard\tO\n")
     said = {3: ["I-LOC", "I-LOC", "O"], 0: ["B-PER", "I-PER", "B-LOC"]}
     order = [said[3] if item.asked[0] == "Rome" else said[0] for item in task.parts["test"]]
-    found = task.measure("test", np.array([task.classes.index(tag) for tags in order for tag in tags]))
+    found = task.measure(
+        "test", np.array([task.classes.index(tag) for tags in order for tag in tags])
+    )
     # There: LOC, PER. Said: LOC (in conlleval's way only, for it begins with I-), PER, and a LOC that is not there.
-    assert found["f1"].value == pytest.approx(2 * 2 / (2 + 3)) and found["strict_f1"].value == pytest.approx(2 * 1 / (2 + 2))
+    assert found["f1"].value == pytest.approx(2 * 2 / (2 + 3)) and found[
+        "strict_f1"
+    ].value == pytest.approx(2 * 1 / (2 + 2))
     assert found["token_accuracy"].value == pytest.approx(4 / 6)
     assert (found["f1"].count, found["token_accuracy"].count) == (2, 6)
     for score in found.values():
-        assert score.examples.totals.sum() / score.examples.weights.sum() == pytest.approx(score.value)
+        assert score.examples.totals.sum() / score.examples.weights.sum() == pytest.approx(
+            score.value
+        )
         assert len(score.examples.totals) == 2
 
 
@@ -222,12 +302,18 @@ def test_baselines_of_tags(tagged):
     # In training Rome is a place, and an unheard word outside; Ann begins a person.
     assert found["each word's usual tag"]["token_accuracy"].value == pytest.approx(4 / 5)
     assert found["each word's usual tag"]["f1"].value == pytest.approx(2 * 1 / (2 + 3))
-    assert found["majority"]["token_accuracy"].value == pytest.approx(2 / 5) and found["majority"]["f1"].value == 0.0
+    assert (
+        found["majority"]["token_accuracy"].value == pytest.approx(2 / 5)
+        and found["majority"]["f1"].value == 0.0
+    )
 
 
 def test_a_long_sentence_goes_on_in_another_row(tagged):
     words = [f"w{number}" for number in range(40)]
-    task = tagged("\n".join(f"{word}\t{'B-LOC' if n % 7 == 0 else 'O'}" for n, word in enumerate(words)), longest=12)
+    task = tagged(
+        "\n".join(f"{word}\t{'B-LOC' if n % 7 == 0 else 'O'}" for n, word in enumerate(words)),
+        longest=12,
+    )
     rows = task.rows("test", program("causal", "decoder"), False)
     there = rows["weights"] > 0
     assert len(rows["tokens"]) == 4 and there.sum() == 40
@@ -260,14 +346,21 @@ def test_what_cannot_be_asked(tagged, corpus, tmp_path):
         tagged("dog\tNN\n")
     with pytest.raises(UserError, match="has no span"):
         tagged("dog\tO\n")
-    bare = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": Tokens([[[10] * 20]] * 9), "test": Tokens([[[10] * 20]])})
+    bare = types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY),
+        stores={"train": Tokens([[[10] * 20]] * 9), "test": Tokens([[[10] * 20]])},
+    )
     with pytest.raises(UserError, match="at least two labels"):
         classification.Task(classification.Config(), bare, "test", LENGTH)
     with pytest.raises(UserError, match="two pieces of 14 tokens"):
         pair_classification.Task(pair_classification.Config(), bare, "test", LENGTH)
     for name, label in (("train.tsv", "x"), ("test.tsv", "y")):
-        (tmp_path / name).write_text("text\tlabel\n" + "".join(f"{name} {n}\t{label}\n" for n in range(20)), encoding="utf-8")
-    config = classification.Config(path=(str(tmp_path / "train.tsv"),), test=(str(tmp_path / "test.tsv"),))
+        (tmp_path / name).write_text(
+            "text\tlabel\n" + "".join(f"{name} {n}\t{label}\n" for n in range(20)), encoding="utf-8"
+        )
+    config = classification.Config(
+        path=(str(tmp_path / "train.tsv"),), test=(str(tmp_path / "test.tsv"),)
+    )
     with pytest.raises(UserError, match="no training example has the label y"):
         classification.Task(config, corpus, "test", LENGTH)
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small_corpus import Ids, Tokens, config, numbers, quick_compilation, random_store
 
-from lm import program, scoring
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.inference import scoring
 from lm.tasks import last_word
+from lm.training.program import Program
 
 LENGTH, VOCABULARY, SENTINELS = 32, 96, 20
 TEXT = VOCABULARY - SENTINELS - 3
@@ -32,9 +33,9 @@ def make(corpus, **options) -> last_word.Task:
     return last_word.Task(last_word.Config(**options), corpus, "test", LENGTH)
 
 
-def build(corpus, objective: str, model: str = "") -> program.Program:
+def build(corpus, objective: str, model: str = "") -> Program:
     section = config(objective, model={"layers": 1} | ({"name": model} if model else {}))
-    return program.Program(section, corpus.tokenizer, jax.devices()[:1])
+    return Program(section, corpus.tokenizer, jax.devices()[:1])
 
 
 def test_texts_of_the_corpus():
@@ -44,7 +45,9 @@ def test_texts_of_the_corpus():
     corpus = types.SimpleNamespace(tokenizer=Marked(VOCABULARY, SENTINELS), stores={"test": store})
     found = {tuple(last.tolist()): given.tolist() for given, last in make(corpus, shortest=2).texts}
     assert found == {(14,): [10, 11, 13], (19, 21, 24): [10, 11, 13, 14, 8, 16, 17]}
-    assert [given.tolist() for given, _ in make(corpus, shortest=2, longest=4).texts if len(given) == 2] == [[16, 17]]
+    assert [
+        given.tolist() for given, _ in make(corpus, shortest=2, longest=4).texts if len(given) == 2
+    ] == [[16, 17]]
     with pytest.raises(UserError, match="no sentence that ends with a word after 9 tokens"):
         make(corpus, shortest=9)
 
@@ -52,15 +55,24 @@ def test_texts_of_the_corpus():
 def test_texts_of_files(corpus, tmp_path):
     lines = ["9 10 11 12", "13 14 16"]
     (tmp_path / "plain.txt").write_text("\n".join(lines) + "\n")
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
+    (tmp_path / "rows.jsonl").write_text(
+        "".join(json.dumps({"text": line}) + "\n" for line in lines)
+    )
     one, two = (make(corpus, path=(str(tmp_path / name),)) for name in ("plain.txt", "rows.jsonl"))
-    assert [(given.tolist(), last.tolist()) for given, last in one.texts] == [([9, 10, 11], [12]), ([13, 14], [16])]
+    assert [(given.tolist(), last.tolist()) for given, last in one.texts] == [
+        ([9, 10, 11], [12]),
+        ([13, 14], [16]),
+    ]
     assert one.asked == two.asked
     (tmp_path / "long.txt").write_text(" ".join(map(str, range(9, 49))) + "\n")
     given, last = make(corpus, path=(str(tmp_path / "long.txt"),)).texts[0]
-    assert given.tolist() == list(range(48 - 26, 48)) and last.tolist() == [48], "the beginning is cut"
+    assert given.tolist() == list(range(48 - 26, 48)) and last.tolist() == [48], (
+        "the beginning is cut"
+    )
     (tmp_path / "bad.jsonl").write_text('{"text": "one"}\n')
-    with pytest.raises(UserError, match=r"1 of 1 lines are broken \(line 1 has no text of two words"):
+    with pytest.raises(
+        UserError, match=r"1 of 1 lines are broken \(line 1 has no text of two words"
+    ):
         make(corpus, path=(str(tmp_path / "bad.jsonl"),))
 
 
@@ -71,12 +83,18 @@ def test_texts_of_files(corpus, tmp_path):
 )  # fmt: skip
 def test_what_each_model_is_asked(corpus, objective, model):
     """The question as the objective lays it out, and the answer at the places where training had it."""
-    built = build(corpus, objective, model)
+    program = build(corpus, objective, model)
     given, last = np.arange(9, 13), np.array([30, 31])
-    question = scoring.Scorer(built, corpus.tokenizer, "").ending(given, last)
+    question = scoring.Scorer(program, corpus.tokenizer, "").ending(given, last)
     t, text = corpus.tokenizer, [9, 10, 11, 12]
     inputs = None if question.inputs is None else question.inputs.tolist()
-    found = (question.tokens.tolist(), inputs, question.at.tolist(), question.targets.tolist(), question.prefix)
+    found = (
+        question.tokens.tolist(),
+        inputs,
+        question.at.tolist(),
+        question.targets.tolist(),
+        question.prefix,
+    )
     assert found == {
         ("clm", ""): ([t.bos, *text, 30], None, [4, 5], [30, 31], 0),
         ("mlm", ""): ([t.cls, *text, t.mask, t.mask, t.sep], None, [5, 6], [30, 31], 8),
@@ -91,36 +109,44 @@ def test_what_each_model_is_asked(corpus, objective, model):
 
 
 def test_scores_and_baselines(corpus):
-    built = build(corpus, "clm")
-    params = numbers(built.shapes["params"], std=0.3)
+    program = build(corpus, "clm")
+    params = numbers(program.shapes["params"], std=0.3)
     task = make(corpus, most=30)
-    scores = task.score(built, params)
+    scores = task.score(program, params)
     expected, hits = [], []
     for given, last in task.texts[:4]:
         tokens = np.array([[Ids.bos, *given, *last]], np.int32)
 
         def compute(model, batch):
             places = jax.numpy.arange(batch["tokens"].shape[1])[None]
-            h = model.hidden(batch["tokens"], segments_BT=jax.numpy.ones_like(batch["tokens"]), positions_BT=places)
+            h = model.hidden(
+                batch["tokens"],
+                segments_BT=jax.numpy.ones_like(batch["tokens"]),
+                positions_BT=places,
+            )
             return jax.nn.log_softmax(model.logits(h))
 
-        table = np.asarray(built.jit(compute)(params, {"tokens": tokens}))[0, len(given) :]
+        table = np.asarray(program.jit(compute)(params, {"tokens": tokens}))[0, len(given) :]
         expected.append(-sum(table[at, each] for at, each in enumerate(last)))
         hits.append(all(table[at].argmax() == each for at, each in enumerate(last)))
     np.testing.assert_allclose(scores["nll"].examples.totals[:4], expected, rtol=1e-5)
     assert scores["accuracy"].examples.totals[:4].tolist() == [float(hit) for hit in hits]
-    assert scores["nll"].count == len(task.texts) == 30 and scores["nll"].value == pytest.approx(scores["nll"].examples.totals.mean())
-    baselines = task.baselines(built)
+    assert scores["nll"].count == len(task.texts) == 30 and scores["nll"].value == pytest.approx(
+        scores["nll"].examples.totals.mean()
+    )
+    baselines = task.baselines(program)
     assert baselines["bigram"]["nll"].value < baselines["unigram"]["nll"].value
     assert baselines["bigram"]["accuracy"].value > baselines["unigram"]["accuracy"].value
     assert baselines.keys() == {"unigram", "bigram", "most frequent last word"}
 
 
 def test_a_model_that_knows_nothing_finds_nothing(corpus):
-    built = build(corpus, "mlm")
-    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), built.shapes["params"])
+    program = build(corpus, "mlm")
+    params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), program.shapes["params"])
     task = make(corpus)
-    scores = task.score(built, params)
+    scores = task.score(program, params)
     assert scores["accuracy"].value == 0.0, "all words tie"
     pieces = sum(len(last) for _, last in task.texts)
-    assert scores["nll"].value == pytest.approx(pieces * np.log(VOCABULARY) / len(task.texts), rel=1e-5)
+    assert scores["nll"].value == pytest.approx(
+        pieces * np.log(VOCABULARY) / len(task.texts), rel=1e-5
+    )

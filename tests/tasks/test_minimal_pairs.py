@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
-from lm import ngrams, program, scoring
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.inference import scoring
+from lm.stats import ngrams
 from lm.tasks import minimal_pairs
+from lm.training.program import Program
 
 LENGTH, VOCABULARY = 32, 64
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -16,13 +18,16 @@ quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 @pytest.fixture(scope="module")
 def corpus():
-    stores = {"train": random_store(VOCABULARY, 60, seed=1), "test": random_store(VOCABULARY, 9, seed=3)}
+    stores = {
+        "train": random_store(VOCABULARY, 60, seed=1),
+        "test": random_store(VOCABULARY, 9, seed=3),
+    }
     return types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
 
 
 @pytest.fixture(scope="module")
 def decoder(corpus):
-    return program.Program(config("clm", model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
+    return Program(config("clm", model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
 
 
 def text(rng, size: int) -> str:
@@ -31,18 +36,33 @@ def text(rng, size: int) -> str:
 
 def records(count: int = 40, seed: int = 0) -> list[dict]:
     rng = np.random.default_rng(seed)
-    about = [{"field": "syntax", "linguistics_term": term, "UID": f"{term}_1"} for term in ("binding", "islands")]
-    return [{"sentence_good": text(rng, 5), "sentence_bad": text(rng, 5 + index % 2), **about[index % 4 == 0]} for index in range(count)]
+    about = [
+        {"field": "syntax", "linguistics_term": term, "UID": f"{term}_1"}
+        for term in ("binding", "islands")
+    ]
+    return [
+        {
+            "sentence_good": text(rng, 5),
+            "sentence_bad": text(rng, 5 + index % 2),
+            **about[index % 4 == 0],
+        }
+        for index in range(count)
+    ]
 
 
 def write(directory, lines, name: str = "pairs.jsonl"):
     path = directory / name
-    path.write_text("\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n", encoding="utf-8")
+    path.write_text(
+        "\n".join(line if isinstance(line, str) else json.dumps(line) for line in lines) + "\n",
+        encoding="utf-8",
+    )
     return path
 
 
 def make(corpus, *paths, **options) -> minimal_pairs.Task:
-    return minimal_pairs.Task(minimal_pairs.Config(path=tuple(map(str, paths)), **options), corpus, "test", LENGTH)
+    return minimal_pairs.Task(
+        minimal_pairs.Config(path=tuple(map(str, paths)), **options), corpus, "test", LENGTH
+    )
 
 
 def test_scores_by_hand(corpus, decoder, tmp_path):
@@ -50,7 +70,9 @@ def test_scores_by_hand(corpus, decoder, tmp_path):
     task = make(corpus, write(tmp_path, lines))
     params = numbers(decoder.shapes["params"], std=0.3)
     scores = task.score(decoder, params)
-    ids = scoring.encode(corpus.tokenizer, [line[key] for key in ("sentence_good", "sentence_bad") for line in lines])
+    ids = scoring.encode(
+        corpus.tokenizer, [line[key] for key in ("sentence_good", "sentence_bad") for line in lines]
+    )
     values = scoring.Scorer(decoder, corpus.tokenizer, "causal").sentences(params, ids)
     hits = np.array([float(good > bad) for good, bad in zip(values[:40], values[40:], strict=True)])
     assert scores["accuracy"].value == scores["accuracy_causal"].value == hits.mean()
@@ -60,7 +82,9 @@ def test_scores_by_hand(corpus, decoder, tmp_path):
     assert scores["accuracy/UID/islands_1"].value == hits[~binding].mean()
     assert scores["accuracy/UID/islands_1"].count == 10
     assert not any(name.startswith("accuracy/field") for name in scores), "one field is no part"
-    assert list(scores)[:2] == ["accuracy", "accuracy_causal"] and set(list(scores)[:2]) < set(task.metrics)
+    assert list(scores)[:2] == ["accuracy", "accuracy_causal"] and set(list(scores)[:2]) < set(
+        task.metrics
+    )
 
 
 def test_a_model_that_holds_all_alike_scores_one_half(corpus, decoder, tmp_path):
@@ -78,7 +102,9 @@ def test_baselines(corpus, decoder, tmp_path):
     found = task.baselines(decoder)
     assert found["constant"]["accuracy"].value == 0.5
     assert found["random"]["accuracy"].value == pytest.approx(0.5, abs=0.01)
-    parts = [score.value for name, score in found["random"].items() if name.startswith("accuracy/UID/")]
+    parts = [
+        score.value for name, score in found["random"].items() if name.startswith("accuracy/UID/")
+    ]
     assert len(parts) == 2 and parts == pytest.approx([0.5, 0.5], abs=0.01)
     assert found["shorter"]["accuracy"].value == 0.75
     assert task.baselines(decoder)["random"]["accuracy"].value == found["random"]["accuracy"].value
@@ -89,12 +115,19 @@ def test_baselines(corpus, decoder, tmp_path):
         pairs += zip([Ids.bos, *document], [*document, Ids.eos], strict=True)
     bigram = ngrams.Bigram(*np.array(pairs).T, VOCABULARY)
     sums = [sum(bigram.nll(np.array([Ids.bos, *ids[:-1]]), ids)) for ids in task.sentences]
-    assert found["bigram"]["accuracy"].value == pytest.approx(np.mean(np.array(sums[:2000]) < np.array(sums[2000:])))
-    assert found["bigram"]["accuracy"].examples.asked == found["constant"]["accuracy"].examples.asked
+    assert found["bigram"]["accuracy"].value == pytest.approx(
+        np.mean(np.array(sums[:2000]) < np.array(sums[2000:]))
+    )
+    assert (
+        found["bigram"]["accuracy"].examples.asked == found["constant"]["accuracy"].examples.asked
+    )
 
 
 def test_who_is_asked_what_is_told_apart(corpus, tmp_path):
-    one, other = make(corpus, write(tmp_path, records())), make(corpus, write(tmp_path, records(seed=1), "b.jsonl"))
+    one, other = (
+        make(corpus, write(tmp_path, records())),
+        make(corpus, write(tmp_path, records(seed=1), "b.jsonl")),
+    )
     again = make(corpus, write(tmp_path, records(), "c.jsonl"))
     assert one.asked == again.asked != other.asked
 
@@ -107,15 +140,24 @@ def test_broken_lines_are_counted_and_named(corpus, tmp_path, capsys):
     assert len(task.pairs) == 96
     told = capsys.readouterr().err
     assert len(task.notes) == 1 and task.notes[0] in told
-    assert "4 of 100 lines are broken (line 97 is no JSON" in told and "line 98 has no text in 'sentence_bad'" in told
-    with pytest.raises(UserError, match=r"4 of 100 lines are broken .* more than minimal_pairs.broken=1%"):
+    assert (
+        "4 of 100 lines are broken (line 97 is no JSON" in told
+        and "line 98 has no text in 'sentence_bad'" in told
+    )
+    with pytest.raises(
+        UserError, match=r"4 of 100 lines are broken .* more than minimal_pairs.broken=1%"
+    ):
         make(corpus, path)
 
 
 def test_bad_input(corpus, tmp_path):
-    with pytest.raises(UserError, match=r"needs minimal_pairs.path: JSON Lines files.*sentence_good"):
+    with pytest.raises(
+        UserError, match=r"needs minimal_pairs.path: JSON Lines files.*sentence_good"
+    ):
         make(corpus)
-    with pytest.raises(UserError, match=r"minimal_pairs.path='.*nowhere.jsonl': there is no such file"):
+    with pytest.raises(
+        UserError, match=r"minimal_pairs.path='.*nowhere.jsonl': there is no such file"
+    ):
         make(corpus, tmp_path / "nowhere.jsonl")
     (tmp_path / "empty.jsonl").write_text("\n")
     with pytest.raises(UserError, match=r"empty.jsonl is empty"):

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
-from lm import ngrams, program
+from lm.stats import ngrams
 from lm.tasks import _text, causal, denoising, masked, next_sentence, probe, sentence_order, suffix
-from lm.validation import Validation
+from lm.training.program import Program
+from lm.training.validation import Validation
 
 LENGTH, VOCABULARY = 32, 96
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -29,14 +30,16 @@ def programs(corpus):
     def get(objective: str, model: str = ""):
         if (objective, model) not in made:
             overrides = {"layers": 1} | ({"name": model} if model else {})
-            made[objective, model] = program.Program(config(objective, model=overrides), corpus.tokenizer, jax.devices()[:1])
+            made[objective, model] = Program(
+                config(objective, model=overrides), corpus.tokenizer, jax.devices()[:1]
+            )
         return made[objective, model]
 
     return get
 
 
-def score(task, built):
-    return task.score(built, numbers(built.shapes["params"]))
+def score(task, program):
+    return task.score(program, numbers(program.shapes["params"]))
 
 
 def assert_adds_up(scores, rows=None):
@@ -46,8 +49,12 @@ def assert_adds_up(scores, rows=None):
             continue
         examples = each.examples
         assert examples.totals.dtype == examples.weights.dtype == np.float64
-        assert examples.totals.shape == examples.weights.shape and len(examples.totals) == (rows or len(examples.totals))
-        assert examples.totals.sum() / examples.weights.sum() == pytest.approx(each.value, rel=1e-12)
+        assert examples.totals.shape == examples.weights.shape and len(examples.totals) == (
+            rows or len(examples.totals)
+        )
+        assert examples.totals.sum() / examples.weights.sum() == pytest.approx(
+            each.value, rel=1e-12
+        )
     assert len({each.examples.asked for each in scores.values() if each.examples}) == 1
 
 
@@ -56,10 +63,10 @@ def asked(scores) -> str:
 
 
 def test_by_row_adds_up_to_sums_and_each_row_is_its_own(corpus, programs):
-    built = programs("clm")
+    program = programs("clm")
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
-    params = numbers(built.shapes["params"])
-    validation = task._validation(built)
+    params = numbers(program.shapes["params"])
+    validation = task._validation(program)
     rows, sums = validation.by_row(params), validation.sums(params)
     assert rows.keys() == sums.keys()
     for name, (totals, weights) in rows.items():
@@ -67,20 +74,25 @@ def test_by_row_adds_up_to_sums_and_each_row_is_its_own(corpus, programs):
     batch = validation.whole()[0]
 
     def logits(model, batch):
-        hidden = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+        hidden = model.hidden(
+            batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"]
+        )
         return jax.nn.log_softmax(model.logits(hidden).astype(np.float32))
 
-    log_probability = np.asarray(built.jit(logits)(params, batch))
-    expected = -(np.take_along_axis(log_probability, batch["targets"][..., None], 2)[..., 0] * batch["weights"]).sum(1)
+    log_probability = np.asarray(program.jit(logits)(params, batch))
+    expected = -(
+        np.take_along_axis(log_probability, batch["targets"][..., None], 2)[..., 0]
+        * batch["weights"]
+    ).sum(1)
     np.testing.assert_allclose(rows["clm"][0][: len(expected)], expected, rtol=1e-4)
     np.testing.assert_array_equal(rows["clm"][1][: len(expected)], batch["weights"].sum(1))
 
 
 def test_causal_by_row(corpus, programs):
-    built = programs("clm")
+    program = programs("clm")
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
-    found, baselines = score(task, built), task.baselines(built)
-    rows = len(task._validation(built).whole()) * 32
+    found, baselines = score(task, program), task.baselines(program)
+    rows = len(task._validation(program).whole()) * 32
     for scores in (found, *baselines.values()):
         assert_adds_up(scores, rows)
         assert asked(scores) == asked(found)
@@ -88,7 +100,7 @@ def test_causal_by_row(corpus, programs):
     np.testing.assert_allclose(bits.totals, nll.totals / math.log(2))
     assert bits.weights.sum() == found["bits_per_byte"].count
     # The first row's bigram baseline by hand.
-    batch, tokenizer = task._validation(built).whole()[0], corpus.tokenizer
+    batch, tokenizer = task._validation(program).whole()[0], corpus.tokenizer
     keep = batch["weights"][0] > 0
     bigram = ngrams.Bigram(*_text.neighbours(corpus.stores["train"], tokenizer), tokenizer.size)
     expected = bigram.nll(batch["tokens"][0][keep], batch["targets"][0][keep]).sum()
@@ -98,12 +110,17 @@ def test_causal_by_row(corpus, programs):
 
 def test_models_that_read_the_second_half_otherwise_are_asked_the_same(corpus, programs):
     task = suffix.Task(suffix.Config(), corpus, "test", LENGTH)
-    found = [score(task, programs(*names)) for names in (("clm",), ("prefix_lm", "decoder"), ("prefix_lm", "encoder_decoder"))]
+    found = [
+        score(task, programs(*names))
+        for names in (("clm",), ("prefix_lm", "decoder"), ("prefix_lm", "encoder_decoder"))
+    ]
     baselines = task.baselines(programs("clm"))
     for scores in (*found, *baselines.values()):
         assert_adds_up(scores)
         assert asked(scores) == asked(found[0])
-        np.testing.assert_array_equal(scores["nll"].examples.weights, found[0]["nll"].examples.weights)
+        np.testing.assert_array_equal(
+            scores["nll"].examples.weights, found[0]["nll"].examples.weights
+        )
 
 
 def test_sentinels_on_both_kinds_of_model_are_the_same_question(corpus, programs):
@@ -137,7 +154,9 @@ def test_pairs_one_by_one(corpus, programs, module):
     for scores in (found, *baselines.values()):
         assert_adds_up(scores, found["accuracy"].count)
         assert asked(scores) == asked(found)
-        assert set(scores["accuracy"].examples.totals) <= {0.0, 1.0} and set(scores["accuracy"].examples.weights) == {1.0}
+        assert set(scores["accuracy"].examples.totals) <= {0.0, 1.0} and set(
+            scores["accuracy"].examples.weights
+        ) == {1.0}
 
 
 def test_probe_by_paragraph():
@@ -150,19 +169,26 @@ def test_probe_by_paragraph():
     assert found["balanced_accuracy"].value == pytest.approx(value)
     # Of the hits 1, 0, 1; 1, 0; 1 by class: their distance from the class's recall, by 6 examples over 3 times the class's size.
     influence = [2 / 9, -4 / 9, 2 / 9, 1 / 2, -1 / 2, 0]
-    np.testing.assert_allclose(found["balanced_accuracy"].examples.totals, value + np.array(influence))
+    np.testing.assert_allclose(
+        found["balanced_accuracy"].examples.totals, value + np.array(influence)
+    )
     assert set(found["balanced_accuracy"].examples.weights) == {1.0}
     assert asked(found) == asked(task._scores(answers))
 
 
 def test_by_row_is_the_same_on_a_mesh(corpus):
     names = {"data": 2, "fsdp": 2}
-    single = program.Program(config("clm", model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
-    spread = program.Program(config("clm", model={"layers": 1}) | {"mesh": names}, corpus.tokenizer, jax.devices()[:4])
+    single = Program(config("clm", model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
+    spread = Program(
+        config("clm", model={"layers": 1}) | {"mesh": names}, corpus.tokenizer, jax.devices()[:4]
+    )
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     params = numbers(single.shapes["params"])
     one, four = (
-        Validation(built, task.objective, corpus.stores["test"], "test", 4096, 32).by_row(params)["clm"] for built in (single, spread)
+        Validation(program, task.objective, corpus.stores["test"], "test", 4096, 32).by_row(params)[
+            "clm"
+        ]
+        for program in (single, spread)
     )
     np.testing.assert_allclose(one[0], four[0], rtol=1e-4)
     np.testing.assert_array_equal(one[1], four[1])

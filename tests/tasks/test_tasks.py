@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
 
-from lm import bootstrap, lookup, ngrams, pairing, program
-from lm import mesh as meshes
-from lm.lookup import UserError
+from lm.core import compatibility, plugins
+from lm.core.plugins import UserError
+from lm.parallel import mesh as meshes
+from lm.stats import bootstrap, ngrams
 from lm.tasks import causal, masked, next_sentence, probe
-from lm.validation import Validation
+from lm.training.program import Program
+from lm.training.validation import Validation
 
 LENGTH, VOCABULARY = 32, 64
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -26,12 +28,15 @@ class TwoByteIds(Ids):
 
 @pytest.fixture(scope="module")
 def corpus():
-    stores = {"train": random_store(VOCABULARY, 120, seed=1), "test": random_store(VOCABULARY, 40, seed=3)}
+    stores = {
+        "train": random_store(VOCABULARY, 120, seed=1),
+        "test": random_store(VOCABULARY, 40, seed=3),
+    }
     return types.SimpleNamespace(tokenizer=TwoByteIds(VOCABULARY), stores=stores)
 
 
-def build(corpus, objective: str) -> program.Program:
-    return program.Program(config(objective, model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
+def build(corpus, objective: str) -> Program:
+    return Program(config(objective, model={"layers": 1}), corpus.tokenizer, jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +49,23 @@ def encoder(corpus):
     return build(corpus, "mlm_nsp")
 
 
-def uniform(built: program.Program):
+def uniform(program: Program):
     """Parameters of a model that gives each token the same probability, and each answer."""
-    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), built.shapes["params"])
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), program.shapes["params"])
 
 
 @pytest.fixture(scope="module")
 def asked_clm(corpus, decoder):
     """(token before, target) of everything that the causal task asks on the test split, from its batches."""
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
-    batches = Validation(decoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32).batches
+    batches = Validation(
+        decoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32
+    ).batches
     keep = [batch["weights"] > 0 for batch in batches]
-    return tuple(np.concatenate([batch[name][kept] for batch, kept in zip(batches, keep, strict=True)]) for name in ("tokens", "targets"))
+    return tuple(
+        np.concatenate([batch[name][kept] for batch, kept in zip(batches, keep, strict=True)])
+        for name in ("tokens", "targets")
+    )
 
 
 def test_causal_scores_of_a_uniform_model(corpus, decoder, asked_clm):
@@ -66,7 +76,9 @@ def test_causal_scores_of_a_uniform_model(corpus, decoder, asked_clm):
     assert scores["perplexity"].value == pytest.approx(VOCABULARY, rel=1e-4)
     assert scores["nll"].count == len(targets)
     size = 2 * int((targets != Ids.eos).sum())
-    assert scores["bits_per_byte"].value == pytest.approx(len(targets) * math.log2(VOCABULARY) / size, rel=1e-5)
+    assert scores["bits_per_byte"].value == pytest.approx(
+        len(targets) * math.log2(VOCABULARY) / size, rel=1e-5
+    )
     assert scores["bits_per_byte"].count == size
     assert {name: (score.unit, score.better) for name, score in scores.items()} == {
         "nll": ("nats/token", "lower"), "perplexity": ("perplexity", "lower"),
@@ -90,7 +102,11 @@ def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, 
     pairs = [
         pair
         for i in range(len(store))
-        for pair in zip([Ids.bos, *store.document(i).tolist()], [*store.document(i).tolist(), Ids.eos], strict=True)
+        for pair in zip(
+            [Ids.bos, *store.document(i).tolist()],
+            [*store.document(i).tolist(), Ids.eos],
+            strict=True,
+        )
     ]
     first, second = np.array(pairs).T
     for name, nll in {
@@ -99,7 +115,9 @@ def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, 
     }.items():
         assert found[name]["nll"].value == pytest.approx(nll.mean())
         assert found[name]["nll"].count == len(targets)
-        assert found[name]["bits_per_byte"].value == pytest.approx(nll.sum() / math.log(2) / (2 * (targets != Ids.eos).sum()))
+        assert found[name]["bits_per_byte"].value == pytest.approx(
+            nll.sum() / math.log(2) / (2 * (targets != Ids.eos).sum())
+        )
     assert found["bigram"]["nll"].value < found["unigram"]["nll"].value < math.log(VOCABULARY) + 0.1
 
 
@@ -132,9 +150,18 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
         for row in range(len(batch["tokens"])):
             for slot, weight in enumerate(batch["weights"][row]):
                 if weight:
-                    at, target = batch["target_positions"][row, slot], int(batch["targets"][row, slot])
-                    guess = bigram.between(int(batch["tokens"][row, at - 1]), int(batch["tokens"][row, at + 1]))
-                    total, hits, count = total - guess[target], hits + (guess.argmax() == target), count + 1
+                    at, target = (
+                        batch["target_positions"][row, slot],
+                        int(batch["targets"][row, slot]),
+                    )
+                    guess = bigram.between(
+                        int(batch["tokens"][row, at - 1]), int(batch["tokens"][row, at + 1])
+                    )
+                    total, hits, count = (
+                        total - guess[target],
+                        hits + (guess.argmax() == target),
+                        count + 1,
+                    )
                     ce += float(unigram.nll(np.array([target]))[0])
     found = masked_scores[1]
     assert (found["bigram"]["ce"].count, found["unigram"]["ce"].count) == (count, count)
@@ -144,30 +171,46 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
 
 
 def test_masked_tokens_can_be_asked_by_mask_alone(corpus, encoder):
-    tasks = [masked.Task(masked.Config(**options), corpus, "test", LENGTH) for options in ({}, {"mask_share": 1.0, "random_share": 0.0})]
+    tasks = [
+        masked.Task(masked.Config(**options), corpus, "test", LENGTH)
+        for options in ({}, {"mask_share": 1.0, "random_share": 0.0})
+    ]
     usual, pure = (task._validation(encoder, "mlm").batches for task in tasks)
     for one, other in zip(usual, pure, strict=True):
-        assert all((one[name] == other[name]).all() for name in ("target_positions", "targets", "weights")), "the same is asked"
+        assert all(
+            (one[name] == other[name]).all() for name in ("target_positions", "targets", "weights")
+        ), "the same is asked"
         rows, slots = np.nonzero(other["weights"])
-        hidden = [batch["tokens"][rows, batch["target_positions"][rows, slots]] == Ids.mask for batch in (one, other)]
+        hidden = [
+            batch["tokens"][rows, batch["target_positions"][rows, slots]] == Ids.mask
+            for batch in (one, other)
+        ]
         assert hidden[1].all() and not hidden[0].all()
     asked = [task._asked(task._validation(encoder, "mlm")).asked for task in tasks]
     assert asked[0] != asked[1], "but given another text, so that the two are not paired"
     with pytest.raises(UserError, match="nor pass 1 together"):
-        lookup.configure(masked.Config, {"mask_share": 1.0}, "tasks.masked")
+        plugins.configure(masked.Config, {"mask_share": 1.0}, "tasks.masked")
 
 
 def test_next_sentence(corpus, encoder):
     task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
     params = uniform(encoder)
     batches = task._validation(encoder).batches
-    assert all(batch["labels"].shape == (len(batch["tokens"]), 1) and (batch["label_weights"] == 1).all() for batch in batches)
+    assert all(
+        batch["labels"].shape == (len(batch["tokens"]), 1) and (batch["label_weights"] == 1).all()
+        for batch in batches
+    )
     labels = np.concatenate([batch["labels"][:, 0] for batch in batches])
     scores, baselines = task.score(encoder, params), task.baselines(encoder)
-    assert scores["accuracy"].value == pytest.approx((labels == 0).mean())  # a tie answers the first class
+    assert scores["accuracy"].value == pytest.approx(
+        (labels == 0).mean()
+    )  # a tie answers the first class
     assert scores["accuracy"].count == baselines["TF-IDF overlap"]["accuracy"].count == len(labels)
     shares = {label: (labels == label).mean() for label in (0, 1)}
-    assert baselines["majority"]["accuracy"].value in (pytest.approx(shares[0]), pytest.approx(shares[1]))
+    assert baselines["majority"]["accuracy"].value in (
+        pytest.approx(shares[0]),
+        pytest.approx(shares[1]),
+    )
 
 
 def test_overlap_tells_documents_of_different_words_apart(encoder):
@@ -175,10 +218,15 @@ def test_overlap_tells_documents_of_different_words_apart(encoder):
 
     def make(seed: int) -> Tokens:
         rng = np.random.default_rng(seed)
-        documents = [[list(rng.permutation(np.arange(word, word + 4))) * 2 for _ in range(12)] for word in range(8, 60, 4)]
+        documents = [
+            [list(rng.permutation(np.arange(word, word + 4))) * 2 for _ in range(12)]
+            for word in range(8, 60, 4)
+        ]
         return Tokens(documents)
 
-    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": make(0), "test": make(1)})
+    corpus = types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY), stores={"train": make(0), "test": make(1)}
+    )
     task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
     assert task.baselines(encoder)["TF-IDF overlap"]["accuracy"].value == 1.0
 
@@ -198,11 +246,13 @@ SUITED = {
 
 @pytest.mark.parametrize("task", SUITED)
 def test_tasks_suit_objectives(corpus, task):
-    module = lookup.find("tasks", task)
+    module = plugins.find("tasks", task)
     yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
     for name, model in pairings():
-        objective = pairing.make({"name": name}, Ids(96, 20), LENGTH, model)
-        assert yardstick.suits(objective) == (not SUITED[task].isdisjoint((name, f"{name} on {model}"))), (name, model)
+        objective = compatibility.make({"name": name}, Ids(96, 20), LENGTH, model)
+        assert yardstick.suits(objective) == (
+            not SUITED[task].isdisjoint((name, f"{name} on {model}"))
+        ), (name, model)
 
 
 # The probe.
@@ -213,13 +263,18 @@ LABELS = ("red", "green", "blue")
 def labelled(seed: int, documents: int = 60) -> Tokens:
     """Documents of several paragraphs whose one word tells the label: id 10, 11 or 12."""
     rng = np.random.default_rng(seed)
-    texts = [[[10 + number % 3] * int(rng.integers(16, 40)) for _ in range(4)] for number in range(documents)]
+    texts = [
+        [[10 + number % 3] * int(rng.integers(16, 40)) for _ in range(4)]
+        for number in range(documents)
+    ]
     return Tokens(texts, [LABELS[number % 3] for number in range(documents)])
 
 
 @pytest.fixture(scope="module")
 def probed():
-    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
+    corpus = types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
+    )
     return probe.Task(probe.Config(train=40, test=20), corpus, "test", LENGTH)
 
 
@@ -285,13 +340,25 @@ def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, mask, s
         assert ("prefix" in batch) == (mask == "prefix")
         if mask == "prefix":
             assert (batch["prefix"] == batch["segments"] * (scores != ("causal",))).all()
-        for tokens, segments, positions in zip(batch["tokens"], batch["segments"], batch["positions"], strict=True):
+        for tokens, segments, positions in zip(
+            batch["tokens"], batch["segments"], batch["positions"], strict=True
+        ):
             used = int(segments.sum())
             if used:
-                assert (first is None or tokens[0] == first) and (last is None or tokens[used - 1] == last)
-                assert (segments[:used] == 1).all() and not segments[used:].any() and not tokens[used:].any()
+                assert (first is None or tokens[0] == first) and (
+                    last is None or tokens[used - 1] == last
+                )
+                assert (
+                    (segments[:used] == 1).all()
+                    and not segments[used:].any()
+                    and not tokens[used:].any()
+                )
                 assert positions[:used].tolist() == list(range(used))
-                assert set(tokens[first is not None : used - (last is not None)].tolist()) <= {10, 11, 12}
+                assert set(tokens[first is not None : used - (last is not None)].tolist()) <= {
+                    10,
+                    11,
+                    12,
+                }
 
 
 def test_probe_features_are_means_over_the_text(decoder):
@@ -304,7 +371,9 @@ def test_probe_features_are_means_over_the_text(decoder):
     }  # fmt: skip
 
     def compute(model, batch):
-        hidden = model.hidden(batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"])
+        hidden = model.hidden(
+            batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"]
+        )
         return probe._features(model, batch), hidden
 
     features, hidden = jax.device_get(decoder.jit(compute)(params, batch))
@@ -313,7 +382,9 @@ def test_probe_features_are_means_over_the_text(decoder):
 
 
 def test_the_probe_passes_over_short_paragraphs_and_cuts_long_ones():
-    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)})
+    corpus = types.SimpleNamespace(
+        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
+    )
     task = probe.Task(probe.Config(shortest=20, longest=24), corpus, "test", LENGTH)
     sizes = {len(text) for texts, _ in (task.train, task.test) for text in texts}
     assert min(sizes) == 20 and max(sizes) == 24
@@ -342,7 +413,12 @@ def test_the_probe_s_classes_weigh_the_same_on_any_test_set():
     found = probe.Task._scores(task, predicted)["balanced_accuracy"]
 
     def balanced(index):
-        return np.mean([(predicted[index] == answers[index])[answers[index] == each].mean() for each in range(4)])
+        return np.mean(
+            [
+                (predicted[index] == answers[index])[answers[index] == each].mean()
+                for each in range(4)
+            ]
+        )
 
     again = [balanced(rng.integers(0, 300, 300)) for _ in range(3000)]
     assert found.value == pytest.approx(balanced(np.arange(300)))

@@ -7,10 +7,12 @@ import jax
 import numpy as np
 import pytest
 
-from lm.plain import plain
+from lm.core.plain import plain
 from tpu import abstract
 
-CONFIGS = sorted(path.stem for path in (Path(__file__).parent.parent.parent / "configs").glob("*.py"))
+CONFIGS = sorted(
+    path.stem for path in (Path(__file__).parent.parent.parent / "configs").glob("*.py")
+)
 
 
 def config(name: str, size: str):
@@ -22,39 +24,48 @@ def config(name: str, size: str):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_every_config_can_be_traced(name):
     made = config(name, "tiny")
-    built = abstract.build(made, jax.devices()[:1])
-    batch = abstract.batch(built, made["tokenizer"])
-    lowered = built.lower(batch)
+    program = abstract.build(made, jax.devices()[:1])
+    batch = abstract.batch(program, made["tokenizer"])
+    lowered = program.lower(batch)
     state, sums = lowered.out_info
-    assert jax.tree.map(lambda leaf: leaf.shape, state) == jax.tree.map(lambda leaf: leaf.shape, built.shapes)
-    assert set(built.terms) <= set(sums)
+    assert jax.tree.map(lambda leaf: leaf.shape, state) == jax.tree.map(
+        lambda leaf: leaf.shape, program.shapes
+    )
+    assert set(program.terms) <= set(sums)
 
 
 @pytest.mark.parametrize("name", CONFIGS)
 def test_published_shapes_have_full_rows(name):
     made = config(name, "base")
-    built = abstract.build(made, jax.devices()[:1])
-    batch = abstract.batch(built, made["tokenizer"])
+    program = abstract.build(made, jax.devices()[:1])
+    batch = abstract.batch(program, made["tokenizer"])
     assert all(shape.shape[0] == made["training"]["batch_size"] for shape in batch.values())
-    assert max(shape.shape[1] for key, shape in batch.items() if key.endswith("tokens")) == made["data"]["length"]
-    assert built.config.vocab_size >= made["tokenizer"]["vocab_size"]
+    assert (
+        max(shape.shape[1] for key, shape in batch.items() if key.endswith("tokens"))
+        == made["data"]["length"]
+    )
+    assert program.config.vocab_size >= made["tokenizer"]["vocab_size"]
 
 
 def test_the_batch_is_that_of_a_real_corpus():
     # The same objective on another store gives the same shapes: a row's do not depend on the text.
     made = config("mlm", "tiny")
-    built = abstract.build(made, jax.devices()[:1])
-    batch = abstract.batch(built, made["tokenizer"])
+    program = abstract.build(made, jax.devices()[:1])
+    batch = abstract.batch(program, made["tokenizer"])
     store = abstract.Text(40, 10, 500)
-    plan = built.objective.plan(store)
-    example = built.objective.example(store, plan, 1, np.random.default_rng(3), 0.5)
-    assert {name: (made["training"]["batch_size"], *value.shape) for name, value in example.items()} == {
-        name: shape.shape for name, shape in batch.items()
-    }
+    plan = program.objective.plan(store)
+    example = program.objective.example(store, plan, 1, np.random.default_rng(3), 0.5)
+    assert {
+        name: (made["training"]["batch_size"], *value.shape) for name, value in example.items()
+    } == {name: shape.shape for name, shape in batch.items()}
 
 
 def test_the_stand_ins_ids_are_those_of_a_trained_tokenizer():
     ids = abstract.Ids(4096, 100)
     assert (ids.pad, ids.bos, ids.eos, ids.unk, ids.cls, ids.sep, ids.mask) == tuple(range(7))
-    assert ids.sentinels[0] == 4095 and len(ids.sentinels) == 100 and not ids.bytes_per_id[list(ids.sentinels)].any()
+    assert (
+        ids.sentinels[0] == 4095
+        and len(ids.sentinels) == 100
+        and not ids.bytes_per_id[list(ids.sentinels)].any()
+    )
     assert sorted(ids.modes.values()) == [7, 8, 9]

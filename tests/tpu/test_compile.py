@@ -20,7 +20,7 @@ N = 4
 def config(**sections):
     """A decoder of L layers, scanned, in bfloat16."""
     from lm import presets
-    from lm.plain import plain
+    from lm.core.plain import plain
 
     model = presets._model(
         "decoder", layers=L, width=D, heads=4, feedforward=F, vocab_size=V, max_length=T, positions="rotary", norm="rms", bias=False,
@@ -47,7 +47,11 @@ def measured(**mesh):
 
 def sent(record, kind: str, axis: str) -> float:
     """MiB that a device sends along an axis in collectives of a kind."""
-    return sum(row["wire_mib"] for row in record["collectives"] if row["kind"] == kind and row["axes"] == [axis])
+    return sum(
+        row["wire_mib"]
+        for row in record["collectives"]
+        if row["kind"] == kind and row["axes"] == [axis]
+    )
 
 
 def ring(size: int = N) -> float:
@@ -84,13 +88,17 @@ def test_tensor_parallel_moves_activations():
 def test_context_gathers_keys_and_values():
     # Of every layer once: they are kept for the backward pass. Their gradients and those of the weights are added up over the pieces.
     record = measured(context=N)
-    assert sent(record, "all-gather", "context") == pytest.approx(ring() * L * 2 * 2 * B * T * D / 2**20, rel=0.1)
+    assert sent(record, "all-gather", "context") == pytest.approx(
+        ring() * L * 2 * 2 * B * T * D / 2**20, rel=0.1
+    )
 
 
 def test_a_ring_passes_keys_and_values_on():
     # N - 1 times a piece of both, and their gradients back.
     record = measured(context=N, context_attention="ring")
-    assert sent(record, "collective-permute", "context") == pytest.approx((N - 1) / N * L * 2 * 2 * 2 * B * T * D / 2**20, rel=0.1)
+    assert sent(record, "collective-permute", "context") == pytest.approx(
+        (N - 1) / N * L * 2 * 2 * 2 * B * T * D / 2**20, rel=0.1
+    )
     weights = 2 * ring() * 2 * (MATRICES + 2 * V * D)
     assert sent(record, "all-reduce", "context") == pytest.approx(weights / 2**20, rel=0.1)
 
@@ -100,7 +108,9 @@ def test_a_pipeline_hands_on_a_microbatch_a_turn():
     stages = microbatches = 2
     record = measured(data=2, stage=stages)
     handed = 2 * B // microbatches // 2 * T * D
-    assert sent(record, "collective-permute", "stage") == pytest.approx(2 * (microbatches + stages - 1) * handed / 2**20, rel=0.1)
+    assert sent(record, "collective-permute", "stage") == pytest.approx(
+        2 * (microbatches + stages - 1) * handed / 2**20, rel=0.1
+    )
 
 
 def test_flops_of_scanned_layers_are_those_of_the_formula():
@@ -115,8 +125,12 @@ def test_the_compilers_own_count_of_unrolled_layers_agrees():
 
     of = slices.parse("v5e-4")
     counted = compiling.cost(config(mesh={"data": N}), of, measure.options(of, []))
-    assert counted["flops"] == pytest.approx(measured(data=N)["flops"], rel=0.05)  # it counts additions and the like, too
-    assert measured(data=N)["traffic_gb"] * 1e9 < counted["bytes"]  # it counts what stays on the chip, too
+    assert counted["flops"] == pytest.approx(
+        measured(data=N)["flops"], rel=0.05
+    )  # it counts additions and the like, too
+    assert (
+        measured(data=N)["traffic_gb"] * 1e9 < counted["bytes"]
+    )  # it counts what stays on the chip, too
 
 
 def test_offloaded_inputs_lie_in_the_hosts_memory(tmp_path):
@@ -124,24 +138,37 @@ def test_offloaded_inputs_lie_in_the_hosts_memory(tmp_path):
 
     of = slices.parse("v5e-4")
     offloaded = config(mesh={"data": 1, "fsdp": N}, model={"remat": "offload"})
-    assert measure.measure(offloaded, of, measure.options(of, []), save=str(tmp_path / "hlo"))["fits"]
+    assert measure.measure(offloaded, of, measure.options(of, []), save=str(tmp_path / "hlo"))[
+        "fits"
+    ]
     assert f"bf16[{L},{B // N},{T},{D}]" in (tmp_path / "hlo").read_text()
-    held = [line for line in (tmp_path / "hlo").read_text().splitlines() if "S(5)" in line]  # XLA's name for the host's memory
+    held = [
+        line for line in (tmp_path / "hlo").read_text().splitlines() if "S(5)" in line
+    ]  # XLA's name for the host's memory
     assert any(f"bf16[{L},{B // N},{T},{D}]" in line for line in held)
 
 
 def test_the_record_says_what_memory_holds():
     record = measured(fsdp=N)
-    assert record["fits"] and record["held"]["parameters"] == pytest.approx(4 * record["parameters"] / N / 2**30, rel=0.01)
+    assert record["fits"] and record["held"]["parameters"] == pytest.approx(
+        4 * record["parameters"] / N / 2**30, rel=0.01
+    )
     assert record["held"]["optimizer"] == pytest.approx(2 * record["held"]["parameters"], rel=0.01)
     memory = record["memory"]
-    assert sum(record["held"].values()) <= memory["arguments"] * 1.01 and memory["arguments"] < memory["peak"] < record["usable_gib"]
+    assert (
+        sum(record["held"].values()) <= memory["arguments"] * 1.01
+        and memory["arguments"] < memory["peak"] < record["usable_gib"]
+    )
     assert record["largest"] and record["largest"][0]["gib"] <= memory["peak"]
 
 
 def test_the_step_is_its_longest_ceiling():
     record = measured(data=N)
-    assert record["step_seconds"] == max(record["ceilings"].values()) == record["ceilings"][record["bound"]]
+    assert (
+        record["step_seconds"]
+        == max(record["ceilings"].values())
+        == record["ceilings"][record["bound"]]
+    )
     assert record["tokens_per_second_per_chip"] == pytest.approx(B * T / record["step_seconds"] / N)
     assert 0 < record["mfu"] < 1
 
@@ -152,7 +179,10 @@ def test_the_planner_never_asks_for_more_memory_than_it_takes():
     of = slices.parse("v5e-4")
     looking = search.Search(config(), of, measure.options(of, []), cache.Cache(None))
     for mesh in ({"data": N}, {"fsdp": N}, {"tensor": N}):
-        assert estimate.memory(looking.facts, estimate.Plan(**mesh)) <= measured(**mesh)["memory"]["peak"], mesh
+        assert (
+            estimate.memory(looking.facts, estimate.Plan(**mesh))
+            <= measured(**mesh)["memory"]["peak"]
+        ), mesh
 
 
 def test_too_large_a_step_is_refused_with_advice():
@@ -163,11 +193,13 @@ def test_too_large_a_step_is_refused_with_advice():
     large["training"]["batch_size"] = B * 512
     record = measure.measure(large, of, measure.options(of, []))
     assert not record["fits"] and record["needs_gib"] > record["has_gib"] == 15.75
-    assert any("remat=full" in each for each in record["advice"]) and any("--tpu=v5e-8" in each for each in record["advice"])
+    assert any("remat=full" in each for each in record["advice"]) and any(
+        "--tpu=v5e-8" in each for each in record["advice"]
+    )
 
 
 def test_an_unknown_option_is_refused():
-    from lm.lookup import UserError
+    from lm.core.plugins import UserError
     from tpu import measure, slices
 
     with pytest.raises(UserError, match="has no option 'xla_nonsense'"):
@@ -177,7 +209,17 @@ def test_an_unknown_option_is_refused():
 def test_every_slice_is_known_to_the_compiler():
     from tpu import compiling, slices
 
-    for name in ("v2-8", "v3-32", "v4-16", "v5e-1", "v5e-256", "v5p-64", "v6e-8", "tpu7x-8", "2xv5e-16"):
+    for name in (
+        "v2-8",
+        "v3-32",
+        "v4-16",
+        "v5e-1",
+        "v5e-256",
+        "v5p-64",
+        "v6e-8",
+        "tpu7x-8",
+        "2xv5e-16",
+    ):
         of = slices.parse(name)
         devices = compiling.devices(of)
         assert len(devices) == of.devices and math.prod(of.shape) * of.slices == of.chips
@@ -195,4 +237,6 @@ def test_the_compiler_knows_every_generations_options():
     for name in ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-8"):
         of = slices.parse(name)
         here = SingleDeviceSharding(compiling.devices(of)[0])
-        jax.jit(jnp.negative).lower(jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here)).compile(flags.options(of.generation))
+        jax.jit(jnp.negative).lower(
+            jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here)
+        ).compile(flags.options(of.generation))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import environment
 
 
@@ -14,7 +14,11 @@ def test_what_fits():
 
 @pytest.mark.parametrize(
     ("libtpu", "wanted", "said"),
-    [(None, "0.0.42.*", "not installed"), ("0.0.41", "0.0.42.*", "wants libtpu 0.0.42"), ("0.0.420", "0.0.42.*", "0.0.420 does not go")],
+    [
+        (None, "0.0.42.*", "not installed"),
+        ("0.0.41", "0.0.42.*", "wants libtpu 0.0.42"),
+        ("0.0.420", "0.0.42.*", "0.0.420 does not go"),
+    ],
 )
 def test_what_does_not(libtpu, wanted, said):
     with pytest.raises(UserError, match=said) as error:

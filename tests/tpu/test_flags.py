@@ -2,14 +2,18 @@
 
 import pytest
 
-from lm import chips
-from lm.lookup import UserError
+from lm.core.plugins import UserError
+from lm.parallel import chips
 from tpu import flags, slices
 
 
 def test_every_generation_has_options():
     assert set(chips.COMPILER_OPTIONS) == set(slices.SHAPES)
-    assert all(isinstance(value, str) for options in chips.COMPILER_OPTIONS.values() for value in options.values())
+    assert all(
+        isinstance(value, str)
+        for options in chips.COMPILER_OPTIONS.values()
+        for value in options.values()
+    )
 
 
 def test_the_users_come_last():

@@ -8,7 +8,9 @@ LAYOUT = groups.Layout(("data", "fsdp"), (2, 2))
 
 
 def program(body: str, computations: str = "") -> hlo.Module:
-    return hlo.Module(f"HloModule m, is_scheduled=true\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n")
+    return hlo.Module(
+        f"HloModule m, is_scheduled=true\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
+    )
 
 
 def only(module: hlo.Module) -> hlo.Collective:
@@ -19,21 +21,59 @@ def only(module: hlo.Module) -> hlo.Collective:
 @pytest.mark.parametrize(
     ("line", "kind", "buffer", "wire"),
     [
-        ("f32[8,128]{1,0} all-reduce(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add", "all-reduce", 4096, 4096),
-        ("f32[16,128]{1,0} all-gather(%p), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}", "all-gather", 8192, 4096),
-        ("f32[4,128]{1,0} reduce-scatter(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add", "reduce-scatter", 4096, 2048),
-        ("f32[8,128]{1,0} all-to-all(%p), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}", "all-to-all", 4096, 2048),
-        ("bf16[8,128]{1,0} collective-permute(%p), channel_id=1, source_target_pairs={{0,1},{1,0}}", "collective-permute", 2048, 2048),
-        ("(f32[8]{0}, f32[24]{0}) all-reduce(%p, %q), channel_id=1, replica_groups=[2,2]<=[4], to_apply=%add", "all-reduce", 128, 128),
+        (
+            "f32[8,128]{1,0} all-reduce(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add",
+            "all-reduce",
+            4096,
+            4096,
+        ),
+        (
+            "f32[16,128]{1,0} all-gather(%p), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}",
+            "all-gather",
+            8192,
+            4096,
+        ),
+        (
+            "f32[4,128]{1,0} reduce-scatter(%p), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add",
+            "reduce-scatter",
+            4096,
+            2048,
+        ),
+        (
+            "f32[8,128]{1,0} all-to-all(%p), channel_id=1, replica_groups={{0,1},{2,3}}, dimensions={0}",
+            "all-to-all",
+            4096,
+            2048,
+        ),
+        (
+            "bf16[8,128]{1,0} collective-permute(%p), channel_id=1, source_target_pairs={{0,1},{1,0}}",
+            "collective-permute",
+            2048,
+            2048,
+        ),
+        (
+            "(f32[8]{0}, f32[24]{0}) all-reduce(%p, %q), channel_id=1, replica_groups=[2,2]<=[4], to_apply=%add",
+            "all-reduce",
+            128,
+            128,
+        ),
     ],
 )
 def test_bytes_and_wire(line, kind, buffer, wire):
     found = only(program(f"  %x = {line}"))
-    assert (found.kind, found.bytes, found.wire, found.count, found.axes) == (kind, buffer, wire, 1, ("fsdp",))
+    assert (found.kind, found.bytes, found.wire, found.count, found.axes) == (
+        kind,
+        buffer,
+        wire,
+        1,
+        ("fsdp",),
+    )
 
 
 def test_a_ring_of_four_sends_three_quarters():
-    line = "  %x = f32[1024]{0} all-reduce(%p), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add"
+    line = (
+        "  %x = f32[1024]{0} all-reduce(%p), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add"
+    )
     found = only(program(line))
     assert found.wire == 2 * 3 / 4 * 4096 and found.axes == ("data", "fsdp")
 
@@ -66,7 +106,7 @@ SPREAD = """%start.1 (a: f32[8,128]) -> f32[16,128] {
   %d = f32[8,128]{1,0} parameter(0)
   %g.3 = f32[16,128]{1,0} all-gather(%d), channel_id=7, replica_groups=[2,2]<=[4], dimensions={0}, backend_config={"async_collective_fusion_config":{"flag_start":"-1"}}
   ROOT %c.3 = f32[16,128]{1,0} custom-call(%g.3), custom_call_target="AsyncCollectiveDone"
-}"""  # noqa: E501
+}"""
 
 
 def test_an_operation_spread_over_fusions_counts_once():
@@ -83,8 +123,17 @@ def test_an_all_reduce_of_which_each_keeps_a_part_is_a_reduce_scatter():
   %r = f32[8,128]{1,0} all-reduce(%a), channel_id=1, replica_groups={{0,2},{1,3}}, to_apply=%add
   ROOT %d = f32[4,128]{1,0} dynamic-slice(%r, %i, %j), dynamic_slice_sizes={4,128}
 }"""
-    found = only(program("  %f = f32[4,128]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3", inside))
-    assert (found.kind, found.bytes, found.wire, found.axes) == ("reduce-scatter", 4096, 2048, ("data",))
+    found = only(
+        program(
+            "  %f = f32[4,128]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3", inside
+        )
+    )
+    assert (found.kind, found.bytes, found.wire, found.axes) == (
+        "reduce-scatter",
+        4096,
+        2048,
+        ("data",),
+    )
 
 
 LOOPS = """%inner_cond (t: (s32[])) -> pred[] {
@@ -112,13 +161,16 @@ LOOPS = """%inner_cond (t: (s32[])) -> pred[] {
 
 %outer_cond (t: (s32[])) -> pred[] {
   ROOT %lt.1 = pred[] fusion(%t), kind=kLoop, calls=%compare
-}"""  # noqa: E501
+}"""
 
 
 def reordered(loops: str) -> str:
     """Callees before callers, as the compiler prints them."""
     blocks = {block.split(" ")[0]: block for block in loops.split("\n\n")}
-    return "\n\n".join(blocks[name] for name in ("%inner_cond", "%fused", "%inner_body", "%outer_cond", "%outer_body"))
+    return "\n\n".join(
+        blocks[name]
+        for name in ("%inner_cond", "%fused", "%inner_body", "%outer_cond", "%outer_body")
+    )
 
 
 def test_trips_of_nested_loops_multiply():
@@ -145,7 +197,13 @@ def test_between_slices():
     )
     layout = groups.Layout(("slice", "fsdp"), (2, 2), (0, 0, 1, 1), dcn=1e9)
     (found,) = program(line).collectives(layout)
-    assert (found.kind, found.bytes, found.wire, found.axes, found.dcn) == ("all-reduce", 2**19, 2**19, ("slice",), True)
+    assert (found.kind, found.bytes, found.wire, found.axes, found.dcn) == (
+        "all-reduce",
+        2**19,
+        2**19,
+        ("slice",),
+        True,
+    )
     assert found.seconds == pytest.approx(2**19 / 1e9)
 
 
@@ -161,7 +219,13 @@ def test_largest_buffers_are_padded_and_in_hbm():
 
 def test_shapes():
     (array,) = hlo.arrays("bf16[4,12,1000]{1,2,0:T(8,128)(2,1)S(1)}")
-    assert (array.dtype, array.sizes, array.bytes, array.padded, array.space) == ("bf16", (4, 12, 1000), 96000, 4 * 1000 * 128 * 2, 1)
+    assert (array.dtype, array.sizes, array.bytes, array.padded, array.space) == (
+        "bf16",
+        (4, 12, 1000),
+        96000,
+        4 * 1000 * 128 * 2,
+        1,
+    )
 
 
 def test_what_is_no_program():

@@ -17,9 +17,24 @@ HOST = "import os, signal, sys, time; host = int(os.environ['LM_PROCESS']); "
 
 def launch(*arguments, code, **popen):
     """Starts tpu.local with hosts that run this code after HOST."""
-    command = [sys.executable, "-m", "tpu.local", *arguments, "--", sys.executable, "-c", HOST + code]
+    command = [
+        sys.executable,
+        "-m",
+        "tpu.local",
+        *arguments,
+        "--",
+        sys.executable,
+        "-c",
+        HOST + code,
+    ]
     return subprocess.Popen(
-        command, cwd=runs.TESTS.parent, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **popen
+        command,
+        cwd=runs.TESTS.parent,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        **popen,
     )
 
 
@@ -33,12 +48,16 @@ def done(*arguments, code, **popen):
 def test_each_host_is_told_who_it_is():
     code = "print(host, os.environ['LM_PROCESSES'], os.environ['LM_COORDINATOR'], os.environ['XLA_FLAGS'], os.environ['JAX_PLATFORMS'])"
     flags = "--xla_a --xla_force_host_platform_device_count=8"
-    status, out, told = done("--n=3", "--devices=2", code=code, env=os.environ | {"XLA_FLAGS": flags})
+    status, out, told = done(
+        "--n=3", "--devices=2", code=code, env=os.environ | {"XLA_FLAGS": flags}
+    )
     lines = [line.split() for line in sorted(out.splitlines())]
     assert status == 0
     assert [line[:3] for line in lines] == [[f"[{host}]", str(host), "3"] for host in range(3)]
     assert len({line[3] for line in lines}) == 1 and lines[0][3].startswith("localhost:")
-    assert all(line[4:] == ["--xla_a", "--xla_force_host_platform_device_count=2", "cpu"] for line in lines)
+    assert all(
+        line[4:] == ["--xla_a", "--xla_force_host_platform_device_count=2", "cpu"] for line in lines
+    )
     assert told.count("is process") == 3
 
 
@@ -77,7 +96,10 @@ def test_a_signal_goes_to_all_hosts(number):
 
 
 def test_a_killed_launcher_leaves_no_hosts():
-    process = launch("--n=1", code="signal.signal(signal.SIGTERM, signal.SIG_DFL); print(os.getpid()); time.sleep(60)")
+    process = launch(
+        "--n=1",
+        code="signal.signal(signal.SIGTERM, signal.SIG_DFL); print(os.getpid()); time.sleep(60)",
+    )
     pid = int(process.stdout.readline().split()[1])
     process.kill()
     process.communicate(timeout=30)
@@ -97,7 +119,10 @@ def test_failures_and_preemptions_are_counted_apart(tmp_path):
     code = f"file = open({str(tmp_path / 'starts')!r}, 'r+'); n = len(file.read()); file.write('x'); sys.exit([42, 42, 5, 42, 5][n])"
     status, _, told = done("--n=1", "--preemptions=2", "--restarts=1", code=code)
     assert status == 42 and (tmp_path / "starts").read_text() == "xxxx"
-    assert told.count("starts all hosts again") == 3 and "failed with 5; starts all hosts again (0 left)" in told
+    assert (
+        told.count("starts all hosts again") == 3
+        and "failed with 5; starts all hosts again (0 left)" in told
+    )
 
 
 @pytest.mark.parametrize(
@@ -125,5 +150,10 @@ def test_a_command_that_does_not_exist():
         "--",
         "no-such-command",
     ]  # in a process of its own: JAX, loaded here, warns of forks
-    done = subprocess.run(command, cwd=runs.TESTS.parent, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 2 and done.stderr == "error: 'no-such-command' cannot be started: No such file or directory\n"
+    done = subprocess.run(
+        command, cwd=runs.TESTS.parent, capture_output=True, text=True, timeout=60
+    )
+    assert (
+        done.returncode == 2
+        and done.stderr == "error: 'no-such-command' cannot be started: No such file or directory\n"
+    )

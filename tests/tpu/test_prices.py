@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import prices, slices
 
 

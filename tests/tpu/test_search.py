@@ -7,7 +7,7 @@ import math
 
 import pytest
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import cache, estimate, search, slices
 from tpu.estimate import Facts, Plan
 
@@ -28,9 +28,15 @@ def test_meshes_divide_everything():
     found = list(search.meshes(FACTS, V5E, [2048]))
     for plan in found:
         assert plan.data * plan.fsdp * plan.stage * plan.context * plan.tensor == 16
-        assert FACTS.kv_heads % plan.tensor == 0 and FACTS.rows % plan.split == 0 and FACTS.layers % plan.stage == 0
+        assert (
+            FACTS.kv_heads % plan.tensor == 0
+            and FACTS.rows % plan.split == 0
+            and FACTS.layers % plan.stage == 0
+        )
         assert 2048 % (plan.context * plan.tensor) == 0
-    assert any(plan.tensor == 8 for plan in found) and not any(plan.tensor == 16 for plan in found)  # 8 key-value heads
+    assert any(plan.tensor == 8 for plan in found) and not any(
+        plan.tensor == 16 for plan in found
+    )  # 8 key-value heads
     assert any(plan.stage > 1 and plan.pipeline_microbatches >= plan.stage for plan in found)
     assert len(set(found)) == len(found)
 
@@ -49,12 +55,19 @@ def test_microbatches_are_as_few_as_may_fit():
     for plan in search.candidates(FACTS, V5E, [2048], ["none", "full"], [1]):
         assert estimate.memory(FACTS, plan) <= V5E.chip.usable
         if plan.microbatches > 1:
-            assert estimate.memory(FACTS, dataclasses.replace(plan, microbatches=plan.microbatches // 2)) > V5E.chip.usable
+            assert (
+                estimate.memory(
+                    FACTS, dataclasses.replace(plan, microbatches=plan.microbatches // 2)
+                )
+                > V5E.chip.usable
+            )
 
 
 def test_memory_of_the_state_alone_is_never_more_than_it_takes():
     # Data parallel holds all: 12 bytes a parameter, and gradients.
-    small = Plan(remat="full", microbatches=4, head_chunks=64)  # so that gradients are larger than activations
+    small = Plan(
+        remat="full", microbatches=4, head_chunks=64
+    )  # so that gradients are larger than activations
     whole = estimate.memory(FACTS, dataclasses.replace(small, data=16))
     assert whole == pytest.approx(16 * FACTS.parameters / 2**30)
     assert estimate.memory(FACTS, dataclasses.replace(small, fsdp=16)) == pytest.approx(whole / 16)
@@ -62,7 +75,12 @@ def test_memory_of_the_state_alone_is_never_more_than_it_takes():
 
 @pytest.mark.parametrize(
     ("change", "better"),
-    [({"remat": "full"}, True), ({"microbatches": 4}, True), ({"head_chunks": 8}, True), ({"data": 16, "fsdp": 1}, False)],
+    [
+        ({"remat": "full"}, True),
+        ({"microbatches": 4}, True),
+        ({"head_chunks": 8}, True),
+        ({"data": 16, "fsdp": 1}, False),
+    ],
 )
 def test_memory_follows_what_is_chosen(change, better):
     base = Plan(fsdp=16)
@@ -75,14 +93,31 @@ def test_times_of_an_ideal_step():
     again = estimate.seconds(FACTS, Plan(fsdp=16, remat="full"), V5E)
     assert plain["schedule"] >= 3 * FACTS.forward / 16 / V5E.chip.peak
     assert again["schedule"] - plain["schedule"] == pytest.approx(FACTS.stack / 16 / V5E.chip.peak)
-    assert plain["dcn"] == 0 < estimate.seconds(FACTS, Plan(slice=2, fsdp=16), slices.parse("2xv5e-16"))["dcn"]
+    assert (
+        plain["dcn"]
+        == 0
+        < estimate.seconds(FACTS, Plan(slice=2, fsdp=16), slices.parse("2xv5e-16"))["dcn"]
+    )
     piped = estimate.seconds(FACTS, Plan(fsdp=4, stage=4, pipeline_microbatches=4), V5E)
     assert piped["schedule"] > plain["schedule"]  # the bubble
 
 
 def test_flags_to_paste():
-    mesh = {"data": -1, "fsdp": 1, "pipeline_microbatches": 0, "pipeline_repeats": 1, "slice": 1, "stage": 1, "context": 1, "tensor": 1}
-    base = {"mesh": mesh, "model": {"remat": "none", "head_chunks": 1}, "training": {"microbatches": 1}}
+    mesh = {
+        "data": -1,
+        "fsdp": 1,
+        "pipeline_microbatches": 0,
+        "pipeline_repeats": 1,
+        "slice": 1,
+        "stage": 1,
+        "context": 1,
+        "tensor": 1,
+    }
+    base = {
+        "mesh": mesh,
+        "model": {"remat": "none", "head_chunks": 1},
+        "training": {"microbatches": 1},
+    }
     plan = Plan(fsdp=8, tensor=2, remat="full", microbatches=2)
     said = "--config.mesh.data=1 --config.mesh.fsdp=8 --config.mesh.tensor=2 --config.model.remat=full --config.training.microbatches=2"
     assert plan.flags(base) == said.split()
@@ -95,14 +130,24 @@ class Compiler:
         self.asked: list[Plan] = []
         self.looking = search.Search.__new__(search.Search)
         self.looking.facts, self.looking.of, self.looking.streams = FACTS, V5E, [2048]
-        self.looking.found, self.looking.compiled, self.looking.left, self.looking.settled = [], 0, 0, False
+        self.looking.found, self.looking.compiled, self.looking.left, self.looking.settled = (
+            [],
+            0,
+            0,
+            False,
+        )
         self.looking._done = {}
 
         def record(plan):
             self.asked.append(plan)
             if gib(plan) > 15.75:
                 return {"fits": False, "needs_gib": gib(plan), "has_gib": 15.75}
-            return {"fits": True, "step_seconds": slow(plan) * self.looking.ideal(plan), "bound": "schedule", "memory": {"peak": gib(plan)}}
+            return {
+                "fits": True,
+                "step_seconds": slow(plan) * self.looking.ideal(plan),
+                "bound": "schedule",
+                "memory": {"peak": gib(plan)},
+            }
 
         patch.setattr(self.looking, "record", record)
 
@@ -128,9 +173,14 @@ def test_it_goes_on_while_things_get_better(monkeypatch):
 
 
 def test_policies_are_tried_on_the_best_meshes(monkeypatch):
-    compiler = Compiler(monkeypatch, slow=lambda plan: 1.0 + 0.1 * plan.context + (0.5 if plan.remat == "none" else 0.2))
+    compiler = Compiler(
+        monkeypatch,
+        slow=lambda plan: 1.0 + 0.1 * plan.context + (0.5 if plan.remat == "none" else 0.2),
+    )
     found = compiler.run(top=3).found
-    by_mesh = {search._where(plan): seconds for seconds, plan, _ in reversed(found) if plan.remat == "full"}
+    by_mesh = {
+        search._where(plan): seconds for seconds, plan, _ in reversed(found) if plan.remat == "full"
+    }
     tried = {search._where(plan) for plan in compiler.asked if plan.remat == "none"}
     assert len(tried) == 3 < len(by_mesh)
     assert all(by_mesh[where] <= sorted(by_mesh.values())[2] for where in tried)
@@ -163,7 +213,9 @@ def test_the_limit_holds(monkeypatch):
 
 def test_rows_that_cannot_be_divided(monkeypatch):
     compiler = Compiler(monkeypatch)
-    compiler.looking.facts = dataclasses.replace(FACTS, rows=7, heads=7, kv_heads=7, width=2049, layers=7, feedforward=7)
+    compiler.looking.facts = dataclasses.replace(
+        FACTS, rows=7, heads=7, kv_heads=7, width=2049, layers=7, feedforward=7
+    )
     compiler.looking.streams = [7]
     with pytest.raises(UserError, match="no mesh divides 7 rows"):
         compiler.run()
@@ -187,17 +239,36 @@ def test_without_a_directory_nothing_is_kept():
 
 
 def test_a_key_says_all_that_matters():
-    config = {"model": {"width": 8}, "training": {"batch_size": 8, "microbatches": 1, "steps": 5}, "mesh": {"data": 1}, "seed": 0}
+    config = {
+        "model": {"width": 8},
+        "training": {"batch_size": 8, "microbatches": 1, "steps": 5},
+        "mesh": {"data": 1},
+        "seed": 0,
+    }
     same = {**config, "training": {**config["training"], "steps": 9}, "seed": 3}
     other = {**config, "model": {"width": 9}}
     key = cache.key(config, "v5e-16", {"a": "1"})
     assert cache.key(same, "v5e-16", {"a": "1"}) == key
-    assert len({key, cache.key(other, "v5e-16", {"a": "1"}), cache.key(config, "v5e-8", {"a": "1"}), cache.key(config, "v5e-16", {})}) == 4
+    assert (
+        len(
+            {
+                key,
+                cache.key(other, "v5e-16", {"a": "1"}),
+                cache.key(config, "v5e-8", {"a": "1"}),
+                cache.key(config, "v5e-16", {}),
+            }
+        )
+        == 4
+    )
 
 
 def test_a_plans_flags_follow_the_users():
     from tpu.search import joined
 
-    given = ["--config.model.dtype=bfloat16", "--config.mesh.fsdp=-1", "--config.training.batch_size=64"]
+    given = [
+        "--config.model.dtype=bfloat16",
+        "--config.mesh.fsdp=-1",
+        "--config.training.batch_size=64",
+    ]
     found = ["--config.mesh.fsdp=8", "--config.mesh.tensor=2"]
     assert joined(given, found) == [given[0], given[2], *found]

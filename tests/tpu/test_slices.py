@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import slices
 
 
@@ -30,7 +30,12 @@ from tpu import slices
 )
 def test_names(name, topology, chips, devices, hosts):
     found = slices.parse(name)
-    assert (found.topology, found.chips, found.devices, found.hosts) == (topology, chips, devices, hosts)
+    assert (found.topology, found.chips, found.devices, found.hosts) == (
+        topology,
+        chips,
+        devices,
+        hosts,
+    )
 
 
 def test_shapes_multiply_to_the_chips():
@@ -55,7 +60,13 @@ def test_v4_is_one_device_a_chip():
 
 
 @pytest.mark.parametrize(
-    ("name", "wraps"), [("v5e-16", (False, False)), ("v5e-128", (False, True)), ("v5p-128", (True,) * 3), ("v4-8", (False,) * 3)]
+    ("name", "wraps"),
+    [
+        ("v5e-16", (False, False)),
+        ("v5e-128", (False, True)),
+        ("v5p-128", (True,) * 3),
+        ("v4-8", (False,) * 3),
+    ],
 )
 def test_which_dimensions_are_rings(name, wraps):
     assert slices.parse(name).wraps == wraps

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from lm.lookup import UserError
+from lm.core.plugins import UserError
 from tpu import environment
 
 ROOT = Path(__file__).parent.parent.parent
@@ -15,14 +15,24 @@ ROOT = Path(__file__).parent.parent.parent
 
 def run(*arguments: str) -> subprocess.CompletedProcess:
     environ = {name: value for name, value in os.environ.items() if name != "XLA_FLAGS"}
-    return subprocess.run([sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=ROOT, env=environ)
+    return subprocess.run(
+        [sys.executable, "-m", *arguments], capture_output=True, text=True, cwd=ROOT, env=environ
+    )
 
 
 @pytest.mark.parametrize("module", ["aot", "plan"])
 def test_help_loads_nothing_heavy(module):
     code = f"import sys, tpu.{module}; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT).stdout.split()
-    assert f"tpu.{module}" in loaded and not {name.split(".")[0] for name in loaded} & {"jax", "flax", "grain", "orbax", "sentencepiece"}
+    loaded = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT
+    ).stdout.split()
+    assert f"tpu.{module}" in loaded and not {name.split(".")[0] for name in loaded} & {
+        "jax",
+        "flax",
+        "grain",
+        "orbax",
+        "sentencepiece",
+    }
 
 
 def test_lm_does_not_know_of_tpu():
@@ -43,7 +53,11 @@ def test_without_the_compiler_it_says_what_to_install(tmp_path):
         "runpy.run_module('tpu.aot', run_name='__main__')\n"
     )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
-    assert found.returncode == 2 and "libtpu" in found.stderr and "pip install -e '.[tpu]' -c constraints.txt" in found.stderr
+    assert (
+        found.returncode == 2
+        and "libtpu" in found.stderr
+        and "pip install -e '.[tpu]' -c constraints.txt" in found.stderr
+    )
     assert "Traceback" not in found.stderr
 
 
@@ -52,8 +66,14 @@ def test_without_the_compiler_it_says_what_to_install(tmp_path):
     [
         (("tpu.aot", "--tpu=v5e-15"), "Nearest: v5e-16"),
         (("tpu.aot", "--tpu=v5e-4", "--config.mesh.fsdp=3"), "the product must be 4"),
-        (("tpu.aot", "--tpu=v5e-4", "--config.mesh.tensor=4", "--config.mesh.data=1"), "is not a multiple of 4"),
-        (("tpu.aot", "--tpu=v5e-4", "--config.training.batch_size=6"), "is not a multiple of the 4 parts"),
+        (
+            ("tpu.aot", "--tpu=v5e-4", "--config.mesh.tensor=4", "--config.mesh.data=1"),
+            "is not a multiple of 4",
+        ),
+        (
+            ("tpu.aot", "--tpu=v5e-4", "--config.training.batch_size=6"),
+            "is not a multiple of the 4 parts",
+        ),
         (("tpu.plan", "--tpu=v5e-4", "--price=v5e"), "USD per chip-hour"),
     ],
 )

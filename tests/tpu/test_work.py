@@ -7,7 +7,11 @@ from tpu.work import Work
 
 
 def work(body: str, computations: str = "") -> Work:
-    return Work(hlo.Module(f"HloModule m\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"))
+    return Work(
+        hlo.Module(
+            f"HloModule m\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
+        )
+    )
 
 
 PRODUCT = """
@@ -21,7 +25,10 @@ def test_a_matrix_product():
 
 
 def test_a_dot():
-    body = PRODUCT.replace("convolution(%a, %b), dim_labels=bf_io->bf", "dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}")
+    body = PRODUCT.replace(
+        "convolution(%a, %b), dim_labels=bf_io->bf",
+        "dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
+    )
     assert work(body).flops == 2 * 8 * 16 * 32
 
 
@@ -118,7 +125,10 @@ def test_a_loop_counts_as_often_as_it_runs():
     assert found.traffic == pytest.approx(7 * (8 * 128 + 16 * 128 + 8 * 128) * 4, rel=1e-3)
 
 
-@pytest.mark.parametrize(("cost", "flops", "unknown"), [('"cost_estimate":{"flops":"500","bytes_accessed":"9"}', 500, 0), ('"x":1', 0, 1)])
+@pytest.mark.parametrize(
+    ("cost", "flops", "unknown"),
+    [('"cost_estimate":{"flops":"500","bytes_accessed":"9"}', 500, 0), ('"x":1', 0, 1)],
+)
 def test_custom_kernels(cost, flops, unknown):
     body = f'  %k = f32[8]{{0}} custom-call(%p), custom_call_target="tpu_custom_call", backend_config={{"custom_call_config":{{{cost}}}}}'
     found = work(body)

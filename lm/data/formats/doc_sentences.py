@@ -14,7 +14,9 @@ PAIRS = False
 class Format:
     """Pieces end where sentences end. `row` draws nothing."""
 
-    def __init__(self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None):
+    def __init__(
+        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+    ):
         self.tokenizer, self.length = tokenizer, length
         self.first: int
         self.last: int
@@ -27,7 +29,9 @@ class Format:
         filled = packing.best_fit([sizes + packing.SPECIALS], [self.length]) if runs else []
         return packing.plan([[runs[at] for at in row] for row in filled])
 
-    def row(self, store, plan: packing.Plan, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def row(
+        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
         row = rows.Row(self.length, self.tokenizer.pad)
         for document, start, stop in plan.pieces(index):

@@ -14,7 +14,9 @@ PAIRS = False
 class Format:
     """`row` draws nothing."""
 
-    def __init__(self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None):
+    def __init__(
+        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+    ):
         self.tokenizer, self.length = tokenizer, length
         self.first: int
         self.last: int
@@ -22,9 +24,15 @@ class Format:
 
     def plan(self, store) -> packing.Plan:
         """Runs of sentences in the store's order; pieces of one row are joined by [SEP]."""
-        return packing.plan(sentences.filled(sentences.runs(store, self.length - packing.SPECIALS, across=True), self.length))
+        return packing.plan(
+            sentences.filled(
+                sentences.runs(store, self.length - packing.SPECIALS, across=True), self.length
+            )
+        )
 
-    def row(self, store, plan: packing.Plan, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def row(
+        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
         parts: list[np.ndarray] = [np.array([self.first])]
         for document, start, stop in plan.pieces(index):

@@ -10,7 +10,9 @@ PAIRS = False
 class Format:
     """Documents are cut where a row is full. `row` draws nothing."""
 
-    def __init__(self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None):
+    def __init__(
+        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+    ):
         self.tokenizer, self.length = tokenizer, length
         self.first: int
         self.last: int
@@ -20,7 +22,9 @@ class Format:
         """Which pieces lie in which row."""
         return packing.pack(np.diff(store.document_offsets), self.length)
 
-    def row(self, store, plan: packing.Plan, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def row(
+        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
         row = rows.Row(self.length, self.tokenizer.pad)
         for document, start, stop in plan.pieces(index):

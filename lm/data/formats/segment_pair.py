@@ -12,7 +12,9 @@ class Format:
 
     slots = 1
 
-    def __init__(self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None):
+    def __init__(
+        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+    ):
         self.tokenizer, self.length, self.question = tokenizer, length, question
         self.first = ends[0] if ends else tokenizer.cls
 
@@ -24,9 +26,14 @@ class Format:
         """
         return pairs.chunk(store, self.length, self.question)
 
-    def row(self, store, plan: pairs.Chunks, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def row(
+        self, store, plan: pairs.Chunks, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]; labels int32 [1], label_weights float32 [1]."""
         pair = pairs.draw(store, plan, index, self.length, rng, self.question)
         row = rows.Row(self.length, self.tokenizer.pad)
         pairs.lay_out(row, pair, self.first, self.tokenizer.sep)
-        return row.arrays | {"labels": np.array([pair.label], np.int32), "label_weights": np.ones(1, np.float32)}
+        return row.arrays | {
+            "labels": np.array([pair.label], np.int32),
+            "label_weights": np.ones(1, np.float32),
+        }

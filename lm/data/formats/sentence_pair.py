@@ -31,7 +31,9 @@ class Plan:
 class Format:
     """Up to `slots` pairs a row; `question` says what is wrong with half of them."""
 
-    def __init__(self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None):
+    def __init__(
+        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+    ):
         self.tokenizer, self.length, self.question = tokenizer, length, question
         self.first = ends[0] if ends else tokenizer.cls
         self.slots = max(1, 4 * length // TYPICAL)
@@ -66,9 +68,14 @@ class Format:
         row = rows.Row(self.length, self.tokenizer.pad)
         labels, weights = np.zeros(self.slots, np.int32), np.zeros(self.slots, np.float32)
         for at in range(plan.first[index], plan.first[index + 1]):
-            pair = pairs.draw_sentences(store, int(plan.sentence[at]), int(plan.document[at]), rng, self.question)
+            pair = pairs.draw_sentences(
+                store, int(plan.sentence[at]), int(plan.document[at]), rng, self.question
+            )
             room = row.length - row.used - pairs.SPECIALS
-            following = int(store.sentence_offsets[plan.sentence[at] + 2] - store.sentence_offsets[plan.sentence[at]])
+            following = int(
+                store.sentence_offsets[plan.sentence[at] + 2]
+                - store.sentence_offsets[plan.sentence[at]]
+            )
             if row.used and (room < 2 or 2 * room < following):
                 break
             pair = pairs.Pair(*pairs.truncate(pair.a, pair.b, room, rng), pair.label)

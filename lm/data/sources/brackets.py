@@ -26,9 +26,16 @@ class Config(brackets.Options):
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
     """The documents, a pure function of the config; the first n are the same whatever their number is."""
-    return synthetic.collect("brackets", grammar.texts(brackets.make(config), brackets.STOP, config.seed, config.documents), tally)
+    return synthetic.collect(
+        "brackets",
+        grammar.texts(brackets.make(config), brackets.STOP, config.seed, config.documents),
+        tally,
+    )
 
 
 def signature(config: Config) -> str:
     """Changes with the options and the code that draws."""
-    return identity(dataclasses.astuple(config), code=(__file__, synthetic.__file__, brackets.__file__, grammar.__file__))
+    return identity(
+        dataclasses.astuple(config),
+        code=(__file__, synthetic.__file__, brackets.__file__, grammar.__file__),
+    )

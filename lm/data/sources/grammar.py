@@ -1,7 +1,7 @@
 """Sentences of an English-like probabilistic grammar with agreement over a distance, of which every probability is known.
 
 lm/data/synthetic/english.py has the rules, lm/tasks/grammar.py measures the distance to the best possible loss, and
-`python -m lm.data.pairs_from_grammar` writes minimal pairs. Needs tokenizer.kind=word.
+`python -m lm.minimal_pairs` writes minimal pairs. Needs tokenizer.kind=word.
 """
 
 import dataclasses
@@ -28,9 +28,16 @@ class Config:
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
     """The documents, a pure function of the config; the first n are the same whatever their number is."""
-    return synthetic.collect("grammar", grammar.texts(english.make(config.sentences), english.STOP, config.seed, config.documents), tally)
+    return synthetic.collect(
+        "grammar",
+        grammar.texts(english.make(config.sentences), english.STOP, config.seed, config.documents),
+        tally,
+    )
 
 
 def signature(config: Config) -> str:
     """Changes with the options and the code that draws."""
-    return identity(dataclasses.astuple(config), code=(__file__, synthetic.__file__, english.__file__, grammar.__file__))
+    return identity(
+        dataclasses.astuple(config),
+        code=(__file__, synthetic.__file__, english.__file__, grammar.__file__),
+    )

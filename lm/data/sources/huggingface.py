@@ -7,10 +7,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+from lm.core.plugins import UserError
 from lm.data import files
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
-from lm.lookup import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +61,13 @@ def _open(config: Config) -> Iterable[dict[str, Any]]:
     try:
         import datasets
     except ImportError as error:
-        raise UserError("data.source=huggingface needs a package that is not installed: pip install datasets") from error
+        raise UserError(
+            "data.source=huggingface needs a package that is not installed: pip install datasets"
+        ) from error
     try:
-        return datasets.load_dataset(config.name, config.subset or None, split=config.split, streaming=True)
+        return datasets.load_dataset(
+            config.name, config.subset or None, split=config.split, streaming=True
+        )
     except Exception as error:  # whatever goes wrong, on the network or in the names given
         raise UserError(_problem(config, error)) from error
 
@@ -75,7 +79,9 @@ def _problem(config: Config, error: Exception) -> str:
     )
 
 
-def _documents(config: Config, records: Iterable[dict[str, Any]], tally: Tally) -> Iterator[Document]:
+def _documents(
+    config: Config, records: Iterable[dict[str, Any]], tally: Tally
+) -> Iterator[Document]:
     collector = Collector(tally)
     field = ""
     for number, record in enumerate(_read(config, records), start=1):

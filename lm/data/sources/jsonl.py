@@ -10,10 +10,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+from lm.core.plugins import UserError
 from lm.data import files, text
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
-from lm.lookup import UserError
 
 MAX_BROKEN = 0.01  # share of lines; beyond it the file is something else than the user thinks
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -57,13 +57,17 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
             problem = record.reason if isinstance(record, _Broken) else ""
             if isinstance(record, dict):
                 field = field or files.pick_field(wanted, record, f"{path}, {place},")
-                problem = "" if field in record else f"has no field {field!r}, only: {', '.join(record)}"
+                problem = (
+                    "" if field in record else f"has no field {field!r}, only: {', '.join(record)}"
+                )
                 record = record.get(field)
             elif not problem and not isinstance(record, str):
                 problem = f"is a JSON {type(record).__name__}, not an object"
             paragraphs = None if problem else files.paragraphs_of(record)
             if paragraphs is None:
-                broken.append(f"{place} {problem or f'has no text in field {field!r}, but {str(record)[:40]!r}'}")
+                broken.append(
+                    f"{place} {problem or f'has no text in field {field!r}, but {str(record)[:40]!r}'}"
+                )
                 tally.drop("records without text (broken JSON, or no such field)")
                 if number >= 100:
                     _check(path, broken, number)
@@ -108,7 +112,10 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
             for number, raw in enumerate(file, start=1):
                 content, bad = text.decode(raw)
                 if content.strip() or bad:
-                    yield f"line {number}", _parse(content) if bad <= 0.01 else _Broken("is no UTF-8 text")
+                    yield (
+                        f"line {number}",
+                        _parse(content) if bad <= 0.01 else _Broken("is no UTF-8 text"),
+                    )
     except (OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
 

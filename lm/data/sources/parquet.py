@@ -6,10 +6,10 @@ Where `field` is not set, it is the first of "text", "paragraphs", "content" tha
 import dataclasses
 from collections.abc import Iterator
 
+from lm.core.plugins import UserError
 from lm.data import files
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
-from lm.lookup import UserError
 
 _SUFFIXES = (".parquet",)
 _ROWS = 1024  # read at once
@@ -55,7 +55,9 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
                 field = files.pick_field(wanted, table.schema_arrow.names, path)
                 kind = table.schema_arrow.field(field).type
                 if not _is_text(kind):
-                    raise UserError(f"{path}: data.field={field!r} is of type {kind}, and should be text or lists of text")
+                    raise UserError(
+                        f"{path}: data.field={field!r} is of type {kind}, and should be text or lists of text"
+                    )
                 for batch in table.iter_batches(_ROWS, columns=[field]):
                     for value in batch.column(0).to_pylist():
                         number += 1
@@ -65,7 +67,9 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
                         else:
                             yield from collector.collect(f"{name}#{number}", paragraphs)
         except (pyarrow.ArrowException, OSError) as error:
-            raise UserError(f"{path} cannot be read as Parquet, after {number} rows: {error}") from error
+            raise UserError(
+                f"{path} cannot be read as Parquet, after {number} rows: {error}"
+            ) from error
         tally.drop("empty files", number == 0)
 
 

@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from lm.core.plugins import UserError
 from lm.data import docstrings, python_source
 from lm.data.documents import Collector, Document, Tally, normalised_hash
 from lm.data.documents import signature as identity
-from lm.lookup import UserError
 
 # What `lm` depends on, itself or through another package, and that has much prose. Packages that are not installed are passed over.
 PACKAGES = (
@@ -61,8 +61,14 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 def signature(config: Config) -> str:
     """Changes with any source file's name or size, with the Python version, and with the code that cleans."""
-    files = [(module, os.stat(path).st_size) for files in _directories(config, Tally()) for path, module in files]
-    return identity(sys.version_info[:3], files, code=(__file__, docstrings.__file__, python_source.__file__))
+    files = [
+        (module, os.stat(path).st_size)
+        for files in _directories(config, Tally())
+        for path, module in files
+    ]
+    return identity(
+        sys.version_info[:3], files, code=(__file__, docstrings.__file__, python_source.__file__)
+    )
 
 
 def _documents(directories: list[Directory], tally: Tally) -> Iterator[Document]:
@@ -100,12 +106,19 @@ def _read(directories: list[Directory]) -> Iterator[dict[str, Any]]:
 
 def _work(batch: list[Directory]) -> dict[str, Any]:
     """Reads some directories in a process of its own; a thread waits for it."""
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path), "PYTHONIOENCODING": "utf-8"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
+        "PYTHONIOENCODING": "utf-8",
+    }
     command = [sys.executable, "-m", python_source.__name__]
-    done = subprocess.run(command, input=json.dumps(batch).encode(), capture_output=True, env=environment)
+    done = subprocess.run(
+        command, input=json.dumps(batch).encode(), capture_output=True, env=environment
+    )
     if done.returncode:
         message = done.stderr.decode(errors="replace")[-2000:]
-        raise RuntimeError(f"reading Python source failed with exit status {done.returncode}: {message}")
+        raise RuntimeError(
+            f"reading Python source failed with exit status {done.returncode}: {message}"
+        )
     return json.loads(done.stdout)
 
 
@@ -128,7 +141,9 @@ def _directories(config: Config, tally: Tally) -> list[Directory]:
         tally.drop("packages that are not installed", not found)
         directories += found
     if not directories:
-        raise UserError("this Python has no source files to read docstrings from; name text files instead: data.source=text data.path=…")
+        raise UserError(
+            "this Python has no source files to read docstrings from; name text files instead: data.source=text data.path=…"
+        )
     return directories
 
 
@@ -140,13 +155,19 @@ def _package(package: str) -> list[Directory]:
     if package == "stdlib":
         return list(_walk(standard, ()))
     try:
-        spec = importlib.util.find_spec(package) if package.isidentifier() else None  # a top-level name: imports nothing
+        spec = (
+            importlib.util.find_spec(package) if package.isidentifier() else None
+        )  # a top-level name: imports nothing
     except (ImportError, ValueError):
         spec = None
     if spec is None:
         return []
     if spec.submodule_search_locations is not None:
-        return [files for root in sorted(spec.submodule_search_locations) for files in _walk(Path(root), (package,))]
+        return [
+            files
+            for root in sorted(spec.submodule_search_locations)
+            for files in _walk(Path(root), (package,))
+        ]
     return [[(spec.origin, package)]] if spec.origin and spec.origin.endswith(".py") else []
 
 
@@ -156,10 +177,21 @@ def _walk(directory: Path, package: tuple[str, ...]) -> Iterator[Directory]:
     files = []
     for entry in entries:
         stem = entry.name.removesuffix(".py")
-        if entry.name.endswith(".py") and entry.is_file() and not _TEST.match(stem) and (*package, stem) != ("pydoc_data", "topics"):
-            files.append((entry.path, ".".join(package if stem == "__init__" else (*package, stem))))
+        if (
+            entry.name.endswith(".py")
+            and entry.is_file()
+            and not _TEST.match(stem)
+            and (*package, stem) != ("pydoc_data", "topics")
+        ):
+            files.append(
+                (entry.path, ".".join(package if stem == "__init__" else (*package, stem)))
+            )
     if files:
         yield files
     for entry in entries:
-        if entry.is_dir(follow_symlinks=False) and entry.name.isidentifier() and entry.name not in _SKIPPED:
+        if (
+            entry.is_dir(follow_symlinks=False)
+            and entry.name.isidentifier()
+            and entry.name not in _SKIPPED
+        ):
             yield from _walk(Path(entry.path), (*package, entry.name))

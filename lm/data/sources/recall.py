@@ -33,4 +33,6 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 def signature(config: Config) -> str:
     """Changes with the options and the code that draws."""
-    return identity(dataclasses.astuple(config), code=(__file__, synthetic.__file__, recall.__file__))
+    return identity(
+        dataclasses.astuple(config), code=(__file__, synthetic.__file__, recall.__file__)
+    )

@@ -35,7 +35,10 @@ _DEFINITION = re.compile(r"\s{0,3}\[[^\]]+\]:\s*\S+")  # of a link or a footnote
 _INLINE = [
     (re.compile(r"!\[[^\]]*\](?:\([^)]*\)|\[[^\]]*\])"), ""),
     (re.compile(r"\[\^[^\]]+\]"), ""),
-    (re.compile(r"\[([^\[\]]+)\](?:\((?:[^()\s]|\([^()]*\))*(?:\s+\"[^\"]*\")?\)|\[[^\]]*\])"), r"\1"),
+    (
+        re.compile(r"\[([^\[\]]+)\](?:\((?:[^()\s]|\([^()]*\))*(?:\s+\"[^\"]*\")?\)|\[[^\]]*\])"),
+        r"\1",
+    ),
     (re.compile(r"<(?:https?|mailto)[^>\s]*>|https?://[^\s)>\]]+"), ""),
     (re.compile(r"</?[A-Za-z][^<>]*>"), ""),
     (re.compile(r"`+([^`]+)`+"), r"\1"),
@@ -70,7 +73,9 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 def signature(config: Config) -> str:
     """Changes with any file's name, size or time."""
-    return identity(files.identity(files.find(config.path, _SUFFIXES, "text")), code=(__file__, files.__file__))
+    return identity(
+        files.identity(files.find(config.path, _SUFFIXES, "text")), code=(__file__, files.__file__)
+    )
 
 
 def _documents(found: list[tuple[str, str]], tally: Tally) -> Iterator[Document]:
@@ -104,7 +109,12 @@ def _sections(content: str, is_markdown: bool) -> Iterator[Section]:
         if is_markdown and not next_level:
             if heading := _ATX.match(line):
                 next_level = len(heading[1])
-            elif _SETEXT.match(line) and block and block[-1].strip() and (len(block) == 1 or not block[-2].strip()):
+            elif (
+                _SETEXT.match(line)
+                and block
+                and block[-1].strip()
+                and (len(block) == 1 or not block[-2].strip())
+            ):
                 block.pop()
                 next_level = 1 if "=" in line else 2
             elif _TABLE.match(line) or _DEFINITION.match(line):
@@ -147,7 +157,9 @@ def _parts(sections: list[Section]) -> Iterator[tuple[list[str], bool]]:
     if sum(words) <= CHAPTER:
         yield _joined(sections), True
         return
-    levels = [level for level, _ in sections[1:] if level]  # the first one's heading stands above them all
+    levels = [
+        level for level, _ in sections[1:] if level
+    ]  # the first one's heading stands above them all
     for level in sorted(set(levels)):
         parts: list[list[Section]] = [[]]
         size = 0

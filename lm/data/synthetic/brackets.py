@@ -34,10 +34,14 @@ class Options:
 
     def __post_init__(self) -> None:
         if self.kinds < 1 or self.depth < 1 or self.kinds * self.depth > MOST:
-            raise ValueError(f"kinds={self.kinds} and depth={self.depth} should be at least 1, and their product at most {MOST}")
+            raise ValueError(
+                f"kinds={self.kinds} and depth={self.depth} should be at least 1, and their product at most {MOST}"
+            )
         for name in ("push", "stop"):
             if not 0.0 < getattr(self, name) < 1.0:
-                raise ValueError(f"{name}={getattr(self, name)} should be a probability between 0 and 1, neither of them")
+                raise ValueError(
+                    f"{name}={getattr(self, name)} should be a probability between 0 and 1, neither of them"
+                )
         grammar.check(self.sentences)
 
 
@@ -46,7 +50,10 @@ def make(options: Options) -> grammar.Grammar:
     kinds = range(options.kinds)
 
     def opening(share: float, *after: str, level: int = 1) -> list[tuple[float, tuple[str, ...]]]:
-        return [(share / options.kinds, (f"{OPEN}{kind}", f"inside {kind} at {level}", *after)) for kind in kinds]
+        return [
+            (share / options.kinds, (f"{OPEN}{kind}", f"inside {kind} at {level}", *after))
+            for kind in kinds
+        ]
 
     rules: dict[str, list[tuple[float, tuple[str, ...]]]] = {
         "word": opening(1.0, "outside"),
@@ -57,7 +64,10 @@ def make(options: Options) -> grammar.Grammar:
             name, close = f"inside {kind} at {level}", (f"{CLOSE}{kind}",)
             rules[name] = [(1.0, close)]
             if level < options.depth:
-                rules[name] = [(1.0 - options.push, close), *opening(options.push, name, level=level + 1)]
+                rules[name] = [
+                    (1.0 - options.push, close),
+                    *opening(options.push, name, level=level + 1),
+                ]
     return grammar.documents(rules, "word", options.sentences)
 
 

@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-Rules = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]  # nonterminal: [(probability, right side)]
+Rules = Mapping[
+    str, Sequence[tuple[float, tuple[str, ...]]]
+]  # nonterminal: [(probability, right side)]
 
 
 class Grammar:
@@ -36,11 +38,15 @@ class Grammar:
             if not math.isclose(sum(share for share, _ in sides), 1.0, abs_tol=1e-9) or any(
                 share <= 0 or not side for share, side in sides
             ):
-                raise ValueError(f"rules of {name!r} should have shares above 0 that add up to 1, and no empty right side")
+                raise ValueError(
+                    f"rules of {name!r} should have shares above 0 that add up to 1, and no empty right side"
+                )
         used = {symbol for sides in self.rules.values() for _, side in sides for symbol in side}
         self.words = tuple(sorted(used - self.rules.keys()))
         self.states: list[str] = []
-        self._next: list[dict[str, tuple[float, tuple[int, ...]]]] = []  # by state, by word: probability, what it leaves on the stack
+        self._next: list[
+            dict[str, tuple[float, tuple[int, ...]]]
+        ] = []  # by state, by word: probability, what it leaves on the stack
         number: dict[str, int] = {}
 
         def state(symbol: str) -> int:
@@ -51,7 +57,10 @@ class Grammar:
 
         state(start)
         for symbol in self.states:  # grows while it is walked
-            moves = {word: (share, tuple(map(state, reversed(tail)))) for word, share, tail in self._first(symbol)}
+            moves = {
+                word: (share, tuple(map(state, reversed(tail))))
+                for word, share, tail in self._first(symbol)
+            }
             self._next.append(moves)
         column = {word: index for index, word in enumerate(self.words)}
         self.table = np.zeros((len(self.states), len(self.words)))
@@ -60,7 +69,9 @@ class Grammar:
                 self.table[row, column[word]] = share
         self.table.flags.writeable = False
 
-    def _first(self, symbol: str, above: tuple[str, ...] = ()) -> list[tuple[str, float, tuple[str, ...]]]:
+    def _first(
+        self, symbol: str, above: tuple[str, ...] = ()
+    ) -> list[tuple[str, float, tuple[str, ...]]]:
         """(word, probability, what follows) of everything that the symbol can begin with."""
         if symbol not in self.rules:
             return [(symbol, 1.0, ())]
@@ -70,7 +81,9 @@ class Grammar:
         for share, (head, *rest) in self.rules[symbol]:
             for word, inner, tail in self._first(head, (*above, symbol)):
                 if word in found:
-                    raise ValueError(f"two rules of {symbol!r} begin with {word!r}, so the word does not tell which")
+                    raise ValueError(
+                        f"two rules of {symbol!r} begin with {word!r}, so the word does not tell which"
+                    )
                 found[word] = (word, share * inner, (*tail, *rest))
         return list(found.values())
 
@@ -142,7 +155,9 @@ class Grammar:
         found = np.linalg.solve(np.eye(len(self.states)) - leaves, costs)
         # x = 1 + M x has a positive solution only where M's spectral radius is below 1 (Collatz and Wielandt).
         if not (found[:, 1] > 0).all():
-            raise ValueError("texts of this grammar are endless on average; make recursion less likely")
+            raise ValueError(
+                "texts of this grammar are endless on average; make recursion less likely"
+            )
         return float(found[0, 0]), float(found[0, 1])
 
     def rate(self) -> float:
@@ -176,7 +191,9 @@ def check(sentences: float) -> None:
       ValueError: it is not above 1.
     """
     if not 1.0 < sentences < math.inf:
-        raise ValueError(f"sentences={sentences} should be above 1: how many a document has on average")
+        raise ValueError(
+            f"sentences={sentences} should be above 1: how many a document has on average"
+        )
 
 
 def uniform(seed: int, block: int = 4096) -> Callable[[], float]:

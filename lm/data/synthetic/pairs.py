@@ -11,14 +11,30 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from lm.data.synthetic import english, grammar
-from lm.data.synthetic.english import CLAUSAL, DO, INTRANSITIVE, NOUNS, NUMBERS, SELF, TRANSITIVE, Side
+from lm.data.synthetic.english import (
+    CLAUSAL,
+    DO,
+    INTRANSITIVE,
+    NOUNS,
+    NUMBERS,
+    SELF,
+    TRANSITIVE,
+    Side,
+)
 
 OTHER = {"s": "p", "p": "s"}
 MARK, TOO = "critical", "critical too"  # TOO is always "the"
 _TRIES = 500  # sentences drawn one after another that were there before: then there are no more
 
 # Words by number; the word of the other number is the wrong one.
-_FORMS = [NOUNS, INTRANSITIVE, TRANSITIVE, CLAUSAL, {number: [word] for number, word in DO.items()}, {n: [w] for n, w in SELF.items()}]
+_FORMS = [
+    NOUNS,
+    INTRANSITIVE,
+    TRANSITIVE,
+    CLAUSAL,
+    {number: [word] for number, word in DO.items()},
+    {n: [w] for n, w in SELF.items()},
+]
 _EXCHANGE = {
     word: forms[OTHER[number]][at] for forms in _FORMS for number in NUMBERS for at, word in enumerate(forms[number])
 }  # fmt: skip
@@ -133,7 +149,10 @@ def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
 
 def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
     numbers = {"n": number, "m": OTHER[number]}
-    sides = [(1.0 / len(paradigm.sides), (*(symbol.format(**numbers) for symbol in side), english.STOP)) for side in paradigm.sides]
+    sides = [
+        (1.0 / len(paradigm.sides), (*(symbol.format(**numbers) for symbol in side), english.STOP))
+        for side in paradigm.sides
+    ]
     own: grammar.Rules = {
         "frame": sides,
         MARK: paradigm.marked(number),
@@ -143,11 +162,17 @@ def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
     return grammar.Grammar({**english.rules(), **own}, "frame")
 
 
-def _pair(paradigm: Paradigm, frame: grammar.Grammar, chance: Callable[[], float]) -> tuple[str, str]:
+def _pair(
+    paradigm: Paradigm, frame: grammar.Grammar, chance: Callable[[], float]
+) -> tuple[str, str]:
     good = frame.draw(chance)
     states = [frame.states[state] for state in frame.walk(good)[0]]
     # The first word of a frame is read in the frame's own state.
-    at = [place for place, state in enumerate(states) if state in (MARK, TOO) or (place == 0 and paradigm.sides[0][0] == MARK)]
+    at = [
+        place
+        for place, state in enumerate(states)
+        if state in (MARK, TOO) or (place == 0 and paradigm.sides[0][0] == MARK)
+    ]
     bad = list(good)
     for place in at:
         bad[place] = paradigm.exchange(good[place], chance())

@@ -65,7 +65,8 @@ def draw(options: Options, seed: int, count: int) -> Iterator[list[str]]:
     """So many documents; the first n are the same whatever `count` is."""
     rng = np.random.Generator(np.random.PCG64(seed))
     names = [
-        [f"{letter}{i}" for i in range(size)] for letter, size in ((KEY, options.keys), (VALUE, options.values), (NOISE, options.noise))
+        [f"{letter}{i}" for i in range(size)]
+        for letter, size in ((KEY, options.keys), (VALUE, options.values), (NOISE, options.noise))
     ]
     vocabulary = np.array(sum(names, []), dtype=object)
     for start in range(0, count, _BLOCK):
@@ -77,7 +78,9 @@ def _block(options: Options, rng: np.random.Generator) -> np.ndarray:
     pairs, queries = options.pairs, options.queries
     keys_BP = _without_repetition(rng, np.ones(options.keys), pairs)
     values_BP = options.keys + _without_repetition(rng, np.ones(options.values), pairs)
-    slots_BQ = _without_repetition(rng, np.arange(1, options.slots + 1) ** (options.power - 1.0), queries)
+    slots_BQ = _without_repetition(
+        rng, np.arange(1, options.slots + 1) ** (options.power - 1.0), queries
+    )
     asked_BQ = _without_repetition(rng, np.ones(pairs), queries)
     noise = (rng.random((_BLOCK, options.slots, 2)) * options.noise).astype(np.int64)
     later_BS2 = options.keys + options.values + noise
@@ -102,7 +105,9 @@ def answers(text: Sequence[str], pairs: int) -> list[tuple[int, str]]:
       ValueError: the text is no such document, or gives a wrong answer.
     """
     known = dict(zip(text[0 : 2 * pairs : 2], text[1 : 2 * pairs : 2], strict=True))
-    if len(known) < pairs or not all(key[0] == KEY and value[0] == VALUE for key, value in known.items()):
+    if len(known) < pairs or not all(
+        key[0] == KEY and value[0] == VALUE for key, value in known.items()
+    ):
         raise ValueError(f"it does not begin with {pairs} pairs of a key and a value")
     places = [at + 1 for at in range(2 * pairs, len(text) - 1, 2) if text[at][0] == KEY]
     if any(text[at] != known.get(text[at - 1]) for at in places):

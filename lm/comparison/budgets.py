@@ -1,0 +1,154 @@
+"""How many steps each arm may take, so that all arms have the same amount of what the budget matches.
+
+The amounts are the program's own accounting: positions of a row in all streams, FLOPs of a row by formula (lm/nn/flops.py), and targets of a
+row that bear a loss.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lm.core.plugins import UserError
+
+MATCHED = {"tokens": "tokens", "flops": "FLOPs", "loss_tokens": "loss tokens"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Accounting:
+    """What one step of an arm amounts to, and the size of its model.
+
+    Attributes:
+      tokens, flops, loss_tokens: of a step; loss tokens are the expected number, measured on rows spread over a run. parameters: of the
+        model. mask: what its tokens see.
+    """
+
+    tokens: int
+    flops: float
+    loss_tokens: float
+    parameters: int
+    mask: str
+
+    @property
+    def flops_per_token(self) -> float:
+        """Of training."""
+        return self.flops / self.tokens
+
+
+@dataclasses.dataclass(frozen=True)
+class Budget:
+    """matched: a key of MATCHED. value: of it, for each run. tolerance: largest over smallest amount, less 1."""
+
+    matched: str = "tokens"
+    value: float = 0.0
+    tolerance: float = 0.01
+
+    def __post_init__(self):
+        if self.matched not in MATCHED:
+            raise ValueError(f"matched={self.matched!r} is not one of {', '.join(MATCHED)}")
+        if not 0 < self.value < math.inf:
+            raise ValueError(
+                f"value={self.value!r} must be a number of {MATCHED[self.matched]} above 0"
+            )
+        if not 0 <= self.tolerance < 1:
+            raise ValueError(
+                f"tolerance={self.tolerance!r} must be a share from 0 to 1 (0.01: within 1 %)"
+            )
+
+
+def plan(
+    budget: Budget, arms: Mapping[str, Accounting], times: Mapping[str, float] | None = None
+) -> dict[str, dict[str, Any]]:
+    """For each arm {"steps", "tokens", "flops", "loss_tokens"}: as many whole steps as come closest to the budget.
+
+    Args:
+      times: of the budget, that an arm gets; 1 where there is none. Arms are matched with those that get as much.
+
+    Raises:
+      UserError: whole steps cannot match the arms within the tolerance; says which, by how much, and the next larger budget that would.
+    """
+    planned: dict[str, dict[str, Any]] = {}
+    multiples = {arm: (times or {}).get(arm, 1.0) for arm in arms}
+    for factor in dict.fromkeys(multiples.values()):
+        alike = {arm: of for arm, of in arms.items() if multiples[arm] == factor}
+        planned |= _matched(dataclasses.replace(budget, value=factor * budget.value), alike, factor)
+    return {arm: planned[arm] for arm in arms}
+
+
+def _matched(
+    budget: Budget, arms: Mapping[str, Accounting], factor: float
+) -> dict[str, dict[str, Any]]:
+    """`plan` for arms of one budget, which is `factor` times the experiment's."""
+    where = "config.budget.value" + (f" × {factor:g}" if factor != 1 else "")
+    steps = _steps(budget, budget.value, arms)
+    for arm, count in steps.items():
+        if not count:
+            what, one = MATCHED[budget.matched], _step(budget, arms[arm])
+            raise UserError(
+                f"{where}={_number(budget.value)} {what} are less than one step of arm {arm!r}, {_number(one)}"
+            )
+    amounts = {arm: steps[arm] * _step(budget, arms[arm]) for arm in arms}
+    most, least = max(amounts, key=amounts.__getitem__), min(amounts, key=amounts.__getitem__)
+    if not _within(amounts, budget.tolerance):
+        what = MATCHED[budget.matched]
+        each = "; ".join(
+            f"{arm} {steps[arm]:,} × {_number(_step(budget, arms[arm]))} = {_number(amounts[arm])}"
+            for arm in (most, least)
+        )
+        raise UserError(
+            f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would get"
+            f" {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps ({each});"
+            f" config.budget.value={math.ceil(_matching(budget, arms)) / factor:.12g} would match, or arms of equal steps, or a larger"
+            " config.budget.tolerance"
+        )
+    return {
+        arm: {
+            "steps": steps[arm],
+            "tokens": steps[arm] * of.tokens,
+            "flops": steps[arm] * of.flops,
+            "loss_tokens": round(steps[arm] * of.loss_tokens),
+        }
+        for arm, of in arms.items()
+    }
+
+
+def _step(budget: Budget, of: Accounting) -> float:
+    """What a step takes of the budget."""
+    amount = float(getattr(of, budget.matched))
+    if amount <= 0:
+        raise UserError(
+            f"config.budget.matched={budget.matched!r}: a step has no {MATCHED[budget.matched]}"
+        )
+    return amount
+
+
+def _steps(budget: Budget, value: float, arms: Mapping[str, Accounting]) -> dict[str, int]:
+    return {arm: math.floor(value / _step(budget, of) + 0.5) for arm, of in arms.items()}
+
+
+def _within(amounts: Mapping[str, float], tolerance: float) -> bool:
+    return max(amounts.values()) <= (1 + tolerance) * min(amounts.values()) * (1 + 1e-12)
+
+
+def _matching(budget: Budget, arms: Mapping[str, Accounting]) -> float:
+    """The smallest larger budget, in whole steps of the arm with the largest, at which all arms match."""
+    largest = max(_step(budget, of) for of in arms.values())
+    count = math.ceil(budget.value / largest)
+    # Each amount is off by half of its step at most, so a budget of this many steps matches for certain.
+    certain = math.ceil((2 + budget.tolerance) / max(2 * budget.tolerance, 1e-6)) + 1
+    for steps in range(count, min(max(count, certain), count + 1_000_000) + 1):
+        value = steps * largest
+        amounts = {
+            arm: number * _step(budget, arms[arm])
+            for arm, number in _steps(budget, value, arms).items()
+        }
+        if min(amounts.values()) > 0 and _within(amounts, budget.tolerance):
+            return value
+    return certain * largest
+
+
+def _number(value: float) -> str:
+    """Whole numbers as they are; large ones, FLOPs above all, in short."""
+    if value >= 1e12 or value != round(value):
+        return f"{value:.6g}"
+    return f"{value:,.0f}"

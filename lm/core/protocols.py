@@ -1,0 +1,334 @@
+"""What each kind of plug-in offers. Nothing inherits from these classes.
+
+    lm/data/sources/<name>.py   Source: where documents come from
+    lm/data/formats/<name>.py   class Format: how documents become rows of one sequence
+    lm/tokenizers/<name>.py     TokenizerKind: how a vocabulary is learned; it makes a Tokenizer
+    lm/models/<name>.py         class Model: an architecture
+    lm/nn/attention/<name>.py   Attention
+    lm/objectives/<name>.py     class Config, class Objective: examples and a loss
+    lm/optimizers/<name>.py     Optimizer: an optax transformation
+    lm/tasks/<name>.py          class Config, class Task: an evaluation on held-out documents
+
+`Config` is a frozen dataclass. Its fields are the options of the plug-in's config section, each with a
+default, and its `__post_init__` raises ValueError on impossible values.
+
+tests/core/test_contract.py holds every plug-in to its protocol at run time; mypy does where a plug-in
+meets an annotation.
+"""
+
+import os
+import typing
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+if typing.TYPE_CHECKING:
+    import jax
+    import numpy as np
+    import optax
+
+    from lm.data.documents import Document, Tally
+    from lm.data.store import Store
+    from lm.nn.attention.mask import Mask
+    from lm.nn.config import ModelConfig
+    from lm.nn.cross_entropy import LossOptions
+    from lm.nn.cross_entropy import Sums as LossSums
+    from lm.nn.layers import DropoutKeys, Scope
+    from lm.stats.scores import Score
+    from lm.training.program import Program
+
+Batch = Mapping[str, Any]  # name → array whose first axis is B
+Example = dict[str, Any]  # name → array of one row
+Params = Any  # a nested dict of arrays
+Sums = dict[str, tuple[Any, Any]]  # name → (sum, weight): divided once all devices are added up
+
+
+@runtime_checkable
+class Source(Protocol):
+    """A module that reads documents."""
+
+    Config: type
+
+    def documents(self, config: Any, tally: "Tally") -> "Iterator[Document]":
+        """Yields documents in a fixed order, as a stream.
+
+        Args:
+          config: options of the source.
+          tally: counts what is kept, and what is dropped by reason.
+
+        Raises:
+          UserError: the input is missing or cannot be read.
+        """
+        ...
+
+    def signature(self, config: Any) -> str:
+        """A cheap identity of the input (paths, sizes, times, versions); it changes with the documents."""
+        ...
+
+
+@runtime_checkable
+class Tokenizer(Protocol):
+    """Text to ids and back. V is the number of ids.
+
+    Attributes:
+      size: V.
+      pad, bos, eos, unk, cls, sep, mask: special ids.
+      modes: ids of the mode tokens "[NLU]", "[NLG]" and "[S2S]".
+      sentinels: ids of <extra_id_0>, <extra_id_1>, …
+      special_ids: all special ids. No text encodes to one, except to `unk` without byte fallback.
+      bytes_per_id: int32 [V], bytes of UTF-8 text behind each id; 0 for special ids.
+      is_word_start: bool [V], ids that begin a word.
+      fingerprint: a hash of the vocabulary and the order of ids.
+      note: what a loaded vocabulary lacks, or "".
+    """
+
+    size: int
+    pad: int
+    bos: int
+    eos: int
+    unk: int
+    cls: int
+    sep: int
+    mask: int
+    modes: Mapping[str, int]
+    sentinels: tuple[int, ...]
+    special_ids: frozenset[int]
+    bytes_per_id: "np.ndarray"
+    is_word_start: "np.ndarray"
+    fingerprint: str
+    note: str
+
+    def encode(self, text: str) -> list[int]:
+        """The ids of a text and of the space before it, without special ids."""
+        ...
+
+    def encode_flat(self, texts: Sequence[str]) -> "tuple[np.ndarray, np.ndarray]":
+        """Ids of all texts in one int32 array, and the number of ids of each, int64."""
+        ...
+
+    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+        """The text of the ids; special ids are left out, or written by name."""
+        ...
+
+    def name(self, i: int) -> str:
+        """An id as text: "▁the", "[MASK]"."""
+        ...
+
+    def save(self, path: str | os.PathLike) -> None:
+        """Writes the vocabulary atomically."""
+        ...
+
+
+@runtime_checkable
+class Plan(Protocol):
+    """The rows of an epoch: `len` counts them; `note` names what was left out, or is ""."""
+
+    @property
+    def note(self) -> str: ...
+
+    def __len__(self) -> int: ...
+
+
+@runtime_checkable
+class Format(Protocol):
+    """Lays documents out as rows of one sequence. Its module also has `PAIRS`: whether rows hold pairs of segments."""
+
+    def plan(self, store: "Store") -> Any:
+        """The rows of an epoch, a `Plan`."""
+        ...
+
+    def row(
+        self, store: "Store", plan: Any, index: int, rng: "np.random.Generator"
+    ) -> "dict[str, np.ndarray]":
+        """Row `index`: tokens, segments, positions, types int32 [T]; of pairs, labels and label_weights [slots]."""
+        ...
+
+
+@runtime_checkable
+class Model(Protocol):
+    """An architecture: `Model(config, scope)`. B batch, T positions, D width, V vocabulary.
+
+    Attributes:
+      Config: its shape, a subclass of lm.nn.config.ModelConfig; of the class.
+      masks: what its tokens can attend to (lm/core/compatibility.py); of the class.
+      heads: modules that the objective adds, by name; set after construction.
+    """
+
+    Config: "type[ModelConfig]"
+    masks: tuple[str, ...]
+    heads: Any
+
+    @staticmethod
+    def flops(config: Any, length: int, inputs: int = 0) -> int:
+        """Operations of a forward pass of one row by formula, without the vocabulary head.
+
+        Args:
+          config: the model's shape.
+          length: positions of the row, or of the decoder's row.
+          inputs: positions that the encoder of an encoder-decoder reads.
+        """
+        ...
+
+    def embed(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
+        """What the first layer reads, [B, T, D]."""
+        ...
+
+    def states(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
+        """Hidden states after the last layer, [B, T, D]; fields of the batch as in lm/nn/token_loss.py.
+
+        No position sees another segment. Dropout is off without keys.
+        """
+        ...
+
+    def logits(self, h: "jax.Array") -> "jax.Array":
+        """Scores over the vocabulary, [..., D] → [..., V]."""
+        ...
+
+    def cross_entropy(
+        self,
+        h_BTD: "jax.Array",
+        targets_BT: "jax.Array",
+        weights_BT: "jax.Array",
+        bias_V: "jax.Array | None" = None,
+        options: "LossOptions" = ...,
+    ) -> "LossSums":
+        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py)."""
+        ...
+
+
+@runtime_checkable
+class Attention(Protocol):
+    """A module that computes attention; lm/nn/attention/reference.py is the definition."""
+
+    def attend(
+        self,
+        q_BTNH: "jax.Array",
+        k_BSKH: "jax.Array",
+        v_BSKH: "jax.Array",
+        mask: "Mask",
+        *,
+        scale: float,
+        bias: "jax.Array | None" = None,
+    ) -> "jax.Array":
+        """softmax(scale · q kᵀ + bias) v over the keys that the mask allows: [B, T, N, H]."""
+        ...
+
+
+@runtime_checkable
+class Objective(Protocol):
+    """Documents to examples, and a loss: `Objective(config, tokenizer, length, mask)`.
+
+    Attributes:
+      masks: masks it can train under, the usual one first; of the class.
+      composed: whether it consists of other objectives; of the class.
+      standard: whether its loss is `lm.nn.token_loss.loss` of its examples, without heads of its own.
+      terms: its loss terms with a factor each; the loss is the sum of factor · mean.
+      scores: what a model trained by it can compute ("causal", "masked", "pair" …); tasks select by it.
+      config: its options.
+      length: positions of a row of data.
+      mask: the mask it trains under, one of `masks`.
+      positions: tokens of a row, over all streams.
+      longest: positions of the longest stream.
+      members: the objectives it consists of, by name; empty unless composed.
+    """
+
+    masks: tuple[str, ...]
+    composed: bool
+    standard: bool
+    terms: Mapping[str, float]
+    scores: tuple[str, ...]
+    config: Any
+    length: int
+    mask: str
+    positions: int
+
+    @property
+    def longest(self) -> int: ...
+
+    @property
+    def members(self) -> "Mapping[str, Objective]": ...
+
+    def plan(self, store: "Store") -> Any:
+        """The rows of an epoch, a `Plan`.
+
+        Raises:
+          UserError: the store cannot give one example.
+        """
+        ...
+
+    def example(
+        self, store: "Store", plan: Any, row: int, rng: "np.random.Generator", progress: float
+    ) -> Example:
+        """Arrays of one row: a pure function of its arguments.
+
+        Args:
+          store: the tokens.
+          plan: what `plan` returned.
+          row: from 0 to len(plan) - 1.
+          rng: the generator of this example in this epoch, the only source of randomness.
+          progress: fraction of the run that is over, equal in all rows of a batch; 1 for held-out text.
+
+        Returns:
+          Arrays of constant shape, int32 or float32; `tokens` and `segments` among them.
+        """
+        ...
+
+    def heads(self, config: "ModelConfig", scope: "Scope") -> dict[str, Any]:
+        """Modules added to the model, by name; `scope` makes their parameters."""
+        ...
+
+    def flops(self, model: "type[Model]", config: "ModelConfig") -> int:
+        """Operations of a forward pass of one row by formula: all that the loss needs (lm/nn/flops.py)."""
+        ...
+
+    def loss(
+        self, model: Any, batch: Batch, dropout_keys: "DropoutKeys | None"
+    ) -> tuple[Sums, Sums]:
+        """Loss terms, named as in `terms`, and metrics.
+
+        Where weights are no counts, the metric "targets" counts the targets.
+        """
+        ...
+
+
+@runtime_checkable
+class Optimizer(Protocol):
+    """A module that makes an optax transformation."""
+
+    Config: type
+
+    def make(
+        self, config: Any, learning_rate: float, schedule: "optax.Schedule"
+    ) -> "optax.GradientTransformation":
+        """The transformation; `schedule` gives the rate at each step relative to `learning_rate`."""
+        ...
+
+
+@runtime_checkable
+class Task(Protocol):
+    """An evaluation on held-out documents: `Task(config, corpus, split, length)`.
+
+    Attributes:
+      metrics: names of what it measures, the one to select by first; of the class.
+      shared: whether it can measure any model, so that arms are compared on it; of the class.
+      by_name: whether it runs only on request, because it trains a model; of the class.
+      bounds: baselines that know the true answers or probabilities, which no model can beat.
+      notes: what was left out of its files, for the report.
+    """
+
+    metrics: tuple[str, ...]
+    shared: bool
+    by_name: bool
+    bounds: tuple[str, ...]
+    notes: Sequence[str]
+
+    def suits(self, objective: Objective) -> bool:
+        """Whether it can measure models trained by this objective."""
+        ...
+
+    def score(self, program: "Program", params: Params) -> "dict[str, Score]":
+        """Metrics of a model by name, with the examples behind each that is a ratio of sums."""
+        ...
+
+    def baselines(self, program: "Program") -> "dict[str, dict[str, Score]]":
+        """The same metrics of methods without a network: {method: {metric: score}}."""
+        ...

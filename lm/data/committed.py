@@ -1,0 +1,192 @@
+"""Cached directories that are whole or not there, whoever is killed, or builds the same one at the same time.
+
+A directory is filled under another name, sealed with the sizes and checksums of its files, and renamed.
+"""
+
+import contextlib
+import errno
+import fcntl
+import glob
+import hashlib
+import json
+import os
+import shutil
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lm.core.plugins import UserError
+
+META = "meta.json"
+_NO_ROOM = {
+    errno.ENOSPC: "the disk is full",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "files here may not grow further",
+}
+_FULL_CHECK = (
+    256 * 2**20
+)  # bytes of a directory up to which opening reads all of it, about a quarter of a second
+_BLOCK, _BLOCKS = (
+    2**20,
+    32,
+)  # of a file in a larger directory, opening reads this many blocks of this many bytes
+
+
+@contextlib.contextmanager
+def create(directory: Path) -> Iterator[Path | None]:
+    """Yields a new directory to fill and `seal`, which becomes `directory` when the block ends; None if that is there already.
+
+    Another process that creates the same one is waited for. What killed ones have left is removed, and so is all if the block raises.
+
+    Raises:
+      UserError: the disk is full, or nothing may be written there.
+    """
+    if directory.is_dir():
+        yield None
+        return
+    part = directory.with_name(f"{directory.name}.{socket.gethostname()}.{os.getpid()}.part")
+    try:
+        directory.parent.mkdir(parents=True, exist_ok=True)
+        with _lock(directory) as alone:
+            if directory.is_dir():
+                yield None
+                return
+            if alone:  # so whoever wrote these is dead; other hosts may not see this lock
+                for left in directory.parent.glob(
+                    f"{glob.escape(directory.name)}.{glob.escape(socket.gethostname())}.*.part"
+                ):
+                    shutil.rmtree(left)
+            part.mkdir()
+            try:
+                yield part
+                _rename(part, directory)
+            finally:
+                shutil.rmtree(part, ignore_errors=True)
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            free = shutil.disk_usage(directory.parent).free
+            raise UserError(
+                f"{_NO_ROOM[error.errno]}: {directory} could not be written, {free / 1e6:,.0f} MB are free; nothing was kept. "
+                "Free some space, or name a place on another disk by data.cache or the environment variable LM_CACHE"
+            ) from error
+        if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and str(
+            directory.parent
+        ) in str(error.filename):
+            raise UserError(
+                f"{error.filename} cannot be written ({error.strerror}); name another place by data.cache or LM_CACHE"
+            ) from error
+        raise
+
+
+@contextlib.contextmanager
+def _lock(directory: Path) -> Iterator[bool]:
+    """Whether this process is the only one that creates the directory. The system frees the lock of a dead process."""
+    with open(directory.with_name(f".{directory.name}.lock"), "w") as handle:
+        try:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                print(f"waiting for another process, which is writing {directory}", file=sys.stderr)
+                fcntl.flock(handle, fcntl.LOCK_EX)
+            alone = True
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
+                raise
+            alone = False  # a file system without locks: the work may be done twice, the renaming still decides
+        yield alone
+
+
+def _rename(part: Path, directory: Path) -> None:
+    if not (part / META).is_file():
+        raise RuntimeError(f"{part} was not sealed")
+    try:
+        part.rename(directory)
+    except OSError as error:
+        if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+            raise
+        # Another host was first. Its directory has the same content.
+
+
+def seal(directory: Path, meta: dict[str, Any]) -> None:
+    """Writes the meta data of a filled directory, with the sizes and checksums of its files."""
+    files = {
+        path.name: {
+            "size": path.stat().st_size,
+            "digest": _digest(path),
+            "sample": _sample_digest(path),
+        }
+        for path in sorted(directory.iterdir())
+    }
+    meta = meta | {"files": files}
+    (directory / META).write_text(
+        json.dumps(meta | {"fingerprint": _fingerprint(meta)}, ensure_ascii=False, indent=1),
+        encoding="utf-8",
+    )
+
+
+def read(directory: Path, check: bool = True, full: bool = False) -> dict[str, Any]:
+    """The meta data of a sealed directory, after a look at its files; "fingerprint" is a hash of all of it.
+
+    Args:
+      check: compare checksums: of everything up to 256 MB, of evenly spaced blocks in large files beyond.
+      full: compare checksums of everything.
+
+    Raises:
+      UserError: a file is missing, or too short, or damaged; the message says which, and to delete the directory.
+    """
+    if not directory.is_dir():
+        raise UserError(f"{directory} is not there")
+    try:
+        meta = json.loads((directory / META).read_text(encoding="utf-8"))
+        fingerprint = meta.pop("fingerprint")
+        files = {directory / name: entry for name, entry in meta["files"].items()}
+    except (OSError, ValueError, KeyError, AttributeError, TypeError) as error:
+        raise _damaged(directory, META, "cannot be read") from error
+    if fingerprint != _fingerprint(meta):
+        raise _damaged(directory, META, "does not match its checksum")
+    for path, entry in files.items():
+        if not path.is_file():
+            raise _damaged(directory, path.name, "is missing")
+        if path.stat().st_size != entry["size"]:
+            raise _damaged(
+                directory, path.name, f"has {path.stat().st_size:,} bytes, not {entry['size']:,}"
+            )
+    full |= sum(entry["size"] for entry in files.values()) <= _FULL_CHECK
+    for path, entry in files.items():
+        if (check or full) and (
+            _digest(path) != entry["digest"] if full else _sample_digest(path) != entry["sample"]
+        ):
+            raise _damaged(directory, path.name, "does not match its checksum")
+    return meta | {"fingerprint": fingerprint}
+
+
+def _damaged(directory: Path, name: str, how: str) -> UserError:
+    return UserError(
+        f"{directory} is damaged: {name} {how}. Delete that directory; it is then built again"
+    )
+
+
+def _fingerprint(meta: dict[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _new() -> Any:
+    return hashlib.blake2b(digest_size=16)
+
+
+def _digest(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, _new).hexdigest()
+
+
+def _sample_digest(path: Path) -> str:
+    """A checksum of the first, the last and evenly spaced blocks between."""
+    digest = _new()
+    last = max(0, path.stat().st_size - _BLOCK)
+    with open(path, "rb") as file:
+        for offset in sorted({last * i // (_BLOCKS - 1) for i in range(_BLOCKS)}):
+            file.seek(offset)
+            digest.update(file.read(_BLOCK))
+    return digest.hexdigest()

@@ -1,0 +1,190 @@
+"""A stack of Transformer blocks, scanned or unrolled over parameters that are stacked along a leading layer axis."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float, Int
+
+from lm.nn import remat
+from lm.nn.attention.mask import Mask
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import (
+    Attention,
+    DropoutKeys,
+    Embedding,
+    FeedForward,
+    Norm,
+    RelativeBias,
+    Scope,
+    dropout,
+)
+from lm.parallel import pipeline
+
+
+class Block(nnx.Module):
+    """Self-attention, cross-attention if `cross`, feed-forward; each in a residual branch with its norm."""
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, cross: bool):
+        self.attention = Attention(config, scope / "attention", rotary=config.positions == "rotary")
+        self.attention_norm = Norm(config, scope / "attention_norm")
+        self.feedforward = FeedForward(config, scope / "feedforward")
+        self.feedforward_norm = Norm(config, scope / "feedforward_norm")
+        if cross:
+            self.cross = Attention(config, scope / "cross", rotary=False)
+            self.cross_norm = Norm(config, scope / "cross_norm")
+        self.has_cross, self.pre, self.dropout = cross, config.norm_place == "pre", config.dropout
+
+    def __call__(self, x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, dropout_keys):
+        split_keys = [None] * 3 if dropout_keys is None else dropout_keys.split(3)
+
+        def residual(x, norm, sublayer, dropout_keys):
+            if self.pre:
+                return x + dropout(sublayer(norm(x)), self.dropout, dropout_keys)
+            return norm(x + dropout(sublayer(x), self.dropout, dropout_keys))
+
+        x_BTD = residual(
+            x_BTD,
+            self.attention_norm,
+            lambda x: self.attention(x, x, positions_BT, mask, bias),
+            split_keys[0],
+        )
+        if self.has_cross:
+            x_BTD = residual(
+                x_BTD,
+                self.cross_norm,
+                lambda x: self.cross(x, memory_BSD, positions_BT, cross_mask),
+                split_keys[1],
+            )
+        return residual(x_BTD, self.feedforward_norm, self.feedforward, split_keys[2])
+
+
+class Stack(nnx.Module):
+    """L blocks, and the norm after the last one if norms come first."""
+
+    def __init__(
+        self, config: TransformerConfig, scope: Scope, *, bidirectional: bool, cross: bool = False
+    ):
+        self.config = config
+        blocks = scope / "blocks"
+        self.blocks = jax.vmap(lambda layer: Block(config, blocks.layer(layer), cross=cross))(
+            jnp.arange(config.layers)
+        )
+        self.norm = Norm(config, scope / "norm") if config.norm_place == "pre" else None
+        self.relative = (
+            RelativeBias(config, scope / "relative", bidirectional=bidirectional)
+            if config.positions == "relative"
+            else None
+        )
+
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_BT: Int[Array, "B T"],
+        mask: Mask,
+        dropout_keys: DropoutKeys | None = None,
+        memory_BSD: Float[Array, "B S D"] | None = None,
+        cross_mask: Mask | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Runs the stack.
+
+        Args:
+          x_BTD: embedded tokens. positions_BT: position of each token in its document.
+          mask: of self-attention. memory_BSD, cross_mask: the encoder's output and who may attend to it.
+          dropout_keys: for dropout; None in evaluation.
+        """
+        T = x_BTD.shape[1]
+        bias = self.relative(T, T) if self.relative is not None else None
+        keys = (
+            None if dropout_keys is None else jax.random.split(dropout_keys.key, self.config.layers)
+        )
+        layers, rows = (
+            (self.blocks, keys),
+            (
+                positions_BT,
+                mask,
+                memory_BSD,
+                cross_mask,
+                None if dropout_keys is None else dropout_keys.rows_B,
+            ),
+        )
+        if pipeline.fit(len(x_BTD)):
+            x_BTD = pipeline.run(
+                lambda group, x, rows: self._layers(group, x, rows, bias), layers, x_BTD, rows
+            )
+        else:
+            x_BTD = self._layers(layers, x_BTD, rows, bias)
+        return self.norm(x_BTD) if self.norm is not None else x_BTD
+
+    def _layers(self, layers, x_BTD, rows, bias):
+        """Runs consecutive blocks, stacked along a leading axis with their keys, on rows of a batch."""
+        positions_BT, mask, memory_BSD, cross_mask, rows_B = rows
+
+        def body(x, layer):
+            block, key = layer
+            x = checkpoint_name(x, remat.BLOCK_INPUT)
+            return block(
+                x,
+                positions_BT,
+                mask,
+                bias,
+                memory_BSD,
+                cross_mask,
+                None if key is None else DropoutKeys(key, rows_B),
+            ), None
+
+        body = remat.block(self.config.remat, body)
+        if self.config.scan:
+            return jax.lax.scan(body, x_BTD, layers)[0]
+        blocks, keys = layers
+        # One split instead of L slices: its gradient is one concatenation, not L padded sums.
+        leaves, treedef = jax.tree.flatten(blocks)
+        L = len(leaves[0])
+        parts = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
+        for index in range(L):
+            block = jax.tree.unflatten(treedef, [leaf[index] for leaf in parts])
+            x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
+        return x_BTD
+
+
+class SingleStack(nnx.Module):
+    """Embedding, one stack, vocabulary head: what an encoder and a decoder have in common.
+
+    Its own mask is bidirectional or causal; the call may ask for a prefix mask instead.
+    """
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
+        self.embedding = Embedding(config, scope / "embedding")
+        self.stack = Stack(config, scope / "stack", bidirectional=bidirectional)
+        self.mask = "bidirectional" if bidirectional else "causal"
+        self.heads: nnx.Dict = nnx.Dict()
+
+    def hidden(
+        self,
+        tokens_BT: Int[Array, "B T"],
+        *,
+        segments_BT: Int[Array, "B T"],
+        positions_BT: Int[Array, "B T"],
+        types_BT: Int[Array, "B T"] | None = None,
+        prefix_BT: Int[Array, "B T"] | None = None,
+        dropout_keys: DropoutKeys | None = None,
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last layer.
+
+        Args:
+          tokens_BT: token ids. segments_BT: document number in the row, from 1; 0 is padding.
+          positions_BT: position in the document. types_BT: segment type (0 or 1), where the model has types.
+          prefix_BT: 1 at positions that all of their segment may see, the rest is causal; None takes the model's own mask.
+          dropout_keys: for dropout; None in evaluation.
+        """
+        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, split_keys[0])
+        if prefix_BT is None:
+            mask = Mask(segments_BT, segments_BT, kind=self.mask)
+        else:
+            mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
+        return self.stack(x_BTD, positions_BT, mask, split_keys[1])
+
+    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Scores over the vocabulary for hidden states."""
+        return self.embedding.logits(h)

@@ -1,0 +1,106 @@
+"""What accelerators can do: one table for MFU while a run trains and for the rooflines of `tpu/`.
+
+Sources: the Cloud TPU pages of each version (peak, HBM, ICI), held against jax.experimental.pallas.tpu in tests/test_chips.py; NVIDIA's
+data sheets (dense, without sparsity). A device that is not listed, a CPU for example, has no known peak and so no MFU is printed for it.
+"""
+
+import dataclasses
+
+GIB = 2**30
+
+
+@dataclasses.dataclass(frozen=True)
+class Chip:
+    """One TPU chip.
+
+    Attributes:
+      kinds: JAX's names of its devices begin so. devices: JAX devices a chip. tflops: peak, dense bfloat16.
+      hbm: GiB. usable: GiB of HBM that a program gets on one device, as the compiler says where it refuses one. bandwidth: of HBM, TB/s.
+      link: GB/s of one ICI link in one direction. links: a chip. dcn: GB/s of a chip's share of its
+        host's network, in one direction: of v5e and v6e a pod's divided by its chips, of the others an assumption.
+      mxus: matrix units a chip. mxu: their width.
+    """
+
+    kinds: tuple[str, ...]
+    devices: int
+    tflops: float
+    hbm: float
+    usable: float
+    bandwidth: float
+    link: float
+    links: int
+    dcn: float
+    mxus: int
+    mxu: int
+
+    @property
+    def peak(self) -> float:
+        """bfloat16 FLOP/s of one JAX device."""
+        return self.tflops * 1e12 / self.devices
+
+    @property
+    def clock(self) -> float:
+        """Hz, as peak and matrix units imply: a multiplication and an addition in each cell a cycle."""
+        return self.tflops * 1e12 / (self.mxus * 2 * self.mxu**2)
+
+
+TPUS = {
+    "v2": Chip(("TPU v2",), 2, 45.0, 16, 7.48, 0.7, 62.0, 4, 3.125, 2, 128),
+    "v3": Chip(("TPU v3",), 2, 123.0, 32, 15.48, 0.9, 82.0, 4, 3.125, 4, 128),
+    "v4": Chip(("TPU v4",), 1, 275.0, 32, 30.75, 1.23, 45.0, 6, 6.25, 8, 128),
+    "v5e": Chip(("TPU v5 lite", "TPU v5e"), 1, 197.0, 16, 15.75, 0.82, 50.0, 4, 3.125, 4, 128),
+    "v5p": Chip(("TPU v5", "TPU v5p"), 1, 459.0, 95, 95.74, 2.77, 100.0, 6, 6.25, 8, 128),
+    "v6e": Chip(("TPU v6 lite", "TPU v6e"), 1, 918.0, 32, 31.25, 1.64, 100.0, 4, 12.5, 4, 256),
+    "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 12.5, 8, 256),
+}
+# Options of XLA for each TPU generation, given with each compile of a train step. Few by intent: each is there for a reason that was
+# measured, and some that are not (SparseCore offloads) gave wrong losses.
+_ALL = {
+    "xla_tpu_enable_latency_hiding_scheduler": "true",
+    # Rolled loops of partial products in place of one gather and one product: 1.6 (v5p) to 2.3 times (v5e) the cycles of a 1B step.
+    "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
+}
+COMPILER_OPTIONS: dict[str, dict[str, str]] = {
+    "v2": _ALL,
+    "v3": _ALL,
+    "v4": {
+        **_ALL,
+        "xla_enable_async_all_gather": "true",
+        "xla_enable_async_collective_permute": "true",
+    },
+    "v5e": _ALL,
+    "v5p": {
+        **_ALL,
+        "xla_enable_async_all_gather": "true",
+        "xla_enable_async_collective_permute": "true",
+    },
+    "v6e": _ALL,
+    "tpu7x": _ALL,
+}
+_NVIDIA_TFLOPS = {
+    "NVIDIA A100": 312.0,
+    "NVIDIA H100": 989.0,
+    "NVIDIA H200": 989.0,
+    "NVIDIA B200": 2250.0,
+}
+_PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {
+    kind: 1e12 * tflops for kind, tflops in _NVIDIA_TFLOPS.items()
+}
+
+
+def peak_flops(device_kind: str) -> float | None:
+    """Peak bfloat16 FLOP/s of one JAX device of this kind, or None where unknown."""
+    # The longest name that fits: "TPU v5" must not catch "TPU v5 lite".
+    matches = [(len(kind), peak) for kind, peak in _PEAKS.items() if device_kind.startswith(kind)]
+    return max(matches)[1] if matches else None
+
+
+def compiler_options(device_kind: str) -> dict[str, str] | None:
+    """Of a train step on JAX devices of this kind; None where there are none of ours."""
+    matches = [
+        (len(kind), name)
+        for name, chip in TPUS.items()
+        for kind in chip.kinds
+        if device_kind.startswith(kind)
+    ]
+    return COMPILER_OPTIONS[max(matches)[1]] if matches else None

@@ -1,0 +1,382 @@
+"""A run's compiled parts: model, objective, optimiser, their placement on a mesh, and the jitted functions on them.
+
+The train state is {"params": nested dict of arrays, "opt_state": optax's, "step": int32}. The model's structure is static
+and merged inside each jitted function.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jax.sharding import NamedSharding, PartitionSpec
+
+from lm.core import compatibility, plugins
+from lm.core.plugins import UserError
+from lm.nn import flops
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import DropoutKeys, Scope
+from lm.optimizers import schedules
+from lm.parallel import chips, pipeline
+from lm.parallel import mesh as meshes
+
+State = dict[str, Any]
+Sums = dict[str, tuple[jax.Array, jax.Array]]
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long, how often.
+
+    Attributes:
+      batch_size: rows a step over all devices. microbatches: parts of it that are computed one after another.
+      steps, tokens: the budget; set one (tokens are rounded up to whole steps).
+      log_every, evaluate_every, checkpoint_every: steps between; 0 for the last two means ten times a run.
+      evaluate_tokens: budget of one validation. keep: latest checkpoints kept, beside the best one.
+      tensorboard: also write TensorBoard events. wandb: also tell Weights & Biases.
+    """
+
+    batch_size: int = 16
+    steps: int = 0
+    tokens: int = 0
+    microbatches: int = 1
+    log_every: int = 20
+    evaluate_every: int = 0
+    evaluate_tokens: int = 65536
+    checkpoint_every: int = 0
+    keep: int = 2
+    tensorboard: bool = True
+    wandb: bool = False
+
+    def __post_init__(self):
+        if (self.steps > 0) == (self.tokens > 0):
+            raise ValueError(
+                f"set exactly one of steps={self.steps} and tokens={self.tokens} above 0"
+            )
+        for field in ("batch_size", "microbatches", "log_every", "evaluate_tokens", "keep"):
+            if getattr(self, field) < 1:
+                raise ValueError(f"{field}={getattr(self, field)} must be at least 1")
+        for field in ("steps", "tokens", "evaluate_every", "checkpoint_every"):
+            if getattr(self, field) < 0:
+                raise ValueError(f"{field}={getattr(self, field)} must not be negative")
+        if self.batch_size % self.microbatches:
+            raise ValueError(
+                f"batch_size={self.batch_size} is not a multiple of microbatches={self.microbatches}"
+            )
+
+    def total_steps(self, row_tokens: int) -> int:
+        """Steps of the run at so many tokens a row."""
+        return self.steps or -(-self.tokens // (self.batch_size * row_tokens))
+
+
+def model_config(
+    section: Mapping, vocab_size: int, length: int, longest: int = 0
+) -> TransformerConfig:
+    """The model section as a TransformerConfig, with vocabulary and length filled in from the data where they are 0; `longest` is the
+    objective's longest stream."""
+    config = plugins.configure(TransformerConfig, section, "config.model", skip=("name",))
+    if config.vocab_size and config.vocab_size < vocab_size:
+        raise UserError(
+            f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids; raise it, or set it to 0"
+        )
+    if config.max_length and config.max_length < length:
+        raise UserError(
+            f"config.data.length={length} is longer than config.model.max_length={config.max_length}"
+        )
+    if config.max_length and config.max_length < longest:
+        raise UserError(
+            f"targets of this objective have up to {longest} positions, more than config.model.max_length={config.max_length}; raise it, or"
+            " shorten the targets"
+        )
+    return dataclasses.replace(
+        config,
+        vocab_size=config.vocab_size or vocab_size,
+        max_length=config.max_length or max(length, longest),
+    )
+
+
+class Program:
+    """Everything that is compiled for one config.
+
+    Attributes:
+      objective: the objective plug-in. model_name: the architecture. config: its shape. mesh: the devices. length: of the data.
+      row_tokens: positions of a row, in all streams. steps: of the run.
+      graphdef: the model's structure. shapes, shardings: of the train state. batch_sharding: of a batch's rows.
+      terms: the loss terms' factors. parameters: how many. flops_per_row: training FLOPs of one row by formula.
+    """
+
+    def __init__(self, config: Mapping, tokenizer, devices=None):
+        self.length = int(config["data"]["length"])
+        self.training = plugins.configure(TrainingConfig, config["training"], "config.training")
+        self.seed = int(config["seed"])
+        if not 0 <= self.seed < 2**31:
+            raise UserError(f"config.seed={self.seed} must be a whole number from 0 to {2**31 - 1}")
+        self.mesh_config = plugins.configure(meshes.MeshConfig, config["mesh"], "config.mesh")
+        self.mesh = meshes.make(self.mesh_config, devices)
+        rows = self.training.batch_size // self.training.microbatches
+        meshes.check_batch(self.mesh, self.training.batch_size, self.training.microbatches)
+        name = config["model"]["name"]
+        self.objective = compatibility.make(config["objective"], tokenizer, self.length, name)
+        self.config = model_config(
+            config["model"],
+            tokenizer.size,
+            self.length,
+            getattr(self.objective, "longest", self.length),
+        )
+        pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
+        self.model_name = name
+        self.model_module = plugins.find("models", name)
+        plugins.find("nn.attention", self.config.attention)
+        self.row_tokens = self.objective.positions
+        self.steps = self.training.total_steps(self.row_tokens)
+        self.optimizer = make_optimizer(config["optimizer"], self.steps)
+        self.dropout = self.config.dropout > 0
+        self.terms: dict[str, float] = dict(self.objective.terms)
+
+        model = nnx.eval_shape(lambda: self._model(jax.random.key(0)))
+        self.graphdef, abstract = nnx.split(model)
+        partitions = jax.tree.map(
+            lambda param: meshes.spec(param.get_metadata("axes"), len(param.shape)),
+            abstract,
+            is_leaf=lambda x: isinstance(x, nnx.Variable),
+        )
+        shapes, partitions = nnx.to_pure_dict(abstract), nnx.to_pure_dict(partitions)
+        self._check_mesh(shapes, partitions)
+        param_shardings = jax.tree.map(
+            lambda partition: NamedSharding(self.mesh, partition), partitions
+        )
+        everywhere = NamedSharding(self.mesh, PartitionSpec())
+        opt_shapes = jax.eval_shape(self.optimizer.init, shapes)
+        opt_shardings = _follow(opt_shapes, shapes, param_shardings, everywhere)
+        self.shapes = {
+            "params": shapes,
+            "opt_state": opt_shapes,
+            "step": jax.ShapeDtypeStruct((), jnp.int32),
+        }
+        self.shardings = {"params": param_shardings, "opt_state": opt_shardings, "step": everywhere}
+        self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
+        self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
+        self.flops_per_row = flops.training(self.objective.flops(self.config))
+        self._everywhere = everywhere
+        options = chips.compiler_options(self.mesh.devices.flat[0].device_kind)
+        self._step = self._jit_step(options)
+
+    def init(self) -> State:
+        """The state before the first step; the same values on any mesh."""
+
+        # The key is an argument: as a constant it would make the compiler fold the initial values.
+        def init(key):
+            params = nnx.to_pure_dict(nnx.split(self._model(key))[1])
+            return {
+                "params": params,
+                "opt_state": self.optimizer.init(params),
+                "step": jnp.zeros((), jnp.int32),
+            }
+
+        # It runs once: on a CPU, optimising it takes five times as long as running it unoptimised.
+        quick = (
+            {"xla_backend_optimization_level": 0}
+            if self.mesh.devices.flat[0].platform == "cpu"
+            else None
+        )
+        with self._on_mesh():
+            return jax.jit(init, out_shardings=self.shardings, compiler_options=quick)(
+                jax.random.key(self.seed)
+            )
+
+    def step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
+        """One update. The given state is donated. Returns the new state and metrics as (sum, weight)."""
+        with self._on_mesh():
+            return self._step(state, batch)
+
+    def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
+        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings. No compiler options."""
+        state = jax.tree.map(
+            lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+            self.shapes,
+            self.shardings,
+        )
+        with self._on_mesh():
+            return self._jit_step(None).lower(state, batch)
+
+    def gradients(
+        self, params: Any, batch: dict[str, jax.Array], step: int | None = None
+    ) -> tuple[Any, Sums]:
+        """Gradients of the loss, with the dropout of `step` or without any, and the sums: what a step computes before it updates."""
+        with self._on_mesh():
+            compiled = jax.jit(
+                lambda params, batch: self._gradients(
+                    params,
+                    batch,
+                    None if step is None else self.dropout_keys(step, self.training.batch_size),
+                    None,
+                )
+            )
+            return compiled(params, batch)
+
+    def jit(
+        self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]
+    ) -> Callable[[Any, dict[str, jax.Array]], Any]:
+        """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
+        compiled = jax.jit(
+            lambda params, batch: function(self.model(params), batch),
+            out_shardings=self._everywhere,
+        )
+
+        def call(params, batch):
+            with self._on_mesh():
+                return compiled(params, batch)
+
+        return call
+
+    def dropout_keys(self, step: jax.Array | int, rows: int) -> DropoutKeys | None:
+        """What dropout draws in a step, for all rows of its batch; None without dropout."""
+        if not self.dropout:
+            return None
+        rows_B = meshes.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")
+        return DropoutKeys(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
+
+    def _jit_step(self, options: dict[str, Any] | None):
+        places = (self.shardings, self._everywhere)
+        return jax.jit(
+            self._train_step, donate_argnums=0, out_shardings=places, compiler_options=options
+        )
+
+    def _on_mesh(self):
+        return meshes.use(self.mesh, self.mesh_config)
+
+    def model(self, params: Any) -> nnx.Module:
+        """The model with these parameters."""
+        return nnx.merge(self.graphdef, params)
+
+    def _model(self, key: jax.Array) -> nnx.Module:
+        scope = Scope(key)
+        model = self.model_module.Model(self.config, scope)
+        model.heads = nnx.Dict(self.objective.heads(self.config, scope / "heads"))
+        return model
+
+    def _train_step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
+        dropout_keys = self.dropout_keys(state["step"], self.training.batch_size)
+        parts = self.training.microbatches
+        if parts == 1:
+            gradients, sums = self._gradients(state["params"], batch, dropout_keys, None)
+        else:
+            split = meshes.split_rows(batch, parts)
+            # Losses divide by the weights of the whole batch, so these come first; the rest of this pass is dead code.
+            weights = {
+                name: weight
+                for name, (_, weight) in self.objective.loss(
+                    self.model(state["params"]), batch, None
+                )[0].items()
+            }
+
+            rows = None if dropout_keys is None else meshes.split_rows(dropout_keys.rows_B, parts)
+
+            def of_part(part):
+                micro, rows_B = part
+                return self._gradients(
+                    state["params"],
+                    micro,
+                    None if dropout_keys is None else DropoutKeys(dropout_keys.key, rows_B),
+                    weights,
+                )
+
+            first = jax.tree.map(lambda x: x[0], (split, rows))
+            zeros = jax.tree.map(
+                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first)
+            )
+            (gradients, sums), _ = jax.lax.scan(
+                lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None),
+                zeros,
+                (split, rows),
+            )
+        updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
+        params = optax.apply_updates(state["params"], updates)
+        one = jnp.ones(())
+        sums["gradient_norm"] = (optax.tree.norm(gradients), one)
+        return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
+
+    def _gradients(self, params, batch, dropout_keys, weights):
+        """Gradients of Σ over terms of factor · sum / weight, and the sums. Without `weights` the batch's own divide."""
+
+        def loss(params):
+            terms, metrics = self.objective.loss(self.model(params), batch, dropout_keys)
+            total = jnp.zeros(())
+            for name, (value, weight) in terms.items():
+                divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])
+                # A weight of 0 has a value of 0; else a tiny weight is divided by as it is.
+                total += self.terms[name] * value / jnp.where(divisor > 0, divisor, 1.0)
+            return total, terms | metrics
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    def _check_mesh(self, shapes, partitions) -> None:
+        flat = jax.tree_util.tree_leaves_with_path(shapes)
+        named = {
+            jax.tree_util.keystr(path, simple=True, separator="/"): (partition, leaf.shape)
+            for (path, leaf), partition in zip(
+                flat,
+                jax.tree.leaves(partitions, is_leaf=lambda x: isinstance(x, PartitionSpec)),
+                strict=True,
+            )
+        }
+        meshes.check_divisible(self.mesh, named)
+
+
+def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedSharding) -> Any:
+    """Shardings of the optimiser's state: an array whose path ends with a parameter's and has its shape lies as it does."""
+    by_path = {
+        path: (leaf.shape, sharding)
+        for (path, leaf), sharding in zip(
+            jax.tree_util.tree_leaves_with_path(shapes), jax.tree.leaves(shardings), strict=True
+        )
+    }
+
+    def of(path, leaf):
+        tails = (by_path.get(path[start:]) for start in range(len(path)))
+        return next(
+            (sharding for shape, sharding in filter(None, tails) if shape == leaf.shape), otherwise
+        )
+
+    return jax.tree_util.tree_map_with_path(of, opt_shapes)
+
+
+def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation:
+    """Clipping, then the optimiser plug-in that the section names, on its schedule over `steps` steps."""
+    shared = {field.name for field in dataclasses.fields(schedules.ScheduleConfig)}
+    own = {key for key in section if key not in shared} - {"name", "clip"}
+    schedule = plugins.configure(
+        schedules.ScheduleConfig, section, "config.optimizer", skip=own | {"name", "clip"}
+    )
+    module = plugins.find("optimizers", section["name"])
+    config = plugins.configure(
+        module.Config, section, "config.optimizer", skip=shared | {"name", "clip"}
+    )
+    clip = float(section["clip"])
+    if not 0 <= clip < math.inf:
+        raise UserError(f"config.optimizer.clip={clip} must not be negative (0: no clipping)")
+    transformation = module.make(config, schedule.learning_rate, schedules.make(schedule, steps))
+    return optax.chain(optax.clip_by_global_norm(clip), transformation) if clip else transformation
+
+
+def divide_sums(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
+    """Each (sum, weight) divided, as Python floats; what has no weight, and so no mean, is left out."""
+    return {
+        name: float(total) / float(weight)
+        for name, (total, weight) in sums.items()
+        if float(weight)
+    }
+
+
+def total_loss(terms: Mapping[str, float], means: Mapping[str, float]) -> float:
+    """The loss of means: Σ factor · mean over the terms that have one.
+
+    Args:
+      terms: factors by name. means: means by name.
+    """
+    return sum(factor * means[name] for name, factor in terms.items() if name in means)

@@ -1,0 +1,58 @@
+"""Clocks of a run: wall time, and the speed of training steps alone."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+
+class Speed:
+    """Counts tokens against seconds, without compilation, validation and saving.
+
+    Args:
+      tokens: of a step. flops: of a step. peak: FLOP/s of all devices together, or None where unknown.
+      before: seconds that earlier sessions of this run took.
+    """
+
+    def __init__(self, tokens: int, flops: float, peak: float | None, before: float = 0.0):
+        self.tokens, self.flops, self.peak = tokens, flops, peak
+        self.began = time.perf_counter() - before
+        self.busy_since: float | None = None
+        self.paused = self.waited_before = 0.0
+        self.steps = 0
+
+    def step_done(self, waited: float) -> None:
+        """After each step. The clock starts after the first, which compiles."""
+        if self.busy_since is None:
+            self.busy_since, self.waited_before, self.paused = time.perf_counter(), waited, 0.0
+        else:
+            self.steps += 1
+
+    @contextlib.contextmanager
+    def pause(self) -> Iterator[None]:
+        """What runs inside does not count."""
+        begin = time.perf_counter()
+        yield
+        self.paused += time.perf_counter() - begin
+
+    def seconds(self) -> float:
+        """Wall time of the run so far, earlier sessions included."""
+        return time.perf_counter() - self.began
+
+    def values(self, waited: float) -> dict[str, float]:
+        """Tokens a second, share of time spent waiting for input, and MFU where the peak is known."""
+        if not self.steps or self.busy_since is None:
+            return {"tokens_per_second": 0.0, "input_wait_share": 0.0}
+        busy = max(1e-9, time.perf_counter() - self.busy_since - self.paused)
+        values = {
+            "tokens_per_second": self.tokens * self.steps / busy,
+            "input_wait_share": min(1.0, (waited - self.waited_before) / busy),
+        }
+        if self.peak:
+            values["mfu"] = self.flops * self.steps / busy / self.peak
+        return values
+
+    def left(self, steps: int) -> float:
+        """Seconds that this many more steps will take, pauses included."""
+        if not self.steps or self.busy_since is None:
+            return float("nan")
+        return (time.perf_counter() - self.busy_since) / self.steps * steps

@@ -1,0 +1,119 @@
+"""Leases: one owner at a time, whoever dies, and however many ask at once."""
+
+import json
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from lm.comparison import claims
+from lm.comparison.claims import Claims
+
+
+def test_one_of_many_gets_it(tmp_path):
+    start = threading.Barrier(16)
+
+    def take(_):
+        start.wait()
+        return Claims(tmp_path).take("a")
+
+    with ThreadPoolExecutor(16) as pool:
+        leases = [lease for lease in pool.map(take, range(16)) if lease]
+    assert len(leases) == 1
+    assert Claims(tmp_path).owner("a")["pid"] == os.getpid() and Claims(tmp_path).owner("b") is None
+    leases[0].release()
+    assert Claims(tmp_path).owner("a") is None and Claims(tmp_path).take("a.b.0") is not None
+    with Claims(tmp_path).take("a"):
+        assert Claims(tmp_path).take("a") is None
+
+
+def _add(directory, counter, times):
+    for _ in range(times):
+        with Claims(directory).holding("counter"):
+            counter.write_text(str(int(counter.read_text()) + 1))
+
+
+def test_what_is_held_is_held_alone(tmp_path):
+    """Processes add to a number that they read and write: no addition is lost."""
+    (tmp_path / "number").write_text("0")
+    context = multiprocessing.get_context(
+        "spawn"
+    )  # JAX may run in this process, and does not bear a fork
+    processes = [
+        context.Process(target=_add, args=(tmp_path / "claims", tmp_path / "number", 5))
+        for _ in range(4)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert (tmp_path / "number").read_text() == "20"
+
+
+def test_a_dead_process_of_this_host_is_followed_at_once_by_one(tmp_path):
+    code = f"import time; from lm.comparison.claims import Claims; Claims({str(tmp_path)!r}).take('a'); print(flush=True); time.sleep(60)"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code],
+        stdout=subprocess.PIPE,
+        cwd=claims.__file__.rsplit("/lm/", 1)[0],
+    )
+    process.stdout.readline()
+    assert Claims(tmp_path).take("a") is None and Claims(tmp_path).owner("a")["pid"] == process.pid
+    process.send_signal(signal.SIGKILL)
+    deadline = time.monotonic() + 10
+    while (
+        Claims(tmp_path).owner("a") and time.monotonic() < deadline
+    ):  # even before its parent has asked how it ended
+        time.sleep(0.01)
+    with ThreadPoolExecutor(8) as pool:
+        assert (
+            sum(
+                lease is not None
+                for lease in pool.map(lambda _: Claims(tmp_path).take("a"), range(8))
+            )
+            == 1
+        )
+    process.communicate()
+
+
+def test_a_process_id_that_is_another_process_now_is_dead(tmp_path):
+    tmp_path.joinpath("a.0").write_text(json.dumps(claims.me() | {"process_started": "1"}))
+    assert Claims(tmp_path).owner("a") is None
+
+
+@pytest.mark.parametrize("content", ['{"host": "elsewhere", "pid": 1}', "", '{"host": "elsew'])
+def test_another_host_is_dead_after_silence_by_the_own_clock(tmp_path, monkeypatch, content):
+    path, now = tmp_path / "a.0", 1000.0
+    path.write_text(content)
+    os.utime(path, (5, 5))  # its clock is years behind
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    seen = Claims(tmp_path, patience=60)
+    assert seen.owner("a") and seen.take("a") is None
+    now += 59
+    assert seen.owner("a")
+    os.utime(path, (6, 6))  # a heartbeat
+    assert seen.owner("a")
+    now += 59
+    assert seen.owner("a")
+    now += 2
+    assert seen.owner("a") is None
+    with seen.take("a") as lease:
+        assert lease.path.name == "a.1"
+
+
+def test_a_heart_beats_and_a_lost_lease_is_noticed(tmp_path):
+    lease, lost = Claims(tmp_path, beat=0.02).take("a"), threading.Event()
+    lease.lost = lost.set
+    os.utime(lease.path, (5, 5))
+    deadline = time.monotonic() + 10
+    while lease.path.stat().st_mtime == 5 and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert lease.path.stat().st_mtime > 5 and not lost.is_set()
+    (tmp_path / "a.1").write_text("{}")  # another host took it, since this machine slept
+    assert lost.wait(10)

@@ -1,0 +1,86 @@
+"""A dry run says what would run, and leaves nothing behind."""
+
+import json
+import runpy
+import subprocess
+import types
+
+import pytest
+import runs
+from runs import home  # noqa: F401
+
+from lm.comparison import dry_run, trial
+from lm.core.plugins import UserError
+
+
+def experiment(home) -> dict:
+    arms = {
+        name: {"label": name, "describe": "", "run": home.config(name)} for name in ("clm", "nsp")
+    }
+    return {
+        "name": "dry", "seeds": (0, 1, 2), "split": "test", "tasks": ("causal",), "workers": 2, "arms": arms,
+        "budget": {"matched": "tokens", "value": 100 * 8 * 32}, "tuning": {"factors": (0.5, 1, 2), "share": 0.5},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def aot(monkeypatch):
+    """What tpu.aot answers."""
+    answers = []
+    run = subprocess.run
+
+    def fake(command, **options):
+        if "tpu.aot" not in command:
+            return run(command, **options)
+        asked = next(part for part in command if part.startswith("--config=")).removeprefix(
+            "--config="
+        )
+        answers.append(runpy.run_path(asked)["get_config"]().to_dict())
+        fits = answers[-1]["objective"]["name"] == "clm"
+        said = {
+            "fits": fits,
+            "memory": {"peak": 1.5},
+            "usable_gib": 15.75,
+            "step_seconds": 0.002,
+            "needs_gib": 20.0,
+            "has_gib": 15.75,
+        }
+        return types.SimpleNamespace(stdout=json.dumps(said), stderr="", returncode=0)
+
+    monkeypatch.setattr(dry_run.subprocess, "run", fake)
+    return answers
+
+
+def test_it_says_what_would_run(home, monkeypatch, tmp_path, capsys, aot):
+    runs.in_this_process(monkeypatch)
+    monkeypatch.setattr(
+        trial,
+        "seconds_per_step",
+        lambda config: {"clm": 0.5, "nsp": 0.1}[config["objective"]["name"]],
+    )
+    assert (
+        dry_run.run(experiment(home), str(tmp_path / "new"), True, "v5e-4") == 1
+    )  # one arm does not fit
+    said = " ".join(capsys.readouterr().out.split())
+    assert "25,600" in said and "800" in said and "50 s" in said and "10 s" in said
+    assert (
+        "trials: 12 (2 arms × (3 of optimizer.learning_rate at 50% of its budget and 3 seeds)), 2 side by side"
+        in said
+    )
+    assert (
+        "expected: 2 min of training" in said
+    )  # (50 + 10) s × (3 + 3/2) runs, two at a time: 135 s
+    assert "fits: 1.50 of 15.75 GiB" in said and "does not fit: needs 20.0 of 15.8 GiB" in said
+    assert [config["training"]["steps"] for config in aot] == [100, 100]
+    assert not (tmp_path / "new").exists()
+
+
+def test_what_is_missing_is_named(home, monkeypatch, tmp_path):
+    answer = types.SimpleNamespace(
+        stdout="", stderr="error: libtpu is not installed; pip install it", returncode=2
+    )
+    monkeypatch.setattr(dry_run.subprocess, "run", lambda *_, **__: answer)
+    with pytest.raises(UserError, match="--tpu=v5e-4: libtpu is not installed; pip install it"):
+        dry_run._fits({}, "v5e-4")
+    answer.stderr = "error: config.mesh asks for 8 devices"
+    assert dry_run._fits({}, "v5e-4") == (False, "config.mesh asks for 8 devices")

@@ -1,0 +1,516 @@
+"""Every plug-in of every room keeps the contract of lm/core/protocols.py. A new file is tested without a change here."""
+
+import dataclasses
+import functools
+import itertools
+import math
+import types
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
+from task_files import FILES, task_options
+
+from lm.core import compatibility, plugins
+from lm.core.plugins import UserError
+from lm.data import corpus as corpora
+from lm.data import loader
+from lm.data.documents import Document, Tally
+from lm.data.pairs import QUESTIONS
+from lm.nn import flops
+from lm.nn.attention.mask import Mask
+from lm.nn.config import TransformerConfig
+from lm.nn.layers import Scope
+from lm.optimizers import groups
+from lm.parallel import mesh
+from lm.stats.scores import Score
+from lm.training.program import Program
+
+LENGTH, VOCABULARY, SENTINELS = 32, 96, 20
+TEXT = VOCABULARY - SENTINELS - 3  # ids from here on are mode tokens and sentinels
+MASKS = {"bidirectional", "causal", "prefix", "cross"}
+ROOMS = (
+    "nn.attention",
+    "data.formats",
+    "data.sources",
+    "models",
+    "objectives",
+    "optimizers",
+    "tasks",
+)
+PLUG_INS = [(room, name) for room in ROOMS for name in plugins.names(room)]
+WITHOUT_OPTIONS = ("nn.attention", "data.formats", "models")
+quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
+
+
+@functools.cache
+def corpus():
+    """A stand-in for lm.data.corpus.Corpus, with labels."""
+
+    def split(documents: int, seed: int) -> Tokens:
+        store = random_store(TEXT, documents, seed)
+        store.labels = [("red", "green", "blue")[number % 3] for number in range(documents)]
+        return store
+
+    stores = {"train": split(90, 1), "validation": split(40, 2), "test": split(60, 3)}
+    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY, SENTINELS), stores=stores)
+
+
+@functools.cache
+def build(objective: str, model: str = "", tokenizer=None) -> Program:
+    section = config(objective, model={"layers": 1} | ({"name": model} if model else {}))
+    return Program(section, tokenizer or corpus().tokenizer, jax.devices()[:1])
+
+
+def corpus_for(task, directory):
+    """The stand-in; or a small corpus of the one source that the task knows the answers of."""
+    source = getattr(task, "source", "")
+    if not source:
+        return corpus()
+    data = {
+        "source": source,
+        "cache": str(directory),
+        "documents": 200,
+        "validation": 0.2,
+        "test": 0.2,
+        "workers": 1,
+    }
+    return corpora.prepare(
+        data | SMALL.get(source, {}), {"kind": "word", "sentinels": SENTINELS}, progress=False
+    )
+
+
+@pytest.mark.parametrize(("room", "name"), PLUG_INS)
+def test_every_plug_in_says_what_it_is(room, name):
+    module = plugins.find(room, name)
+    assert module.__doc__ and len(module.__doc__.strip()) > 20
+
+
+@pytest.mark.parametrize(
+    ("room", "name"), [(room, name) for room, name in PLUG_INS if room not in WITHOUT_OPTIONS]
+)
+def test_options_are_a_frozen_dataclass_with_defaults(room, name):
+    cls = plugins.find(room, name).Config
+    assert (
+        dataclasses.is_dataclass(cls)
+        and cls.__doc__
+        and not cls.__doc__.startswith(f"{cls.__name__}(")
+    ), "say what the options are"
+    made = plugins.configure(cls, {}, f"config.{room}")
+    assert made == cls()
+    for field in dataclasses.fields(cls):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(made, field.name, None)
+    with pytest.raises(UserError, match="zzz=1 is not known"):
+        plugins.configure(cls, {"zzz": 1}, f"config.{room}")
+
+
+# Formats.
+
+
+def same(one: dict, two: dict) -> bool:
+    return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
+
+
+def kinds(example: dict) -> dict:
+    """Shape and dtype of each field."""
+    return {name: (np.shape(value), np.asarray(value).dtype) for name, value in example.items()}
+
+
+@pytest.mark.parametrize("ends", [None, (Ids.bos, Ids.eos)], ids=["default", "bos-eos"])
+@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("name", plugins.names("data.formats"))
+def test_a_format(name, question, ends):
+    module, store = plugins.find("data.formats", name), corpus().stores["train"]
+    form = module.Format(corpus().tokenizer, LENGTH, question, ends)
+    first, last = ends or (Ids.cls, Ids.sep)
+    plan = form.plan(store)
+    assert isinstance(plan.note, str) and len(plan) > 0
+    expected = {
+        field: ((LENGTH,), np.dtype(np.int32))
+        for field in ("tokens", "segments", "positions", "types")
+    }
+    if module.PAIRS:
+        expected |= {
+            "labels": ((form.slots,), np.dtype(np.int32)),
+            "label_weights": ((form.slots,), np.dtype(np.float32)),
+        }
+    for index in range(len(plan)):
+        row = form.row(store, plan, index, np.random.default_rng(index))
+        assert kinds(row) == expected
+        assert same(row, form.row(store, plan, index, np.random.default_rng(index))), (
+            "chance that is not the generator's"
+        )
+        tokens, segments = row["tokens"], row["segments"]
+        used = int((segments > 0).sum())
+        assert segments[:used].all() and not segments[used:].any(), (
+            "padding is segment 0, at the end"
+        )
+        assert (
+            (tokens[used:] == Ids.pad).all()
+            and not row["positions"][used:].any()
+            and not row["types"][used:].any()
+        )
+        count = int(segments.max())
+        assert (
+            count > 0 and segments[0] == 1 and set(np.diff(segments[:used]).tolist()) <= {0, 1}
+        ), "numbered from 1, in order"
+        assert 0 <= tokens.min() and tokens.max() < TEXT
+        for segment in range(1, count + 1):
+            here = np.flatnonzero(segments == segment)
+            types = row["types"][here]
+            assert row["positions"][here].tolist() == list(range(len(here)))
+            assert tokens[here[0]] == first and tokens[here[-1]] == (
+                Ids.sep if module.PAIRS else last
+            )
+            assert types.tolist() == sorted(types.tolist()) and set(types.tolist()) == (
+                {0, 1} if module.PAIRS else {0}
+            )
+        if module.PAIRS:
+            assert row["label_weights"].tolist() == [1.0] * count + [0.0] * (form.slots - count)
+            assert set(row["labels"].tolist()) <= {0, 1} and not row["labels"][count:].any()
+
+
+@pytest.mark.parametrize("name", plugins.names("data.formats"))
+def test_a_format_of_no_text_is_refused_or_has_no_row(name):
+    try:
+        assert (
+            len(
+                plugins.find("data.formats", name)
+                .Format(corpus().tokenizer, LENGTH)
+                .plan(Tokens([]))
+            )
+            == 0
+        )
+    except UserError as error:
+        assert str(error)
+
+
+# Objectives.
+
+OBJECTIVES = plugins.names("objectives")
+pairs = pytest.mark.parametrize(("name", "model"), pairings())
+
+
+def objective(name: str, model: str):
+    return compatibility.make({"name": name}, corpus().tokenizer, LENGTH, model)
+
+
+def dataset(made, steps: int = 0) -> grain.MapDataset:
+    """One epoch, or the endless examples of a run of so many steps of 8 rows."""
+    store = corpus().stores["train"]
+    return loader.examples(made, store, made.plan(store), 0, 8 if steps else 0, steps)
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_an_objective_runs_on_its_models_and_no_others(name):
+    masks = plugins.find("objectives", name).Objective.masks
+    assert isinstance(masks, tuple) and masks and set(masks) <= MASKS
+    assert compatibility.models(name), "an objective that no model suits"
+    assert any(paired == name for paired, _ in pairings())
+    for model in plugins.names("models"):
+        if (name, model) not in pairings():
+            with pytest.raises(UserError, match="needs a mask that is"):
+                objective(name, model)
+
+
+@pairs
+def test_an_objective_declares_itself(name, model):
+    made = objective(name, model)
+    assert made.mask in made.masks and made.mask in plugins.find("models", model).Model.masks
+    assert (
+        isinstance(made.scores, tuple)
+        and made.scores
+        and all(isinstance(part, str) for part in made.scores)
+    )
+    assert made.terms and all(
+        isinstance(term, str) and factor > 0 for term, factor in made.terms.items()
+    )
+    assert isinstance(made.positions, int) and made.positions >= LENGTH
+    assert isinstance(made.standard, bool) and isinstance(made.composed, bool)
+    shape = build(name, model).config
+    assert isinstance(made.flops(shape), int) and made.flops(shape) >= flops.stack(shape, LENGTH)
+
+
+@pairs
+def test_examples_have_one_shape(name, model):
+    made = objective(name, model)
+    plan = made.plan(corpus().stores["train"])
+    assert isinstance(plan.note, str)
+    examples = dataset(made)
+    assert isinstance(examples, grain.MapDataset) and len(examples) == len(plan) > 0
+    first = kinds(examples[0])
+    assert (
+        sum(np.size(examples[0][key]) for key in ("segments", "input_segments") if key in first)
+        == made.positions
+    )
+    assert {dtype for _, dtype in first.values()} <= {np.dtype(np.int32), np.dtype(np.float32)}
+    run = dataset(made, steps=3)
+    for example in (
+        *(examples[index] for index in range(len(examples))),
+        *(run[index] for index in range(24)),
+    ):
+        assert kinds(example) == first
+        for key in [key for key in example if key.split("/")[-1] in ("tokens", "input_tokens")]:
+            tokens, segments = example[key], example[key.replace("tokens", "segments")]
+            assert (
+                tokens.shape == segments.shape
+                and 0 <= tokens.min()
+                and tokens.max() < VOCABULARY
+                and segments.min() >= 0
+            )
+            assert (tokens[segments == 0] == Ids.pad).all()
+
+
+@pairs
+def test_a_store_too_small_is_refused_or_gives_no_example(name, model):
+    try:
+        assert len(objective(name, model).plan(Tokens([]))) == 0
+    except UserError as error:
+        assert str(error)
+
+
+@pairs
+def test_losses_and_gradients(name, model):
+    """Over two batches, the first of a run and the last: what has phases passes through all of them."""
+    program, steps = build(name, model), 4
+    examples = dataset(program.objective, steps)
+    batches = [
+        {key: np.stack([examples[8 * step + row][key] for row in range(8)]) for key in examples[0]}
+        for step in (0, steps)
+    ]
+    params = numbers(program.shapes["params"])
+
+    @jax.jit
+    def compute(params, batch):
+        def loss(params):
+            terms, metrics = program.objective.loss(program.model(params), batch, None)
+            means = {
+                term: value / jnp.where(weight > 0, weight, 1.0)
+                for term, (value, weight) in terms.items()
+            }
+            return sum(program.terms[term] * mean for term, mean in means.items()), (terms, metrics)
+
+        return jax.grad(loss, has_aux=True)(params)
+
+    both = [jax.device_get(compute(params, batch)) for batch in batches]
+    for gradients, (terms, metrics) in both:
+        assert set(terms) == set(program.terms) and not set(terms) & set(metrics)
+        for key, (value, weight) in (terms | metrics).items():
+            assert (
+                np.shape(value) == np.shape(weight) == ()
+                and value.dtype == weight.dtype == np.float32
+            ), key
+            assert math.isfinite(value) and (weight > 0 or weight == value == 0), key
+        assert any(weight > 0 for _, weight in terms.values())
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
+    (first, one), (second, two) = both
+    for key in one[0] | one[1]:
+        assert any((terms | metrics)[key][1] > 0 for terms, metrics in (one, two)), (
+            f"{key} has no weight all along"
+        )
+    reached = jax.tree.map(lambda a, b: bool(a.any() or b.any()), first, second)
+    idle = [path for path, leaf in jax.tree_util.tree_leaves_with_path(reached) if not leaf]
+    assert not idle, "parameters that no loss reaches"
+
+
+# Models.
+
+
+@pytest.mark.parametrize("name", plugins.names("models"))
+def test_a_model(name):
+    shape = TransformerConfig(
+        vocab_size=VOCABULARY, width=16, heads=2, layers=2, max_length=LENGTH, types=2, positions="relative", tied=False
+    )  # fmt: skip
+    cls = plugins.find("models", name).Model
+    assert isinstance(cls.masks, tuple) and cls.masks and set(cls.masks) <= MASKS
+    graph, abstract = nnx.split(nnx.eval_shape(lambda: cls(shape, Scope(jax.random.key(0)))))
+    for path, param in nnx.to_flat_state(abstract):
+        axes = param.get_metadata("axes")
+        assert all(axis is None or axis in mesh.RULES for axis in axes), path
+        assert 0 <= len(param.shape) - len(axes) <= 1, (
+            "one leading axis more where layers are stacked"
+        )
+        assert param.dtype == jnp.float32
+        assert len(axes) > 1 or groups.is_vector(path), f"{path} has one axis, and would be decayed"
+
+    rng = np.random.default_rng(0)
+    tokens = jnp.asarray(rng.integers(0, VOCABULARY, (2, LENGTH)), jnp.int32)
+    given = {
+        "segments_BT": jnp.ones_like(tokens),
+        "positions_BT": jnp.broadcast_to(jnp.arange(LENGTH)[None], tokens.shape),
+    }
+
+    @jax.jit
+    def run(params):
+        model, more = nnx.merge(graph, params), {}
+        assert model.__doc__ and hasattr(model, "heads") and hasattr(model, "embedding")
+        if hasattr(model, "encode"):
+            memory = model.encode(
+                tokens, segments_BS=given["segments_BT"], positions_BS=given["positions_BT"]
+            )
+            more = {"memory_BSD": memory, "memory_segments_BS": given["segments_BT"]}
+        hidden = model.hidden(tokens, **given, **more)
+        if "prefix" in cls.masks:
+            # The masks that an objective may ask of it: nothing as a prefix is its own mask, the whole row another one.
+            none, whole = (
+                model.hidden(tokens, prefix_BT=jnp.full_like(tokens, value), **given)
+                for value in (0, 1)
+            )
+        else:
+            none, whole = hidden, hidden + 1
+        return hidden, model.logits(hidden), none, whole
+
+    hidden, logits, none, whole = run(numbers(nnx.to_pure_dict(abstract)))
+    assert hidden.shape == (2, LENGTH, 16) and logits.shape == (2, LENGTH, VOCABULARY)
+    assert np.isfinite(hidden).all() and np.std(hidden) > 0
+    np.testing.assert_allclose(none, hidden, rtol=0, atol=1e-5)
+    assert np.abs(whole - hidden).max() > 1e-3
+
+
+# Attention.
+
+
+@pytest.mark.parametrize(
+    ("kind", "biased"), [("bidirectional", False), ("causal", True), ("prefix", False)]
+)
+@pytest.mark.parametrize("name", plugins.names("nn.attention"))
+def test_attention_is_the_reference(name, kind, biased):
+    rng = np.random.default_rng(0)
+    B, T, N, K, H = 2, 24, 4, 2, 8
+    q = jnp.asarray(rng.normal(size=(B, T, N, H)), jnp.float32)
+    k, v = (jnp.asarray(rng.normal(size=(B, T, K, H)), jnp.float32) for _ in range(2))
+    segments = jnp.asarray(np.repeat([[1, 1, 2, 0], [1, 2, 2, 3]], T // 4, axis=1), jnp.int32)
+    prefix = (
+        jnp.asarray(np.arange(T)[None] % 12 < 5, bool) & (segments > 0)
+        if kind == "prefix"
+        else None
+    )
+    bias = jnp.asarray(rng.normal(size=(1, N, T, T)), jnp.float32) if biased else None
+    mask = Mask(segments, segments, prefix, kind)
+    kinds = [
+        functools.partial(plugins.find("nn.attention", each).attend, scale=0.3)
+        for each in (name, "reference")
+    ]
+    found, expected = (jax.jit(attend)(q, k, v, mask, bias=bias) for attend in kinds)
+    used = np.asarray(segments > 0)
+    np.testing.assert_allclose(np.asarray(found)[used], np.asarray(expected)[used], atol=1e-5)
+
+
+# Optimisers.
+
+
+@pytest.mark.parametrize("name", plugins.names("optimizers"))
+def test_an_optimiser(name):
+    module = plugins.find("optimizers", name)
+    shapes = build("clm").shapes["params"]
+    target, start = numbers(shapes, 1), numbers(shapes, 2)
+    rates = {
+        field.name: 0.5
+        for field in dataclasses.fields(module.Config)
+        if field.name == "weight_decay"
+    }
+
+    def loss(params):
+        return sum(
+            jnp.square(a - b).sum()
+            for a, b in zip(jax.tree.leaves(params), jax.tree.leaves(target), strict=True)
+        )
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def step(params, decay):
+        transformation = module.make(
+            module.Config(**(rates if decay else {})), 1e-3, lambda step: 1.0
+        )
+        updates, _ = transformation.update(
+            jax.grad(loss)(params), transformation.init(params), params
+        )
+        return optax.apply_updates(params, updates)
+
+    after = step(start, False)
+    assert jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), after) == jax.tree.map(
+        lambda leaf: (leaf.shape, leaf.dtype), start
+    )
+    value = jax.jit(loss)
+    assert value(after) < value(start)
+    if rates:
+        moved = jax.tree.map(
+            lambda one, two: bool(np.abs(one - two).max() > 1e-7), after, step(start, True)
+        )
+        decayed = [path for path, value in jax.tree_util.tree_leaves_with_path(moved) if value]
+        assert decayed and not any(map(groups.is_vector, decayed)), (
+            "weight decay must leave norms and biases alone"
+        )
+
+
+# Sources.
+
+# Options for sources that give much without any, or whose documents are longer than rows here.
+SMALL = {
+    "python_docs": {"packages": ("json",)},
+    "recall": {"pairs": 3, "queries": 2, "slots": 5, "keys": 8, "values": 8, "noise": 2},
+}
+
+
+@pytest.mark.parametrize("name", plugins.names("data.sources"))
+def test_a_source(name):
+    """Asked without options it yields documents, or says what it needs."""
+    module = plugins.find("data.sources", name)
+    source_config, tally = module.Config(**SMALL.get(name, {})), Tally()
+    try:
+        assert module.signature(source_config) == module.signature(source_config) != ""
+        for document in itertools.islice(module.documents(source_config, tally), 3):
+            assert isinstance(document, Document) and document.name
+            assert document.paragraphs and all(
+                paragraph and all(paragraph) for paragraph in document.paragraphs
+            )
+        assert tally.documents > 0
+    except UserError as error:
+        assert len(str(error)) > 20
+
+
+# Tasks.
+
+
+@pytest.mark.parametrize("name", plugins.names("tasks"))
+def test_a_task(name, tmp_path):
+    module = plugins.find("tasks", name)
+    of = corpus_for(module.Task, tmp_path)
+    if of is not corpus():
+        with pytest.raises(UserError, match="--config.data.source="):
+            module.Task(module.Config(), corpus(), "test", LENGTH)
+    if name in FILES:
+        with pytest.raises(UserError, match="path"):
+            module.Task(module.Config(), corpus(), "test", LENGTH)
+    task = module.Task(module.Config(**task_options(name, tmp_path)), of, "test", LENGTH)
+    suited = {
+        model: each for each, model in reversed(pairings()) if task.suits(objective(each, model))
+    }
+    assert suited, "a task that nothing can be asked"
+    asked = [
+        build(each, model, of.tokenizer) for model, each in suited.items()
+    ]  # one on each architecture
+    every = [task.score(program, numbers(program.shapes["params"])) for program in asked]
+    program, scores = asked[0], {metric: score for each in every for metric, score in each.items()}
+    # What only some models can be asked stands beside what all are; parts of a metric are called metric/…
+    assert all(next(iter(each)) == task.metrics[0] for each in every)
+    assert {metric.split("/")[0] for metric in scores} <= set(task.metrics)
+    baselines = task.baselines(program)
+    assert baselines
+    for metrics in (*every, *baselines.values()):
+        assert set(metrics) <= set(scores), "a baseline that the model is not asked"
+        for metric, score in metrics.items():
+            assert isinstance(score, Score) and math.isfinite(score.value) and score.count > 0
+            assert score.better in ("lower", "higher") and score.unit
+            asked = scores[metric]
+            assert (score.better, score.unit, score.count) == (
+                asked.better,
+                asked.unit,
+                asked.count,
+            ), "not the same question"
+            assert score.unit != "share" or 0.0 <= score.value <= 1.0

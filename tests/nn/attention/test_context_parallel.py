@@ -1,0 +1,81 @@
+"""Attention over split rows equals attention over whole ones, gradients included."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lm.core import plugins
+from lm.nn.attention import context_parallel, reference
+from lm.nn.attention.mask import Mask
+from lm.parallel import mesh as meshes
+
+B, N, K, H = 2, 4, 2, 8
+
+
+def problem(kind: str, T: int, S: int, seed: int = 0):
+    """Queries, keys, values, bias and a mask of two segments and padding, at random."""
+    rng = np.random.default_rng(seed)
+    draw = lambda *shape: jnp.asarray(rng.normal(size=shape), jnp.float32)
+    segments = [
+        np.repeat([1, 2, 0], [length // 2, length - length // 2 - length // 5, length // 5])[
+            None
+        ].repeat(B, 0)
+        for length in (T, S)
+    ]
+    prefix = jnp.asarray(rng.random((B, S)) < 0.4) if kind == "prefix" else None
+    mask = Mask(*(jnp.asarray(part) for part in segments), prefix, kind)
+    return (
+        (draw(B, T, N, H), draw(B, S, K, H), draw(B, S, K, H), draw(1, N, T, S)),
+        mask,
+        draw(B, T, N, H),
+    )
+
+
+@pytest.mark.parametrize("way", meshes.CONTEXT_ATTENTION)
+@pytest.mark.parametrize(
+    ("kind", "T", "S", "shape"),
+    [
+        ("causal", 16, 16, {"context": 4}),
+        ("prefix", 16, 16, {"data": 2, "context": 2, "tensor": 2}),
+        ("bidirectional", 16, 16, {"context": 8}),
+        ("bidirectional", 12, 24, {"context": 4}),  # as across an encoder and a decoder
+        ("causal", 15, 15, {"context": 4}),  # pieces do not divide the row
+        ("bidirectional", 7, 13, {"context": 4}),
+    ],
+)
+def test_pieces_of_rows_give_what_whole_rows_do(way, kind, T, S, shape):
+    inputs, mask, weight = problem(kind, T, S)
+    settings = meshes.MeshConfig(**{"data": 1} | shape, context_attention=way)
+    grid = meshes.make(settings, jax.devices()[: int(np.prod(list(shape.values())))])
+    real = jnp.asarray(mask.query_segments > 0, jnp.float32)[
+        ..., None, None
+    ]  # nothing reads what padding gets
+
+    def loss(attend, q, k, v, bias):
+        o = attend(q, k, v, mask, scale=0.3, bias=bias) * real
+        return (o * weight).sum(), o
+
+    expected = jax.grad(loss, argnums=(1, 2, 3, 4), has_aux=True)(reference.attend, *inputs)
+    every = way == "gather" and shape == {
+        "context": 8
+    }  # a ring has its own formula, whatever the kind
+    for name in plugins.names("nn.attention") if every else ["reference"]:
+        attend = plugins.find("nn.attention", name).attend
+        with meshes.use(grid, settings):
+            split = context_parallel.split(attend)
+            assert split is not attend
+            found = jax.jit(
+                jax.grad(functools.partial(loss, split), argnums=(0, 1, 2, 3), has_aux=True)
+            )(*inputs)
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+def test_whole_rows_go_by_the_kind_itself():
+    settings = meshes.MeshConfig(data=8)
+    with meshes.use(meshes.make(settings), settings):
+        assert context_parallel.split(reference.attend) is reference.attend
+    assert context_parallel.split(reference.attend) is reference.attend

@@ -1,0 +1,89 @@
+"""Checksums of a folder: what they cover, and every way in which a file can differ."""
+
+import pytest
+
+from lm.training import integrity
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A sealed folder of three files in two items, and one beside them."""
+    for name, content in {
+        "state/d/array": b"0123456789" * 1000,
+        "state/names": b"{}",
+        "counters/metadata": b"{}",
+        "written_later": b"1",
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    integrity.seal(tmp_path)
+    return tmp_path
+
+
+def flip(path, at=-1):
+    content = bytearray(path.read_bytes())
+    content[at] ^= 1
+    path.write_bytes(content)
+
+
+def test_what_was_sealed_is_whole(folder):
+    assert integrity.verify(folder)
+    (folder / "written_later").write_bytes(b"2")  # no item's file
+    (folder / "state" / "new").write_bytes(b"")
+    assert integrity.verify(folder)
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (
+            lambda folder: flip(folder / "state/d/array"),
+            "state/d/array does not match its checksum",
+        ),
+        (
+            lambda folder: (folder / "state/d/array").write_bytes(b"0123456789"),
+            "state/d/array has 10 bytes, not 10,000",
+        ),
+        (lambda folder: (folder / "state/names").unlink(), "state/names is missing"),
+        (
+            lambda folder: (folder / "counters/metadata").write_bytes(b""),
+            "counters/metadata has 0 bytes, not 2",
+        ),
+        (
+            lambda folder: (folder / integrity.NAME).write_bytes(b""),
+            "checksums.json cannot be read",
+        ),
+        (
+            lambda folder: (folder / integrity.NAME).write_bytes(b"[]"),
+            "checksums.json cannot be read",
+        ),
+        (
+            lambda folder: flip(folder / integrity.NAME, -20),
+            "checksums.json does not match its own checksum",
+        ),
+    ],
+)
+def test_any_difference_is_told(folder, damage, told):
+    damage(folder)
+    with pytest.raises(integrity.Damaged) as raised:
+        integrity.verify(folder)
+    assert str(raised.value) == told
+
+
+def test_a_file_that_cannot_be_read_is_damaged(folder, monkeypatch):
+    def fail(path):
+        raise OSError(5, "Input/output error", "state/names")
+
+    monkeypatch.setattr(integrity, "_measure", fail)
+    with pytest.raises(integrity.Damaged, match="state/names cannot be read: Input/output error"):
+        integrity.verify(folder)
+
+
+def test_one_item_alone(folder):
+    flip(folder / "state/d/array")
+    assert integrity.verify(folder, within="counters")
+
+
+def test_without_checksums_there_is_nothing_to_compare(folder):
+    (folder / integrity.NAME).unlink()
+    assert not integrity.verify(folder)
