@@ -1,8 +1,12 @@
-"""Causal language model on a Llama-style decoder: rotary positions, RMS norms, SwiGLU, grouped queries.
+"""Causal language modelling on a Llama-style decoder.
 
   python -m lm.train --config=configs/llama.py:tiny --workdir=runs/llama
 
-tiny: ours, for a CPU. small: SmolLM2 135M. base: Llama 3.2 1B. large: Llama 3 8B (lm/presets.py).
+Rotary positions, RMSNorm, SwiGLU, grouped-query attention, no biases.
+tiny: 1.0 M token positions of Python's documentation, for a CPU.
+small: SmolLM2 135M. base: Llama 3.2 1B. large: Llama 3 8B. 100,000 steps of 256 rows of 2,048
+tokens. tpu/README.md lists the first slice of each TPU generation that holds base and large.
+Not trained yet at these sizes.
 """
 
 from lm import presets

@@ -1,8 +1,12 @@
-"""Masked language model.
+"""Masked language modelling (MLM) on an encoder: predict the masked 15 % of the tokens.
 
   python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm
 
-tiny: ours, for two CPU cores. small, base, large: BERT's shapes (base has BERT-base's parameters exactly: 109,514,298).
+tiny: 1.2 M token positions of Python's documentation on one CPU core. Expected: about 45 seconds,
+4.15 [3.69, 4.60] nats per masked token on held-out documents (experiments/objectives/README.md).
+small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
+without rematerialisation (tpu/README.md). Not trained yet at these sizes.
+base has exactly BERT-base's parameters: 109,514,298.
 """
 
 from lm import presets

@@ -1,8 +1,12 @@
-"""Next-sentence prediction alone.
+"""Next-sentence prediction (NSP) alone, on an encoder: does segment B follow segment A?
 
   python -m lm.train --config=configs/nsp.py:tiny --workdir=runs/nsp
 
-tiny: ours, for two CPU cores; it compares the two segments' means. small, base, large: BERT's shapes and pooling.
+tiny: 1.2 M token positions of Python's documentation on one CPU core; compares the means of the two
+segments. Expected: about 40 seconds of training, 71.0 % [69.4, 72.6] accuracy on held-out documents
+(experiments/objectives/README.md).
+small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
+without rematerialisation (tpu/README.md). Not trained yet at these sizes.
 """
 
 from lm import presets

@@ -1,9 +1,12 @@
-"""Causal language model at the shapes at which other codebases' train steps were compiled (benchmarks/peers.py).
+"""Causal language modelling at the shapes of another codebase's compiled train step.
 
-  python -m benchmarks.peers                                           # our step beside theirs, by the TPU compiler; needs no TPU
+  python -m benchmarks.peers        # compares the compiled steps; needs libtpu but no TPU
   python -m lm.train --config=configs/peers.py:small --workdir=runs/peers
 
-small: 12 layers of width 768, 110M parameters. 1b (also base): 16 layers of width 2048, 1.2B. tiny and large are ours.
+A Llama-style decoder without grouped-query attention.
+small: 12 layers of width 768, 110 M parameters. 1b (also base): 16 layers of width 2048, 1.2 B.
+tiny (for a CPU) and large have no counterpart there.
+Results of the comparison: tpu/README.md. Not trained yet at these sizes.
 """
 
 from lm import presets

@@ -1,10 +1,15 @@
-"""Sequence to sequence: a document's first paragraph is the input, the others are the target.
+"""Sequence to sequence: predict a document's other paragraphs from its first.
 
   python -m lm.train --config=configs/seq2seq.py:tiny --workdir=runs/seq2seq
 
-With pairs of your own, as {"pair": ["source", "target"]} a line: --config.data.source=jsonl --config.data.path=pairs.jsonl
---config.data.field=pair
-On a decoder by --config.model.name=decoder. tiny: ours, for two CPU cores. small, base, large: T5's shapes.
+With your own pairs, one {"pair": ["source", "target"]} a line, add
+--config.data.source=jsonl --config.data.path=pairs.jsonl --config.data.field=pair
+Runs on an encoder-decoder; on a decoder with --config.model.name=decoder.
+tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M positions a run took
+53 seconds and the linear probe reached 37.5 % [34.3, 40.8] balanced accuracy
+(experiments/objectives/all/report.md).
+small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 223 M parameters
+and fits v5e-16 without rematerialisation (tpu/README.md). Not trained yet at these sizes.
 """
 
 from lm import presets
