@@ -8,7 +8,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 40 seconds and reached 3.97 [3.97, 3.98] nats per masked token
 (experiments/objectives/all/report.md).
 small, base, large: GPT-2's shapes, 100,000 steps of 512 rows of 1,024 tokens. base is 124 M
-parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). Not trained yet at these sizes.
+parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). No result yet.
 """
 
 from lm import presets
@@ -17,7 +17,8 @@ from lm import presets
 def get_config(size: str = "tiny"):
     objective = {
         "name": "biphasic", "first": "clm", "second": "mlm", "share": 0.25,
-        "first_options": {"packing": "greedy"}, "second_options": presets.MASKED | {"head": "plain"},
+        "first_options": {"packing": "greedy"},
+        "second_options": presets.MASKED | {"head": "plain"},
     }  # fmt: skip
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)

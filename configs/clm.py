@@ -5,7 +5,7 @@
 tiny: 1.2 M token positions of Python's documentation on one CPU core. Expected: about 1 minute,
 4.14 [4.11, 4.17] nats per next token on held-out documents (experiments/objectives/README.md).
 small, base, large: GPT-2's shapes, 100,000 steps of 512 rows of 1,024 tokens. base is 124 M
-parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). Not trained yet at these sizes.
+parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). No result yet.
 """
 
 from lm import presets

@@ -7,7 +7,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 1:1 an
 run took 1 min 16 s and reached 4.69 [4.67, 4.70] nats per next token and 4.36 [4.28, 4.45] per
 masked token (experiments/objectives/all/report.md).
 small, base, large: GPT-2's shapes, 100,000 steps of 512 rows of 1,024 tokens. base is 124 M
-parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). Not trained yet at these sizes.
+parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). No result yet.
 """
 
 from lm import presets

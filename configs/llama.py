@@ -6,7 +6,7 @@ Rotary positions, RMSNorm, SwiGLU, grouped-query attention, no biases.
 tiny: 1.0 M token positions of Python's documentation, for a CPU.
 small: SmolLM2 135M. base: Llama 3.2 1B. large: Llama 3 8B. 100,000 steps of 256 rows of 2,048
 tokens. tpu/README.md lists the first slice of each TPU generation that holds base and large.
-Not trained yet at these sizes.
+No result yet.
 """
 
 from lm import presets

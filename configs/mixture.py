@@ -8,7 +8,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At equal 
 positions a run took 44 seconds and reached 4.735 [4.729, 4.742] nats per next token and
 4.21 [4.17, 4.26] per masked token (experiments/objectives/all/report.md).
 small, base, large: GPT-2's shapes, 100,000 steps of 512 rows of 1,024 tokens. base is 124 M
-parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). Not trained yet at these sizes.
+parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). No result yet.
 """
 
 from lm import presets

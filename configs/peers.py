@@ -6,7 +6,7 @@
 A Llama-style decoder without grouped-query attention.
 small: 12 layers of width 768, 110 M parameters. 1b (also base): 16 layers of width 2048, 1.2 B.
 tiny (for a CPU) and large have no counterpart there.
-Results of the comparison: tpu/README.md. Not trained yet at these sizes.
+Results of the comparison: tpu/README.md. No result yet.
 """
 
 from lm import presets
