@@ -187,9 +187,9 @@ def ratios(ours: tuple[float, ...] | None, theirs: tuple[float, ...]) -> tuple[f
 def _line(
     name: str, what: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None
 ) -> str:
-    from lm.parallel.mesh import described
+    from lm.parallel.mesh import describe
 
-    split = described(record["mesh"]) if record else ""
+    split = describe(record["mesh"]) if record else ""
     shown = (
         ["does not fit", "", "", ""]
         if values is None

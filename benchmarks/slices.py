@@ -117,7 +117,7 @@ def fits(kept: Any) -> Iterator[str]:
 
 def growth(kept: Any) -> Iterator[str]:
     """A 1B decoder on more and more chips."""
-    from lm.parallel.mesh import described
+    from lm.parallel.mesh import describe
     from tpu import slices
 
     yield from _head(
@@ -130,7 +130,7 @@ def growth(kept: Any) -> Iterator[str]:
         config["training"]["batch_size"] = 4 * of.devices
         config["model"] |= {"remat": "full", "head_chunks": 8}
         record = _measured(config, name, kept)
-        mesh = described(record["mesh"])
+        mesh = describe(record["mesh"])
         if not record["fits"]:
             yield (
                 f"| {name} | {of.chips} | {mesh} | {record['batch_size']} | does not fit |"
@@ -195,7 +195,7 @@ HANDS = (
 def planned(kept: Any) -> Iterator[str]:
     """Ten meshes by hand, and what the planner finds: its roofline step should be no longer than the best of theirs."""
     from lm.nn.config import CHOICES
-    from lm.parallel.mesh import described
+    from lm.parallel.mesh import describe
     from tpu import measure, search, slices
 
     of = slices.parse("v5e-16")
@@ -210,7 +210,7 @@ def planned(kept: Any) -> Iterator[str]:
         own["mesh"] |= {"data": 1, "fsdp": 1, **hand}
         own["model"] |= {"remat": "full", "head_chunks": 8}
         record = _measured(own, of.name, kept)
-        mesh = described(hand)
+        mesh = describe(hand)
         if record["fits"]:
             steps.append(record["step_seconds"])
             shown = [
@@ -230,7 +230,7 @@ def planned(kept: Any) -> Iterator[str]:
         lambda line: print(f"  {line}", file=sys.stderr),
     )
     seconds, plan, record = looking.found[0]
-    mesh = described(record["mesh"])
+    mesh = describe(record["mesh"])
     shown = [
         mesh,
         plan.remat,

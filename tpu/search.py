@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lm.core.plugins import UserError
-from lm.parallel.mesh import described
+from lm.parallel.mesh import describe
 from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import Facts, Plan
 from tpu.slices import Slice
@@ -275,7 +275,7 @@ def _alone(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _said(plan: Plan, record: Mapping[str, Any]) -> str:
-    what = f"{described(plan.sections()['mesh'])}, remat {plan.remat}, microbatches {plan.microbatches}"
+    what = f"{describe(plan.sections()['mesh'])}, remat {plan.remat}, microbatches {plan.microbatches}"
     if "error" in record:
         return f"{what}: refused: {record['error']}"
     if not record["fits"]:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from lm.core.plugins import UserError
-from lm.parallel.mesh import described
+from lm.parallel.mesh import describe
 
 MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
 _LEGEND = "m: computed from the config and lm/parallel/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
@@ -104,7 +104,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
             "m",
             lambda r: f"{r['slices']} × {r['topology']}" if r["slices"] > 1 else r["topology"],
         ),
-        row("mesh", "m", lambda r: described(r["mesh"])),
+        row("mesh", "m", lambda r: describe(r["mesh"])),
         row(
             "batch: rows, tokens, microbatches",
             "m",
@@ -253,7 +253,7 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
     ):
         table.add_column(name, justify="left" if name in ("mesh", "remat", "bound") else "right")
     for number, plan in enumerate(result["plans"], 1):
-        mesh = described(plan["mesh"])
+        mesh = describe(plan["mesh"])
         table.add_row(
             str(number), mesh, plan["remat"], str(plan["microbatches"]), _ms(plan["step_seconds"]), plan["bound"],
             f"{plan['tokens_per_second_per_chip']:,.0f}", f"{100 * plan['mfu']:.1f} %", _gib(plan["memory"]["peak"]),

@@ -6,9 +6,11 @@ from flax import nnx
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
-from lm.nn import remat
+from lm.core.protocols import Batch
+from lm.nn import flops, remat
 from lm.nn.attention.mask import Mask
-from lm.nn.config import TransformerConfig
+from lm.nn.config import ModelConfig, TransformerConfig
+from lm.nn.cross_entropy import PLAIN, LossOptions, Sums
 from lm.nn.layers import (
     Attention,
     DropoutKeys,
@@ -108,7 +110,7 @@ class Stack(nnx.Module):
                 None if dropout_keys is None else dropout_keys.rows_B,
             ),
         )
-        if pipeline.fit(len(x_BTD)):
+        if pipeline.num_microbatches(len(x_BTD)):
             x_BTD = pipeline.run(
                 lambda group, x, rows: self._layers(group, x, rows, bias), layers, x_BTD, rows
             )
@@ -147,17 +149,85 @@ class Stack(nnx.Module):
         return x_BTD
 
 
-class SingleStack(nnx.Module):
-    """Embedding, one stack, vocabulary head: what an encoder and a decoder have in common.
+class TokenModel(nnx.Module):
+    """Token embedding and vocabulary head; a subclass adds what lies between.
 
-    Its own mask is bidirectional or causal; the call may ask for a prefix mask instead.
+    Attributes:
+      embedding: embeddings, and the map back to the vocabulary.
+      heads: modules that the objective adds, by name.
+      pipelined: whether a mesh may split its layers into stages; of the class.
     """
 
-    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
+    pipelined = False
+
+    def __init__(self, config: ModelConfig, scope: Scope):
         self.embedding = Embedding(config, scope / "embedding")
+        self.heads: nnx.Dict = nnx.Dict()
+
+    def embed(self, batch: Batch, dropout_keys: DropoutKeys | None = None) -> Float[Array, "B T D"]:
+        """Embedded tokens of a batch: what the first layer reads."""
+        return self.embedding(batch["tokens"], batch["positions"], batch.get("types"), dropout_keys)
+
+    def states(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
+        raise NotImplementedError
+
+    def features(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states that represent a text, for probes and fine-tuning."""
+        return self.states(batch, dropout_keys)
+
+    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Scores over the vocabulary for hidden states."""
+        return self.embedding.logits(h)
+
+    def cross_entropy(
+        self,
+        h_BTD: Float[Array, "B T D"],
+        targets_BT: Int[Array, "B T"],
+        weights_BT: Float[Array, "B T"],
+        bias_V: Float[Array, "V"] | None = None,
+        options: LossOptions = PLAIN,
+    ) -> Sums:
+        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py)."""
+        return self.embedding.cross_entropy(h_BTD, targets_BT, weights_BT, bias_V, options)
+
+
+class SingleStack(TokenModel):
+    """Embedding, one stack, vocabulary head: an encoder or a decoder.
+
+    Its own mask is bidirectional or causal. A batch may ask for a prefix mask instead.
+    """
+
+    Config = TransformerConfig
+    pipelined = True
+
+    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
+        super().__init__(config, scope)
         self.stack = Stack(config, scope / "stack", bidirectional=bidirectional)
         self.mask = "bidirectional" if bidirectional else "causal"
-        self.heads: nnx.Dict = nnx.Dict()
+
+    @staticmethod
+    def flops(config: TransformerConfig, length: int, inputs: int = 0) -> int:
+        """Operations of a forward pass of one row of `length` positions, without the head."""
+        assert not inputs, "only an encoder-decoder reads inputs"
+        return flops.stack(config, length)
+
+    def states(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
+        return self.hidden(
+            batch["tokens"],
+            segments_BT=batch["segments"],
+            positions_BT=batch["positions"],
+            types_BT=batch.get("types"),
+            prefix_BT=batch.get("prefix"),
+            dropout_keys=dropout_keys,
+        )
 
     def hidden(
         self,
@@ -169,22 +239,21 @@ class SingleStack(nnx.Module):
         prefix_BT: Int[Array, "B T"] | None = None,
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
-        """Hidden states after the last layer.
+        """`states` of separate arrays.
 
         Args:
-          tokens_BT: token ids. segments_BT: document number in the row, from 1; 0 is padding.
-          positions_BT: position in the document. types_BT: segment type (0 or 1), where the model has types.
-          prefix_BT: 1 at positions that all of their segment may see, the rest is causal; None takes the model's own mask.
-          dropout_keys: for dropout; None in evaluation.
+          tokens_BT: token ids.
+          segments_BT: document number in the row, from 1; 0 is padding.
+          positions_BT: position in the document.
+          types_BT: segment type (0 or 1), where the model has types.
+          prefix_BT: 1 at positions visible to all of their segment, causal after them; None takes
+            the model's own mask.
+          dropout_keys: None turns dropout off.
         """
-        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, split_keys[0])
+        embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, embedding_keys)
         if prefix_BT is None:
             mask = Mask(segments_BT, segments_BT, kind=self.mask)
         else:
             mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
-        return self.stack(x_BTD, positions_BT, mask, split_keys[1])
-
-    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Scores over the vocabulary for hidden states."""
-        return self.embedding.logits(h)
+        return self.stack(x_BTD, positions_BT, mask, stack_keys)

@@ -1,7 +1,8 @@
-"""What accelerators can do: one table for MFU while a run trains and for the rooflines of `tpu/`.
+"""Peak rates of accelerators: one table for the MFU of training runs and the rooflines of `tpu/`.
 
-Sources: the Cloud TPU pages of each version (peak, HBM, ICI), held against jax.experimental.pallas.tpu in tests/test_chips.py; NVIDIA's
-data sheets (dense, without sparsity). A device that is not listed, a CPU for example, has no known peak and so no MFU is printed for it.
+Sources: the Cloud TPU pages of each version (peak, HBM, ICI), compared with
+jax.experimental.pallas.tpu in tests/parallel/test_chips.py; NVIDIA's data sheets (dense, without
+sparsity). A device that is not listed, such as a CPU, has no known peak: no MFU is printed for it.
 """
 
 import dataclasses
@@ -14,11 +15,19 @@ class Chip:
     """One TPU chip.
 
     Attributes:
-      kinds: JAX's names of its devices begin so. devices: JAX devices a chip. tflops: peak, dense bfloat16.
-      hbm: GiB. usable: GiB of HBM that a program gets on one device, as the compiler says where it refuses one. bandwidth: of HBM, TB/s.
-      link: GB/s of one ICI link in one direction. links: a chip. dcn: GB/s of a chip's share of its
-        host's network, in one direction: of v5e and v6e a pod's divided by its chips, of the others an assumption.
-      mxus: matrix units a chip. mxu: their width.
+      kinds: prefixes of JAX's `device_kind` for its devices.
+      devices: JAX devices of a chip.
+      tflops: peak of the chip in dense bfloat16, TFLOP/s.
+      hbm: memory of the chip, GiB.
+      usable: GiB of HBM that a program gets on one device, as the compiler reports when it refuses
+        a program.
+      bandwidth: HBM bandwidth of the chip, TB/s.
+      link: bandwidth of one ICI link in one direction, GB/s.
+      links: ICI links of a chip.
+      dcn: a chip's fraction of its host's network bandwidth in one direction, GB/s. For v5e and v6e
+        a pod's bandwidth divided by its chips; for the others an assumption.
+      mxus: matrix units (MXUs) of a chip.
+      mxu: width of an MXU.
     """
 
     kinds: tuple[str, ...]
@@ -40,7 +49,7 @@ class Chip:
 
     @property
     def clock(self) -> float:
-        """Hz, as peak and matrix units imply: a multiplication and an addition in each cell a cycle."""
+        """Clock in Hz, derived from the peak: each MXU cell multiplies and adds once a cycle."""
         return self.tflops * 1e12 / (self.mxus * 2 * self.mxu**2)
 
 
@@ -53,11 +62,13 @@ TPUS = {
     "v6e": Chip(("TPU v6 lite", "TPU v6e"), 1, 918.0, 32, 31.25, 1.64, 100.0, 4, 12.5, 4, 256),
     "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 12.5, 8, 256),
 }
-# Options of XLA for each TPU generation, given with each compile of a train step. Few by intent: each is there for a reason that was
-# measured, and some that are not (SparseCore offloads) gave wrong losses.
+# XLA options for each TPU generation, set for each compilation of a train step. They are few on
+# purpose: each has a measured reason, and some options left out (SparseCore offloads) gave wrong
+# losses.
 _ALL = {
     "xla_tpu_enable_latency_hiding_scheduler": "true",
-    # Rolled loops of partial products in place of one gather and one product: 1.6 (v5p) to 2.3 times (v5e) the cycles of a 1B step.
+    # Disables windowed einsum: its loops of partial products, in place of one gather and one
+    # product, take 1.6 (v5p) to 2.3 (v5e) times the cycles of a 1B step.
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
 }
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {
@@ -89,14 +100,22 @@ _PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Peak bfloat16 FLOP/s of one JAX device of this kind, or None where unknown."""
-    # The longest name that fits: "TPU v5" must not catch "TPU v5 lite".
+    """Returns the peak bfloat16 FLOP/s of one JAX device, or None if unknown.
+
+    Args:
+      device_kind: `jax.Device.device_kind`.
+    """
+    # The longest prefix that matches: "TPU v5" must not catch "TPU v5 lite".
     matches = [(len(kind), peak) for kind, peak in _PEAKS.items() if device_kind.startswith(kind)]
     return max(matches)[1] if matches else None
 
 
 def compiler_options(device_kind: str) -> dict[str, str] | None:
-    """Of a train step on JAX devices of this kind; None where there are none of ours."""
+    """Returns the XLA options of a train step on JAX devices of this kind; None if there are none.
+
+    Args:
+      device_kind: `jax.Device.device_kind`.
+    """
     matches = [
         (len(kind), name)
         for name, chip in TPUS.items()

@@ -1,11 +1,15 @@
-"""The layers of a stack as a pipeline: stage s of the mesh holds every S-th group of layers and computes them for one microbatch at a time.
+"""A stack's layers as a pipeline.
 
-The schedule is circular (GPipe, Huang et al. 2019, where each microbatch goes round once; Narayanan et al. 2021 where it goes round several
-times): in turn t stage s works on item t - s; item i is microbatch i mod M in its round i div M. After each turn every stage hands its
-result to the next, the last one to the first. Of the M·R + S - 1 turns a stage works in M·R: the rest is the bubble. The backward pass is
-the same schedule backwards, by differentiation.
+Stage s of S holds every S-th group of layers and computes them for one microbatch at a time.
 
-All stages run the same program, as one vectorised over an axis that the mesh splits. So a pipeline only changes where layers are computed.
+The schedule is circular: GPipe (Huang et al. 2019) where each of M microbatches passes through the
+stages once, Narayanan et al. 2021 where it does so R times. In turn t stage s works on item t - s;
+item i is microbatch i mod M in its round i div M. After each turn every stage hands its result to
+the next, the last one to the first. A stage works in M·R of the M·R + S - 1 turns; the rest is the
+bubble. The backward pass is the same schedule in reverse, by differentiation.
+
+All stages run the same program, vectorised over an axis that the mesh splits. So a pipeline changes
+only where layers are computed.
 """
 
 import math
@@ -19,83 +23,89 @@ from jaxtyping import Array, Float
 from lm.core.plugins import UserError
 from lm.parallel import mesh as meshes
 
-AXIS = "layers"  # what is split over the stages
+AXIS = "layers"  # the logical axis that the stages split
 
 
 def bubble(stages: int, microbatches: int, repeats: int) -> float:
-    """Share of a stage's turns in which it has nothing to do."""
+    """The fraction of a stage's turns in which it has nothing to do."""
     return (stages - 1) / (microbatches * repeats + stages - 1)
 
 
 def schedule(
     config: meshes.MeshConfig, mesh: jax.sharding.Mesh | None = None
 ) -> tuple[int, int, int]:
-    """Stages S, microbatches M and repeats R; (1, 1, 1) without a pipeline."""
+    """Returns stages S, microbatches M and repeats R; (1, 1, 1) without a pipeline.
+
+    Args:
+      config: the config of the mesh.
+      mesh: by default the mesh in use.
+    """
     stages = meshes.parts(AXIS, mesh)
-    return (
-        (stages, config.pipeline_microbatches or stages, config.pipeline_repeats)
-        if stages > 1
-        else (1, 1, 1)
-    )
+    if stages == 1:
+        return 1, 1, 1
+    return stages, config.pipeline_microbatches or stages, config.pipeline_repeats
 
 
 def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch_size: int) -> None:
-    """Refuses a pipeline that the layers or the batch do not fill.
+    """Checks that the layers and the batch fill the pipeline.
 
     Args:
-      layers: of each stack. batch_size: rows that go through the pipeline together.
+      config: the config of the mesh.
+      mesh: the mesh.
+      layers: layers of each stack.
+      batch_size: rows that pass through the pipeline together.
 
     Raises:
-      UserError: of config.mesh, naming the numbers.
+      UserError: they do not; the message names the numbers.
     """
     stages, microbatches, repeats = schedule(config, mesh)
     if stages == 1:
         if config.pipeline_microbatches > 1 or config.pipeline_repeats > 1:
             raise UserError(
-                f"config.mesh.pipeline_microbatches={config.pipeline_microbatches} and pipeline_repeats={config.pipeline_repeats} are of a"
-                " pipeline, but config.mesh.stage=1; set config.mesh.stage, or leave them at 0 and 1"
+                f"config.mesh.pipeline_microbatches={config.pipeline_microbatches} and"
+                f" pipeline_repeats={config.pipeline_repeats} are of a pipeline, but"
+                " config.mesh.stage=1; set config.mesh.stage, or leave them at 0 and 1"
             )
         return
     if layers % (stages * repeats):
         raise UserError(
-            f"config.model.layers={layers} is not a multiple of config.mesh.stage × pipeline_repeats = {stages} × {repeats}; choose such"
-            " sizes"
+            f"config.model.layers={layers} is not a multiple of config.mesh.stage ×"
+            f" pipeline_repeats = {stages} × {repeats}; choose such sizes"
         )
     if repeats > 1 and microbatches < stages:
         raise UserError(
-            f"config.mesh.pipeline_microbatches={microbatches} is below config.mesh.stage={stages}: with pipeline_repeats={repeats} a"
-            " microbatch would be back before its turn; raise it"
+            f"config.mesh.pipeline_microbatches={microbatches} is below config.mesh.stage={stages}:"
+            f" with pipeline_repeats={repeats} a microbatch would be back before its turn; raise it"
         )
-    rows = math.prod(mesh.shape[axis] for axis in _outside())
+    rows = math.prod(mesh.shape[axis] for axis in _microbatch_axes())
     if batch_size % (microbatches * rows):
         raise UserError(
-            f"{batch_size} rows are not a multiple of config.mesh.pipeline_microbatches × {' × '.join(_outside())} = {microbatches} ×"
-            f" {rows}; choose another config.training.batch_size or other microbatches"
+            f"{batch_size} rows are not a multiple of config.mesh.pipeline_microbatches ×"
+            f" {' × '.join(_microbatch_axes())} = {microbatches} × {rows}; choose another"
+            " config.training.batch_size or other microbatches"
         )
 
 
-def fit(batch_size: int) -> int:
-    """Microbatches of a batch on the mesh in use: as many as the config says, or the most below that which divide the batch (evaluation
-    chooses its own batches); 0 where there is no pipeline, or none that the batch fills."""
+def num_microbatches(batch_size: int) -> int:
+    """Returns how many microbatches a pipeline cuts a batch into, on the mesh in use.
+
+    As many as the config sets, or the largest smaller number that divides the batch: evaluation
+    chooses its own batch sizes. 0 without a pipeline, or where the batch does not fill it.
+
+    Args:
+      batch_size: rows of the batch.
+    """
     stages, microbatches, repeats = schedule(meshes.options())
+    if stages == 1:
+        return 0
     rows = meshes.parts("batch") // stages
     fewest = stages if repeats > 1 else 1
-    return (
-        next(
-            (
-                count
-                for count in range(microbatches, fewest - 1, -1)
-                if batch_size % (count * rows) == 0
-            ),
-            0,
-        )
-        if stages > 1
-        else 0
-    )
+    counts = range(microbatches, fewest - 1, -1)
+    return next((count for count in counts if batch_size % (count * rows) == 0), 0)
 
 
-def _outside() -> tuple[str, ...]:
-    """Mesh axes that split a microbatch: those of the batch without the stages."""
+def _microbatch_axes() -> tuple[str, ...]:
+    """The mesh axes that split a microbatch: those of the batch without the stages."""
     return tuple(axis for axis in meshes.axes("batch") if axis not in meshes.axes(AXIS))
 
 
@@ -105,76 +115,91 @@ def run(
     """Runs stacked blocks on a batch.
 
     Args:
-      layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch) → x after these layers.
-      blocks: parameters of all layers, [L, …]. x_BTD: what goes in; `fit` of its rows is not 0. rows: arrays [B, …] that a layer needs
-        beside x.
+      layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch) → x after
+        these layers.
+      blocks: parameters of all layers, [L, …].
+      x_BTD: the input; `num_microbatches` of its rows is not 0.
+      rows: tree of arrays [B, …] that a layer needs beside x.
+
+    Returns:
+      x after all layers.
     """
     S, _, R = schedule(meshes.options())
-    M = fit(len(x_BTD))
+    M = num_microbatches(len(x_BTD))
     stage = meshes.axes(AXIS)
-    with meshes.rules(batch=_outside(), layers=()):
-        # [L, …] → [S, R, L / (S R), …]: group r of stage s holds layers from (r S + s) L / (S R) on.
+    with meshes.override_rules(batch=_microbatch_axes(), layers=()):
+        # [L, …] → [S, R, L / (S R), …]: group r of stage s starts at layer (r S + s) L / (S R).
         blocks_SR = jax.tree.map(
             lambda leaf: jnp.moveaxis(leaf.reshape(R, S, -1, *leaf.shape[1:]), 1, 0), blocks
         )
-        blocks_SR = jax.tree.map(lambda leaf: _lay(leaf, stage), blocks_SR)
+        blocks_SR = jax.tree.map(lambda leaf: _split_stages(leaf, stage), blocks_SR)
         x_MbTD, rows_M = meshes.split_rows(x_BTD, M), meshes.split_rows(rows, M)
         x_MbTD = meshes.constrain(x_MbTD, None, "batch", "sequence", None)
         rows_M = jax.tree.map(
             lambda leaf: meshes.constrain(leaf, None, "batch", *[None] * (leaf.ndim - 2)), rows_M
         )
 
-        def one_stage(groups, x, item):
+        def one_stage(groups: Any, x_bTD: Array, item: Array) -> Array:
             """A stage's work on its item."""
             turn, number = item // M % R, item % M
             group = jax.tree.map(lambda leaf: leaf[0] if R == 1 else leaf[turn], groups)
-            mine = jax.tree.map(lambda leaf: leaf[number], rows_M)
-            return layers(group, x, mine)
+            rows_b = jax.tree.map(lambda leaf: leaf[number], rows_M)
+            return layers(group, x_bTD, rows_b)
 
         stages_S = jnp.arange(S)
         all_stages = jax.vmap(one_stage, spmd_axis_name=stage if len(stage) > 1 else stage[0])
 
-        def store(waiting, handed, turn):
-            """What comes back to the first stage takes its microbatch's place; the others' copies are never read."""
+        def store(waiting_SMbTD: Array, passed_SbTD: Array, turn: Array) -> Array:
+            """Puts what comes back to the first stage in its microbatch's place.
+
+            The copies of the other stages are never read.
+            """
             place = (turn - S) % M
-            old = jax.lax.dynamic_index_in_dim(waiting, place, 1, keepdims=False)
+            old = jax.lax.dynamic_index_in_dim(waiting_SMbTD, place, 1, keepdims=False)
             return jax.lax.dynamic_update_index_in_dim(
-                waiting, jnp.where(turn >= S, handed, old), place, 1
+                waiting_SMbTD, jnp.where(turn >= S, passed_SbTD, old), place, 1
             )
 
-        def turn(carry, t):
-            waiting, handed = carry
-            waiting = store(waiting, handed, t)
-            fresh = jax.lax.dynamic_index_in_dim(waiting, t % M, 1, keepdims=False)
-            first = (stages_S == 0).reshape(S, *[1] * (handed.ndim - 1))
-            x_SbTD = _lay(jnp.where(first, fresh, handed), stage, "batch", "sequence")
-            # In the bubble an item's number is outside of 0 … M R - 1: what it gives is never stored where anything reads it.
+        def turn(carry: tuple[Array, Array], t: Array) -> tuple[tuple[Array, Array], None]:
+            waiting_SMbTD, passed_SbTD = carry
+            waiting_SMbTD = store(waiting_SMbTD, passed_SbTD, t)
+            fresh = jax.lax.dynamic_index_in_dim(waiting_SMbTD, t % M, 1, keepdims=False)
+            first = (stages_S == 0).reshape(S, *[1] * (passed_SbTD.ndim - 1))
+            x_SbTD = jnp.where(first, fresh, passed_SbTD)
+            x_SbTD = _split_stages(x_SbTD, stage, "batch", "sequence")
+            # In the bubble an item's number is outside 0 … M R - 1. Its result is never stored
+            # where anything reads it.
             y_SbTD = all_stages(blocks_SR, x_SbTD, t - stages_S)
-            y_SbTD = _lay(y_SbTD, stage, "batch", "sequence")
-            return (waiting, _hand_on(y_SbTD)), None
+            y_SbTD = _split_stages(y_SbTD, stage, "batch", "sequence")
+            return (waiting_SMbTD, _to_next_stage(y_SbTD)), None
 
-        waiting = _lay(
+        waiting_SMbTD = _split_stages(
             jnp.broadcast_to(x_MbTD, (S, *x_MbTD.shape)), stage, None, "batch", "sequence"
         )
         turns = M * R + S - 1
-        (waiting, handed), _ = jax.lax.scan(turn, (waiting, waiting[:, 0]), jnp.arange(turns))
-        y_MbTD = store(waiting, handed, jnp.asarray(turns))[0]
+        (waiting_SMbTD, passed_SbTD), _ = jax.lax.scan(
+            turn, (waiting_SMbTD, waiting_SMbTD[:, 0]), jnp.arange(turns)
+        )
+        y_MbTD = store(waiting_SMbTD, passed_SbTD, jnp.asarray(turns))[0]
     return meshes.constrain(meshes.join_rows(y_MbTD), "batch", "sequence", None)
 
 
 @jax.custom_vjp
-def _hand_on(x: Array) -> Array:
-    """From each stage to the next; the gradient the other way. (That of jnp.roll crosses twice.)"""
+def _to_next_stage(x: Array) -> Array:
+    """Passes arrays to the next stage; gradients to the previous one.
+
+    The gradient of jnp.roll would cross the network twice.
+    """
     return jnp.roll(x, 1, axis=0)
 
 
-_hand_on.defvjp(
+_to_next_stage.defvjp(
     lambda x: (jnp.roll(x, 1, axis=0), None), lambda _, gradient: (jnp.roll(gradient, -1, axis=0),)
 )
 
 
-def _lay(x: Array, stage: tuple[str, ...], *names: str | None) -> Array:
-    """Puts axis 0 on the stages, the next ones where they belong; without names the partitioner decides on the rest."""
+def _split_stages(x: Array, stage: tuple[str, ...], *names: str | None) -> Array:
+    """Splits axis 0 over the stages and the next ones by `names`; without names XLA decides."""
     rest = [meshes.axes(name) or None if name else None for name in names]
     free = [None if names else jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - len(rest))
     return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(stage, *rest, *free))

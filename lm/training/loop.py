@@ -383,7 +383,7 @@ def _new_record(config: Mapping, corpus, program: Program, total: int) -> dict[s
 def _header(
     config: Mapping, corpus, program: Program, plan: Any, padding: float, total: int, start: int
 ) -> str:
-    mesh = meshes.described(program.mesh.shape)
+    mesh = meshes.describe(program.mesh.shape)
     stages, microbatches, repeats = pipeline.schedule(program.mesh_config, program.mesh)
     bubble = pipeline.bubble(stages, microbatches, repeats)
     size = program.training.batch_size

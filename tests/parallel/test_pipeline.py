@@ -135,7 +135,7 @@ def test_evaluation_takes_as_many_microbatches_as_its_batch_fills(rows, mesh, ex
     with meshes.use(
         meshes.make(settings, jax.devices()[: settings.data * settings.stage]), settings
     ):
-        assert pipeline.fit(rows) == expected
+        assert pipeline.num_microbatches(rows) == expected
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6])

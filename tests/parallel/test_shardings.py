@@ -36,7 +36,7 @@ def test_every_large_array_is_split(name):
 
 def test_a_moved_array_is_shown(monkeypatch):
     """The comparison fails, and names the array, where a rule changes."""
-    with shardings.meshes.rules(width=()):
+    with shardings.meshes.override_rules(width=()):
         lines = shardings.table("bert")
     golden = (shardings.HERE / "bert.txt").read_text(encoding="utf-8")
     moved = [
