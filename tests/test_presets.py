@@ -11,7 +11,7 @@ from flax import nnx
 from lm import presets
 from lm.core import plugins
 from lm.nn import heads
-from lm.nn.config import CHOICES, TransformerConfig
+from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
 
 FAMILIES = {"bert": presets.BERT, "gpt2": presets.GPT2, "t5": presets.T5, "llama": presets.LLAMA}
@@ -134,10 +134,10 @@ def test_sizes_that_are_0_are_derived():
     assert (config.kv_heads, config.head_width, config.feedforward) == (1, 7, 11)
 
 
-@pytest.mark.parametrize("field", CHOICES)
+@pytest.mark.parametrize("field", TransformerConfig.CHOICES)
 def test_unknown_choices(field):
     with pytest.raises(
-        ValueError, match=f"{field}='nonsense' is not one of {', '.join(CHOICES[field])}"
+        ValueError, match=f"{field}='nonsense' is not one of {', '.join(TransformerConfig.CHOICES[field])}"
     ):
         TransformerConfig(**{field: "nonsense"})
 

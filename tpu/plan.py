@@ -59,7 +59,7 @@ _JSON = flags.DEFINE_string(
 def main() -> int:
     from lm.core.plain import plain
     from lm.core.plugins import UserError, choice
-    from lm.nn.config import CHOICES
+    from lm.nn.config import TransformerConfig
     from tpu import environment
 
     environment.prepare()
@@ -75,10 +75,10 @@ def main() -> int:
         argument for argument in sys.argv[1:] if argument.startswith("--config.")
     ]
     # The link to the host is in no roofline: what is offloaded would look free.
-    remats = _REMAT.value or [name for name in CHOICES["remat"] if name != "offload"]
+    remats = _REMAT.value or [name for name in TransformerConfig.CHOICES["remat"] if name != "offload"]
     try:
         for remat in remats:
-            choice("--remat", remat, CHOICES["remat"])
+            choice("--remat", remat, TransformerConfig.CHOICES["remat"])
         chunks = [int(each) for each in _CHUNKS.value] or [int(config["model"]["head_chunks"])]
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -115,4 +115,4 @@ def main() -> int:
 if __name__ == "__main__":
     # A flag of absl takes a value; --json alone means the standard output.
     sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
-    command.run(main, __doc__)
+    command.run(main)

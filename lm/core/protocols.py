@@ -150,11 +150,13 @@ class Model(Protocol):
     Attributes:
       Config: its shape, a subclass of lm.nn.config.ModelConfig; of the class.
       masks: what its tokens can attend to (lm/core/compatibility.py); of the class.
+      pipelined: whether a mesh may split its layers into stages; of the class.
       heads: modules that the objective adds, by name; set after construction.
     """
 
     Config: "type[ModelConfig]"
     masks: tuple[str, ...]
+    pipelined: bool
     heads: Any
 
     @staticmethod
@@ -176,6 +178,13 @@ class Model(Protocol):
         """Hidden states after the last layer, [B, T, D]; fields of the batch as in lm/nn/token_loss.py.
 
         No position sees another segment. Dropout is off without keys.
+        """
+        ...
+
+    def features(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
+        """Hidden states that represent a text, for probes and fine-tuning: [B, T, D].
+
+        Those of `states`, or the encoder's of an encoder-decoder.
         """
         ...
 

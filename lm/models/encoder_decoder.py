@@ -1,24 +1,68 @@
-"""A Transformer encoder-decoder: a causal decoder that also sees an encoded input (T5, Raffel et al. 2020)."""
+"""A Transformer encoder-decoder: a causal decoder that also reads an encoded input.
 
-from flax import nnx
+Source: Raffel et al. 2020 (T5).
+"""
+
 from jaxtyping import Array, Float, Int
 
+from lm.core.protocols import Batch
+from lm.nn import flops
 from lm.nn.attention.mask import Mask
 from lm.nn.config import TransformerConfig
-from lm.nn.layers import DropoutKeys, Embedding, Scope
-from lm.nn.stack import Stack
+from lm.nn.layers import DropoutKeys, Scope
+from lm.nn.stack import Stack, TokenModel
 
 
-class Model(nnx.Module):
-    """(input tokens, target tokens) → hidden states of the decoder → scores over the vocabulary. Embeddings are shared."""
+class Model(TokenModel):
+    """(input tokens, target tokens) → the decoder's hidden states → scores over the vocabulary.
 
+    Both stacks share the embedding.
+    """
+
+    Config = TransformerConfig
     masks = ("cross",)
+    pipelined = True
 
     def __init__(self, config: TransformerConfig, scope: Scope):
-        self.embedding = Embedding(config, scope / "embedding")
+        super().__init__(config, scope)
         self.encoder = Stack(config, scope / "encoder", bidirectional=True)
         self.stack = Stack(config, scope / "stack", bidirectional=False, cross=True)
-        self.heads: nnx.Dict = nnx.Dict()
+
+    @staticmethod
+    def flops(config: TransformerConfig, length: int, inputs: int = 0) -> int:
+        """Operations of a forward pass: `inputs` encoded, `length` decoded; without the head."""
+        return flops.stack(config, inputs) + flops.stack(config, length, memory=inputs)
+
+    def states(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """The decoder's hidden states; fields of the batch as in lm/nn/token_loss.py."""
+        encoder_keys, decoder_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        memory_BSD = self.encode(
+            batch["input_tokens"],
+            segments_BS=batch["input_segments"],
+            positions_BS=batch["input_positions"],
+            dropout_keys=encoder_keys,
+        )
+        return self.hidden(
+            batch["tokens"],
+            segments_BT=batch["segments"],
+            positions_BT=batch["positions"],
+            memory_BSD=memory_BSD,
+            memory_segments_BS=batch["input_segments"],
+            dropout_keys=decoder_keys,
+        )
+
+    def features(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """The encoder's hidden states of the tokens, for probes and fine-tuning."""
+        return self.encode(
+            batch["tokens"],
+            segments_BS=batch["segments"],
+            positions_BS=batch["positions"],
+            dropout_keys=dropout_keys,
+        )
 
     def encode(
         self,
@@ -28,10 +72,17 @@ class Model(nnx.Module):
         positions_BS: Int[Array, "B S"],
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B S D"]:
-        """Hidden states of the input; arguments as for `hidden`."""
-        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BSD = self.embedding(tokens_BS, positions_BS, None, split_keys[0])
-        return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), split_keys[1])
+        """Hidden states of the input.
+
+        Args:
+          tokens_BS: token ids.
+          segments_BS: example number in the row, from 1; 0 is padding.
+          positions_BS: position in the example.
+          dropout_keys: None turns dropout off.
+        """
+        embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BSD = self.embedding(tokens_BS, positions_BS, None, embedding_keys)
+        return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), stack_keys)
 
     def hidden(
         self,
@@ -43,26 +94,19 @@ class Model(nnx.Module):
         memory_segments_BS: Int[Array, "B S"],
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
-        """Hidden states of the decoder.
+        """The decoder's hidden states, given an encoded input.
 
         Args:
-          tokens_BT: decoder input ids. segments_BT: example number in the row, from 1; 0 is padding.
-          positions_BT: position in the example. memory_BSD: what `encode` returned for the inputs.
-          memory_segments_BS: example number of each input; a target sees the input of its own example only.
-          dropout_keys: for dropout; None in evaluation.
+          tokens_BT: ids that the decoder reads.
+          segments_BT: example number in the row, from 1; 0 is padding.
+          positions_BT: position in the example.
+          memory_BSD: what `encode` returned.
+          memory_segments_BS: example number of each input position. A target attends to the input
+            of its own example only.
+          dropout_keys: None turns dropout off.
         """
-        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BTD = self.embedding(tokens_BT, positions_BT, None, split_keys[0])
+        embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BTD = self.embedding(tokens_BT, positions_BT, None, embedding_keys)
         mask = Mask(segments_BT, segments_BT, kind="causal")
-        return self.stack(
-            x_BTD,
-            positions_BT,
-            mask,
-            split_keys[1],
-            memory_BSD,
-            Mask(segments_BT, memory_segments_BS),
-        )
-
-    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Scores over the vocabulary for hidden states."""
-        return self.embedding.logits(h)
+        cross_mask = Mask(segments_BT, memory_segments_BS)
+        return self.stack(x_BTD, positions_BT, mask, stack_keys, memory_BSD, cross_mask)

@@ -1,14 +1,20 @@
-"""Floating-point operations of a training step by formula: matrix products only, a multiplication and an addition each.
+"""Floating-point operations by formula: matrix products only, a multiplication and an addition each.
 
-Counts what the model needs, not what a compiler recomputes (so remat does not raise it). Full attention, causal too, is
-counted as T·T, as kernels without block skipping compute it. The backward pass is twice the forward.
+Counts what the model needs, so remat does not raise it. Attention counts all T · T scores, causal
+attention too, as kernels without block skipping compute it. A backward pass is two forward passes.
 """
 
-from lm.nn.config import TransformerConfig
+from lm.nn.config import ModelConfig, TransformerConfig
 
 
 def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
-    """Operations of one row of `length` tokens through one stack; with cross-attention to `memory` tokens, if any."""
+    """Operations of one row through one stack of Transformer blocks.
+
+    Args:
+      config: the stack's shape.
+      length: positions of the row.
+      memory: positions that cross-attention reads; 0 for none.
+    """
     D, F, N, K, H = (
         config.width,
         config.feedforward,
@@ -24,12 +30,18 @@ def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
     return config.layers * layer
 
 
-def head(config: TransformerConfig, positions: int, transform: bool = False) -> int:
-    """Operations of the vocabulary head at so many positions; `transform`: with a dense D × D layer before it."""
+def head(config: ModelConfig, positions: int, transform: bool = False) -> int:
+    """Operations of the vocabulary head of one row.
+
+    Args:
+      config: the model's shape.
+      positions: where a word is predicted.
+      transform: whether a dense D × D layer comes first.
+    """
     D = config.width
     return 2 * D * config.vocab_size * positions + (2 * D * D * positions if transform else 0)
 
 
 def training(forward: int) -> int:
-    """Forward and backward."""
+    """Operations of a forward and a backward pass."""
     return 3 * forward

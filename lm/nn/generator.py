@@ -40,7 +40,7 @@ class Generator(nnx.Module):
     def __call__(self, model, batch, dropout_keys) -> Float[Array, "B P V"]:
         """Scores at the target positions of the batch (lm/nn/token_loss.py)."""
         segments_BT, positions_BT = batch["segments"], batch["positions"]
-        x_BTD = model.embedding(batch["tokens"], positions_BT, batch.get("types"), dropout_keys)
+        x_BTD = model.embed(batch, dropout_keys)
         dtype = x_BTD.dtype
         x_BTG = jnp.einsum("BTD,DG->BTG", x_BTD, self.project[...].astype(dtype))
         h_BTG = self.stack(x_BTG, positions_BT, Mask(segments_BT, segments_BT), dropout_keys)

@@ -6,7 +6,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from lm.nn.config import TransformerConfig
+from lm.nn.config import ModelConfig
 from lm.nn.layers import ACTIVATIONS, GATED, Norm, Scope
 
 POOLINGS = ("first", "mean", "segments")
@@ -15,7 +15,7 @@ POOLINGS = ("first", "mean", "segments")
 class MaskedHead(nnx.Module):
     """BERT's: a dense layer, the activation and a norm before the shared vocabulary matrix, and a bias a word after it."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: ModelConfig, scope: Scope):
         D = config.width
         self.kernel = scope.param("kernel", (D, D), ("width", None), config.kernel_std(D))
         self.bias = scope.param("bias", (D,), (None,), 0.0)
@@ -47,7 +47,7 @@ class PairHead(nnx.Module):
     (Conneau et al. 2017, InferSent), each norm 1, and starts at zero: small models learn it sooner.
     """
 
-    def __init__(self, config: TransformerConfig, scope: Scope, pooling: str):
+    def __init__(self, config: ModelConfig, scope: Scope, pooling: str):
         D = config.width
         self.pooling = pooling
         if pooling == "segments":
@@ -96,7 +96,7 @@ class PairHead(nnx.Module):
 class ReplacedHead(nnx.Module):
     """ELECTRA's discriminator: a dense layer, the activation, and one score a token: above 0, it was replaced."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: ModelConfig, scope: Scope):
         D = config.width
         self.kernel = scope.param("kernel", (D, D), ("width", None), config.kernel_std(D))
         self.bias = scope.param("bias", (D,), (None,), 0.0)

@@ -21,7 +21,7 @@ from lm.core import plugins
 from lm.nn import cross_entropy, remat
 from lm.nn.attention import context_parallel
 from lm.nn.attention.mask import Mask
-from lm.nn.config import TransformerConfig
+from lm.nn.config import ModelConfig, TransformerConfig
 from lm.parallel import mesh
 
 ACTIVATIONS: dict[str, Callable] = {
@@ -76,7 +76,7 @@ class DropoutKeys:
     key: jax.Array
     rows_B: Int[Array, "B"]
 
-    def split(self, count: int = 2) -> list["Noise"]:
+    def split(self, count: int = 2) -> list["DropoutKeys"]:
         """For `count` places."""
         return [DropoutKeys(key, self.rows_B) for key in jax.random.split(self.key, count)]
 
@@ -84,7 +84,7 @@ class DropoutKeys:
 class Norm(nnx.Module):
     """LayerNorm (Ba et al. 2016) or RMSNorm (Zhang and Sennrich 2019) over the last axis, in float32."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: ModelConfig, scope: Scope):
         self.scale = scope.param("scale", (config.width,), (None,), std=0.0, mean=1.0)
         self.bias = (
             scope.param("bias", (config.width,), (None,), std=0.0)
@@ -233,7 +233,7 @@ class FeedForward(nnx.Module):
 class Embedding(nnx.Module):
     """Token, position and type embeddings, summed; and the tied or untied map back to the vocabulary."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: ModelConfig, scope: Scope):
         self.config = config
         D, V = config.width, config.vocab_size
         std = config.embedding_std

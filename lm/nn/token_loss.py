@@ -18,26 +18,6 @@ from lm.nn.cross_entropy import PLAIN, LossOptions, Sums
 Terms = dict[str, tuple[jax.Array, jax.Array]]
 
 
-def states(model, batch, dropout_keys):
-    """The model's hidden states for a batch of such examples: [B, T, D]."""
-    if "input_tokens" in batch:
-        split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        memory_BSD = model.encode(
-            batch["input_tokens"],
-            segments_BS=batch["input_segments"],
-            positions_BS=batch["input_positions"],
-            dropout_keys=split_keys[0],
-        )
-        return model.hidden(
-            batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], memory_BSD=memory_BSD,
-            memory_segments_BS=batch["input_segments"], dropout_keys=split_keys[1],
-        )  # fmt: skip
-    return model.hidden(
-        batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], types_BT=batch.get("types"),
-        prefix_BT=batch.get("prefix"), dropout_keys=dropout_keys,
-    )  # fmt: skip
-
-
 def gathered(hidden_BTD, batch):
     """The states at which something is predicted: [B, P, D]."""
     if "target_positions" not in batch:
@@ -51,13 +31,13 @@ def sums(model, hidden_BTD, batch, options: LossOptions, head=None) -> Sums:
     bias_V = None
     if head is not None:
         h_BPD, bias_V = head.transform(h_BPD), head.output_bias[...]
-    return model.embedding.cross_entropy(h_BPD, batch["targets"], batch["weights"], bias_V, options)
+    return model.cross_entropy(h_BPD, batch["targets"], batch["weights"], bias_V, options)
 
 
 def loss(name: str, model, batch, dropout_keys, options: LossOptions) -> tuple[Terms, Terms]:
     """The whole of an objective that only predicts tokens: its term and its metrics, as (sum, weight)."""
     return measured(
-        name, sums(model, states(model, batch, dropout_keys), batch, options), batch, options
+        name, sums(model, model.states(batch, dropout_keys), batch, options), batch, options
     )
 
 
@@ -72,6 +52,6 @@ def measured(name: str, found: Sums, batch, options: LossOptions) -> tuple[Terms
 
 def by_row(name: str, model, batch, head=None) -> Terms:
     """Nats and hits of each row, without smoothing or z-loss: {name, name_accuracy: (sums [B], weights [B])}."""
-    found = sums(model, states(model, batch, None), batch, PLAIN, head)
+    found = sums(model, model.states(batch, None), batch, PLAIN, head)
     weight_B = batch["weights"].sum(-1)
     return {name: (found.nll, weight_B), f"{name}_accuracy": (found.hits, weight_B)}

@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 
 from lm.core import plugins
+from lm.core.protocols import Model
 from lm.data import masking
 from lm.nn import flops, heads, token_loss
+from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
 
 
@@ -79,7 +81,7 @@ class Masked:
         """The model's masked-language head, None where the vocabulary stands alone."""
         return model.heads["masked"] if self.config.head == "transform" else None
 
-    def head_flops(self, config) -> int:
+    def head_flops(self, config: ModelConfig) -> int:
         """Operations of the vocabulary head on one row."""
         return flops.head(config, self.config.budget(self.length), self.config.head == "transform")
 
@@ -114,13 +116,13 @@ class MaskedObjective:
         """BERT's masked-language head, or nothing."""
         return self.masked.heads(config, scope)
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
-        return flops.stack(config, self.masked.length) + self.masked.head_flops(config)
+        return model.flops(config, self.masked.length) + self.masked.head_flops(config)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.masked.measured(model, token_loss.states(model, batch, dropout_keys), batch)
+        return self.masked.measured(model, model.states(batch, dropout_keys), batch)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""

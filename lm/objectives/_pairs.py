@@ -6,7 +6,9 @@ import jax
 import numpy as np
 
 from lm.core import plugins
-from lm.nn import flops, heads, token_loss
+from lm.core.protocols import Model
+from lm.nn import heads
+from lm.nn.config import ModelConfig
 from lm.objectives import _masked
 
 
@@ -111,17 +113,17 @@ class PairObjective:
         """The pair classifier."""
         return self.pairs.heads(config, scope)
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row; those of the classifier are too few to count."""
-        return flops.stack(config, self.length)
+        return model.flops(config, self.length)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        return self.pairs.measured(model, token_loss.states(model, batch, dropout_keys), batch)
+        return self.pairs.measured(model, model.states(batch, dropout_keys), batch)
 
     def by_row(self, model, batch):
         """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return self.pairs.by_row(model, token_loss.states(model, batch, None), batch)
+        return self.pairs.by_row(model, model.states(batch, None), batch)
 
 
 class MaskedPairObjective:
@@ -153,13 +155,13 @@ class MaskedPairObjective:
         """BERT's two heads."""
         return self.masked.heads(config, scope) | self.pairs.heads(config, scope)
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
-        return flops.stack(config, self.length) + self.masked.head_flops(config)
+        return model.flops(config, self.length) + self.masked.head_flops(config)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""
-        hidden_BTD = token_loss.states(model, batch, dropout_keys)
+        hidden_BTD = model.states(batch, dropout_keys)
         tokens, pairs = (
             self.masked.measured(model, hidden_BTD, batch),
             self.pairs.measured(model, hidden_BTD, batch),

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+from lm.core.protocols import Model
 from lm.data import sequences
 from lm.nn import flops, token_loss
+from lm.nn.config import ModelConfig
 
 
 class SequenceObjective:
@@ -20,17 +22,13 @@ class SequenceObjective:
         """Nothing beyond the model's vocabulary head."""
         return {}
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         layout = self.layout
         if layout.mask == "prefix":
-            return flops.stack(config, layout.length) + flops.head(config, layout.length)
+            return model.flops(config, layout.length) + flops.head(config, layout.length)
         source, target = layout.rooms[0], layout.rooms[-1]
-        return (
-            flops.stack(config, source)
-            + flops.stack(config, target, memory=source)
-            + flops.head(config, target)
-        )
+        return model.flops(config, target, inputs=source) + flops.head(config, target)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""

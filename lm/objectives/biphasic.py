@@ -15,6 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core import plugins
+from lm.core.protocols import Model
+from lm.nn.config import ModelConfig
 from lm.objectives import _members
 
 
@@ -123,9 +125,9 @@ class Objective:
             for key, head in member.heads(config, scope).items()
         }
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row, on average over the run."""
-        first, second = (member.flops(config) for member in self.members.values())
+        first, second = (member.flops(model, config) for member in self.members.values())
         return round(self.config.share * first + (1 - self.config.share) * second)
 
     def loss(self, model, batch, dropout_keys):

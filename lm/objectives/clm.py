@@ -8,8 +8,10 @@ import dataclasses
 
 import numpy as np
 
+from lm.core.protocols import Model
 from lm.data import packing
 from lm.nn import flops, token_loss
+from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _causal
 
@@ -53,9 +55,9 @@ class Objective:
         """Nothing beyond the model's vocabulary head."""
         return {}
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
-        return flops.stack(config, self.length) + flops.head(config, self.length)
+        return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight)."""

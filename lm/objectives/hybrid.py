@@ -9,8 +9,10 @@ import dataclasses
 
 import numpy as np
 
+from lm.core.protocols import Model
 from lm.data import masking, packing
 from lm.nn import flops, token_loss
+from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _causal
 
@@ -90,15 +92,13 @@ class Objective:
         """Nothing beyond the model's vocabulary head."""
         return {}
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row; the head runs at every position, for either mode."""
-        return flops.stack(config, self.length) + flops.head(config, self.length)
+        return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight); "targets" counts them."""
-        found = token_loss.sums(
-            model, token_loss.states(model, batch, dropout_keys), batch, self.config
-        )
+        found = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
         weight_B, masked_B = (
             batch["weights"].sum(1),
             batch["is_masked"].astype(batch["weights"].dtype),

@@ -15,7 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core.plugins import UserError
-from lm.nn import flops, token_loss
+from lm.core.protocols import Model
+from lm.nn import token_loss
+from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _members
 
@@ -177,17 +179,17 @@ class Objective:
             for key, head in member.heads(config, scope).items()
         }
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row: members that run together take one pass, others one each."""
         if not self.together:
-            return sum(member.flops(config) for member in self.members.values())
+            return sum(member.flops(model, config) for member in self.members.values())
         if self.mask == "cross":
-            return max(member.flops(config) for member in self.members.values())
+            return max(member.flops(model, config) for member in self.members.values())
         heads = max(
-            member.flops(config) - flops.stack(config, self.length)
+            member.flops(model, config) - model.flops(config, self.length)
             for member in self.members.values()
         )
-        return flops.stack(config, self.length) + heads
+        return model.flops(config, self.length) + heads
 
     def loss(self, model, batch, dropout_keys):
         """Terms and metrics, each name: (sum, weight); "targets" counts them."""
@@ -198,9 +200,7 @@ class Objective:
         }
         metrics = {"targets": (batch["count"].sum().astype(jnp.float32), rows)}
         if self.together:
-            found = token_loss.sums(
-                model, token_loss.states(model, batch, dropout_keys), batch, self.config
-            )
+            found = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
             for name, mine_B in mine.items():
                 metrics[f"{name}_nll"] = ((found.nll * mine_B).sum(), mine_B.sum())
                 metrics[f"{name}_accuracy"] = ((found.hits * mine_B).sum(), mine_B.sum())

@@ -21,7 +21,10 @@ import numpy as np
 import optax
 
 from lm.core import plugins
-from lm.nn import flops, heads, token_loss
+from lm.core.plugins import UserError
+from lm.core.protocols import Model
+from lm.nn import flops, heads
+from lm.nn.config import ModelConfig, TransformerConfig
 from lm.nn.generator import Generator
 from lm.objectives import _masked
 from lm.tokenizers.sentencepiece import MODES
@@ -89,7 +92,7 @@ class Objective:
     def example(
         self, store, plan, row: int, rng: np.random.Generator, progress: float
     ) -> dict[str, np.ndarray]:
-        """Fields of mlm; token_weights float32 [T], what the judgement of each token counts; `dropout_keys` int32 []: the seed of the generator's
+        """Fields of mlm; token_weights float32 [T], what the judgement of each token counts; `noise` int32 []: the seed of the generator's
         samples in this row, so that they depend on nothing else."""
         example = self.masked.example(store, plan, row, rng, progress)
         weights = (example["segments"] > 0).astype(np.float32)
@@ -102,7 +105,13 @@ class Objective:
         }
 
     def heads(self, config, scope) -> dict:
-        """The generator, and the discriminator's head or, for the ablations, a masked-language head."""
+        """The generator, and the discriminator's head or, for the ablations, a masked-language head.
+
+        Raises:
+          UserError: the model is no Transformer, of which the generator could be a narrow one.
+        """
+        if not isinstance(config, TransformerConfig):
+            raise UserError("objective 'rtd' needs a Transformer: its generator is a narrow one")
         made = {"generator": Generator(config, scope / "generator", self.config.generator)}
         if self.judges:
             return made | {"replaced": heads.ReplacedHead(config, scope / "replaced")}
@@ -113,10 +122,11 @@ class Objective:
             else {}
         )
 
-    def flops(self, config) -> int:
+    def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row, generator included."""
         places, T, D = self.config.budget(self.length), self.length, config.width
-        total = Generator.flops(config, self.config.generator, T, places) + flops.stack(config, T)
+        assert isinstance(config, TransformerConfig)
+        total = Generator.flops(config, self.config.generator, T, places) + model.flops(config, T)
         if self.judges or self.config.variant == "all_tokens_mlm":
             total += 2 * D * D * T
         if not self.judges:
@@ -140,7 +150,7 @@ class Objective:
         corrupted_BT = _put(
             batch["tokens"], batch["target_positions"], samples_BP, batch["weights"]
         )
-        hidden_BTD = token_loss.states(model, {**batch, "tokens": corrupted_BT}, split_keys[1])
+        hidden_BTD = model.states({**batch, "tokens": corrupted_BT}, split_keys[1])
         own, metrics = self._own(model, hidden_BTD, original_BT, corrupted_BT, batch)
         return {"mlm": mlm, self.config.variant: own}, {"mlm_accuracy": mlm_hits} | metrics
 

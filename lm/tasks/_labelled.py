@@ -353,24 +353,8 @@ class LabelledTask:
 
 
 def states(model, batch, dropout_keys) -> jax.Array:
-    """Last hidden states, [B, T, D] in float32; those of the encoder where there is one."""
-    if hasattr(model, "encode"):
-        found = model.encode(
-            batch["tokens"],
-            segments_BS=batch["segments"],
-            positions_BS=batch["positions"],
-            dropout_keys=dropout_keys,
-        )
-    else:
-        more = {
-            "types_BT": batch.get("types"),
-            "prefix_BT": batch.get("prefix"),
-            "dropout_keys": dropout_keys,
-        }
-        found = model.hidden(
-            batch["tokens"], segments_BT=batch["segments"], positions_BT=batch["positions"], **more
-        )
-    return found.astype(jnp.float32)
+    """Features of each position in float32, [B, T, D]."""
+    return model.features(batch, dropout_keys).astype(jnp.float32)
 
 
 def text_mean(model, batch, dropout_keys) -> jax.Array:
@@ -395,7 +379,7 @@ def class_scores(answers: np.ndarray, predicted: np.ndarray, asked: str) -> dict
         right = int((hits & (answers == label)).sum())
         f1.append(2 * right / int((answers == label).sum() + (predicted == label).sum()))
     return {
-        "accuracy": scores.share(int(hits.sum()), len(hits), examples),
+        "accuracy": scores.fraction(int(hits.sum()), len(hits), examples),
         "macro_f1": Score(float(np.mean(f1)), len(hits), "share", "higher"),
     }
 

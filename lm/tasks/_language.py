@@ -14,7 +14,7 @@ import numpy as np
 from lm.core.plugins import UserError
 from lm.data.synthetic.grammar import END, Grammar
 from lm.stats import ngrams
-from lm.stats.scores import Examples, Score, identity, nats, share
+from lm.stats.scores import Examples, Score, fraction, identity, nats
 from lm.tasks import _synthetic, _text
 
 Found = dict[str, np.ndarray]  # per target, [rows, P]
@@ -96,8 +96,8 @@ class LanguageTask:
             "excess_nll": self._score(nats, excess, self.weights),
             "kl": self._score(nats, found["kl"], self.weights),
             "nll": self._score(nats, found["nll"], self.weights),
-            "legal_mass": self._score(share, found["legal"], self.weights),
-            "accuracy": self._score(share, found["hits"], self.weights),
+            "legal_mass": self._score(fraction, found["legal"], self.weights),
+            "accuracy": self._score(fraction, found["hits"], self.weights),
         }
 
     def _score(self, make: Any, values: np.ndarray, weights: np.ndarray) -> Score:

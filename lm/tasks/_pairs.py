@@ -7,7 +7,7 @@ import numpy as np
 from lm.core import compatibility
 from lm.data import loader
 from lm.stats import scores
-from lm.stats.scores import Examples, Score, share
+from lm.stats.scores import Examples, Score, fraction
 from lm.training.validation import Validation
 
 
@@ -98,4 +98,4 @@ def _share(hits: np.ndarray, weights: np.ndarray, asked: list[dict[str, Any]]) -
     about = scores.identity(
         *(np.stack([example[name] for example in asked]) for name in ("tokens", "types", "labels"))
     )
-    return share(hits.sum(), weights.sum(), Examples(hits, weights, about))
+    return fraction(hits.sum(), weights.sum(), Examples(hits, weights, about))

@@ -153,7 +153,7 @@ def answers(
     head = "masked" if masked and "masked" in program.shapes["params"].get("heads", {}) else ""
 
     def compute(model, part):
-        h_BPD = token_loss.gathered(token_loss.states(model, part, None), part)
+        h_BPD = token_loss.gathered(model.states(part, None), part)
         logits_BPV = (model.heads[head](model, h_BPD) if head else model.logits(h_BPD)).astype(
             jnp.float32
         )

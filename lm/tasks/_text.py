@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from lm.stats import scores
-from lm.stats.scores import Examples, Score, nats, share
+from lm.stats.scores import Examples, Score, fraction, nats
 
 
 class Changed:
@@ -79,14 +79,14 @@ class Asked:
 
     def share(self, hits: np.ndarray) -> Score:
         """The score of hits by token [M]."""
-        return share(float(hits.sum()), len(self.targets), self.examples(hits))
+        return fraction(float(hits.sum()), len(self.targets), self.examples(hits))
 
     def scored(
         self, found: dict[str, tuple[np.ndarray, np.ndarray]], name: str
     ) -> tuple[Score, Score]:
         """(nats, share of hits) of a model, of `Validation.by_row`."""
         nll, hits = (Examples(*found[key], self.asked) for key in (name, f"{name}_accuracy"))
-        return nats(nll.totals.sum(), nll.weights.sum(), nll), share(
+        return nats(nll.totals.sum(), nll.weights.sum(), nll), fraction(
             hits.totals.sum(), hits.weights.sum(), hits
         )
 

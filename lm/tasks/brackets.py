@@ -11,7 +11,7 @@ import numpy as np
 
 from lm.data.synthetic import brackets
 from lm.data.synthetic.grammar import Grammar
-from lm.stats.scores import Score, share
+from lm.stats.scores import Score, fraction
 from lm.tasks import _language
 
 Config = _language.Config
@@ -80,7 +80,7 @@ class Task(_language.LanguageTask):
     def _scores(self, found: _language.Found) -> dict[str, Score]:
         closing = {
             name: _language.score_of(
-                share, found["closing"] * places, places.astype(np.float64), self.asked
+                fraction, found["closing"] * places, places.astype(np.float64), self.asked
             )
             for name, places in self.asked_by.items()
         }

@@ -20,7 +20,7 @@ import numpy as np
 from lm.core.plugins import UserError
 from lm.inference import scoring
 from lm.stats import ngrams
-from lm.stats.scores import Examples, Score, identity, share
+from lm.stats.scores import Examples, Score, fraction, identity
 from lm.tasks import _sentences, _text
 
 Text = tuple[np.ndarray, np.ndarray]  # ids that are given, ids of the last word
@@ -112,7 +112,7 @@ class Task:
     def _scores(self, hits: np.ndarray, log_p: np.ndarray) -> dict[str, Score]:
         count, ones = len(hits), np.ones(len(hits))
         return {
-            "accuracy": share(
+            "accuracy": fraction(
                 float(hits.sum()), count, Examples(hits.astype(float), ones, self.asked)
             ),
             "nll": Score(

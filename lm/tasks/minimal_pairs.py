@@ -20,7 +20,7 @@ import numpy as np
 from lm.core.plugins import UserError, choice
 from lm.inference import scoring
 from lm.stats import ngrams
-from lm.stats.scores import Examples, Score, identity, share
+from lm.stats.scores import Examples, Score, fraction, identity
 from lm.tasks import _sentences, _text
 
 KEYS = ("field", "linguistics_term", "UID")
@@ -169,7 +169,7 @@ class Task:
         return found
 
     def _share(self, hits: np.ndarray, part: str = "") -> Score:
-        return share(
+        return fraction(
             float(hits.sum()),
             len(hits),
             Examples(hits, np.ones(len(hits)), f"{self.asked}{part and ' '}{part}"),

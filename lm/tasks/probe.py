@@ -19,7 +19,7 @@ from lm.data import loader
 from lm.nn import heads
 from lm.parallel import mesh as meshes
 from lm.stats import scores
-from lm.stats.scores import Examples, Score, share
+from lm.stats.scores import Examples, Score, fraction
 from lm.tasks import _reading
 
 BATCH = 64
@@ -141,7 +141,7 @@ class Task:
             "balanced_accuracy": Score(
                 value, len(answers), "share", "higher", Examples(balanced, ones, asked)
             ),
-            "accuracy": share(hits.sum(), len(hits), Examples(hits, ones, asked)),
+            "accuracy": fraction(hits.sum(), len(hits), Examples(hits, ones, asked)),
         }
 
     def _paragraphs(self, split: str) -> dict[str, list[tuple[int, int]]]:
@@ -198,15 +198,4 @@ class Task:
 
 def _features(model, batch):
     """Mean of the last hidden states over each row's tokens: [B, D]."""
-    if hasattr(model, "encode"):
-        h_BTD = model.encode(
-            batch["tokens"], segments_BS=batch["segments"], positions_BS=batch["positions"]
-        )
-    else:
-        h_BTD = model.hidden(
-            batch["tokens"],
-            segments_BT=batch["segments"],
-            positions_BT=batch["positions"],
-            prefix_BT=batch.get("prefix"),
-        )
-    return heads.mean(h_BTD.astype(jnp.float32), batch["segments"] > 0)
+    return heads.mean(model.features(batch).astype(jnp.float32), batch["segments"] > 0)

@@ -21,7 +21,7 @@ import numpy as np
 from lm.core.plugins import UserError
 from lm.data import sequences
 from lm.data.synthetic import recall
-from lm.stats.scores import Examples, Score, identity, nats, share
+from lm.stats.scores import Examples, Score, fraction, identity, nats
 from lm.tasks import _synthetic
 
 KINDS = ("causal", "suffix", "masked", "masked_next")
@@ -102,8 +102,8 @@ class Task:
     def _scores(self, hits_NQ: np.ndarray, nll_NQ: np.ndarray) -> dict[str, Score]:
         made = {}
         for name, make, values in (
-            ("accuracy_first", share, hits_NQ[:, :1]),
-            ("accuracy", share, hits_NQ),
+            ("accuracy_first", fraction, hits_NQ[:, :1]),
+            ("accuracy", fraction, hits_NQ),
             ("nll", nats, nll_NQ),
         ):
             totals, weights = values.sum(1), np.full(len(values), float(values.shape[1]))

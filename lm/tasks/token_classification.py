@@ -79,7 +79,7 @@ class Task(LabelledTask):
         return {
             "f1": self._f1(gold, said, False),
             "strict_f1": self._f1(gold, said, True),
-            "token_accuracy": scores.share(sum(hits), int(ends[-1]), accuracy),
+            "token_accuracy": scores.fraction(sum(hits), int(ends[-1]), accuracy),
         }
 
     def _f1(self, gold, said, strict: bool) -> Score:

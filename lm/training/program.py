@@ -18,8 +18,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Model
 from lm.nn import flops
-from lm.nn.config import TransformerConfig
+from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
 from lm.optimizers import schedules
 from lm.parallel import chips, pipeline
@@ -74,15 +75,24 @@ class TrainingConfig:
         return self.steps or -(-self.tokens // (self.batch_size * row_tokens))
 
 
-def model_config(
-    section: Mapping, vocab_size: int, length: int, longest: int = 0
-) -> TransformerConfig:
-    """The model section as a TransformerConfig, with vocabulary and length filled in from the data where they are 0; `longest` is the
-    objective's longest stream."""
-    config = plugins.configure(TransformerConfig, section, "config.model", skip=("name",))
+def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 0) -> ModelConfig:
+    """The model section as its `Config`, with vocabulary and length filled in where they are 0.
+
+    Args:
+      section: of the config.
+      vocab_size: ids of the tokenizer.
+      length: positions of a row of data.
+      longest: positions of the objective's longest stream.
+
+    Raises:
+      UserError: an option is unknown or impossible, or the vocabulary or a row does not fit.
+    """
+    model = plugins.find("models", section["name"]).Model
+    config = plugins.configure(model.Config, section, "config.model", skip=("name",))
     if config.vocab_size and config.vocab_size < vocab_size:
         raise UserError(
-            f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids; raise it, or set it to 0"
+            f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids;"
+            " raise it, or set it to 0"
         )
     if config.max_length and config.max_length < length:
         raise UserError(
@@ -90,8 +100,8 @@ def model_config(
         )
     if config.max_length and config.max_length < longest:
         raise UserError(
-            f"targets of this objective have up to {longest} positions, more than config.model.max_length={config.max_length}; raise it, or"
-            " shorten the targets"
+            f"targets of this objective have up to {longest} positions, more than"
+            f" config.model.max_length={config.max_length}; raise it, or shorten the targets"
         )
     return dataclasses.replace(
         config,
@@ -128,10 +138,11 @@ class Program:
             self.length,
             getattr(self.objective, "longest", self.length),
         )
-        pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
         self.model_name = name
-        self.model_module = plugins.find("models", name)
-        plugins.find("nn.attention", self.config.attention)
+        self.architecture: type[Model] = plugins.find("models", name).Model
+        if self.mesh.shape["stage"] > 1 and not self.architecture.pipelined:
+            raise UserError(f"config.mesh.stage: model {name!r} cannot be a pipeline; set it to 1")
+        pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
         self.row_tokens = self.objective.positions
         self.steps = self.training.total_steps(self.row_tokens)
         self.optimizer = make_optimizer(config["optimizer"], self.steps)
@@ -161,7 +172,7 @@ class Program:
         self.shardings = {"params": param_shardings, "opt_state": opt_shardings, "step": everywhere}
         self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
-        self.flops_per_row = flops.training(self.objective.flops(self.config))
+        self.flops_per_row = flops.training(self.objective.flops(self.architecture, self.config))
         self._everywhere = everywhere
         options = chips.compiler_options(self.mesh.devices.flat[0].device_kind)
         self._step = self._jit_step(options)
@@ -256,7 +267,7 @@ class Program:
 
     def _model(self, key: jax.Array) -> nnx.Module:
         scope = Scope(key)
-        model = self.model_module.Model(self.config, scope)
+        model = self.architecture(self.config, scope)
         model.heads = nnx.Dict(self.objective.heads(self.config, scope / "heads"))
         return model
 

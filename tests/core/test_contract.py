@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
+from small_corpus import Ids, Tokens, config, numbers, compatible_pairs, quick_compilation, random_store
 from task_files import FILES, task_options
 
 from lm.core import compatibility, plugins
@@ -194,7 +194,7 @@ def test_a_format_of_no_text_is_refused_or_has_no_row(name):
 # Objectives.
 
 OBJECTIVES = plugins.names("objectives")
-pairs = pytest.mark.parametrize(("name", "model"), pairings())
+pairs = pytest.mark.parametrize(("name", "model"), compatible_pairs())
 
 
 def objective(name: str, model: str):
@@ -212,9 +212,9 @@ def test_an_objective_runs_on_its_models_and_no_others(name):
     masks = plugins.find("objectives", name).Objective.masks
     assert isinstance(masks, tuple) and masks and set(masks) <= MASKS
     assert compatibility.models(name), "an objective that no model suits"
-    assert any(paired == name for paired, _ in pairings())
+    assert any(paired == name for paired, _ in compatible_pairs())
     for model in plugins.names("models"):
-        if (name, model) not in pairings():
+        if (name, model) not in compatible_pairs():
             with pytest.raises(UserError, match="needs a mask that is"):
                 objective(name, model)
 
@@ -233,8 +233,9 @@ def test_an_objective_declares_itself(name, model):
     )
     assert isinstance(made.positions, int) and made.positions >= LENGTH
     assert isinstance(made.standard, bool) and isinstance(made.composed, bool)
-    shape = build(name, model).config
-    assert isinstance(made.flops(shape), int) and made.flops(shape) >= flops.stack(shape, LENGTH)
+    program = build(name, model)
+    count = made.flops(program.architecture, program.config)
+    assert isinstance(count, int) and count >= flops.stack(program.config, LENGTH)
 
 
 @pairs
@@ -349,13 +350,18 @@ def test_a_model(name):
     @jax.jit
     def run(params):
         model, more = nnx.merge(graph, params), {}
-        assert model.__doc__ and hasattr(model, "heads") and hasattr(model, "embedding")
+        assert model.__doc__ and hasattr(model, "heads")
         if hasattr(model, "encode"):
             memory = model.encode(
                 tokens, segments_BS=given["segments_BT"], positions_BS=given["positions_BT"]
             )
             more = {"memory_BSD": memory, "memory_segments_BS": given["segments_BT"]}
         hidden = model.hidden(tokens, **given, **more)
+        batch = {"tokens": tokens, "segments": given["segments_BT"], "positions": given["positions_BT"]}
+        batch |= {f"input_{key}": value for key, value in batch.items()}
+        assert model.embed(batch).shape == (2, LENGTH, 16)
+        same = model.states(batch), hidden
+        features = model.features(batch), more.get("memory_BSD", hidden)
         if "prefix" in cls.masks:
             # The masks that an objective may ask of it: nothing as a prefix is its own mask, the whole row another one.
             none, whole = (
@@ -364,9 +370,11 @@ def test_a_model(name):
             )
         else:
             none, whole = hidden, hidden + 1
-        return hidden, model.logits(hidden), none, whole
+        return hidden, model.logits(hidden), none, whole, same, features
 
-    hidden, logits, none, whole = run(numbers(nnx.to_pure_dict(abstract)))
+    hidden, logits, none, whole, *twins = run(numbers(nnx.to_pure_dict(abstract)))
+    for ours, theirs in twins:
+        np.testing.assert_array_equal(ours, theirs)
     assert hidden.shape == (2, LENGTH, 16) and logits.shape == (2, LENGTH, VOCABULARY)
     assert np.isfinite(hidden).all() and np.std(hidden) > 0
     np.testing.assert_allclose(none, hidden, rtol=0, atol=1e-5)
@@ -489,7 +497,7 @@ def test_a_task(name, tmp_path):
             module.Task(module.Config(), corpus(), "test", LENGTH)
     task = module.Task(module.Config(**task_options(name, tmp_path)), of, "test", LENGTH)
     suited = {
-        model: each for each, model in reversed(pairings()) if task.suits(objective(each, model))
+        model: each for each, model in reversed(compatible_pairs()) if task.suits(objective(each, model))
     }
     assert suited, "a task that nothing can be asked"
     asked = [

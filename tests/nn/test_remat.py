@@ -10,9 +10,9 @@ from flax import nnx
 
 from lm.models import decoder
 from lm.nn import layers, remat
-from lm.nn.config import CHOICES, TransformerConfig
+from lm.nn.config import TransformerConfig
 
-NAMES = CHOICES["remat"]
+NAMES = TransformerConfig.CHOICES["remat"]
 B, T = 2, 64
 
 

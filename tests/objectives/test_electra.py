@@ -7,7 +7,6 @@ from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
 from lm.core import compatibility, plugins
 from lm.data import loader
-from lm.nn import token_loss
 from lm.objectives import rtd
 from lm.training.program import Program
 
@@ -46,21 +45,22 @@ def params(program):
 def run(program, params):
     """Loss, metrics, what the discriminator read and its scores, with `rtd._sample` or in its place samples that are given."""
     read = []
-    states = token_loss.states
+    cls = program.architecture
+    states = cls.states
 
-    def watched(model, batch, dropout_keys):
+    def watched(model, batch, dropout_keys=None):
         read.append(batch["tokens"])
         return states(model, batch, dropout_keys)
 
     def compute(model, batch):
         sample = rtd._sample
-        token_loss.states = watched
+        cls.states = watched
         if "samples" in batch:
             rtd._sample = lambda logits, noise: batch["samples"]
         try:
             terms, metrics = program.objective.loss(model, batch, None)
         finally:
-            token_loss.states, rtd._sample = states, sample
+            cls.states, rtd._sample = states, sample
         corrupted = read.pop()
         scores = model.heads["replaced"](states(model, {**batch, "tokens": corrupted}, None))
         return terms, metrics, corrupted, scores
@@ -261,7 +261,7 @@ def test_flops_by_hand(program):
         + 2 * G * D * P
         + 2 * D * V * P
     )
-    assert program.objective.flops(program.config) == model + generator
+    assert program.objective.flops(program.architecture, program.config) == model + generator
     shapes = program.shapes["params"]["heads"]["generator"]
     assert shapes["project"].shape == (32, 8) and shapes["stack"]["blocks"]["attention"][
         "query"

@@ -3,13 +3,14 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_corpus import Ids, config, numbered, pairings, quick_compilation, random_store, state
+from small_corpus import Ids, config, numbered, compatible_pairs, quick_compilation, random_store, state
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
 from lm.data import loader, packing, pairs
 from lm.nn import flops, heads, layers
 from lm.nn.config import TransformerConfig
+from lm.nn.stack import SingleStack
 from lm.training.program import Program, divide_sums
 
 LENGTH, VOCABULARY = 32, 64
@@ -179,13 +180,13 @@ CONFIG = TransformerConfig(
 
 
 class FixedModel:
-    """A model whose hidden states are given; an encoder's are those of its input."""
+    """A model whose hidden states are given."""
 
     def __init__(self, objective, hidden):
         scope = layers.Scope(jax.random.key(3))
         self.embedding = layers.Embedding(CONFIG, scope / "embedding")
         self.heads = objective.heads(CONFIG, scope / "heads")
-        self.states, self.asked, self.encoded = hidden, {}, {}
+        self.given, self.batch = hidden, {}
         rng = np.random.default_rng(1)
         for module in (
             self.embedding,
@@ -196,13 +197,12 @@ class FixedModel:
                 if hasattr(param, "get_metadata"):
                     param.set_value(rng.normal(0.0, 0.7, param.shape).astype(np.float32))
 
-    def hidden(self, tokens, **given):
-        self.asked = {"tokens": tokens, **given}
-        return self.states[:, : tokens.shape[1]]
+    def states(self, batch, dropout_keys=None):
+        self.batch, self.dropout_keys = batch, dropout_keys
+        return self.given[:, : batch["tokens"].shape[1]]
 
-    def encode(self, tokens, **given):
-        self.encoded = {"tokens": tokens, **given}
-        return self.states[:, : tokens.shape[1]]
+    def cross_entropy(self, *arguments):
+        return self.embedding.cross_entropy(*arguments)
 
     def logits(self, h):
         return self.embedding.logits(h)
@@ -307,12 +307,10 @@ def test_clm_loss(store, hidden):
         float(((scores.argmax(-1) == batch["targets"]) * weights).sum()),
         weights.sum(),
     )
-    assert (
-        model.asked["tokens"] is batch["tokens"] and model.asked["segments_BT"] is batch["segments"]
+    assert model.batch is batch and model.dropout_keys is None
+    assert objective.flops(SingleStack, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
+        CONFIG, LENGTH
     )
-    assert model.asked["positions_BT"] is batch["positions"] and model.asked["dropout_keys"] is None
-    assert model.asked["prefix_BT"] is None and not model.encoded
-    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(CONFIG, LENGTH)
 
 
 @pytest.mark.parametrize("head", ["transform", "plain"])
@@ -327,7 +325,7 @@ def test_mlm_loss(store, hidden, head):
     check(metrics["mlm_accuracy"], hits, count)
     places = batch["target_positions"].shape[1]
     assert places == objective.config.budget(LENGTH) == round(0.15 * LENGTH)
-    assert objective.flops(CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
+    assert objective.flops(SingleStack, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
         CONFIG, places, transform=head == "transform"
     )
 
@@ -340,10 +338,7 @@ def test_nsp_loss(store, hidden, pooling):
     terms, metrics = objective.loss(model, batch, None)
     scores = pair_reference(model, batch, hidden, pooling)
     check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
-    assert (
-        model.asked["types_BT"] is batch["types"]
-        and model.asked["segments_BT"] is batch["segments"]
-    )
+    assert model.batch is batch
 
 
 def test_mlm_nsp_loss(store, hidden):
@@ -358,7 +353,7 @@ def test_mlm_nsp_loss(store, hidden):
     check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
 
 
-@pytest.mark.parametrize(("name", "model"), pairings())
+@pytest.mark.parametrize(("name", "model"), compatible_pairs())
 def test_losses_are_sums_over_rows(store, hidden, name, model):
     """Each row's (sum, weight) add up to the batch's: nothing is divided before the end."""
     objective = make(name, WIDE, model=model)
@@ -370,7 +365,7 @@ def test_losses_are_sums_over_rows(store, hidden, name, model):
             fixed, {key: values[part] for key, values in batch.items()}, None
         )
         assert set(terms) == set(objective.terms) and not set(terms) & set(metrics)
-        assert ("memory_BSD" in fixed.asked) == bool(fixed.encoded) == (model == "encoder_decoder")
+        assert ("input_tokens" in fixed.batch) == (model == "encoder_decoder")
         return {key: [float(value) for value in pair] for key, pair in (terms | metrics).items()}
 
     whole, first, second = (sums(part) for part in (slice(0, 6), slice(0, 3), slice(3, 6)))
