@@ -205,10 +205,10 @@ def _changed(rows: list[Row], behind: dict[tuple[int, str], Examples]) -> list[s
         if each is None or row.kind != "model" or "/" in row.metric:
             continue
         key = by_arm.setdefault(row.task, {}).setdefault((row.arm, row.metric), {})
-        key.setdefault(each.asked, set()).add(f"seed {row.seed}")
+        key.setdefault(each.identity, set()).add(f"seed {row.seed}")
         if not row.own:
             key = by_seed.setdefault(row.task, {}).setdefault((row.seed, row.metric), {})
-            key.setdefault(each.asked, set()).add(row.arm)
+            key.setdefault(each.identity, set()).add(row.arm)
     found = {}
     for task in by_arm:
         groups = [*by_arm[task].values(), *by_seed.get(task, {}).values()]

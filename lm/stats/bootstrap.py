@@ -10,7 +10,7 @@ of 5 % (`python -m benchmarks.calibration`). So the two parts are taken apart, a
 - Seeds. The mean of n seeds drawn with replacement has a variance known in closed form; times n/(n - 1) it is s²/n, with n - 1 degrees of
   freedom. It holds what a seed does to all examples, and to single ones.
 - Test set. Each score is computed again on examples drawn with replacement, the same draws for all scores of the same examples
-  (`Examples.asked`). The covariance of two seeds' replicates is what the choice of examples does to all seeds alike, and so does not shrink
+  (`Examples.identity`). The covariance of two seeds' replicates is what the choice of examples does to all seeds alike, and so does not shrink
   with more seeds. Two seeds, never one with itself: what is a seed's own is in the first part already. In the analysis of several
   readers and several cases (Obuchowski and Rockette 1995; Hillis 2007) these are the same two variances.
 - Together: half^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for f degrees of freedom over seeds. Satterthwaite's
@@ -20,7 +20,7 @@ of 5 % (`python -m benchmarks.calibration`). So the two parts are taken apart, a
   never above the level, which Holm's correction needs (benchmarks/calibration.py prints them). With more seeds q goes to 2 and t to z.
 
 Arms are paired by seed where they share at least two seeds: of the others nothing is used then. Otherwise their seeds count as independent
-(Welch's degrees of freedom). Examples are paired where `asked` is the same, and else count as independent. A score without a seed (a
+(Welch's degrees of freedom). Examples are paired where `identity` is the same, and else count as independent. A score without a seed (a
 baseline's) stands under the seed -1, and only the test set makes it uncertain. One seed gives no interval.
 
 What is not covered: seeds that are far from normal, such as runs of which one in ten finds a solution the others miss.
@@ -312,7 +312,7 @@ def _at_limits(examples: Examples, limits: tuple[float, float]) -> bool:
 def _covariance(behind: Sequence[Examples]) -> tuple[np.ndarray, int]:
     """Covariance of the scores over test sets [K, K], 0 for scores of different examples; and the fewest examples behind one."""
     replicates = _replicates(behind)
-    asked = np.array([each.asked for each in behind])
+    asked = np.array([each.identity for each in behind])
     covariance = np.atleast_2d(np.cov(replicates))
     return np.where(asked[:, None] == asked[None], covariance, 0.0), min(
         len(each.totals) for each in behind

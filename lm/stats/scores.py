@@ -1,35 +1,45 @@
-"""A measured number with what it takes to read it."""
+"""A measured score, and the per-example values that its interval is computed from."""
 
 import dataclasses
-import typing
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
-if typing.TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from jaxtyping import Real
+
+from lm.core import files
 
 
 @dataclasses.dataclass(frozen=True)
 class Examples:
-    """What stands behind a score, example by example: its value is totals.sum() / weights.sum().
+    """The per-example values of a score, which is totals.sum() / weights.sum().
+
+    An example is what would be sampled again for another test set: a row of text, a sentence or a
+    pair, not the tokens within one.
 
     Attributes:
-      totals, weights: float64 [N]. Examples are what one would draw again: rows of text, sentences, pairs; not the tokens within one.
-      asked: identity of the examples. Two models with the same `asked` were asked the same, in the same order, so their scores are paired.
+      totals: the sum of the score within each example.
+      weights: the weight of each example, such as its number of tokens.
+      identity: a hash of the examples. Two models with the same `identity` were evaluated on the
+        same examples in the same order, so their scores are paired.
     """
 
-    totals: "np.ndarray"
-    weights: "np.ndarray"
-    asked: str
+    totals: Real[np.ndarray, "N"]
+    weights: Real[np.ndarray, "N"]
+    identity: str
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-    """A value, what it was measured on, and its direction.
+    """A value with its unit, direction and sample size.
 
     Attributes:
-      value: the number. count: examples or tokens behind it. unit: "nats/token", "bits/byte", "share" …
-      better: "lower" or "higher". examples: what stands behind it; None where it is no ratio of sums.
+      value: the score.
+      count: the number of examples or tokens it was computed from.
+      unit: "nats/token", "bits/byte", "share" (a fraction) and so on.
+      better: "lower" or "higher".
+      examples: the per-example values; None if the score is not a ratio of sums.
     """
 
     value: float
@@ -39,57 +49,45 @@ class Score:
     examples: Examples | None = None
 
 
-def share(hits: float, count: float, examples: Examples | None = None) -> Score:
-    """A share of hits: higher is better."""
+def fraction(hits: float, count: float, examples: Examples | None = None) -> Score:
+    """Returns hits / count as a score; higher is better."""
     return Score(hits / count if count else float("nan"), int(count), "share", "higher", examples)
 
 
 def nats(total: float, count: float, examples: Examples | None = None) -> Score:
-    """A mean negative log-likelihood in nats: lower is better."""
+    """Returns the mean negative log-likelihood in nats per token; lower is better."""
     return Score(
         total / count if count else float("nan"), int(count), "nats/token", "lower", examples
     )
 
 
-def identity(*asked: object) -> str:
-    """A short hash of arrays, texts and numbers, for `Examples.asked`."""
-    import hashlib
-
-    import numpy as np
-
+def identity(*parts: object) -> str:
+    """Returns a short hash of arrays, texts and numbers, for `Examples.identity`."""
     digest = hashlib.sha256()
-    for each in asked:
-        if isinstance(each, np.ndarray):
+    for part in parts:
+        if isinstance(part, np.ndarray):
             digest.update(
-                f"{each.dtype}{each.shape}".encode() + np.ascontiguousarray(each).tobytes()
+                f"{part.dtype}{part.shape}".encode() + np.ascontiguousarray(part).tobytes()
             )
         else:
-            digest.update(repr(each).encode())
+            digest.update(repr(part).encode())
         digest.update(b"\0")
     return digest.hexdigest()[:16]
 
 
 def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
-    """Writes examples by name as one .npz, atomically."""
-    import os
-
-    import numpy as np
-
-    arrays = {
-        f"{name}/{part}": np.asarray(getattr(each, part))
-        for name, each in examples.items()
-        for part in ("totals", "weights", "asked")
-    }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    with temporary.open("wb") as file:
+    """Writes named examples to one .npz file, atomically."""
+    arrays = {}
+    for name, item in examples.items():
+        arrays[f"{name}/totals"] = np.asarray(item.totals)
+        arrays[f"{name}/weights"] = np.asarray(item.weights)
+        arrays[f"{name}/asked"] = np.asarray(item.identity)
+    with files.replacing(path, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-    os.replace(temporary, path)
 
 
 def read_examples(path: Path) -> dict[str, Examples]:
-    """What `write_examples` wrote."""
-    import numpy as np
-
+    """Reads what `write_examples` wrote."""
     with np.load(path, allow_pickle=False) as arrays:
         names = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays.files)
         return {

@@ -93,7 +93,7 @@ def test_scores_and_differences_are_the_bootstrap_s(tmp_path):
     untrained = judging.score(comparison, "untrained decoder", "probe", "accuracy")
     assert judging.difference(clm, untrained).n == 3
     assert (
-        comparison.examples("clm", 1, "probe", "accuracy").asked == "probe"
+        comparison.examples("clm", 1, "probe", "accuracy").identity == "probe"
         and comparison.examples("clm", 1, "causal", "nll") is None
     )
 
@@ -118,7 +118,7 @@ def test_who_was_asked_different_examples_is_told(tmp_path, changed, said):
         scores.write_examples(
             place,
             {
-                name: dataclasses.replace(each, asked="x")
+                name: dataclasses.replace(each, identity="x")
                 for name, each in scores.read_examples(place).items()
             },
         )

@@ -102,7 +102,7 @@ def test_without_variance_of_examples_it_is_student_s_t():
 def test_without_variance_of_seeds_it_is_the_test_set_s():
     one = next(iter(arm(seeds=1).values()))
     found = bootstrap.interval(
-        {seed: Examples(one.totals, one.weights, one.asked) for seed in range(5)}
+        {seed: Examples(one.totals, one.weights, one.identity) for seed in range(5)}
     )
     values = one.totals / one.weights
     assert found.high - found.mean == pytest.approx(
