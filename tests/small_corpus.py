@@ -1,18 +1,23 @@
-"""A tiny corpus of made-up English on disk, a run config on it, and stand-ins for tokenizer and store; the same each time.
+"""A tiny corpus of made-up English, a run config on it, and test doubles of tokenizer and store.
 
-`write` and `config` go the whole road through a source and SentencePiece. `Ids` and `Tokens` are the parts of a tokenizer and a
-store that objectives use, without text: whole numbers mean what a test wants them to, and no learned vocabulary is involved.
+Everything is the same in each call. `write` and `config` use a real source and SentencePiece.
+`Ids` and `Tokens` stand in for a tokenizer and a store without text: a test chooses the ids, and no
+vocabulary is learned.
 """
 
+import copyreg
+import os
 import random
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from lm.data.store import Store
 from lm.tokenizers.sentencepiece import MODES
+from lm.training.program import Program
 
 DOCUMENTS = 240  # over all labels
 # Nouns, verbs and places of each label.
@@ -60,7 +65,10 @@ TEMPLATES = (
 
 
 def write(directory: str | Path) -> str:
-    """Writes the corpus as text files below `directory` and returns their folder. A file is a document; its label is its topic."""
+    """Writes the corpus as text files below `directory` and returns their folder.
+
+    A file is a document; its label is its topic.
+    """
     folder = Path(directory) / "text"
     folder.mkdir(parents=True, exist_ok=True)
     draw = random.Random(0)
@@ -96,28 +104,31 @@ def config(
     options: Mapping[str, Any] | None = None,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """A run of a few steps on the corpus that `write(directory)` wrote, cached in the same directory.
+    """The config of a run of a few steps on the corpus that `write(directory)` wrote.
 
     Args:
-      objective: a plug-in; the model is the first that suits it.
-      directory: where `write` was called.
-      options: of the objective.
+      objective: a plug-in; the model is the first that is compatible with it.
+      directory: the argument of `write`; caches are kept there too.
+      options: options of the objective.
       overrides: sections to update, as training={"steps": 3}, or plain fields, as seed=1.
     """
     from lm import presets
     from lm.core import compatibility
 
     model = presets.laptop(compatibility.models(objective)[0])
-    # Spelled out, so that tuning a recipe moves no golden number.
+    # Written out, so that tuning a recipe changes no golden number.
     model.update(
-        width=32, layers=2, heads=2, feedforward=64, positions="sinusoidal", norm="rms", bias=False, activation="gelu_tanh",
-        embedding_scaled=True, embedding_std=0.02, init_std=0.0, query_key_start="same", scan=False, head_chunks=4,
+        width=32, layers=2, heads=2, feedforward=64, positions="sinusoidal", norm="rms", bias=False,
+        activation="gelu_tanh", embedding_scaled=True, embedding_std=0.02, init_std=0.0,
+        query_key_start="same", scan=False, head_chunks=4,
     )  # fmt: skip
     base = {
-        "data": {"source": "text", "path": str(Path(directory) / "text"), "cache": str(Path(directory) / "cache"), "length": 32,
-                 "validation": 0.1, "test": 0.1, "workers": 1},
+        "data": {"source": "text", "path": str(Path(directory) / "text"),
+                 "cache": str(Path(directory) / "cache"), "length": 32, "validation": 0.1,
+                 "test": 0.1, "workers": 1},
         "tokenizer": {"kind": "bpe", "vocab_size": 600},
-        "training": {"batch_size": 8, "steps": 6, "log_every": 2, "evaluate_tokens": 1024, "tensorboard": False},
+        "training": {"batch_size": 8, "steps": 6, "log_every": 2, "evaluate_tokens": 1024,
+                     "tensorboard": False},
     }  # fmt: skip
     for name, fields in overrides.items():
         if name in base:
@@ -129,36 +140,43 @@ def config(
     return presets.run(model, {"name": objective, **(options or {})}, **base).to_dict()
 
 
-def pairings() -> list[tuple[str, str]]:
-    """Every (objective, model) that runs with default options; what is made of other objectives does so on a decoder alone."""
+def compatible_pairs() -> list[tuple[str, str]]:
+    """Every (objective, model) that runs with default options.
+
+    Objectives composed of others run on a decoder only.
+    """
     from lm.core import compatibility, plugins
 
-    suiting = [
+    pairs = [
         (name, model)
         for name in plugins.names("objectives")
         for model in compatibility.models(name)
     ]
     return [
         (name, model)
-        for name, model in suiting
+        for name, model in pairs
         if model == "decoder" or not plugins.find("objectives", name).Objective.composed
     ]
 
 
 class Ids:
-    """A tokenizer without text: ids 0 to 6 are special as in lm.tokenizers.sentencepiece, each other id is one byte.
+    """A `Tokenizer` without text: ids 0 to 6 are special, as in lm.tokenizers.sentencepiece.
+
+    Each other id is one byte. Every third id continues a word.
 
     Args:
-      size: V. sentinels: at the top of it, below them the three mode tokens; none of these without sentinels. Every third id goes on
-        with a word.
+      size: V.
+      sentinels: sentinels at the top of the vocabulary, below them the three mode tokens. Without
+        sentinels there are no mode tokens.
     """
 
     pad, bos, eos, unk, cls, sep, mask = range(7)
+    note = ""
 
     def __init__(self, size: int = 64, sentinels: int = 0):
         self.size = size
         self.sentinels = tuple(range(size - 1, size - 1 - sentinels, -1))
-        self.modes = (
+        self.modes: dict[str, int] = (
             dict(zip(MODES, range(size - sentinels - 3, size - sentinels), strict=True))
             if sentinels
             else {}
@@ -167,34 +185,52 @@ class Ids:
         ordinary[size - sentinels - 3 * bool(sentinels) :] = False
         self.bytes_per_id = ordinary.astype(np.int32)
         self.is_word_start = np.arange(size) % 3 != 0
+        self.special_ids = frozenset(np.flatnonzero(~ordinary).tolist())
+        self.fingerprint = f"ids-{size}-{sentinels}"
+
+    def encode(self, text: str) -> list[int]:
+        """The numbers of a text, as in `encode_flat`."""
+        return [int(number) for number in text.split()]
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """An ordinary id for each word, the same wherever it stands."""
+        """One ordinary id for each word, the same in every text."""
         ordinary = np.flatnonzero(self.bytes_per_id)
         return [
             [int(ordinary[zlib.crc32(word.encode()) % len(ordinary)]) for word in text.split()]
             for text in texts
         ]
 
-    def name(self, i: int) -> str:
-        """Each is written with a letter."""
-        return f"id{i}"
-
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Texts are numbers between spaces: their own ids."""
-        parts = [[int(each) for each in text.split()] for text in texts]
-        return np.array([each for part in parts for each in part], np.int32), np.array(
+        """Texts are numbers separated by spaces: their own ids."""
+        parts = [self.encode(text) for text in texts]
+        return np.array([i for part in parts for i in part], np.int32), np.array(
             [len(part) for part in parts], np.int64
         )
 
+    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+        """Ids by name, separated by spaces."""
+        return " ".join(self.name(i) for i in ids if specials or i not in self.special_ids)
 
-class Tokens:
-    """A store made of lists.
+    def name(self, i: int) -> str:
+        """Every name has a letter, so that none is a number."""
+        return f"id{i}"
+
+    def save(self, path: str | os.PathLike) -> None:
+        raise NotImplementedError("a tokenizer without text has no file")
+
+
+class Tokens(Store):
+    """A `Store` in memory, made of lists.
 
     Args:
-      documents: for each document its sentences, each a sequence of ids. Every sentence is a paragraph of its own.
-      labels: of the documents.
+      documents: for each document its sentences, each a sequence of ids. Every sentence is a
+        paragraph of its own.
+      labels: labels of the documents.
     """
+
+    # Plain attributes in place of Store's properties, which read files.
+    names: list[str] = []
+    labels: list[str] = []
 
     def __init__(self, documents: Sequence[Sequence[Sequence[int]]], labels: Sequence[str] = ()):
         sentences = [
@@ -205,22 +241,23 @@ class Tokens:
         self.document_sentences = np.cumsum([0, *map(len, documents)])
         self.document_offsets = self.sentence_offsets[self.document_sentences]
         self.paragraph_starts = np.ones(len(sentences), bool)
+        self.names = [""] * len(documents)
         self.labels = list(labels) or [""] * len(documents)
+        self.fingerprint = ""
 
-    def __len__(self) -> int:
-        return len(self.document_offsets) - 1
-
-    def document(self, i: int) -> np.ndarray:
-        return self.tokens[self.document_offsets[i] : self.document_offsets[i + 1]]
+    def __reduce__(self) -> tuple:
+        return copyreg.__newobj__, (type(self),), self.__dict__  # type: ignore[attr-defined]
 
 
 def numbered(sizes: Sequence[Sequence[int]], start: int = 0) -> Tokens:
-    """A store in which token i is the number start + i, so that where a piece of text came from can be read off it.
+    """A store in which token i is the number start + i: a token's value shows its position.
 
     Args:
-      sizes: for each document, the length of its sentences.
+      sizes: for each document, the lengths of its sentences.
+      start: the first token.
     """
-    at, documents = start, []
+    documents: list[list[range]] = []
+    at = start
     for document in sizes:
         sentences = []
         for size in document:
@@ -233,7 +270,16 @@ def numbered(sizes: Sequence[Sequence[int]], start: int = 0) -> Tokens:
 def random_store(
     vocabulary: int, documents: int, seed: int = 0, first: int = Ids.mask + 1
 ) -> Tokens:
-    """Documents of 1 to 8 sentences of 3 to 20 ordinary ids, with some structure to learn: an id is often followed by the next."""
+    """Documents of 1 to 8 sentences of 3 to 20 ordinary ids, with some structure to learn.
+
+    An id is often followed by the next higher one.
+
+    Args:
+      vocabulary: ordinary ids are below it.
+      documents: how many.
+      seed: of the random generator.
+      first: the first ordinary id.
+    """
     rng = np.random.default_rng(seed)
 
     def sentence() -> np.ndarray:
@@ -245,7 +291,10 @@ def random_store(
 
 
 def quick_compilation() -> Iterator[None]:
-    """Body of a fixture: XLA compiles with few optimisations, which takes a third of the time; same results to float tolerance."""
+    """Body of a fixture: XLA compiles with few optimisations, in a third of the time.
+
+    Results are the same to float tolerance.
+    """
     import jax
 
     jax.config.update("jax_disable_most_optimizations", True)
@@ -254,14 +303,17 @@ def quick_compilation() -> Iterator[None]:
 
 
 def numbers(shapes: Any, seed: int = 0, std: float = 0.1) -> Any:
-    """A tree of float32 arrays of these shapes, from N(0, std²): parameters without compiling a program's `init`."""
+    """A tree of float32 arrays of these shapes, from N(0, std²).
+
+    Gives parameters without compiling a program's `init`.
+    """
     import jax
 
     rng = np.random.default_rng(seed)
     return jax.tree.map(lambda leaf: rng.normal(0.0, std, leaf.shape).astype(np.float32), shapes)
 
 
-def state(program: Any, seed: int = 0) -> dict[str, Any]:
+def state(program: Program, seed: int = 0) -> dict[str, Any]:
     """A train state of `numbers` on the program's mesh."""
     import jax
 

@@ -13,7 +13,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from small_corpus import Ids, Tokens, config, numbers, compatible_pairs, quick_compilation, random_store
+from small_corpus import Ids, Tokens, compatible_pairs, config, numbers, quick_compilation, random_store
 from task_files import FILES, task_options
 
 from lm.core import compatibility, plugins

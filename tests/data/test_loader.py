@@ -5,7 +5,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from small_corpus import Ids, pairings, random_store
+from small_corpus import Ids, compatible_pairs, random_store
 
 from lm.core import compatibility
 from lm.core.plugins import UserError
@@ -44,7 +44,7 @@ def same(one: dict, two: dict) -> bool:
     return one.keys() == two.keys() and all(np.array_equal(one[name], two[name]) for name in one)
 
 
-@pytest.mark.parametrize(("name", "model"), pairings())
+@pytest.mark.parametrize(("name", "model"), compatible_pairs())
 def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name, model):
     first = dataset(store, name, model)
     epoch = len(epoch_of(store, name, model))
@@ -59,7 +59,7 @@ def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name, mode
             assert same(example, known[index])
 
 
-@pytest.mark.parametrize(("name", "model"), pairings())
+@pytest.mark.parametrize(("name", "model"), compatible_pairs())
 def test_epochs_and_seeds_differ(store, name, model):
     epoch = len(epoch_of(store, name, model))
     examples = epoch_of(store, name, model).repeat(

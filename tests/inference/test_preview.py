@@ -3,7 +3,7 @@
 import io
 
 import pytest
-from small_corpus import config, pairings, write
+from small_corpus import compatible_pairs, config, write
 
 from lm.core.plugins import UserError
 from lm.inference import preview
@@ -26,7 +26,7 @@ def shown(section, **options) -> str:
     return file.getvalue()
 
 
-@pytest.mark.parametrize(("objective", "model"), pairings())
+@pytest.mark.parametrize(("objective", "model"), compatible_pairs())
 def test_every_objective_can_be_looked_at(home, objective, model):
     text = shown(config(objective, home, model={"name": model}))
     assert "example 0" in text and "example 1" in text and "segment 1" in text and "decoded" in text

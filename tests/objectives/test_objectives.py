@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_corpus import Ids, config, numbered, compatible_pairs, quick_compilation, random_store, state
+from small_corpus import Ids, compatible_pairs, config, numbered, quick_compilation, random_store, state
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError

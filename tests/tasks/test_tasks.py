@@ -4,7 +4,7 @@ import types
 import jax
 import numpy as np
 import pytest
-from small_corpus import Ids, Tokens, config, numbers, pairings, quick_compilation, random_store
+from small_corpus import Ids, Tokens, compatible_pairs, config, numbers, quick_compilation, random_store
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
@@ -240,7 +240,7 @@ SUITED = {
     "sentence_order": ASKED_PAIRS,
     "suffix": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm"},
     "denoising": {"span_corruption", "ul2"},
-    "last_word": {name for name, _ in pairings()} - {"nsp", "sop", "rtd"},
+    "last_word": {name for name, _ in compatible_pairs()} - {"nsp", "sop", "rtd"},
 }
 
 
@@ -248,7 +248,7 @@ SUITED = {
 def test_tasks_suit_objectives(corpus, task):
     module = plugins.find("tasks", task)
     yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
-    for name, model in pairings():
+    for name, model in compatible_pairs():
         objective = compatibility.make({"name": name}, Ids(96, 20), LENGTH, model)
         assert yardstick.suits(objective) == (
             not SUITED[task].isdisjoint((name, f"{name} on {model}"))
