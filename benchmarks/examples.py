@@ -171,4 +171,4 @@ for line in sys.stdin:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

@@ -79,7 +79,7 @@ def masked_step() -> None:
 
         def loss(self, model, batch, key):
             nll, hits = heads.classify(
-                model.logits(token_loss.states(model, batch, key)),
+                model.logits(model.states(batch, key)),
                 batch["targets"],
                 batch["weights"],
             )
@@ -174,4 +174,4 @@ def report(
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

@@ -123,4 +123,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

@@ -94,4 +94,4 @@ def user() -> float:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

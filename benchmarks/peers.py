@@ -199,4 +199,4 @@ def _line(
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

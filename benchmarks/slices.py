@@ -343,4 +343,4 @@ def _costs(record: Mapping[str, Any]) -> list[str]:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

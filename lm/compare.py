@@ -1,13 +1,20 @@
 """Compares objectives and models at one budget, over seeds, and writes a report.
 
   python -m lm.compare --config=experiments/objectives.py:tiny --workdir=runs/objectives
-  python -m lm.compare --config=experiments/objectives.py:tiny --dry_run [--tpu=v5e-16] [--nomeasure]
+  python -m lm.compare --config=experiments/objectives.py:tiny --dry_run [--tpu=v5e-16]
+      [--nomeasure]
   python -m lm.compare --diff runs/objectives runs/objectives_again
 
-`--set` gives a task of the experiment options, or adds one: --set=blimp.task=minimal_pairs --set=blimp.path='blimp/*.jsonl'.
+--set gives a task of the experiment options, or adds a task:
+  --set=blimp.task=minimal_pairs --set=blimp.path='blimp/*.jsonl'
 
-The same command continues an interrupted comparison; finished runs are kept. Given again while it runs, on this machine or on another one
-that sees the workdir, it shares the work.
+The same command resumes an interrupted comparison; finished runs are kept. Started again while the
+comparison runs, on this host or on another one that shares the workdir, it takes over a part of the
+runs.
+
+Exit status: 0 done (a run that diverged is a result); 1 some runs failed, an arm does not fit
+--tpu, or internal error; 2 the comparison cannot work, as the message explains; 128 + n stopped by
+signal n, the same command resumes it.
 """
 
 import shlex
@@ -21,21 +28,22 @@ _CONFIG = command.config_flag(required=False)
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "where runs, results.parquet and report.html go; the same one continues, or shares the work",
+    "directory for runs, results.parquet and report.html; a comparison that is there is resumed",
 )
 _DRY_RUN = flags.DEFINE_bool(
     "dry_run",
     False,
-    "only say what would run: steps, tokens, FLOPs, parameters, time; writes nothing there",
+    "only print what would run: steps, tokens, FLOPs, parameters and time; changes no workdir",
 )
 _MEASURE = flags.DEFINE_bool("measure", True, "with --dry_run: time a few steps of each arm")
 _TPU = flags.DEFINE_string(
     "tpu",
     "",
-    "with --dry_run: whether each arm fits this slice, as v5e-16, by the TPU compiler (tpu/README.md)",
+    "with --dry_run: check with the TPU compiler that each arm fits this slice, such as v5e-16"
+    " (tpu/README.md)",
 )
 _SET = command.set_flag()
-_DIFF = flags.DEFINE_list("diff", [], "two workdirs, whose reports are compared")
+_DIFF = flags.DEFINE_list("diff", [], "compare the reports of two workdirs: --diff A B")
 
 
 def main() -> int:
@@ -54,7 +62,7 @@ def main() -> int:
         print(report.diff(*map(Path, _DIFF.value)))
         return 0
     if _CONFIG.value is None:
-        raise UserError("--config is missing; --help shows how this command is used")
+        raise UserError("--config is missing; see --help")
     config = plain(_CONFIG.value)
     for name, options in command.task_options(_SET.value).items():
         tasks = (
@@ -68,12 +76,13 @@ def main() -> int:
 
         return dry_run.run(config, _WORKDIR.value, _MEASURE.value, _TPU.value)
     if _WORKDIR.value is None:
-        raise UserError("--workdir is missing; --help shows how this command is used")
+        raise UserError("--workdir is missing; see --help")
     if _TPU.value:
         raise UserError(
-            "--tpu says whether arms fit a slice, with --dry_run; it does not choose where they run"
+            f"--tpu={_TPU.value} needs --dry_run: it checks whether arms fit a slice, and does not"
+            " choose where they run"
         )
-    from lm.comparison import run as comparison_run
+    from lm.comparison import run
 
     line = "python -m lm.compare " + " ".join(shlex.quote(argument) for argument in sys.argv[1:])
     source = next(
@@ -84,11 +93,11 @@ def main() -> int:
         ),
         "",
     )
-    return comparison_run.compare(config, _WORKDIR.value, line, source)
+    return run.compare(config, _WORKDIR.value, line, source)
 
 
 def _joined(arguments: list[str]) -> list[str]:
-    """Arguments with `--diff A B` as one, --diff=A,B: a flag of absl takes one value."""
+    """Joins `--diff A B` to --diff=A,B, since an absl flag takes one argument."""
     if "--diff" not in arguments:
         return arguments
     at = arguments.index("--diff")
@@ -98,4 +107,4 @@ def _joined(arguments: list[str]) -> list[str]:
 
 if __name__ == "__main__":
     sys.argv = _joined(sys.argv)
-    command.run(main, __doc__)
+    command.run(main)

@@ -1,9 +1,15 @@
-"""Trains a model, or continues where an interrupted run of the same workdir stopped.
+"""Trains a model, or resumes an interrupted run.
 
-python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm [--config.optimizer.learning_rate=3e-4]
+  python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm
+      [--config.optimizer.learning_rate=3e-4]
 
-Exit status: 0 done; 42 asked to stop (SIGTERM, Ctrl-C) and saved, the same command continues; 2 something that the message names is wrong,
-what was saved is kept; 1 an error of the program; 128 + n ended by signal n, the same command continues from the last checkpoint.
+Exit status:
+  0        done
+  42       stopped by SIGTERM or Ctrl-C after saving a checkpoint; the same command resumes the run
+  2        a flag, the config, the data or the workdir is wrong, or the loss diverged, as the
+           message explains; saved checkpoints are kept
+  1        internal error
+  128 + n  killed by signal n; the same command resumes from the last checkpoint
 """
 
 from absl import flags
@@ -14,7 +20,7 @@ _CONFIG = command.config_flag()
 _WORKDIR = flags.DEFINE_string(
     "workdir",
     None,
-    "where checkpoints, metrics and run.json go; the same one continues a run",
+    "directory for checkpoints, metrics and run.json; a run that is there is resumed",
     required=True,
 )
 
@@ -28,4 +34,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run(main, __doc__)
+    command.run(main)

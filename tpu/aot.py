@@ -90,4 +90,4 @@ def main() -> int:
 if __name__ == "__main__":
     # A flag of absl takes a value; --json alone means the standard output.
     sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
-    command.run(main, __doc__)
+    command.run(main)

@@ -1,14 +1,15 @@
 """Which objective runs on which model.
 
-A model says by its `masks` what its tokens can be made to see, an objective by its own what it needs, the best first. They suit each other
-where they have one in common:
+A model declares in `masks` which attention masks it has; an objective declares which it can train
+under, the usual one first. The two are compatible where they have a mask in common:
 
-    bidirectional   a token sees its whole document
-    causal          a token sees its document up to itself
-    prefix          causal after a part of the document that all of it sees; the whole document, or nothing, may be that part
-    cross           causal, and an encoded input beside it
+    bidirectional   each token sees its whole document
+    causal          each token sees its document up to itself
+    prefix          all tokens see a first part of the document, which may be all or none of it; the
+                    rest is causal
+    cross           causal, with an encoded input beside it
 
-`python -m lm.core.compatibility` prints who runs on what.
+`python -m lm.core.compatibility` prints the table of objectives and models.
 """
 
 from collections.abc import Mapping
@@ -16,33 +17,61 @@ from typing import Any
 
 from lm.core import plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Objective, Tokenizer
 
 SHORTEST = 16  # tokens a row
 
 
 def make(
-    section: Mapping[str, Any], tokenizer, length: int, model: str, where: str = "config.objective"
-):
-    """The objective plug-in that the section names, with its options, for a model.
+    section: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    length: int,
+    model: str,
+    where: str = "config.objective",
+) -> Objective:
+    """Makes the objective of a config section, for a model.
+
+    Args:
+      section: the objective's name under "name", and its options.
+      tokenizer: the vocabulary.
+      length: tokens of a row of data.
+      model: name of the model plug-in.
+      where: the section's path, for messages.
 
     Raises:
-      UserError: there is no such objective or model, an option is impossible, or the two do not suit each other.
+      UserError: there is no such objective or model, an option is impossible, rows are too short,
+        or objective and model are not compatible.
     """
     if length < SHORTEST:
         raise UserError(
-            f"config.data.length={length} is too short; at least {SHORTEST} tokens a row"
+            f"config.data.length={length} is too short; rows need at least {SHORTEST} tokens"
         )
     module = plugins.find("objectives", section["name"])
     mask = common(section["name"], module.Objective.masks, model)
     return build(section, tokenizer, length, mask, where)
 
 
-def build(section: Mapping[str, Any], tokenizer, length: int, mask: str, where: str):
-    """The objective that the section names, under a mask that it knows."""
+def build(
+    section: Mapping[str, Any], tokenizer: Tokenizer, length: int, mask: str, where: str
+) -> Objective:
+    """Makes the objective of a config section, under a mask.
+
+    Args:
+      section: the objective's name under "name", and its options.
+      tokenizer: the vocabulary.
+      length: tokens of a row of data.
+      mask: one of the objective's masks.
+      where: the section's path, for messages.
+
+    Raises:
+      UserError: there is no such objective, an option is impossible, or the objective does not
+        train under this mask.
+    """
     module = plugins.find("objectives", section["name"])
     if mask not in module.Objective.masks:
         raise UserError(
-            f"{where}: objective {section['name']!r} needs a mask that is {' or '.join(module.Objective.masks)}, but here it is {mask};"
+            f"{where}: objective {section['name']!r} needs a mask that is"
+            f" {' or '.join(module.Objective.masks)}, but here it is {mask};"
             f" models for it: {', '.join(models(section['name']))}"
         )
     config = plugins.configure(module.Config, section, where, skip=("name",))
@@ -55,31 +84,41 @@ def build(section: Mapping[str, Any], tokenizer, length: int, mask: str, where: 
 
 
 def common(objective: str, masks: tuple[str, ...], model: str) -> str:
-    """The first of the objective's masks that the model has."""
-    has = plugins.find("models", model).Model.masks
+    """Returns the first of an objective's masks that a model has.
+
+    Args:
+      objective: name of the objective, for messages.
+      masks: the objective's masks, the usual one first.
+      model: name of the model plug-in.
+
+    Raises:
+      UserError: there is no such model, or it has none of the masks.
+    """
+    available = plugins.find("models", model).Model.masks
     for mask in masks:
-        if mask in has:
+        if mask in available:
             return mask
     raise UserError(
-        f"objective {objective!r} does not run on model {model!r}: it needs a mask that is {' or '.join(masks)}, and the model's are"
-        f" {', '.join(has)}; it runs on: {', '.join(models(objective))}"
+        f"objective {objective!r} does not run on model {model!r}: it needs a mask that is"
+        f" {' or '.join(masks)}, and the model has {', '.join(available)};"
+        f" it runs on: {', '.join(models(objective))}"
     )
 
 
 def models(objective: str) -> list[str]:
-    """The models that suit an objective, its usual one first."""
+    """Names of the models that an objective runs on, its usual one first."""
     masks = plugins.find("objectives", objective).Objective.masks
-    found = [
+    compatible = [
         name
         for mask in masks
         for name in plugins.names("models")
         if mask in plugins.find("models", name).Model.masks
     ]
-    return list(dict.fromkeys(found))
+    return list(dict.fromkeys(compatible))
 
 
 def table() -> str:
-    """Objectives × models as a Markdown table: under which mask each pair runs."""
+    """Objectives × models as a Markdown table, with the mask under which each pair runs."""
     names = plugins.names("models")
     lines = [
         "| objective | " + " | ".join(f"`{name}`" for name in names) + " |",
@@ -92,13 +131,10 @@ def table() -> str:
             shared = [
                 mask for mask in plug_in.masks if mask in plugins.find("models", name).Model.masks
             ]
-            cells.append(
-                "refused"
-                if not shared
-                else "where its members run"
-                if plug_in.composed
-                else shared[0]
-            )
+            if not shared:
+                cells.append("refused")
+            else:
+                cells.append("where its members run" if plug_in.composed else shared[0])
         lines.append(f"| `{objective}` | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 

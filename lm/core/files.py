@@ -1,4 +1,7 @@
-"""Files that readers see whole: the old content or the new one, never half of either."""
+"""Atomic file replacement: readers see the old content or the new one, never a part of either.
+
+`lm.core.plain.write_json` writes JSON in this way.
+"""
 
 import contextlib
 import os
@@ -11,14 +14,17 @@ from lm.core.plugins import UserError
 
 @contextlib.contextmanager
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
-    """Opens a temporary file that replaces `path` when the block ends; nothing changes if it raises.
+    """Opens a temporary file that replaces `path` when the block ends.
 
-    The content reaches the disk first, so that a machine that loses power does not leave an empty
-    file under the new name.
+    If the block raises, the temporary file is removed and `path` stays as it was. The content is
+    flushed to disk before the replacement, so that a power failure does not leave an empty file.
 
     Args:
-      path: the file to replace.
+      path: the file to replace; its directory exists.
       mode: "w" for UTF-8 text, "wb" for bytes.
+
+    Yields:
+      The temporary file, open for writing. It lies beside `path`, as `.NAME.PID`.
 
     Raises:
       UserError: the file cannot be written.
@@ -33,4 +39,5 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     except OSError as error:
         raise UserError(f"cannot write {path}: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink()

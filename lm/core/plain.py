@@ -1,4 +1,4 @@
-"""Configs and records as plain nested values, and JSON files written atomically."""
+"""Configs and records as plain nested values, and JSON files, which are replaced atomically."""
 
 import ast
 import json
@@ -11,7 +11,11 @@ from lm.core.plugins import UserError
 
 
 def plain(config: Any) -> Any:
-    """A config (ml_collections or mapping) as nested dicts, lists and scalars."""
+    """Converts a config to nested dicts, lists and scalars.
+
+    Args:
+      config: an ml_collections ConfigDict, a mapping, or a value of one.
+    """
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         return {key: plain(value) for key, value in config.items()}
     if isinstance(config, list | tuple):
@@ -19,8 +23,13 @@ def plain(config: Any) -> Any:
     return config
 
 
-def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
-    """A nested config as {"model.width": 128, …}."""
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Flattens a nested config to {"model.width": 128, …}.
+
+    Args:
+      config: nested mappings.
+      prefix: path of the config itself, which each key begins with.
+    """
     items: dict[str, Any] = {}
     for key, value in config.items():
         items |= (
@@ -32,7 +41,7 @@ def flat(config: Mapping, prefix: str = "") -> dict[str, Any]:
 
 
 def typed(text: str) -> Any:
-    """A value as it is typed: a number, True, False, None or a list in Python's form; all else is text."""
+    """Parses a value of a command line: a Python literal (number, True, None, list), or text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -40,7 +49,15 @@ def typed(text: str) -> Any:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Writes a JSON file atomically."""
+    """Writes a JSON file atomically.
+
+    Args:
+      path: the file to replace.
+      content: nested values; what JSON does not have is written as text.
+
+    Raises:
+      UserError: the file cannot be written.
+    """
     with files.replacing(path) as file:
         file.write(json.dumps(content, indent=1, ensure_ascii=False, default=str) + "\n")
 
@@ -48,8 +65,12 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path, what: str) -> Any:
     """Reads a JSON file.
 
+    Args:
+      path: the file.
+      what: what the file is, for messages ("the record of a run").
+
     Raises:
-      UserError: it is missing or damaged; `what` says what it should have been.
+      UserError: the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -1,8 +1,8 @@
-"""Finds a plug-in by name, and turns a config section into its frozen dataclass.
+"""Finds plug-ins by name, and turns config sections into their frozen dataclasses.
 
-A plug-in is a module in one of the packages below `lm` ("rooms"): `lm/objectives/clm.py` is the objective `clm`.
-Nothing registers itself: the file's name is the plug-in's name. A room's modules that are no plug-ins begin with an underscore, or stand
-in its `SHARED` where other rooms import them too.
+A plug-in is a module in one of the packages below `lm` ("rooms"): `lm/objectives/clm.py` is the
+objective `clm`. Nothing is registered: the file name is the plug-in's name. Helper modules of a
+room begin with an underscore; those that other rooms import are listed in the room's `SHARED`.
 """
 
 import dataclasses
@@ -19,11 +19,30 @@ T = TypeVar("T")
 
 
 class UserError(ValueError):
-    """Something the user gave cannot work. Commands print its message without a traceback and exit with 2."""
+    """An error in what the user provided: a flag, a config, a file.
+
+    The message names what was given, what is allowed and what to do. Commands print it without a
+    traceback and exit with status 2.
+    """
+
+
+class NotApplicable(UserError):
+    """A task cannot run on this corpus with these options, although nothing is wrong with either.
+
+    Raised when a task is constructed. Callers that try all tasks skip such a task; callers that
+    were given the task by name report the error.
+    """
 
 
 def names(room: str) -> list[str]:
-    """The plug-ins in a room such as "objectives" or "data.sources", sorted."""
+    """Lists the plug-ins of a room.
+
+    Args:
+      room: package below `lm`, such as "objectives" or "data.sources".
+
+    Returns:
+      The names, sorted.
+    """
     package = importlib.import_module(f"lm.{room}")
     shared = getattr(package, "SHARED", ())
     return sorted(
@@ -34,7 +53,11 @@ def names(room: str) -> list[str]:
 
 
 def find(room: str, name: str) -> types.ModuleType:
-    """The plug-in module `lm/<room>/<name>.py`.
+    """Imports the plug-in module `lm/<room>/<name>.py`.
+
+    Args:
+      room: package below `lm`, such as "objectives" or "data.sources".
+      name: the plug-in's name.
 
     Raises:
       UserError: there is no such plug-in; the message lists the valid names.
@@ -42,16 +65,22 @@ def find(room: str, name: str) -> types.ModuleType:
     valid = names(room)
     if name not in valid:
         raise UserError(
-            f"no {room.rsplit('.', 1)[-1]} plug-in is called {name!r}{_suggest(name, valid)}; there are: {', '.join(valid)}"
+            f"no {room.rsplit('.', 1)[-1]} plug-in is called {name!r}{_suggest(name, valid)};"
+            f" there are: {', '.join(valid)}"
         )
     return importlib.import_module(f"lm.{room}.{name}")
 
 
 def choice(name: str, value: str, valid: typing.Iterable[str]) -> None:
-    """Refuses an option that is not among the valid ones.
+    """Checks that an option has one of its valid values; for the `__post_init__` of a `Config`.
+
+    Args:
+      name: the option, for the message.
+      value: the value given.
+      valid: all valid values.
 
     Raises:
-      ValueError: it is not; the message lists them.
+      ValueError: the value is not valid; the message lists those that are.
     """
     if value not in valid:
         raise ValueError(f"{name}={value!r} is not one of {', '.join(valid)}")
@@ -62,16 +91,17 @@ def configure(
 ) -> T:
     """Builds the frozen dataclass `cls` from a config section.
 
-    A value of None or "" means "not set": the dataclass's own default holds. Keys in `skip` belong to somebody else.
+    A value of None or "" means "not set": the dataclass's default is used.
 
     Args:
       cls: a dataclass; its `__post_init__` raises ValueError on impossible values.
-      section: a mapping such as an ml_collections ConfigDict.
-      where: the section's name, for messages ("config.model").
-      skip: keys of the section to pass over.
+      section: the options by name, a mapping or an ml_collections ConfigDict.
+      where: the section's path, for messages ("config.model").
+      skip: keys of the section that are not options of `cls`.
 
     Raises:
-      UserError: an unknown key with a value, a value of the wrong type, or an impossible value.
+      UserError: a key is unknown and has a value, a value has the wrong type or is impossible, or a
+        field without a default is not set.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -81,7 +111,8 @@ def configure(
             continue
         if key not in fields:
             raise UserError(
-                f"{where}.{key}={value!r} is not known{_suggest(key, fields)}; {where} takes: {', '.join(fields)}"
+                f"{where}.{key}={value!r} is not known{_suggest(key, fields)};"
+                f" {where} takes: {', '.join(fields)}"
             )
         values[key] = _typed(value, hints[key], f"{where}.{key}")
     missing = [
@@ -101,8 +132,29 @@ def configure(
         raise UserError(f"{where}: {error}") from error
 
 
+def defaults(cls: type) -> dict[str, Any]:
+    """Returns the defaults of a `Config` dataclass.
+
+    Args:
+      cls: a dataclass.
+
+    Returns:
+      Each field's default by name, in the order of declaration. A field without a default is None,
+      which `configure` reads as "not set".
+    """
+    values: dict[str, Any] = {}
+    for field in dataclasses.fields(cls):
+        if field.default is not dataclasses.MISSING:
+            values[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            values[field.name] = field.default_factory()
+        else:
+            values[field.name] = None
+    return values
+
+
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """The value as the annotated type, without any lossy conversion."""
+    """Converts a value to the annotated type where that loses nothing; refuses it otherwise."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
     origin = typing.get_origin(hint) or hint
@@ -123,7 +175,8 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
         return value
     if isinstance(value, bool) != (origin is bool) or not isinstance(value, origin):
         raise UserError(
-            f"{where}={value!r} should be {getattr(origin, '__name__', origin)}, not {type(value).__name__}"
+            f"{where}={value!r} should be {getattr(origin, '__name__', origin)},"
+            f" not {type(value).__name__}"
         )
     return value
 

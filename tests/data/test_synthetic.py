@@ -10,7 +10,6 @@ import math
 import numpy as np
 import pytest
 
-from lm import minimal_pairs
 from lm.core import plugins
 from lm.core.plugins import UserError
 from lm.data.documents import Tally, split_of
@@ -364,7 +363,7 @@ def test_impossible_options_are_refused(name, options, message):
 
 def test_minimal_pairs(tmp_path, monkeypatch):
     path = tmp_path / "pairs.jsonl"
-    assert minimal_pairs.write(path, 30, 0) == 30 * len(pairs.PARADIGMS)
+    assert pairs.write(path, 30, 0) == 30 * len(pairs.PARADIGMS)
     rows = [json.loads(line) for line in path.read_text().splitlines()]
     language, words = english.sentence(), set(english.sentence().words)
     assert collections.Counter(row["UID"] for row in rows) == dict.fromkeys(pairs.PARADIGMS, 30)
@@ -376,7 +375,7 @@ def test_minimal_pairs(tmp_path, monkeypatch):
         changed = [at for at, (one, two) in enumerate(zip(good, bad, strict=True)) if one != two]
         assert len(changed) == (2 if row["UID"] == "npi_scope" else 1)
     assert (
-        minimal_pairs.write(path, 30, 0)
+        pairs.write(path, 30, 0)
         and [json.loads(line) for line in path.read_text().splitlines()] == rows
     )
     few = dataclasses.replace(
@@ -384,7 +383,7 @@ def test_minimal_pairs(tmp_path, monkeypatch):
     )
     monkeypatch.setattr(pairs, "PARADIGMS", {"few": few})
     with pytest.raises(UserError, match="--pairs=300 are too many: few has hardly more than"):
-        minimal_pairs.write(path, 300, 0)
+        pairs.write(path, 300, 0)
     assert [json.loads(line) for line in path.read_text().splitlines()] == rows and list(
         tmp_path.iterdir()
     ) == [path]

@@ -6,10 +6,14 @@ sentence is possible and the bad one is not. Fields and terms are BLiMP's (Warst
 """
 
 import dataclasses
+import json
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+from lm.core import files
+from lm.core.plugins import UserError
 from lm.data.synthetic import english, grammar
 from lm.data.synthetic.english import (
     CLAUSAL,
@@ -145,6 +149,33 @@ def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
                     "pairID": str(len(seen)),
                 }  # fmt: skip
                 seen.add(good)
+
+
+def write(path: Path, count: int, seed: int) -> int:
+    """Writes `count` pairs of each paradigm as JSON lines in BLiMP's form, atomically.
+
+    Args:
+      path: the file; its directory is created.
+      count: pairs of each paradigm.
+      seed: of the pairs.
+
+    Returns:
+      The number of pairs in the file.
+
+    Raises:
+      UserError: a paradigm has fewer pairs, or the file cannot be written.
+    """
+    try:
+        lines = [json.dumps(pair) + "\n" for pair in draw(count, seed)]
+    except ValueError as error:
+        raise UserError(f"--pairs={count} are too many: {error}") from error
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error}") from error
+    with files.replacing(path) as file:
+        file.writelines(lines)
+    return len(lines)
 
 
 def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
