@@ -1,4 +1,4 @@
-"""Which objective runs on which model: the table in docs/objectives.md is what the code says, and what it refuses says why."""
+"""Which objective runs on which model: docs/objectives.md has the table; a refusal gives its reason."""
 
 import dataclasses
 import importlib
