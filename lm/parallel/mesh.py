@@ -58,6 +58,13 @@ RULES: dict[str, tuple[str, ...]] = {
 CONTEXT_ATTENTION = ("gather", "ring")
 
 
+class DeviceMismatch(UserError):
+    """A mesh, or a batch or model on it, that does not fit the number of devices.
+
+    Callers that may lay a program out differently catch it and choose another mesh.
+    """
+
+
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
     """Devices along each axis; -1 (at most once) takes all that remain.
@@ -184,8 +191,8 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
       devices: devices to use; by default all.
 
     Raises:
-      UserError: the sizes do not multiply to the number of devices, or the slices are not those of
-        the machine.
+      DeviceMismatch: the sizes do not multiply to the number of devices, or the slices are not those
+        of the machine.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.sizes()
@@ -204,7 +211,7 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
         emulation = (
             " (To emulate 8 devices on a CPU: XLA_FLAGS=--xla_force_host_platform_device_count=8)"
         )
-        raise UserError(
+        raise DeviceMismatch(
             f"config.mesh asks for {product}, but there are {len(devices)} {devices[0].platform}"
             f" device(s); the product must be {len(devices)}."
             + (emulation if devices[0].platform == "cpu" else "")
@@ -221,7 +228,7 @@ def _device_grid(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
     if slices == 1 and sizes[0] == 1:
         return mesh_utils.create_device_mesh(sizes, devices, allow_split_physical_axes=True)
     if sizes[0] != slices:
-        raise UserError(
+        raise DeviceMismatch(
             f"config.mesh.slice={sizes[0]}, but the devices are in {slices} slices; set"
             f" config.mesh.slice={slices}"
         )
@@ -304,7 +311,7 @@ def check_divisible(
       shardings_and_shapes: parameter → its PartitionSpec and shape.
 
     Raises:
-      UserError: it does not; the message names the parameter and the axis.
+      DeviceMismatch: it does not; the message names the parameter and the axis.
     """
     for name, (partition, shape) in shardings_and_shapes.items():
         for size, entry in zip(shape, partition, strict=False):
@@ -312,7 +319,7 @@ def check_divisible(
             count = math.prod(mesh.shape[axis] for axis in split_by)
             if size % count:
                 along = "×".join(split_by)
-                raise UserError(
+                raise DeviceMismatch(
                     f"config.mesh splits {name} {shape} {count} ways along {along}, but {size} is"
                     f" not a multiple of {count}; choose sizes of {along} that divide {size}"
                     + (
@@ -332,12 +339,12 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1)
       microbatches: parts of the batch that are computed one after another.
 
     Raises:
-      UserError: it does not.
+      DeviceMismatch: it does not.
     """
     count = parts("batch", mesh)
     if batch_size % (count * microbatches):
         split = describe({axis: mesh.shape[axis] for axis in axes("batch")})
-        raise UserError(
+        raise DeviceMismatch(
             f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that"
             f" the mesh splits it into ({split})"
             + (f" times config.training.microbatches={microbatches}" if microbatches > 1 else "")

@@ -20,7 +20,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from lm.core.plugins import UserError
 from lm.parallel import mesh as meshes
 
 AXIS = "layers"  # the logical axis that the stages split
@@ -56,30 +55,30 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
       batch_size: rows that pass through the pipeline together.
 
     Raises:
-      UserError: they do not; the message names the numbers.
+      DeviceMismatch: they do not; the message names the numbers.
     """
     stages, microbatches, repeats = schedule(config, mesh)
     if stages == 1:
         if config.pipeline_microbatches > 1 or config.pipeline_repeats > 1:
-            raise UserError(
+            raise meshes.DeviceMismatch(
                 f"config.mesh.pipeline_microbatches={config.pipeline_microbatches} and"
                 f" pipeline_repeats={config.pipeline_repeats} are of a pipeline, but"
                 " config.mesh.stage=1; set config.mesh.stage, or leave them at 0 and 1"
             )
         return
     if layers % (stages * repeats):
-        raise UserError(
+        raise meshes.DeviceMismatch(
             f"config.model.layers={layers} is not a multiple of config.mesh.stage ×"
             f" pipeline_repeats = {stages} × {repeats}; choose such sizes"
         )
     if repeats > 1 and microbatches < stages:
-        raise UserError(
+        raise meshes.DeviceMismatch(
             f"config.mesh.pipeline_microbatches={microbatches} is below config.mesh.stage={stages}:"
             f" with pipeline_repeats={repeats} a microbatch would be back before its turn; raise it"
         )
     rows = math.prod(mesh.shape[axis] for axis in _microbatch_axes())
     if batch_size % (microbatches * rows):
-        raise UserError(
+        raise meshes.DeviceMismatch(
             f"{batch_size} rows are not a multiple of config.mesh.pipeline_microbatches ×"
             f" {' × '.join(_microbatch_axes())} = {microbatches} × {rows}; choose another"
             " config.training.batch_size or other microbatches"
