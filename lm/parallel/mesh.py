@@ -191,8 +191,8 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
       devices: devices to use; by default all.
 
     Raises:
-      DeviceMismatch: the sizes do not multiply to the number of devices, or the slices are not those
-        of the machine.
+      DeviceMismatch: the sizes do not multiply to the number of devices, or the slices are not
+        those of the machine.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.sizes()
