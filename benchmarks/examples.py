@@ -36,7 +36,7 @@ def main() -> None:
     base = plain(
         presets.run(presets.laptop("encoder"), {"name": "mlm"}, tokenizer={"vocab_size": 8192})
     )
-    prepared = corpus.prepare(base["data"], base["tokenizer"], skip=("length",))
+    prepared = corpus.prepare(base["data"], base["tokenizer"])
     store, length = prepared.stores["train"], _LENGTH.value
     sections = [
         (name, model, {"name": name})

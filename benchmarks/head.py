@@ -42,7 +42,7 @@ def masked_step() -> None:
 
     config = plain(mlm.get_config("tiny"))
     config["tokenizer"]["vocab_size"] = 8192
-    prepared = corpus.prepare(config["data"], config["tokenizer"], skip=("length",))
+    prepared = corpus.prepare(config["data"], config["tokenizer"])
     program = {side: Program(config, prepared.tokenizer) for side in ("gathered", "full")}
     store = prepared.stores["train"]
     objective = program["gathered"].objective

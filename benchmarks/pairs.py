@@ -33,7 +33,7 @@ def main() -> None:
         ("encoder", "mlm", ("pll", "pll_word")),
     ):
         config = plain(presets.laptop_run(model, {"name": objective}, learning_rate=0.01))
-        corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+        corpus = corpora.prepare(config["data"], config["tokenizer"])
         program = Program(config, corpus.tokenizer)
         params = program.init()["params"]
         with tempfile.TemporaryDirectory() as directory:

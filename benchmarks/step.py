@@ -28,7 +28,7 @@ def main() -> None:
     from lm.training.program import Program
 
     config = plain(_CONFIG.value)
-    corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+    corpus = corpora.prepare(config["data"], config["tokenizer"])
     program = Program(config, corpus.tokenizer)
     store, size = corpus.stores["train"], program.training.batch_size
     rows = examples(program.objective, store, program.objective.plan(store), 0, size, program.steps)

@@ -9,9 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lm.core import plugins
 from lm.core.plugins import UserError
-from lm.tokenizers import sentencepiece
+from lm.tokenizers import config as tokenizers
 from lm.tokenizers.sentencepiece import MODES
 from lm.training.program import Program
 
@@ -61,11 +60,11 @@ class Text:
 
 def ids(section: Mapping[str, Any]) -> Any:
     """What stands for the tokenizer of a config's section: a loaded one where the config names a file, else ids alone."""
-    config = plugins.configure(sentencepiece.TokenizerConfig, section, "config.tokenizer")
+    config, kind, options = tokenizers.configure(section)
     return (
-        sentencepiece.load(config.path, config.sentinels)
+        kind.load(config.path, options)
         if config.path
-        else Ids(config.vocab_size, config.sentinels)
+        else Ids(options.vocab_size, options.sentinels)
     )
 
 

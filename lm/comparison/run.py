@@ -93,7 +93,7 @@ def prepare_corpora(runs: Mapping[str, Mapping[str, Any]]) -> None:
     from lm.data import corpus as corpora
 
     for config in runs.values():
-        corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+        corpora.prepare(config["data"], config["tokenizer"])
 
 
 def check_arms(

@@ -76,7 +76,7 @@ def check(config: Mapping[str, Any], metric: str, split: str) -> None:
     from lm.parallel import mesh
 
     mesh.initialize()
-    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = accounting.build(config, corpus.tokenizer)
     name, _, what = metric.partition(".")
     objective = config["objective"]["name"]

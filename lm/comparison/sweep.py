@@ -82,7 +82,7 @@ def sweep(config: Mapping, workdir: str | Path, swept: Mapping[str, str], option
     claims = Claims(workdir / ".claims")
     from lm.data import corpus as corpora
 
-    corpora.prepare(base["data"], base["tokenizer"], skip=("length",))
+    corpora.prepare(base["data"], base["tokenizer"])
     count = len(combinations) if combinations is not None else options.trials
     slots = workers.number(options.workers, count * len(seeds))
     console = rich.console.Console(stderr=True)

@@ -47,7 +47,7 @@ def check(
     mesh.initialize()
     try:
         corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False, skip=("length",)
+            config["data"], config["tokenizer"], progress=False
         )
         program = accounting.build(config, corpus.tokenizer, anywhere)
         loop.training_plan(program, corpus.stores["train"])
@@ -169,7 +169,7 @@ def baselines(path: Path, config: dict, tasks: Tasks, split: str) -> None:
     from lm.stats import scores
     from lm.training.program import Program
 
-    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
     made = evaluator.make_tasks(tasks, corpus, split, program.length, tasks)
     found = evaluator.baselines(made, program)
@@ -192,7 +192,7 @@ def seconds_per_step(config: dict, steps: int = 4) -> float:
     from lm.data import loader
     from lm.training.program import Program
 
-    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False, skip=("length",))
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
     store, size = corpus.stores["train"], program.training.batch_size
     rows = loader.examples(

@@ -119,6 +119,33 @@ class Tokenizer(Protocol):
 
 
 @runtime_checkable
+class TokenizerKind(Protocol):
+    """A module that trains and loads tokenizers of one kind."""
+
+    Config: type
+
+    def train(self, texts: Iterable[str], config: Any) -> Tokenizer:
+        """Learns a vocabulary; the same texts give the same one on any machine.
+
+        Args:
+          texts: sentences, read once.
+          config: options of the kind.
+
+        Raises:
+          UserError: no vocabulary of this size can be learned from these texts.
+        """
+        ...
+
+    def load(self, path: str | os.PathLike, config: Any) -> Tokenizer:
+        """Opens a saved vocabulary.
+
+        Raises:
+          UserError: the file is missing, or is no vocabulary.
+        """
+        ...
+
+
+@runtime_checkable
 class Plan(Protocol):
     """The rows of an epoch: `len` counts them; `note` names what was left out, or is ""."""
 

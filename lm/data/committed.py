@@ -1,6 +1,7 @@
-"""Cached directories that are whole or not there, whoever is killed, or builds the same one at the same time.
+"""Committed directories of the cache: complete or absent, also when processes are killed or race.
 
-A directory is filled under another name, sealed with the sizes and checksums of its files, and renamed.
+A directory is filled under a temporary name. `commit` records the sizes and checksums of its files;
+then it is renamed.
 """
 
 import contextlib
@@ -25,23 +26,27 @@ _NO_ROOM = {
     errno.EDQUOT: "the disk quota is used up",
     errno.EFBIG: "files here may not grow further",
 }
-_FULL_CHECK = (
-    256 * 2**20
-)  # bytes of a directory up to which opening reads all of it, about a quarter of a second
-_BLOCK, _BLOCKS = (
-    2**20,
-    32,
-)  # of a file in a larger directory, opening reads this many blocks of this many bytes
+# `read` checks all bytes of a directory up to this size, which takes about a quarter of a second.
+_FULL_CHECK = 256 * 2**20
+# Of each file in a larger directory it checks this many blocks of this many bytes.
+_BLOCKS, _BLOCK = 32, 2**20
 
 
 @contextlib.contextmanager
 def create(directory: Path) -> Iterator[Path | None]:
-    """Yields a new directory to fill and `seal`, which becomes `directory` when the block ends; None if that is there already.
+    """Creates a directory; it appears under its name when the block ends.
 
-    Another process that creates the same one is waited for. What killed ones have left is removed, and so is all if the block raises.
+    Waits for another process that creates the same directory, and removes what killed ones left.
+    If the block raises, nothing is kept.
+
+    Args:
+      directory: where the directory goes; parents are created.
+
+    Yields:
+      A temporary directory to fill and `commit`, or None if `directory` exists already.
 
     Raises:
-      UserError: the disk is full, or nothing may be written there.
+      UserError: the disk is full, or the place cannot be written to.
     """
     if directory.is_dir():
         yield None
@@ -53,7 +58,8 @@ def create(directory: Path) -> Iterator[Path | None]:
             if directory.is_dir():
                 yield None
                 return
-            if alone:  # so whoever wrote these is dead; other hosts may not see this lock
+            # With the lock, all of these are of dead processes. Other hosts may not see the lock.
+            if alone:
                 for left in directory.parent.glob(
                     f"{glob.escape(directory.name)}.{glob.escape(socket.gethostname())}.*.part"
                 ):
@@ -68,21 +74,23 @@ def create(directory: Path) -> Iterator[Path | None]:
         if error.errno in _NO_ROOM:
             free = shutil.disk_usage(directory.parent).free
             raise UserError(
-                f"{_NO_ROOM[error.errno]}: {directory} could not be written, {free / 1e6:,.0f} MB are free; nothing was kept. "
-                "Free some space, or name a place on another disk by data.cache or the environment variable LM_CACHE"
+                f"{_NO_ROOM[error.errno]}: {directory} could not be written, {free / 1e6:,.0f} MB"
+                " are free; nothing was kept. Free some space, or name a place on another disk by"
+                " data.cache or the environment variable LM_CACHE"
             ) from error
         if isinstance(error, PermissionError | FileExistsError | NotADirectoryError) and str(
             directory.parent
         ) in str(error.filename):
             raise UserError(
-                f"{error.filename} cannot be written ({error.strerror}); name another place by data.cache or LM_CACHE"
+                f"{error.filename} cannot be written ({error.strerror}); name another place by"
+                " data.cache or LM_CACHE"
             ) from error
         raise
 
 
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[bool]:
-    """Whether this process is the only one that creates the directory. The system frees the lock of a dead process."""
+    """Yields whether this process alone creates the directory; locks of dead processes are free."""
     with open(directory.with_name(f".{directory.name}.lock"), "w") as handle:
         try:
             try:
@@ -94,23 +102,24 @@ def _lock(directory: Path) -> Iterator[bool]:
         except OSError as error:
             if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
                 raise
-            alone = False  # a file system without locks: the work may be done twice, the renaming still decides
+            # A file system without locks: the work may be done twice, and the renaming decides.
+            alone = False
         yield alone
 
 
 def _rename(part: Path, directory: Path) -> None:
     if not (part / META).is_file():
-        raise RuntimeError(f"{part} was not sealed")
+        raise RuntimeError(f"{part} was not committed")
     try:
         part.rename(directory)
     except OSError as error:
         if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
             raise
-        # Another host was first. Its directory has the same content.
+        # Another host was faster. Its directory has the same content.
 
 
-def seal(directory: Path, meta: dict[str, Any]) -> None:
-    """Writes the meta data of a filled directory, with the sizes and checksums of its files."""
+def commit(directory: Path, meta: dict[str, Any]) -> None:
+    """Writes metadata into a filled directory, with the sizes and checksums of its files."""
     files = {
         path.name: {
             "size": path.stat().st_size,
@@ -127,17 +136,23 @@ def seal(directory: Path, meta: dict[str, Any]) -> None:
 
 
 def read(directory: Path, check: bool = True, full: bool = False) -> dict[str, Any]:
-    """The meta data of a sealed directory, after a look at its files; "fingerprint" is a hash of all of it.
+    """Reads the metadata of a committed directory, and checks its files.
 
     Args:
-      check: compare checksums: of everything up to 256 MB, of evenly spaced blocks in large files beyond.
-      full: compare checksums of everything.
+      directory: a directory that `create` and `commit` made.
+      check: compare checksums: of all bytes up to 256 MB, beyond that of evenly spaced blocks of
+        each file. Sizes are always compared.
+      full: compare checksums of all bytes, whatever the size.
+
+    Returns:
+      The metadata, and "fingerprint", a hash of all of it.
 
     Raises:
-      UserError: a file is missing, or too short, or damaged; the message says which, and to delete the directory.
+      UserError: a file is missing, too short or damaged; the message names it, and the directory
+        to delete.
     """
     if not directory.is_dir():
-        raise UserError(f"{directory} is not there")
+        raise UserError(f"{directory} does not exist")
     try:
         meta = json.loads((directory / META).read_text(encoding="utf-8"))
         fingerprint = meta.pop("fingerprint")
@@ -172,7 +187,7 @@ def _fingerprint(meta: dict[str, Any]) -> str:
     return hashlib.blake2b(json.dumps(meta, sort_keys=True).encode(), digest_size=16).hexdigest()
 
 
-def _new() -> Any:
+def _new() -> hashlib.blake2b:
     return hashlib.blake2b(digest_size=16)
 
 
@@ -182,7 +197,7 @@ def _digest(path: Path) -> str:
 
 
 def _sample_digest(path: Path) -> str:
-    """A checksum of the first, the last and evenly spaced blocks between."""
+    """A checksum of evenly spaced blocks of a file, the first and the last among them."""
     digest = _new()
     last = max(0, path.stat().st_size - _BLOCK)
     with open(path, "rb") as file:

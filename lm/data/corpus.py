@@ -1,8 +1,9 @@
-"""From the `data` and `tokenizer` sections of a config to token stores, each step cached by what goes into it.
+"""From the `data` and `tokenizer` sections of a config to token stores. Each step is cached.
 
-    source → documents → a split each, as JSON lines → tokenizer, from the training split → a token store for each split
+    source → documents → splits, as JSON lines → a tokenizer of the training split → a token store per split
 
-The text is found again by the source's signature, which reads no text. Tokenizer and stores are found by the text's content.
+The cache key of the text is the source's signature, which reads no text. The keys of tokenizer and
+stores are hashes of the text's content.
 """
 
 import collections
@@ -11,33 +12,36 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import sys
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from lm.core import plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Source, Tokenizer, TokenizerKind
 from lm.data import committed, store
 from lm.data.documents import Document, Tally, signature, split_of
-from lm.tokenizers import sentencepiece
-from lm.tokenizers.sentencepiece import Tokenizer, TokenizerConfig
+from lm.tokenizers import config as tokenizers
 
 SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """What the `data` section says beside the source's own options.
+    """The fields of the `data` section that every source has; the others are fields of its `Config`.
 
     Attributes:
       source: a plug-in of lm/data/sources.
-      validation, test: shares of the documents, by a hash of their text.
-      cache: a directory for text, tokenizers and stores; by default $LM_CACHE, or ~/.cache/lm.
-      workers: threads that encode; 0 takes as many as there are cores.
+      length: tokens of a row. It does not change what is prepared.
+      validation, test: fractions of the documents, by a hash of their text.
+      cache: directory of text, tokenizers and stores; "" is $LM_CACHE, or else ~/.cache/lm.
+      workers: threads that encode; 0 is one per core.
     """
 
     source: str = "python_docs"
+    length: int = 128
     validation: float = 0.05
     test: float = 0.05
     cache: str = ""
@@ -47,11 +51,13 @@ class DataConfig:
         for name in ("validation", "test"):
             if not 0 < getattr(self, name) < 1:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} should be a share between 0 and 1: held-out text is what results are about"
+                    f"{name}={getattr(self, name)} should be a fraction between 0 and 1: results"
+                    " are measured on held-out text"
                 )
         if self.validation + self.test >= 1:
             raise ValueError(
-                f"validation={self.validation} and test={self.test} leave nothing to train on; keep their sum below 1"
+                f"validation={self.validation} and test={self.test} leave nothing to train on; keep"
+                " their sum below 1"
             )
         if self.workers < 0:
             raise ValueError(f"workers={self.workers} should be 0 (all cores) or more")
@@ -62,7 +68,7 @@ class DataConfig:
         return Path(self.cache or os.environ.get("LM_CACHE") or "~/.cache/lm").expanduser()
 
 
-SHARED = frozenset(field.name for field in dataclasses.fields(DataConfig))
+FIELDS = frozenset(field.name for field in dataclasses.fields(DataConfig))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +76,13 @@ class Corpus:
     """Text that is ready to train on.
 
     Attributes:
-      source: the plug-in's name.
+      source: name of the source.
       tokenizer: trained on the training split, or loaded.
-      stores: {"train" | "validation" | "test": its token store}.
-      tally: counts of what the source kept and dropped, of all splits together.
+      stores: a token store for each of SPLITS.
+      tally: counts of what the source kept and dropped, over all splits.
       fingerprint: a hash of the text, the splits and the tokenizer.
-      directory: where the text is, one document a line, a file a split.
-      options: the source's own, all of them.
+      directory: directory of the text: a file per split, a document per line.
+      options: the source's own options, all of them.
     """
 
     source: str
@@ -92,7 +98,7 @@ class Corpus:
         return _read(self.directory / f"{split}.jsonl")
 
     def describe(self) -> str:
-        """What a run says about its data when it starts."""
+        """Sizes of the corpus, its vocabulary and its splits, printed at the start of a run."""
         tally = Tally(**self.tally | {"dropped": collections.Counter(self.tally["dropped"])})
         lines = [
             f"{self.source}: {tally}",
@@ -104,69 +110,63 @@ class Corpus:
             unknown = f", {count['unknown']:,} of them unknown" * bool(count["unknown"])
             density = count["bytes"] / count["tokens"]
             lines.append(
-                f"  {split}: {count['documents']:,} documents, {count['tokens']:,} tokens{unknown}, {density:.2f} bytes/token"
+                f"  {split}: {count['documents']:,} documents, {count['tokens']:,} tokens{unknown},"
+                f" {density:.2f} bytes/token"
             )
         return "\n".join(lines)
 
 
 def prepare(
-    data_section: Mapping[str, Any],
-    tokenizer_section: Mapping[str, Any],
-    progress: bool = True,
-    skip: Container[str] = (),
+    data_section: Mapping[str, Any], tokenizer_section: Mapping[str, Any], progress: bool = True
 ) -> Corpus:
-    """Reads, splits, learns a vocabulary and encodes; or finds all of that in the cache.
+    """Reads, splits and encodes the text, or opens what an earlier call cached.
 
     Args:
       data_section: `DataConfig`'s fields and the source's options.
-      tokenizer_section: `TokenizerConfig`'s fields.
-      progress: show bars on stderr.
-      skip: keys of the data section that belong to somebody else.
+      tokenizer_section: `TokenizerConfig`'s fields and the kind's options.
+      progress: show progress bars on stderr.
 
     Raises:
-      UserError: an option is unknown or impossible; the corpus or a split is empty; there is too little text for the vocabulary; a cached
-        file is damaged; the disk is full.
+      UserError: an option is unknown or impossible; the corpus or a split is empty; there is too
+        little text for the vocabulary; a cached file is damaged; the disk is full.
     """
-    config = plugins.configure(
-        DataConfig,
-        {key: value for key, value in data_section.items() if key in SHARED},
-        "config.data",
-    )
-    source = plugins.find("data.sources", config.source)
-    source_keys = {
-        key: value for key, value in data_section.items() if key not in SHARED and key not in skip
-    }
-    source_config = plugins.configure(
-        source.Config, source_keys, f"config.data (source {config.source})"
-    )
-    tokenizer_config = plugins.configure(TokenizerConfig, tokenizer_section, "config.tokenizer")
-    given = (
-        sentencepiece.load(tokenizer_config.path, tokenizer_config.sentinels)
-        if tokenizer_config.path
-        else None
-    )
+    common = {key: value for key, value in data_section.items() if key in FIELDS}
+    config = plugins.configure(DataConfig, common, "config.data")
+    source: Any = plugins.find("data.sources", config.source)
+    own = {key: value for key, value in data_section.items() if key not in FIELDS}
+    source_config = plugins.configure(source.Config, own, f"config.data (source {config.source})")
+    tokenizer_config, kind, options = tokenizers.configure(tokenizer_section)
+    loaded = kind.load(tokenizer_config.path, options) if tokenizer_config.path else None
 
     texts = _texts(config, source, source_config, progress)
     meta = committed.read(texts)
     digests = {split: meta["files"][f"{split}.jsonl"]["digest"] for split in SPLITS}
-    tokens = given or _tokenizer(tokenizer_config, config.root, texts, digests["train"], progress)
+    code = tokenizers.code(tokenizer_config.kind)
+    if loaded is None:
+        key = signature(digests["train"], tokenizer_config.kind, options, code=code)
+        directory = config.root / "tokenizers" / key
+        tokenizer = _tokenizer(tokenizer_config.kind, kind, options, directory, texts, progress)
+    else:
+        tokenizer = loaded
     stores = {}
     for split in SPLITS:
-        key = signature(
-            digests[split], tokens.fingerprint, code=(store.__file__, sentencepiece.__file__)
-        )
-        documents = _read(texts / f"{split}.jsonl")
-        total = meta["documents"][split]
+        key = signature(digests[split], tokenizer.fingerprint, code=(store.__file__, *code))
         stores[split] = store.build(
-            documents, tokens, config.root / "stores" / key, config.workers, progress, total
+            _read(texts / f"{split}.jsonl"),
+            tokenizer,
+            config.root / "stores" / key,
+            config.workers,
+            progress,
+            meta["documents"][split],
         )
-    # Of the content alone: a run may go on when the code that cleans text has changed, but not this text.
+    # A hash of the content alone. A run continues after a change of the code that cleans text,
+    # if the text is the same.
     fingerprint = hashlib.blake2b(
-        repr((sorted(digests.items()), tokens.fingerprint)).encode(), digest_size=16
+        repr((sorted(digests.items()), tokenizer.fingerprint)).encode(), digest_size=16
     ).hexdigest()
     return Corpus(
         config.source,
-        tokens,
+        tokenizer,
         stores,
         meta["tally"],
         fingerprint,
@@ -175,8 +175,8 @@ def prepare(
     )
 
 
-def _texts(config: DataConfig, source: Any, source_config: Any, progress: bool) -> Path:
-    """The directory of a corpus' text, three files of JSON lines; written if it is not there."""
+def _texts(config: DataConfig, source: Source, source_config: Any, progress: bool) -> Path:
+    """The directory of the text, a file of JSON lines per split; written unless it exists."""
     key = signature(
         source_config,
         source.signature(source_config),
@@ -187,6 +187,12 @@ def _texts(config: DataConfig, source: Any, source_config: Any, progress: bool) 
     directory = config.root / "texts" / f"{config.source}-{key}"
     with committed.create(directory) as part:
         if part is not None:
+            if progress and _others(directory):
+                print(
+                    f"the cache has text of the source {config.source}, but it was read from other"
+                    " files, with other options or by another version of lm; reading it again",
+                    file=sys.stderr,
+                )
             tally = Tally()
             counts = dict.fromkeys(SPLITS, 0)
             with contextlib.ExitStack() as stack:
@@ -202,44 +208,47 @@ def _texts(config: DataConfig, source: Any, source_config: Any, progress: bool) 
                     files[split].write(
                         json.dumps(dataclasses.asdict(document), ensure_ascii=False) + "\n"
                     )
-            _refuse_empty(config, tally, counts)
-            committed.seal(part, {"tally": tally.summary(), "documents": counts})
+            _check_splits(config, tally, counts)
+            committed.commit(part, {"tally": tally.summary(), "documents": counts})
     return directory
 
 
-def _refuse_empty(config: DataConfig, tally: Tally, counts: Mapping[str, int]) -> None:
-    found = sum(counts.values())
-    if not found:
+def _others(directory: Path) -> bool:
+    """Whether the cache has text of the same source under another key."""
+    source, _, _ = directory.name.rpartition("-")
+    name = re.compile(rf"{re.escape(source)}-[0-9a-f]{{32}}")
+    return any(name.fullmatch(path.name) for path in directory.parent.iterdir())
+
+
+def _check_splits(config: DataConfig, tally: Tally, counts: Mapping[str, int]) -> None:
+    """Refuses an empty corpus or split."""
+    documents = sum(counts.values())
+    if not documents:
         raise UserError(
-            f"the source {config.source} gave no documents; see what was dropped, or name other text:\n{tally}"
+            f"the source {config.source} gave no documents; give other text. Dropped:\n{tally}"
         )
     for split, count in counts.items():
         if not count:
-            shares = f"data.validation={config.validation} and data.test={config.test}"
             raise UserError(
-                f"no document falls into the {split} split: there are only {found:,}, with {shares}. Give more documents, or another share"
+                f"no document falls into the {split} split: there are only {documents:,}, with"
+                f" data.validation={config.validation} and data.test={config.test}. Give more"
+                " documents, or other fractions"
             )
 
 
 def _tokenizer(
-    config: TokenizerConfig, root: Path, texts: Path, digest: str, progress: bool
+    name: str, kind: TokenizerKind, options: Any, directory: Path, texts: Path, progress: bool
 ) -> Tokenizer:
-    """The tokenizer for a training text; learned if it is not in the cache."""
-    key = signature(digest, config, code=(sentencepiece.__file__,))
-    directory = root / "tokenizers" / key
+    """The tokenizer of the training text; trained unless `directory` exists."""
     with committed.create(directory) as part:
         if part is not None:
             if progress:
-                print(
-                    f"learning a {config.kind} vocabulary of {config.vocab_size:,} ids",
-                    file=sys.stderr,
-                )
-            sentencepiece.train(
-                _sentences(_read(texts / "train.jsonl")), config, part / "tokenizer.model"
-            )
-            committed.seal(part, {})
+                print(f"learning a {name} vocabulary: {options}", file=sys.stderr)
+            sentences = _sentences(_read(texts / "train.jsonl"))
+            kind.train(sentences, options).save(part / "tokenizer.model")
+            committed.commit(part, {})
     committed.read(directory)
-    return sentencepiece.load(directory / "tokenizer.model", config.sentinels)
+    return kind.load(directory / "tokenizer.model", options)
 
 
 def _sentences(documents: Iterable[Document]) -> Iterator[str]:

@@ -4,8 +4,10 @@ Sources hand raw paragraphs to a `Collector`, which cuts them into sentences, dr
 cuts what is enormous, and keeps the `Tally`. Only synthetic sources do without (lm/data/synthetic): what they draw must stay as it is.
 """
 
+import ast
 import collections
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Iterable, Iterator
@@ -241,15 +243,30 @@ def normalised_hash(content: str) -> int:
 
 
 def signature(*parts: object, code: Iterable[str] = ()) -> str:
-    """An identity of the input, made of `parts` (paths, sizes, versions) and of the code that cleans it.
+    """An identity of an input: 32 hexadecimal digits.
+
+    It changes with the code that cleans text, but not with comments, docstrings and formatting. It
+    also changes between Python versions whose syntax trees differ.
 
     Args:
-      code: the `__file__` of further modules whose change changes the text.
+      parts: what the input depends on, such as paths, sizes and versions; their `repr` counts.
+      code: the `__file__` of further modules that the text depends on.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16)
     for path in (__file__, text.__file__, *code):
-        digest.update(Path(path).read_bytes())
+        digest.update(_syntax(Path(path).read_bytes()))
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=64)
+def _syntax(source: bytes) -> bytes:
+    """The syntax tree of a module without docstrings."""
+    tree = ast.parse(source)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            if ast.get_docstring(node, clean=False) is not None:
+                del node.body[0]
+    return ast.dump(tree).encode()
 
 
 def _readable(paragraph: str) -> tuple[str, ...]:

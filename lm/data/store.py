@@ -9,14 +9,15 @@ import os
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from jaxtyping import Bool, Int64, Integer, UInt
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Tokenizer
 from lm.data import committed
 from lm.data.documents import Document
-from lm.tokenizers.sentencepiece import Tokenizer
 
 _ARRAYS = {
     "document_offsets": np.int64,
@@ -26,31 +27,46 @@ _ARRAYS = {
 }
 _CHUNK = 2**18  # characters that a thread encodes at once
 
+T = TypeVar("T")
+R = TypeVar("R")
+
 
 class Store:
-    """A directory of tokens, opened for reading.
+    """A directory of tokens, opened for reading. N tokens, S sentences, D documents.
 
     Attributes:
+      directory: where it is.
       tokens: uint16 or uint32 [N].
-      document_offsets: int64 [D + 1], where documents begin in `tokens`; the last is N.
-      sentence_offsets: int64 [S + 1], where sentences begin in `tokens`.
-      document_sentences: int64 [D + 1], where documents begin in `sentence_offsets`.
+      document_offsets: int64 [D + 1], starts of documents in `tokens`, and N.
+      sentence_offsets: int64 [S + 1], starts of sentences in `tokens`, and N.
+      document_sentences: int64 [D + 1], starts of documents in `sentence_offsets`, and S.
       paragraph_starts: bool [S], sentences that begin a paragraph.
-      meta: counts of documents, sentences, tokens, bytes (of text, as `Tokenizer.bytes_per_id` counts them) and unknown (tokens that
-        are unk), and the tokenizer's fingerprint.
+      meta: numbers of documents, sentences, tokens, bytes (of text, as `Tokenizer.bytes_per_id`
+        counts them) and unknown tokens; and the tokenizer's fingerprint.
       fingerprint: a hash of all files and the tokenizer.
     """
+
+    tokens: UInt[np.ndarray, "N"]
+    document_offsets: Int64[np.ndarray, "D+1"]
+    sentence_offsets: Int64[np.ndarray, "S+1"]
+    document_sentences: Int64[np.ndarray, "D+1"]
+    paragraph_starts: Bool[np.ndarray, "S"]
 
     def __init__(self, directory: str | os.PathLike, check: bool = True):
         """Opens a store that `build` wrote.
 
+        Args:
+          directory: where it is.
+          check: compare checksums of its files.
+
         Raises:
-          UserError: it is not there or damaged; the message names the file and the directory to delete.
+          UserError: it is missing or damaged; the message names the file, and the directory to
+            delete.
         """
         self.directory = Path(directory)
         self.meta = committed.read(self.directory, check)
         self.fingerprint: str = self.meta["fingerprint"]
-        # A plain view: a slice of np.memmap itself costs several times as much.
+        # Views as plain arrays: slicing np.memmap itself takes several times as long.
         self.tokens = np.memmap(
             self.directory / "tokens.bin", np.dtype(self.meta["dtype"]), "r"
         ).view(np.ndarray)
@@ -72,22 +88,22 @@ class Store:
     def __len__(self) -> int:
         return len(self.document_offsets) - 1
 
-    def document(self, i: int) -> np.ndarray:
+    def document(self, i: int) -> Integer[np.ndarray, "n"]:
         """The tokens of a document."""
         return self.tokens[self.document_offsets[i] : self.document_offsets[i + 1]]
 
-    def sentence(self, i: int) -> np.ndarray:
-        """The tokens of a sentence, counted over all documents."""
+    def sentence(self, i: int) -> Integer[np.ndarray, "n"]:
+        """The tokens of a sentence; sentences are numbered through the store."""
         return self.tokens[self.sentence_offsets[i] : self.sentence_offsets[i + 1]]
 
     @property
     def names(self) -> list[str]:
-        """The documents' names, [D]."""
+        """Names of the documents, [D]."""
         return self._documents[0]
 
     @property
     def labels(self) -> list[str]:
-        """The documents' labels, [D]."""
+        """Labels of the documents, [D]."""
         return self._documents[1]
 
     @functools.cached_property
@@ -97,7 +113,7 @@ class Store:
         return [name for name, _ in pairs], [label for _, label in pairs]
 
     def verify(self) -> None:
-        """Reads every byte.
+        """Compares the checksums of all bytes.
 
         Raises:
           UserError: a file is damaged.
@@ -113,19 +129,22 @@ def build(
     progress: bool = False,
     total: int | None = None,
 ) -> Store:
-    """Encodes documents into a new store; one that is there already is opened instead.
+    """Encodes documents into a new store, or opens the one that exists.
 
-    Each sentence is encoded by itself. SentencePiece leaves Python's lock while it encodes, so threads are enough: nothing is copied
-    between processes, and a parent that runs JAX need not fork. Memory holds a few chunks of text, whatever the corpus.
+    Each sentence is encoded by itself. SentencePiece releases Python's lock while it encodes, so
+    threads suffice: nothing is copied between processes, and a parent that runs JAX need not fork.
+    Memory holds a few chunks of text, whatever the size of the corpus.
 
     Args:
-      documents: in the store's order. The result does not depend on `workers`.
-      workers: threads; 0 takes as many as there are cores.
-      progress: show a bar on stderr.
-      total: how many documents there will be, for the time left.
+      documents: in the store's order.
+      tokenizer: encodes them.
+      directory: where the store goes.
+      workers: threads; 0 is one per core. The result does not depend on it.
+      progress: show a progress bar on stderr.
+      total: number of documents, for the time left.
 
     Raises:
-      UserError: there is no document, or the disk is full. Nothing is left behind then.
+      UserError: there is no document, or the disk is full. Nothing is kept then.
     """
     directory = Path(directory)
     with committed.create(directory) as part:
@@ -138,9 +157,10 @@ def build(
             )
             if not counts["documents"]:
                 raise UserError(
-                    "a token store needs at least one document; the corpus, or this split of it, is empty"
+                    "a token store needs at least one document; the corpus, or this split of it,"
+                    " is empty"
                 )
-            committed.seal(part, counts | {"tokenizer": tokenizer.fingerprint})
+            committed.commit(part, counts | {"tokenizer": tokenizer.fingerprint})
     return Store(directory)
 
 
@@ -185,9 +205,8 @@ def _write(
                 for paragraph in document.paragraphs
                 for first in (True, *[False] * (len(paragraph) - 1))
             ]
-            ends_D = np.cumsum(
-                [sum(map(len, document.paragraphs)) for document in chunk]
-            )  # in sentences of this chunk
+            # In sentences of this chunk.
+            ends_D = np.cumsum([sum(map(len, document.paragraphs)) for document in chunk])
             ends_S = np.cumsum(lengths_S)
             out.write(ids_N.data)
             names.writelines(
@@ -228,10 +247,10 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 
 
 def _in_order(
-    pool: concurrent.futures.Executor, function: Callable, items: Iterable[Any], ahead: int
-) -> Iterator[Any]:
-    """As `pool.map`, but it takes only `ahead` items more than it has given results."""
-    running: collections.deque[concurrent.futures.Future] = collections.deque()
+    pool: concurrent.futures.Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
+) -> Iterator[R]:
+    """As `pool.map`, but takes at most `ahead` items more than it has yielded results."""
+    running: collections.deque[concurrent.futures.Future[R]] = collections.deque()
     try:
         for item in items:
             running.append(pool.submit(function, item))
@@ -245,7 +264,10 @@ def _in_order(
 
 
 class _Column:
-    """An .npy file of one dimension that grows; NumPy leaves room in the header for the length, which is known at the end."""
+    """An .npy file of one dimension that grows.
+
+    NumPy leaves space in the header for the length, which is written at the end.
+    """
 
     def __init__(self, path: Path, dtype: Any):
         self._file = open(path, "wb")
@@ -276,14 +298,19 @@ class _Column:
 
 
 def cores() -> int:
-    """The cores this process may use."""
+    """Number of cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def tracked(
-    items: Iterable[Any], what: str, progress: bool, total: int | None = None
-) -> Iterator[Any]:
-    """The items, with a bar on stderr that shows how many a second pass and the time left."""
+def tracked(items: Iterable[T], what: str, progress: bool, total: int | None = None) -> Iterator[T]:
+    """Yields items and shows a bar on stderr with their number per second and the time left.
+
+    Args:
+      items: to yield.
+      what: text before the bar.
+      progress: show the bar.
+      total: number of items, if known.
+    """
     if not progress:
         yield from items
         return

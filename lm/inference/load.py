@@ -9,6 +9,7 @@ import jax
 from lm.core.plugins import UserError
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
+from lm.parallel.mesh import DeviceMismatch
 from lm.training import records
 from lm.training.checkpoint import Checkpoints
 from lm.training.program import Program
@@ -47,7 +48,7 @@ def load_run(workdir: str | Path, step: str = "latest", progress: bool = True) -
         )
     config = record["config"]
     corpus = corpora.prepare(
-        config["data"], config["tokenizer"], progress=progress, skip=("length",)
+        config["data"], config["tokenizer"], progress=progress
     )
     if corpus.fingerprint != record["data"]["fingerprint"]:
         raise UserError(
@@ -55,7 +56,7 @@ def load_run(workdir: str | Path, step: str = "latest", progress: bool = True) -
         )
     try:
         program = Program(config, corpus.tokenizer)
-    except UserError:  # trained on other devices: spread rows over those that are here, whatever batch was trained on
+    except DeviceMismatch:  # trained on other devices: split rows over those of this host
         here = {
             "mesh": {"data": -1},
             "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1},

@@ -40,7 +40,7 @@ def show(
     console = Console(
         file=file, force_terminal=forced, no_color=forced is False, highlight=False, soft_wrap=False
     )
-    corpus = corpora.prepare(config["data"], config["tokenizer"], skip=("length",))
+    corpus = corpora.prepare(config["data"], config["tokenizer"])
     length, model = int(config["data"]["length"]), config["model"]["name"]
     training = plugins.configure(TrainingConfig, config["training"], "config.training")
     objective = compatibility.make(config["objective"], corpus.tokenizer, length, model)

@@ -57,9 +57,7 @@ def train(
     """
     workdir, config = Path(workdir), plain(config)
     record = records.check_same_run(workdir, config)
-    corpus = corpora.prepare(
-        config["data"], config["tokenizer"], progress=not quiet, skip=("length",)
-    )
+    corpus = corpora.prepare(config["data"], config["tokenizer"], progress=not quiet)
     records.check_same_data(workdir, record, corpus.fingerprint, corpus.tokenizer.fingerprint)
     program = Program(config, corpus.tokenizer)
     options = program.training

@@ -470,7 +470,7 @@ def test_shared_parameters_start_alike_in_every_arm(home):
     for objective in ("clm", "mlm", "nsp", "mlm_nsp"):
         config = home.config(objective)
         corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False, skip=("length",)
+            config["data"], config["tokenizer"], progress=False
         )
         for seed in (0, 1) if objective == "clm" else (0,):
             params = Program(config | {"seed": seed}, corpus.tokenizer).init()["params"]
@@ -496,7 +496,7 @@ def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):
     for objective in ("clm", "mlm"):
         config = home.config(objective)
         corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False, skip=("length",)
+            config["data"], config["tokenizer"], progress=False
         )
         made = compatibility.make(
             config["objective"], corpus.tokenizer, config["data"]["length"], config["model"]["name"]

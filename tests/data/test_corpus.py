@@ -8,7 +8,7 @@ from lm.core import plugins
 from lm.core.plugins import UserError
 from lm.data import corpus, store
 from lm.data.documents import Document, Tally, split_of
-from lm.tokenizers import sentencepiece
+from lm.tokenizers import bpe, unigram
 
 WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards through many layers".split()
 TOKENIZER = {"vocab_size": 310, "sentinels": 10, "kind": "bpe", "path": ""}
@@ -45,9 +45,11 @@ class Source(types.ModuleType):
 
 @pytest.fixture
 def source(monkeypatch) -> Source:
-    made_up = Source()
+    made_up, find = Source(), plugins.find
     monkeypatch.setattr(
-        plugins, "find", lambda room, name: {("data.sources", "made_up"): made_up}[room, name]
+        plugins,
+        "find",
+        lambda room, name: made_up if room == "data.sources" else find(room, name),
     )
     return made_up
 
@@ -90,14 +92,14 @@ def test_every_document_is_in_the_split_of_its_text(data, source):
 
 def test_the_tokenizer_sees_the_training_split_only(data, source, monkeypatch):
     seen = []
-    real = sentencepiece.train
+    real = bpe.train
 
-    def train(texts, *rest):
+    def train(texts, config):
         texts = list(texts)
         seen.extend(texts)
-        return real(texts, *rest)
+        return real(texts, config)
 
-    monkeypatch.setattr(sentencepiece, "train", train)
+    monkeypatch.setattr(bpe, "train", train)
     made = prepare(data)
     assert seen == [
         text
@@ -110,7 +112,7 @@ def test_the_tokenizer_sees_the_training_split_only(data, source, monkeypatch):
 def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
     first = prepare(data)
     assert source.read == 200
-    monkeypatch.setattr(sentencepiece, "train", None)
+    monkeypatch.setattr(bpe, "train", None)
     monkeypatch.setattr(store, "_write", None)
     second = prepare(data)
     assert source.read == 200
@@ -122,7 +124,7 @@ def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
 def test_the_same_text_found_by_another_road_shares_the_stores(data, source, monkeypatch):
     first = prepare(data)
     monkeypatch.setattr(Source, "signature", lambda self, config: "moved elsewhere")
-    monkeypatch.setattr(sentencepiece, "train", None)
+    monkeypatch.setattr(bpe, "train", None)
     second = prepare(data)
     assert source.read == 400
     assert second.directory != first.directory
@@ -149,9 +151,8 @@ def test_fingerprints_tell_apart(data, source, tmp_path):
 
 def test_a_given_model_is_taken(data, source, tmp_path):
     texts = [" ".join(random.Random(i).choices(WORDS, k=6)) for i in range(200)]
-    model = sentencepiece.train(
-        texts, sentencepiece.TokenizerConfig(vocab_size=310, sentinels=10), tmp_path / "x.model"
-    )
+    model = unigram.train(texts, unigram.Config(vocab_size=310, sentinels=10))
+    model.save(tmp_path / "x.model")
     made = prepare(data, path=str(tmp_path / "x.model"))
     assert made.tokenizer.fingerprint == model.fingerprint
     assert made.stores["test"].meta["tokenizer"] == model.fingerprint
@@ -199,8 +200,8 @@ def test_a_vocabulary_too_large_leaves_the_text_alone(data, source, tmp_path):
     "changes, message",
     [
         ({"path": "x.txt"}, "path='x.txt' is not known.*count, seed"),
-        ({"validation": 0.0}, "validation=0.0 should be a share"),
-        ({"test": 1.5}, "test=1.5 should be a share"),
+        ({"validation": 0.0}, "validation=0.0 should be a fraction"),
+        ({"test": 1.5}, "test=1.5 should be a fraction"),
         ({"validation": 0.6, "test": 0.4}, "below 1"),
         ({"workers": -1}, "workers=-1 should be 0"),
         ({"count": "many"}, "should be int"),
@@ -211,9 +212,18 @@ def test_impossible_options(data, source, changes, message):
         prepare(data | changes)
 
 
-def test_keys_of_others_are_passed_over(data, source):
-    made = corpus.prepare(data | {"length": 128}, TOKENIZER, progress=False, skip={"length"})
-    assert len(made.stores["train"])
+def test_the_length_of_rows_changes_nothing(data, source):
+    first = prepare(data)
+    assert prepare(data | {"length": 64}).directory == first.directory
+
+
+def test_text_under_another_key_is_reported(data, source, capfd):
+    corpus.prepare(data, TOKENIZER)
+    assert "reading it again" not in capfd.readouterr().err
+    corpus.prepare(data | {"seed": 1}, TOKENIZER, progress=False)
+    assert "reading it again" not in capfd.readouterr().err
+    corpus.prepare(data | {"seed": 2}, TOKENIZER)
+    assert "the cache has text of the source made_up, but" in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("place", ["texts", "tokenizers", "stores"])

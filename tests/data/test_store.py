@@ -16,8 +16,8 @@ from lm.core.plugins import UserError
 from lm.data import committed, store
 from lm.data.documents import Document
 from lm.data.store import Store
-from lm.tokenizers import sentencepiece
-from lm.tokenizers.sentencepiece import Tokenizer, TokenizerConfig
+from lm.tokenizers import bpe
+from lm.tokenizers.sentencepiece import Tokenizer
 
 WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards 我们 都是 好 孩子".split()
 
@@ -49,7 +49,7 @@ def tokens() -> Tokenizer:
         for paragraph in document.paragraphs
         for sentence in paragraph
     ]
-    return sentencepiece.train(texts, TokenizerConfig(kind="bpe", vocab_size=320, sentinels=10))
+    return bpe.train(texts, bpe.Config(vocab_size=320, sentinels=10))
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ def test_damage_is_found_at_opening(tokens, tmp_path, name):
 
 
 def test_no_store(tmp_path):
-    with pytest.raises(UserError, match="is not there"):
+    with pytest.raises(UserError, match="does not exist"):
         Store(tmp_path / "store")
 
 
@@ -202,7 +202,7 @@ def test_large_files_are_checked_in_blocks(tmp_path, monkeypatch):
     path = tmp_path / "large" / "data"
     with committed.create(tmp_path / "large") as part:
         (part / "data").write_bytes(bytes(10_000))
-        committed.seal(part, {"some": "thing"})
+        committed.commit(part, {"some": "thing"})
 
     def damage(at: int) -> None:
         content = bytearray(10_000)

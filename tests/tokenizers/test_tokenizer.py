@@ -9,10 +9,12 @@ import sentencepiece
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lm.core import plugins
 from lm.core.plugins import UserError
-from lm.tokenizers import sentencepiece as tokenizers
-from lm.tokenizers.sentencepiece import Tokenizer, TokenizerConfig
+from lm.core.protocols import TokenizerKind
+from lm.tokenizers import _subwords, bpe, unigram, word
+from lm.tokenizers import config as configs
+from lm.tokenizers import sentencepiece as shared
+from lm.tokenizers.sentencepiece import Tokenizer
 
 WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards through many layers".split()
 CHINESE = "我们都是好孩子。春风又绿江南岸，明月何时照我还？你好世界！"
@@ -25,13 +27,18 @@ def sentences(count: int = 400, seed: int = 0) -> list[str]:
     return english + chinese
 
 
-def config(**changes) -> TokenizerConfig:
-    return TokenizerConfig(**{"vocab_size": 380, "sentinels": 10} | changes)
+def train(texts, kind=unigram, **options) -> Tokenizer:
+    return kind.train(texts, kind.Config(**{"vocab_size": 380, "sentinels": 10} | options))
 
 
-@pytest.fixture(scope="module", params=["unigram", "bpe"])
-def trained(request) -> Tokenizer:
-    return tokenizers.train(sentences(), config(kind=request.param))
+@pytest.fixture(scope="module", params=[unigram, bpe])
+def kind(request) -> TokenizerKind:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def trained(kind) -> Tokenizer:
+    return train(sentences(), kind)
 
 
 def foreign(**options) -> bytes:
@@ -143,51 +150,52 @@ def test_decode_with_special_ids(trained):
             trained.decode([wrong])
 
 
-def test_training_depends_on_the_text_alone(trained, tmp_path):
-    kind = (
-        "bpe"
-        if trained.fingerprint == tokenizers.train(sentences(), config(kind="bpe")).fingerprint
-        else "unigram"
-    )
+def test_training_depends_on_the_text_alone(kind, trained, tmp_path):
     cores = os.sched_getaffinity(0)
     try:
         os.sched_setaffinity(0, {min(cores)})
-        again = tokenizers.train(iter(sentences()), config(kind=kind), tmp_path / "a.model")
+        again = train(iter(sentences()), kind)
     finally:
         os.sched_setaffinity(0, cores)
     assert again.fingerprint == trained.fingerprint
-    assert tokenizers.train(sentences(seed=1), config(kind=kind)).fingerprint != trained.fingerprint
+    assert train(sentences(seed=1), kind).fingerprint != trained.fingerprint
+
+
+def test_a_saved_vocabulary_is_the_same(kind, trained, tmp_path):
+    trained.save(tmp_path / "a.model")
     assert [path.name for path in tmp_path.iterdir()] == ["a.model"]
-    loaded = tokenizers.load(tmp_path / "a.model", sentinels=10)
+    loaded = kind.load(tmp_path / "a.model", kind.Config(vocab_size=380, sentinels=10))
     assert loaded.fingerprint == trained.fingerprint
-    assert tokenizers.load(tmp_path / "a.model", sentinels=11).fingerprint != trained.fingerprint
+    assert shared.load(tmp_path / "a.model", sentinels=11).fingerprint != trained.fingerprint
+    section = {"kind": kind.__name__.split(".")[-1], "vocab_size": 380, "sentinels": 10}
+    assert configs.load(section, tmp_path / "a.model").fingerprint == trained.fingerprint
+    section["path"] = str(tmp_path / "a.model")
+    assert configs.load(section).fingerprint == trained.fingerprint
     assert pickle.loads(pickle.dumps(loaded)).encode("the text 我") == trained.encode("the text 我")
 
 
 def test_the_sample_is_bounded_and_spread():
     texts = [f"{i:09d}" for i in range(10_000)]
-    sample = tokenizers._sample(iter(texts), limit=9_000)
+    sample = _subwords._sample(iter(texts), limit=9_000)
     assert 1_000 <= len(sample) <= 1_001
-    assert sample == tokenizers._sample(iter(texts), limit=9_000)
+    assert sample == _subwords._sample(iter(texts), limit=9_000)
     assert 4_700 < np.mean([int(text) for text in sample]) < 5_300
-    assert sorted(tokenizers._sample(iter(texts), limit=10**6)) == texts
+    assert sorted(_subwords._sample(iter(texts), limit=10**6)) == texts
 
 
-@pytest.mark.parametrize("kind", ["unigram", "bpe"])
-def test_vocabulary_too_large_says_how_large_it_may_be(kind, tmp_path):
+def test_a_vocabulary_too_large_gives_the_limit(kind):
     with pytest.raises(UserError, match="at most") as error:
-        tokenizers.train(sentences(), config(kind=kind, vocab_size=5000), tmp_path / "a.model")
-    assert not list(tmp_path.iterdir())
+        train(sentences(), kind, vocab_size=5000)
     most = int(str(error.value).split("at most ")[1].split(";")[0])
-    assert tokenizers.train(sentences(), config(kind=kind, vocab_size=most)).size == most
+    assert train(sentences(), kind, vocab_size=most).size == most
 
 
-def test_vocabulary_too_small_or_no_text():
+def test_vocabulary_too_small_or_no_text(kind):
     varied = ["".join(chr(0x4E00 + i) for i in range(j, j + 20)) for j in range(0, 2000, 20)]
     with pytest.raises(UserError, match="at least 2"):
-        tokenizers.train(varied, config(vocab_size=400))
+        train(varied, vocab_size=400)
     with pytest.raises(UserError, match="no text"):
-        tokenizers.train([], config())
+        train([], kind)
 
 
 def test_rare_characters_leave_room_for_words():
@@ -197,14 +205,15 @@ def test_rare_characters_leave_room_for_words():
         "".join(chr(0x4E00 + min(int(draw.paretovariate(0.9)), 2000)) for _ in range(40))
         for _ in range(2000)
     ]
-    made = tokenizers.train(texts, TokenizerConfig(vocab_size=1000, sentinels=10))
+    made = train(texts, vocab_size=1000)
     assert sum(len(made.name(i).strip("\u2581")) > 1 for i in range(266, 990)) >= 362
 
 
 @pytest.mark.parametrize(
     "changes, message",
     [
-        ({"kind": "wordpiece"}, "unigram, bpe, word"),
+        ({"kind": "wordpiece"}, "bpe, unigram, word"),
+        ({"kind": "unigrams"}, "did you mean 'unigram'"),
         ({"kind": "word", "vocab_size": 20}, "from 21"),
         ({"vocab_size": 291}, "from 292"),
         ({"vocab_size": 2**21}, "to 1048576"),
@@ -214,7 +223,7 @@ def test_rare_characters_leave_room_for_words():
 )
 def test_impossible_options(changes, message):
     with pytest.raises(UserError, match=message):
-        plugins.configure(TokenizerConfig, {"sentinels": 10} | changes, "config.tokenizer")
+        configs.configure({"sentinels": 10} | changes)
 
 
 def test_t5_layout():
@@ -286,14 +295,14 @@ def test_a_mask_that_text_can_spell_is_not_taken():
 def test_a_file_that_is_no_model(tmp_path, content):
     (tmp_path / "x.model").write_bytes(content)
     with pytest.raises(UserError, match="x.model is not a SentencePiece model"):
-        tokenizers.load(tmp_path / "x.model")
+        shared.load(tmp_path / "x.model")
 
 
 def test_no_such_model(tmp_path):
     with pytest.raises(UserError, match="cannot be read"):
-        tokenizers.load(tmp_path / "x.model")
+        shared.load(tmp_path / "x.model")
     with pytest.raises(UserError, match="cannot be read"):
-        tokenizers.load(tmp_path)
+        shared.load(tmp_path)
 
 
 def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
@@ -304,7 +313,7 @@ def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
         "".join(chr(0x4E00 + i) for i in rng.choice(600, 30, p=weights / weights.sum()))
         for _ in range(400)
     ]
-    trained = tokenizers.train(iter(texts), TokenizerConfig(vocab_size=640, sentinels=80))
+    trained = train(iter(texts), vocab_size=640, sentinels=80)
     assert trained.size == 640
     for text in texts[:50]:
         assert trained.decode(trained.encode(text)) == text
@@ -313,7 +322,7 @@ def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
 def test_words_are_one_id_each():
     words = ["k0", "(1", ")", ".", "the", "<x>", "a" * 100, "\u2581"]
     texts = [" ".join(words), "the ( the"]
-    made = tokenizers.train(iter(texts), TokenizerConfig(kind="word", vocab_size=300, sentinels=5))
+    made = train(iter(texts), word, vocab_size=300, sentinels=5)
     assert made.size == 10 + len({*words, "("}) + 5, "vocab_size is the most there may be"
     assert [made.name(i) for i in range(10, 19)] == [
         "\u2581" + word for word in sorted({*words, "("} - {"\u2581"}) + ["\ue581"]
@@ -327,28 +336,16 @@ def test_words_are_one_id_each():
     assert int(made.bytes_per_id[made.encode(texts[0])].sum()) == len(texts[0].encode()) + 1
     assert made.encode("the other the") == [made.encode("the")[0], made.unk, made.encode("the")[0]]
     assert made.sentinels == tuple(range(made.size - 1, made.size - 6, -1)) and made.mask == 6
-    again = tokenizers.train(
-        iter(texts[::-1]), TokenizerConfig(kind="word", vocab_size=200, sentinels=5)
-    )
+    again = train(iter(texts[::-1]), word, vocab_size=200, sentinels=5)
     assert again.fingerprint == made.fingerprint, (
         "neither the order of the text nor the room that is left matters"
     )
 
 
-def test_words_that_do_not_fit(tmp_path):
+def test_words_that_do_not_fit():
     with pytest.raises(UserError, match="room for 5 words"):
-        tokenizers.train(
-            [f"w{i}" for i in range(6)],
-            TokenizerConfig(kind="word", vocab_size=25, sentinels=10),
-            tmp_path / "a.model",
-        )
-    assert not list(tmp_path.iterdir())
-    assert (
-        tokenizers.train(
-            [f"w{i}" for i in range(5)], TokenizerConfig(kind="word", vocab_size=25, sentinels=10)
-        ).size
-        == 25
-    )
+        train([f"w{i}" for i in range(6)], word, vocab_size=25)
+    assert train([f"w{i}" for i in range(5)], word, vocab_size=25).size == 25
     for texts, message in (
         ([], "no text"),
         (["  "], "no text"),
@@ -356,15 +353,17 @@ def test_words_that_do_not_fit(tmp_path):
         (["a [MASK] b"], "special ids"),
     ):
         with pytest.raises(UserError, match=message):
-            tokenizers.train(texts, TokenizerConfig(kind="word"))
+            train(texts, word, vocab_size=4096)
 
 
-# Vocabularies of earlier versions: a change of these makes every trained model useless.
+# Of earlier versions. A change makes every trained model useless.
 FINGERPRINTS = {
     "unigram": "5e5fb60413ef3b3a0bfcc1cd5f8a8c61",
     "bpe": "1ca682367ee2113ad112b2dff424ae78",
+    "word": "7ffcac9dfc6d18ae00ae6e02f8875e33",
 }
 
 
-def test_vocabularies_stay_the_same(trained):
-    assert trained.fingerprint in FINGERPRINTS.values()
+def test_vocabularies_stay_the_same(kind, trained):
+    assert trained.fingerprint == FINGERPRINTS[kind.__name__.split(".")[-1]]
+    assert train(["b a", "c a"], word).fingerprint == FINGERPRINTS["word"]
