@@ -1,4 +1,4 @@
-"""Which objective runs on which model: docs/objectives.md has the table; a refusal gives its reason."""
+"""Which objective runs on which model: the table in docs/objectives.md, and words in refusals."""
 
 import dataclasses
 import importlib
