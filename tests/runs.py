@@ -1,6 +1,7 @@
-"""What the tests of whole runs share: one tiny corpus, one device, finished runs, and compiled programs kept between runs.
+"""Fixtures and helpers for tests of complete runs.
 
-All of it lies in one directory a session, whatever the number of pytest-xdist's workers.
+They share one tiny corpus, one device, finished runs and a cache of compiled programs, in one
+directory a session, whatever the number of pytest-xdist workers.
 """
 
 import concurrent.futures
@@ -11,7 +12,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,28 +31,32 @@ from lm.training.program import Program
 
 TESTS = Path(__file__).parent
 STEPS = 10
-CLOCKS = {
-    "seconds",
-    "tokens_per_second",
-    "input_wait_share",
-    "energy_joules",
-    "energy_source",
-}  # differ from run to run
+# Fields of metrics.jsonl that differ from run to run.
+CLOCKS = {"seconds", "tokens_per_second", "input_wait_share", "energy_joules", "energy_source"}
 
 
 class Killed(Exception):
-    """Stands for the end of a process."""
+    """Stands in for the end of a process."""
 
 
 class Home:
-    """The session's directory."""
+    """The session's directory.
+
+    Attributes:
+      root: its path.
+    """
 
     def __init__(self, root: Path):
         self.root = root
 
     def config(self, objective: str = "clm", **overrides: Any) -> dict[str, Any]:
-        """STEPS steps; logged, evaluated and saved at different steps."""
-        # Both optimisers have state of their own to restore, and dropout has random numbers.
+        """The config of STEPS steps, with logs, evaluations and checkpoints at different steps.
+
+        Args:
+          objective: the objective.
+          overrides: sections to update, as in small_corpus.config.
+        """
+        # Both optimisers have state to restore, and dropout has random numbers.
         sections = {
             "model": {"layers": 1, "dropout": 0.1 if objective in ("mlm", "mlm_nsp") else 0.0},
             "training": {
@@ -73,7 +78,7 @@ class Home:
         return config
 
     def finished(self, objective: str) -> Path:
-        """The workdir of an uninterrupted run: for reading only."""
+        """The workdir of an uninterrupted run. Do not write to it: tests share it."""
         workdir = self.root / "finished" / objective
         with locked(self.root):
             loop.train(self.config(objective), workdir, quiet=True)
@@ -82,15 +87,15 @@ class Home:
 
 @contextlib.contextmanager
 def locked(root: Path) -> Iterator[None]:
-    """Lets one worker of pytest-xdist in."""
+    """Context manager: a lock between pytest-xdist workers."""
     with open(root / "lock", "w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory) -> Iterator[Home]:
-    """The session's directory; while it is used, a mesh takes one device unless its config says how many."""
+def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """The session's directory. Meshes take one device unless their config sets a number."""
     base = tmp_path_factory.getbasetemp()
     root = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "runs"
     root.mkdir(exist_ok=True)
@@ -104,7 +109,7 @@ def home(tmp_path_factory) -> Iterator[Home]:
 
 @contextlib.contextmanager
 def compiled(directory: Path) -> Iterator[None]:
-    """Keeps compiled programs: a run that continues need not compile again."""
+    """Context manager: caches compiled programs on disk, so that resumed runs do not recompile."""
     settings = {
         "jax_compilation_cache_dir": str(directory),
         "jax_persistent_cache_min_compile_time_secs": 0.1,
@@ -119,8 +124,8 @@ def compiled(directory: Path) -> Iterator[None]:
     compilation_cache.reset_cache()
 
 
-def one_device(patch) -> None:
-    """Makes meshes that take all devices take the first alone: eight parts of a tiny model only cost time."""
+def one_device(patch: pytest.MonkeyPatch) -> None:
+    """Limits meshes that take all devices to the first: splitting a tiny model only costs time."""
     make = mesh.make
     patch.setattr(
         mesh,
@@ -134,7 +139,7 @@ def one_device(patch) -> None:
 class Direct(concurrent.futures.Executor):
     """Runs each job at once, in this process."""
 
-    def submit(self, job, /, *arguments):
+    def submit(self, job: Callable, /, *arguments: Any) -> concurrent.futures.Future:
         future: concurrent.futures.Future = concurrent.futures.Future()
         try:
             future.set_result(job(*arguments))
@@ -143,8 +148,8 @@ class Direct(concurrent.futures.Executor):
         return future
 
 
-def in_this_process(patch) -> None:
-    """Makes comparisons and sweeps run here, with the programs that this process has compiled."""
+def in_this_process(patch: pytest.MonkeyPatch) -> None:
+    """Runs comparisons and sweeps in this process, with the programs that it has compiled."""
     update = jax.config.update
     kept = ("jax_compilation_cache_dir", "jax_persistent_cache_min_compile_time_secs")
     patch.setattr(
@@ -153,11 +158,11 @@ def in_this_process(patch) -> None:
     patch.setattr(workers, "pool", lambda number: contextlib.nullcontext(Direct()))
 
 
-def at_step(patch, number: int, action) -> None:
-    """Calls `action` when the step `number`, counted from 1 over sessions, is about to be computed."""
+def at_step(patch: pytest.MonkeyPatch, number: int, action: Callable[[], None]) -> None:
+    """Calls `action` before step `number` of a run (from 1, counted across restarts)."""
     step = Program.step
 
-    def counted(self, state, batch):
+    def counted(self: Program, state: Any, batch: Any) -> Any:
         if int(state["step"]) + 1 == number:
             action()
         return step(self, state, batch)
@@ -170,7 +175,7 @@ def kill() -> None:
 
 
 def metrics(workdir: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without what clocks say."""
+    """The lines of metrics.jsonl without the fields that clocks fill."""
     lines = (workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
     return [
         {name: value for name, value in json.loads(line).items() if name not in CLOCKS}
@@ -186,15 +191,15 @@ def record(workdir: Path) -> dict[str, Any]:
 def state(workdir: Path, step: int | None = None) -> dict[str, np.ndarray]:
     """The arrays of a checkpoint, the latest by default."""
     checkpoints = Checkpoints(workdir, read_only=True)
-    found = checkpoints.arrays(step or checkpoints.latest())
+    arrays = checkpoints.arrays(step or checkpoints.latest())
     checkpoints.close()
-    return found
+    return arrays
 
 
 def assert_same_run(one: Path, other: Path) -> None:
-    """Both ended with the same numbers, to the last bit."""
+    """Asserts that two runs ended with the same numbers, to the last bit."""
     for line, again in itertools.zip_longest(metrics(one), metrics(other)):
-        assert line == again, f"{line} once, {again} the other time"
+        assert line == again, f"{line} in {one}, {again} in {other}"
     for name in ("status", "final", "step", "tokens", "loss_tokens", "flops", "parameters"):
         assert record(one)[name] == record(other)[name], name
     ends = state(one), state(other)
@@ -204,7 +209,7 @@ def assert_same_run(one: Path, other: Path) -> None:
 
 
 def files(directory: Path) -> dict[str, tuple[int, int]]:
-    """Size and time of every file below."""
+    """Size and modification time of every file below a directory."""
     return {
         str(path.relative_to(directory)): (path.stat().st_size, path.stat().st_mtime_ns)
         for path in sorted(directory.rglob("*"))
@@ -213,7 +218,10 @@ def files(directory: Path) -> dict[str, tuple[int, int]]:
 
 
 def command(*arguments: str, **environment: str) -> subprocess.Popen:
-    """Starts python with these arguments in the repository, in a process group of its own, on one CPU device."""
+    """Starts Python with these arguments in the repository, on one CPU device.
+
+    The process has its own process group.
+    """
     inherited = {
         name: value
         for name, value in os.environ.items()

@@ -1,11 +1,13 @@
-"""What tests that compile for TPUs share."""
+"""A fixture for tests that compile for TPUs."""
+
+from collections.abc import Iterator
 
 import pytest
 
 
 @pytest.fixture(scope="module")
-def needs_compiler():
-    """Skips where the TPU compiler is not installed; else prepares it."""
+def needs_compiler() -> Iterator[None]:
+    """Skips the test if the TPU compiler is not installed; otherwise sets its environment up."""
     from lm.core.plugins import UserError
     from tpu import environment
 

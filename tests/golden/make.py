@@ -1,21 +1,24 @@
-"""Makes the golden files that tests/test_golden.py compares against: tiny models of Hugging Face `transformers`, random weights.
+"""Writes the golden files of tests/nn/test_golden.py, from Hugging Face `transformers`.
 
-Run by hand, only when a golden model changes; the tests need neither torch nor transformers:
+The models are tiny, with random weights. Run this by hand, only when a golden model changes; the
+tests need neither torch nor transformers:
 
     python3.11 -m venv golden-venv
     golden-venv/bin/pip install torch==2.13.0 transformers==5.23.0 numpy==2.4.6
     golden-venv/bin/python tests/golden/make.py
 
-The files here were made with exactly these versions (CPU builds) and Python 3.11. Nothing is downloaded: each model is built from
-a config, and every parameter, norms and biases too, is drawn at random, so that no wrong mapping can hide behind a zero or a one.
-Weights are rounded to float16 before the model runs in float32: the files are half as large and hold them exactly.
+The files here were written with exactly these versions (CPU builds) and Python 3.11. Nothing is
+downloaded: each model is made from a config. Every parameter is random, norms and biases too, so
+that a zero or a one hides no wrong mapping. Weights are rounded to float16 before the model runs in
+float32: the files are half as large and hold them exactly.
 
-Each file has arrays by three prefixes: `param/…` under the parameter's path in lm (layers stacked), `input/…`, and `expect/…`.
-Segment numbers are those of lm: from 1, 0 is padding.
+The arrays of a file have one of three prefixes: `param/…` with the parameter's path in lm (layers
+stacked), `input/…` and `expect/…`. Segments are numbered as in lm: from 1; 0 is padding.
 """
 
 import os
 from pathlib import Path
+from typing import Any
 
 os.environ["HF_HUB_OFFLINE"] = "1"
 
@@ -26,7 +29,9 @@ import transformers
 LAYERS, WIDTH, HEADS, VOCABULARY, LENGTH, ROWS = 2, 32, 4, 67, 16, 2
 BUCKETS = ((32, 128), (8, 20), (16, 64), (64, 256))  # (relative_buckets, relative_distance)
 HERE = Path(__file__).parent
-IGNORED = -100  # what the losses of transformers skip
+# Parameters by path, inputs, and expected outputs.
+Parts = tuple[dict[str, np.ndarray], dict[str, np.ndarray], dict[str, torch.Tensor]]
+IGNORED = -100  # targets that the losses of transformers skip
 
 
 def main() -> None:
@@ -37,16 +42,17 @@ def main() -> None:
         arrays |= {f"input/{key}": value for key, value in inputs.items()}
         arrays |= {f"expect/{key}": value.detach().numpy() for key, value in expected.items()}
         np.savez_compressed(HERE / f"{name}.npz", **arrays)
-        print(
-            f"{name}.npz: {(HERE / f'{name}.npz').stat().st_size:,} bytes, {sum(x.size for x in params.values()):,} parameters"
-        )
+        size = (HERE / f"{name}.npz").stat().st_size
+        parameters = sum(x.size for x in params.values())
+        print(f"{name}.npz: {size:,} bytes, {parameters:,} parameters")
 
 
-def bert():
-    """BertForPreTraining on pairs with types and padding at the end of the second row."""
+def bert() -> Parts:
+    """BertForPreTraining on pairs with types, and padding at the end of the second row."""
     config = transformers.BertConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS, num_attention_heads=HEADS, intermediate_size=64,
-        max_position_embeddings=LENGTH + 4, attn_implementation="eager",
+        vocab_size=VOCABULARY, hidden_size=WIDTH, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, intermediate_size=64, max_position_embeddings=LENGTH + 4,
+        attn_implementation="eager",
     )  # fmt: skip
     model, w = randomised(transformers.BertForPreTraining(config))
     params = {
@@ -93,7 +99,8 @@ def bert():
     pair_targets = np.asarray([1, 0], np.int32)
     out = model(
         input_ids=tensor(tokens), attention_mask=tensor(segments > 0), token_type_ids=tensor(types),
-        labels=tensor(np.where(weights > 0, targets, IGNORED)), next_sentence_label=tensor(pair_targets),
+        labels=tensor(np.where(weights > 0, targets, IGNORED)),
+        next_sentence_label=tensor(pair_targets),
     )  # fmt: skip
     inputs = dict(
         tokens=tokens,
@@ -107,24 +114,24 @@ def bert():
         logits=out.prediction_logits, pair_logits=out.seq_relationship_logits, loss=out.loss
     )
 
-    def masked(sentence: list[int], place: int):
-        row = [1, *sentence[:place], 3, *sentence[place + 1 :], 2]  # [CLS] … [MASK] … [SEP]
+    def masked(sentence: list[int], position: int) -> torch.Tensor:
+        row = [1, *sentence[:position], 3, *sentence[position + 1 :], 2]  # [CLS] … [MASK] … [SEP]
         return model(input_ids=torch.tensor([row])).prediction_logits.log_softmax(-1)[
-            0, place + 1, sentence[place]
+            0, position + 1, sentence[position]
         ]
 
     scores = [
-        sum(masked(sentence, place) for place in range(len(sentence)))
+        sum(masked(sentence, position) for position in range(len(sentence)))
         for sentence in sentences(tokens)
     ]
     return params, inputs | ragged(tokens), expected | dict(sentence_scores=torch.stack(scores))
 
 
-def gpt2():
-    """GPT2LMHeadModel on two whole rows."""
+def gpt2() -> Parts:
+    """GPT2LMHeadModel on two full rows."""
     config = transformers.GPT2Config(
-        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=LENGTH + 4, bos_token_id=0, eos_token_id=0,
-        attn_implementation="eager",
+        vocab_size=VOCABULARY, n_embd=WIDTH, n_layer=LAYERS, n_head=HEADS, n_positions=LENGTH + 4,
+        bos_token_id=0, eos_token_id=0, attn_implementation="eager",
     )  # fmt: skip
     model, w = randomised(transformers.GPT2LMHeadModel(config))
     params = {
@@ -154,10 +161,9 @@ def gpt2():
     tokens = ids(ROWS, LENGTH)
     out = model(input_ids=tensor(tokens), labels=tensor(tokens))
 
-    def causal(sentence: list[int]):
-        log_p = model(input_ids=torch.tensor([[0, *sentence[:-1]]])).logits.log_softmax(-1)[
-            0
-        ]  # 0 is the id that texts begin with
+    def causal(sentence: list[int]) -> torch.Tensor:
+        row = [0, *sentence[:-1]]  # 0 is bos
+        log_p = model(input_ids=torch.tensor([row])).logits.log_softmax(-1)[0]
         return log_p[torch.arange(len(sentence)), torch.tensor(sentence)].sum()
 
     scores = torch.stack([causal(sentence) for sentence in sentences(tokens)])
@@ -168,11 +174,14 @@ def gpt2():
     )
 
 
-def t5():
-    """T5ForConditionalGeneration, version 1.0; inputs long enough for the logarithmic buckets, the second padded."""
+def t5() -> Parts:
+    """T5ForConditionalGeneration, version 1.0.
+
+    The inputs are long enough for the logarithmic buckets; the second one is padded.
+    """
     config = transformers.T5Config(
-        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, d_ff=48, num_layers=LAYERS, num_heads=HEADS, decoder_start_token_id=0,
-        attn_implementation="eager",
+        vocab_size=VOCABULARY, d_model=WIDTH, d_kv=8, d_ff=48, num_layers=LAYERS, num_heads=HEADS,
+        decoder_start_token_id=0, attn_implementation="eager",
     )  # fmt: skip
     assert (
         config.scale_decoder_outputs
@@ -193,8 +202,8 @@ def t5():
                 if ours == "encoder"
                 else ["SelfAttention", "EncDecAttention", "DenseReluDense"]
             )
-            for place, part in enumerate(parts):
-                prefix = f"{theirs}.block.{index}.layer.{place}."
+            for number, part in enumerate(parts):
+                prefix = f"{theirs}.block.{index}.layer.{number}."
                 name = {
                     "SelfAttention": "attention",
                     "EncDecAttention": "cross",
@@ -252,12 +261,14 @@ def t5():
     )
 
 
-def llama():
+def llama() -> Parts:
     """LlamaForCausalLM with grouped queries and an untied head."""
     config = transformers.LlamaConfig(
-        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=LAYERS, num_attention_heads=HEADS,
-        num_key_value_heads=2, max_position_embeddings=64, rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
-        rope_parameters={"rope_type": "default", "rope_theta": 500000.0}, attn_implementation="eager",
+        vocab_size=VOCABULARY, hidden_size=WIDTH, intermediate_size=48, num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS, num_key_value_heads=2, max_position_embeddings=64,
+        rms_norm_eps=1e-5, tie_word_embeddings=False, bos_token_id=0, eos_token_id=0,
+        rope_parameters={"rope_type": "default", "rope_theta": 500000.0},
+        attn_implementation="eager",
     )  # fmt: skip
     model, w = randomised(transformers.LlamaForCausalLM(config))
     params = {
@@ -285,8 +296,8 @@ def llama():
     return params, dict(tokens=tokens), dict(logits=out.logits, loss=out.loss)
 
 
-def randomised(model):
-    """The model in evaluation mode with every parameter drawn anew, and its parameters as numpy arrays by name."""
+def randomised(model: Any) -> tuple[Any, dict[str, np.ndarray]]:
+    """The model in evaluation mode with random parameters, and these as NumPy arrays by name."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
             centre = (
@@ -303,9 +314,10 @@ def randomised(model):
     return model.eval(), weights
 
 
-def norm(weights, ours: str, theirs: str) -> dict[str, np.ndarray]:
-    found = {f"{ours}/scale": weights[f"{theirs}.weight"]}
-    return found | (
+def norm(weights: dict[str, np.ndarray], ours: str, theirs: str) -> dict[str, np.ndarray]:
+    """Scale and, if there is one, bias of a norm."""
+    scale = {f"{ours}/scale": weights[f"{theirs}.weight"]}
+    return scale | (
         {f"{ours}/bias": weights[f"{theirs}.bias"]} if f"{theirs}.bias" in weights else {}
     )
 
@@ -321,7 +333,7 @@ def out_of_heads(kernel: np.ndarray, heads: int) -> np.ndarray:
 
 
 def stack(params: dict[str, np.ndarray], where: str, block: dict[str, np.ndarray]) -> None:
-    """Adds a layer's arrays below the earlier layers' ones."""
+    """Appends a layer's arrays to those of the earlier layers."""
     for name, value in block.items():
         path = f"{where}/{name}"
         params[path] = (
@@ -329,16 +341,20 @@ def stack(params: dict[str, np.ndarray], where: str, block: dict[str, np.ndarray
         )
 
 
-SIZES = (3, 9, 14)  # of sentences: they are other tokens' beginnings, so that nothing more is drawn
+SIZES = (
+    3,
+    9,
+    14,
+)  # lengths of sentences: prefixes of rows, so that no more random numbers are used
 
 
 def sentences(tokens: np.ndarray) -> list[list[int]]:
-    """Sentences of SIZES tokens, for scores of one at a time."""
+    """Sentences of SIZES tokens, scored one at a time."""
     return [tokens[index % ROWS, :size].tolist() for index, size in enumerate(SIZES)]
 
 
 def ragged(tokens: np.ndarray) -> dict[str, np.ndarray]:
-    """The same as arrays."""
+    """The sentences as arrays: rows that hold them, and their lengths."""
     rows = np.stack([tokens[index % ROWS] for index in range(len(SIZES))])
     return {"sentences": rows, "sentence_lengths": np.asarray(SIZES, np.int32)}
 

@@ -1,8 +1,11 @@
-"""Makes the golden files of shardings: where each config at :base puts its parameters and optimiser state on a mesh of all axes.
+"""Writes the golden files of shardings: how a mesh splits the parameters and optimiser state.
+
+There is one file for each config at its size "base".
 
     PYTHONPATH=tests python -m golden.shardings
 
-tests/test_shardings.py compares. Made again when a rule, a layer or a config changes; the difference in git says what moved.
+tests/parallel/test_shardings.py compares. Write the files again when a rule, a layer or a config
+changes; `git diff` then shows which arrays moved.
 """
 
 import runpy
@@ -22,19 +25,18 @@ MESH = {"slice": 1, "data": 1, "fsdp": 2, "stage": 2, "context": 1, "tensor": 2}
 
 
 def table(name: str) -> str:
-    """A line for each array: path, shape, and the mesh axes that split each of its dimensions ("-": whole)."""
+    """A line for each array: path, shape, mesh axes that split each dimension ("-": none)."""
     get_config = runpy.run_path(str(Path(__file__).parents[2] / "configs" / f"{name}.py"))[
         "get_config"
     ]
     config = plain(get_config("base"))
     config["mesh"] |= MESH
-    # Rows of the embedding that tensor divides; GPT-2's 50,257 are odd.
+    # Round the vocabulary up so that "tensor" divides it; GPT-2's 50,257 is odd.
     words = -(-max(config["model"]["vocab_size"], config["tokenizer"]["vocab_size"]) // 128) * 128
     config["model"]["vocab_size"] = words
     program = Program(config, Ids(words, config["tokenizer"]["sentinels"]), jax.devices()[:8])
-    lines = [
-        f"# {name}:base on {', '.join(f'{axis} {size}' for axis, size in program.mesh.shape.items() if size > 1)}"
-    ]
+    mesh = ", ".join(f"{axis} {size}" for axis, size in program.mesh.shape.items() if size > 1)
+    lines = [f"# {name}:base on {mesh}"]
     shapes, shardings = flatten(program.shapes), flatten(program.shardings)
     follows = 0
     for path, leaf in shapes.items():
