@@ -1,11 +1,11 @@
-"""The one table of accelerators against what jax knows of them."""
+"""The table of accelerators agrees with JAX's own."""
 
 import pytest
 
 from lm.parallel import chips
 
-# Where the vendor's pages and jax differ, ours are the pages': v5p 2.77 TB/s (jax 2.46), v3 123 TFLOP/s and 0.9 TB/s (140, 0.83), v2 45 and
-# 0.7 (46, 0.72).
+# Where the vendor's pages and JAX differ, the table has the numbers of the pages: v5p 2.77 TB/s
+# (JAX 2.46), v3 123 TFLOP/s and 0.9 TB/s (140, 0.83), v2 45 and 0.7 (46, 0.72).
 DIFFERENT = {
     ("v5p", "bandwidth"),
     ("v3", "peak"),
@@ -16,14 +16,14 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize("name", chips.TPUS)
-def test_the_table_agrees_with_jax(name):
+def test_table_agrees_with_jax(name):
     tpu_info = pytest.importorskip("jax._src.pallas.mosaic.tpu_info")
     version = tpu_info.ChipVersion("7x" if name == "tpu7x" else name)
     cores = 2 if version.supports_megacore else 1
     info = tpu_info.get_tpu_info_for_chip(version, cores)
     chip = chips.TPUS[name]
     per_chip = version.num_physical_tensor_cores_per_chip
-    found = {
+    ours = {
         "peak": chip.tflops * 1e12,
         "bandwidth": chip.bandwidth * 1e12,
         "hbm": chip.hbm * 2**30,
@@ -33,7 +33,7 @@ def test_the_table_agrees_with_jax(name):
         "bandwidth": info.mem_bw_bytes_per_second,
         "hbm": info.hbm_capacity_bytes,
     }
-    for what, value in found.items():
+    for what, value in ours.items():
         if (name, what) not in DIFFERENT:
             assert value == pytest.approx(
                 theirs[what] * per_chip, rel=0.01 if what != "hbm" else 0.08
@@ -41,7 +41,7 @@ def test_the_table_agrees_with_jax(name):
     assert chip.devices == per_chip // cores
 
 
-def test_a_program_gets_less_than_the_chip_has():
+def test_usable_memory_is_close_to_that_of_the_chip():
     for name, chip in chips.TPUS.items():
         assert 0.9 * chip.hbm / chip.devices < chip.usable <= 1.01 * chip.hbm / chip.devices, name
 
@@ -62,7 +62,7 @@ def test_peaks_are_of_one_device(kind, tflops):
     assert chips.peak_flops(kind) == tflops * 1e12
 
 
-def test_an_unknown_device_has_no_peak():
+def test_unknown_device_has_no_peak():
     assert chips.peak_flops("cpu") is None
 
 

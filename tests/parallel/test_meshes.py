@@ -1,4 +1,4 @@
-"""Losses and gradients on eight devices equal those of one, whatever is split; dropout too."""
+"""Losses and gradients on eight devices equal those of one on every mesh, with dropout too."""
 
 import functools
 
@@ -44,7 +44,8 @@ PAIRS = {
         {"positions": "relative"},
     ),
 }
-# Each kind with each pair; products with the pairs that are quick to compile, and the one of most axes with the largest.
+# Every kind with every pair; products with the pairs that compile quickly, and the product of most
+# axes with the largest model.
 CASES = [
     *((pair, mesh) for pair in PAIRS for mesh in KINDS),
     *((pair, mesh) for pair in ("encoder mlm", "decoder clm") for mesh in PRODUCTS),
@@ -75,7 +76,7 @@ def store():
 
 
 def gradients(program: Program) -> tuple:
-    """(gradients, sums) of the first batch, at parameters that are all away from zero."""
+    """(gradients, sums) of the first batch, at parameters none of which is zero."""
     rows = loader.examples(program.objective, store(), program.objective.plan(store()), 0).repeat(
         None
     )
@@ -91,23 +92,23 @@ def one_device(pair: str) -> tuple:
 
 @pytest.mark.parametrize(("pair", "mesh"), CASES)
 def test_eight_devices_compute_what_one_does(pair, mesh):
-    found, sums = gradients(build(pair, MESHES[mesh], 8))
+    actual, sums = gradients(build(pair, MESHES[mesh], 8))
     expected, expected_sums = one_device(pair)
-    for name, pair in expected_sums.items():
-        np.testing.assert_allclose(sums[name], pair, rtol=1e-5, err_msg=name)
+    for name, expected_sum in expected_sums.items():
+        np.testing.assert_allclose(sums[name], expected_sum, rtol=1e-5, err_msg=name)
     for path, leaf in jax.tree_util.tree_leaves_with_path(expected):
-        other = functools.reduce(lambda tree, key: tree[key.key], path, found)
+        other = functools.reduce(lambda tree, key: tree[key.key], path, actual)
         assert np.linalg.norm(leaf) > 0, path
         assert np.linalg.norm(leaf - other) <= 1e-5 * np.linalg.norm(leaf), path
 
 
 def test_initial_values_do_not_depend_on_the_mesh():
-    """To the bit, on a mesh that splits layers, matrices and rows."""
-    program = [
+    """They are equal to the last bit on a mesh that splits layers, matrices and rows."""
+    programs = [
         build("decoder clm", mesh, devices)
         for mesh, devices in (({}, 1), ({"fsdp": 2, "stage": 2, "tensor": 2}, 8))
     ]
-    one, eight = (jax.device_get(each.init()) for each in program)
+    one, eight = (jax.device_get(program.init()) for program in programs)
     jax.tree.map(np.testing.assert_array_equal, one, eight)
     assert any(np.std(leaf) > 0 for leaf in jax.tree.leaves(one["params"]))
 
@@ -123,8 +124,8 @@ def test_validation_takes_batches_that_the_mesh_divides():
 
 
 def initialized(monkeypatch, on_tpu: bool, fails: bool = False, **environment: str) -> int:
-    """How often JAX is asked to find peers."""
-    calls = []
+    """The number of times that JAX looks for peers."""
+    calls: list[dict] = []
 
     def initialize(**options):
         calls.append(options)
@@ -147,15 +148,14 @@ def initialized(monkeypatch, on_tpu: bool, fails: bool = False, **environment: s
 
 
 def test_tpu_hosts_look_for_their_peers(monkeypatch):
-    assert (
-        initialized(monkeypatch, on_tpu=True) == 1
-    )  # a Compute Engine host is told of its peers by nothing in its environment
+    # On Compute Engine nothing in the environment names a host's peers.
+    assert initialized(monkeypatch, on_tpu=True) == 1
     assert initialized(monkeypatch, on_tpu=False) == 0
     assert initialized(monkeypatch, on_tpu=False, TPU_WORKER_HOSTNAMES="a,b") == 1
     assert (
         initialized(monkeypatch, on_tpu=False, TPU_WORKER_HOSTNAMES="a", MEGASCALE_NUM_SLICES="2")
         == 1
     )
-    assert initialized(monkeypatch, on_tpu=True, fails=True) == 1  # alone, without a cloud
+    assert initialized(monkeypatch, on_tpu=True, fails=True) == 1  # a single host without a cloud
     with pytest.raises(RuntimeError):
         initialized(monkeypatch, on_tpu=True, fails=True, TPU_WORKER_HOSTNAMES="a,b")

@@ -1,4 +1,7 @@
-"""The pipeline's schedule by itself: who computes what when; what it refuses. test_meshes.py says that it changes no number."""
+"""The pipeline's schedule: the order of computation, and which meshes are refused.
+
+test_meshes.py tests that a pipeline does not change the loss and the gradients.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -18,18 +21,18 @@ from lm.training.program import Program
     [(4, 4, 1, 3 / 7), (4, 16, 1, 3 / 19), (4, 8, 2, 3 / 19), (1, 8, 1, 0)],
 )
 def test_bubble(stages, microbatches, repeats, expected):
-    """GPipe's (S - 1) / (M + S - 1); Narayanan et al. 2021 divide it by the rounds: (S - 1) / (R M) of the work itself."""
-    found = pipeline.bubble(stages, microbatches, repeats)
-    assert found == pytest.approx(expected)
-    assert found / (1 - found) == pytest.approx((stages - 1) / (repeats * microbatches))
+    """GPipe: (S - 1) / (M + S - 1). Narayanan et al. 2021: (S - 1) / (R M) of the work."""
+    bubble = pipeline.bubble(stages, microbatches, repeats)
+    assert bubble == pytest.approx(expected)
+    assert bubble / (1 - bubble) == pytest.approx((stages - 1) / (repeats * microbatches))
 
 
 @pytest.mark.parametrize(
     ("stages", "microbatches", "repeats"),
     [(2, 2, 1), (2, 4, 1), (4, 2, 1), (2, 2, 2), (2, 3, 3), (4, 4, 2)],
 )
-def test_each_row_meets_every_layer_once_and_in_order(stages, microbatches, repeats):
-    """Layer l turns x into 3 x + l + (its row's number), which no other order or number of layers can make."""
+def test_each_row_passes_every_layer_once_and_in_order(stages, microbatches, repeats):
+    """Layer l maps x to 3 x + l + (the row's number): another order or number of layers differs."""
     layers, rows = stages * repeats * 2, microbatches * 2
     shape = {
         "data": 1,
@@ -50,10 +53,10 @@ def test_each_row_meets_every_layer_once_and_in_order(stages, microbatches, repe
     for layer in range(layers):
         expected = 3 * expected + layer + np.arange(rows)[:, None, None]
     with meshes.use(grid, settings):
-        found = jax.jit(lambda blocks, x, rows: pipeline.run(group, blocks, x, rows))(
+        actual = jax.jit(lambda blocks, x, rows: pipeline.run(group, blocks, x, rows))(
             np.arange(layers, dtype=np.float32), x, np.arange(rows, dtype=np.float32)
         )
-    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    np.testing.assert_allclose(actual, expected, rtol=1e-5)
 
 
 def build(**mesh):
@@ -97,7 +100,7 @@ def build(**mesh):
         ),
         (
             {"pipeline_microbatches": 4},
-            r"pipeline_microbatches=4 and pipeline_repeats=1 are of a pipeline, but config\.mesh\.stage=1",
+            r"_microbatches=4 and pipeline_repeats=1 are of a pipeline, but config\.mesh\.stage=1",
         ),
         ({"stage": 4, "pipeline_repeats": 0}, r"pipeline_repeats=0 at least 1"),
         (
@@ -106,7 +109,7 @@ def build(**mesh):
         ),
     ],
 )
-def test_what_cannot_be_a_pipeline_is_refused(mesh, message):
+def test_impossible_pipelines_are_refused(mesh, message):
     if not message:
         build(**mesh)
         return
@@ -120,17 +123,14 @@ def test_what_cannot_be_a_pipeline_is_refused(mesh, message):
         (64, {"stage": 2, "pipeline_microbatches": 16}, 16),
         (22, {"stage": 2, "pipeline_microbatches": 16}, 11),
         (3, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}, 3),
-        (
-            1,
-            {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2},
-            0,
-        ),  # would be back before its turn
+        # One microbatch would be back before its turn.
+        (1, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}, 0),
         (12, {"data": 2, "stage": 2, "pipeline_microbatches": 4}, 3),
         (5, {"data": 2, "stage": 2}, 0),
         (8, {"data": 2}, 0),
     ],
 )
-def test_evaluation_takes_as_many_microbatches_as_its_batch_fills(rows, mesh, expected):
+def test_evaluation_uses_as_many_microbatches_as_divide_its_batch(rows, mesh, expected):
     settings = meshes.MeshConfig(**{"data": 1} | mesh)
     with meshes.use(
         meshes.make(settings, jax.devices()[: settings.data * settings.stage]), settings
@@ -139,9 +139,9 @@ def test_evaluation_takes_as_many_microbatches_as_its_batch_fills(rows, mesh, ex
 
 
 @pytest.mark.parametrize("rows", [1, 3, 6])
-def test_a_batch_that_fills_no_pipeline_is_computed_all_the_same(rows):
+def test_a_batch_that_fills_no_pipeline_is_computed_without_one(rows):
     tokens = np.random.default_rng(0).integers(7, 64, (rows, 32)).astype(np.int32)
-    found = []
+    results = []
     for mesh in ({}, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}):
         program = build(**mesh)
 
@@ -152,7 +152,7 @@ def test_a_batch_that_fills_no_pipeline_is_computed_all_the_same(rows):
             )
 
         with meshes.use(program.mesh, program.mesh_config):
-            found.append(
+            results.append(
                 np.asarray(
                     jax.jit(hidden)(
                         jax.device_put(
@@ -161,7 +161,7 @@ def test_a_batch_that_fills_no_pipeline_is_computed_all_the_same(rows):
                     )
                 )
             )
-    np.testing.assert_allclose(found[0], found[1], rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-5, atol=1e-5)
 
 
 def test_dropout_differs_between_rows():

@@ -1,4 +1,4 @@
-"""Several processes compute what one does, stop together, and go on in other numbers."""
+"""Several processes compute what one does, stop together, and resume in another number."""
 
 import os
 import subprocess
@@ -18,7 +18,7 @@ quick_compilation = pytest.fixture(autouse=True)(small_corpus.quick_compilation)
 
 
 def config(root, **training):
-    """A run of STEPS steps on a mesh of as many devices as there are, parameters split over them."""
+    """A run of STEPS steps on a mesh of all devices, which split the parameters."""
     training = {
         "steps": STEPS,
         "log_every": 1,
@@ -36,7 +36,7 @@ def config(root, **training):
 
 
 def hosts(count, *command, **environment):
-    """Runs python with these arguments on `count` hosts of one device: exit status, and what was printed."""
+    """Runs Python with these arguments on `count` hosts of one device: (exit status, output)."""
     inherited = {
         name: value
         for name, value in os.environ.items()
@@ -56,17 +56,17 @@ def hosts(count, *command, **environment):
 
 
 def alone(monkeypatch, devices, settings, workdir):
-    """The same run in this process, on as many devices."""
+    """Runs the same config in this process, on `devices` devices."""
     make = mesh.make
     with monkeypatch.context() as patch:
         patch.setattr(
-            mesh, "make", lambda config, found=None: make(config, jax.devices()[:devices])
+            mesh, "make", lambda config, given=None: make(config, jax.devices()[:devices])
         )
         return loop.train(settings, workdir, quiet=True)
 
 
 def assert_alike(one, other):
-    """The same curves and the same end, but for the order of float additions."""
+    """Asserts equal curves and final states, up to the order of float additions."""
     for line, again in zip(runs.metrics(one), runs.metrics(other), strict=True):
         assert line.pop("split") == again.pop("split")
         assert again == pytest.approx(line, rel=1e-5)
@@ -76,21 +76,21 @@ def assert_alike(one, other):
 
 
 def test_four_processes_are_one(tmp_path, monkeypatch):
-    """Over gloo, a device each, from a corpus that none finds built; beside them this process with four devices."""
+    """Four processes of one device, over gloo, against this process with four devices.
+
+    The corpus does not exist yet: one of the processes writes it.
+    """
     small_corpus.write(tmp_path)
     settings = config(tmp_path)
     file = runs.config_file(settings, tmp_path / "config.py")
-    status, said = hosts(4, "-m", "lm.train", f"--config={file}", f"--workdir={tmp_path / 'many'}")
-    assert status == 0, said
+    status, output = hosts(
+        4, "-m", "lm.train", f"--config={file}", f"--workdir={tmp_path / 'many'}"
+    )
+    assert status == 0, output
     alone(monkeypatch, 4, settings, tmp_path / "one")
-    assert [line["step"] for line in runs.metrics(tmp_path / "many")] == [
-        1,
-        2,
-        2,
-        3,
-        4,
-        4,
-    ]  # each line once: one process writes
+    # Each line is there once: one process writes.
+    steps = [line["step"] for line in runs.metrics(tmp_path / "many")]
+    assert steps == [1, 2, 2, 3, 4, 4]
     assert_alike(tmp_path / "one", tmp_path / "many")
     assert runs.record(tmp_path / "many")["machine"]["processes"] == 4
     assert sorted(path.name for path in (tmp_path / "many").iterdir()) == [
@@ -99,10 +99,10 @@ def test_four_processes_are_one(tmp_path, monkeypatch):
         "run.json",
         "tokenizer.model",
     ]
-    assert "[0] done: 4 steps" in said and said.count("done:") == 1  # one process tells
+    assert "[0] done: 4 steps" in output and output.count("done:") == 1  # one process prints
 
 
-# What a host does in its first and in its second life.
+# The faults of host 1: SIGKILL in its first life, SIGTERM in its second.
 FAULTS = """
 import os, pathlib, runpy, runs, signal, sys, time, pytest
 from lm.training import validation
@@ -123,20 +123,23 @@ if os.environ["LM_PROCESS"] == "1":
     else:
         sums = validation.Validation.sums
 
-        def told(self, params, before_each):
+        def terminated(self, params, before_each):
             os.kill(os.getpid(), signal.SIGTERM)
-            time.sleep(1.0)  # until the other host knows
+            time.sleep(1.0)  # until the other host has the message
             return sums(self, params, before_each)
 
-        patch.setattr(validation.Validation, "sums", told)
+        patch.setattr(validation.Validation, "sums", terminated)
 sys.argv = ["lm.train", "--config={file}", f"--workdir={{workdir}}"]
 runpy.run_module("lm.train", run_name="__main__")
 """
 
 
-def test_a_host_dies_and_later_one_is_told_to_stop(tmp_path, monkeypatch):
-    """One process is killed; two hosts go on. kill -9 of one ends both, which start again; SIGTERM to one stops both in the middle of the
-    validation of step 6. Then one process finishes."""
+def test_a_host_is_killed_and_later_one_is_terminated(tmp_path, monkeypatch):
+    """One process is killed; two hosts resume.
+
+    SIGKILL of one host ends both, and they restart. SIGTERM to one stops both in the middle of the
+    validation of step 6. Then one process finishes the run.
+    """
     small_corpus.write(tmp_path)
     settings = config(tmp_path, steps=8)
     workdir, lives = tmp_path / "two", tmp_path / "lives"
@@ -150,13 +153,13 @@ def test_a_host_dies_and_later_one_is_told_to_stop(tmp_path, monkeypatch):
         workdir=str(workdir),
         file=runs.config_file(settings, tmp_path / "config.py"),
     )
-    status, said = hosts(
+    status, output = hosts(
         2, "-c", code, options="--restarts=1", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "compiled")
     )
-    assert status == loop.STOPPED, said
-    assert "tpu.local: host 1 ended with 137; ending the others" in said
-    assert "[0] continues from step 2" in said and "[0] continues from step 4" in said
-    assert "[0] stopped at step 6, saved in " in said
+    assert status == loop.STOPPED, output
+    assert "tpu.local: host 1 ended with 137; ending the others" in output
+    assert "[0] continues from step 2" in output and "[0] continues from step 4" in output
+    assert "[0] stopped at step 6, saved in " in output
     assert Checkpoints(workdir, read_only=True).latest() == 6
     assert [line["split"] for line in runs.metrics(workdir) if line["step"] == 6] == ["train"]
     alone(monkeypatch, 2, settings, workdir)

@@ -1,4 +1,4 @@
-"""Where every config puts its arrays, against golden files; and that the arrays in them are split as far as theory says."""
+"""The shardings of every config equal the golden files, and split every large array."""
 
 import difflib
 
@@ -20,12 +20,12 @@ def test_shardings_are_those_of_the_golden_file(name):
         )
     )
     message = "\n".join(moved[:40])
-    assert not moved, f"{message}\nIf that is meant: PYTHONPATH=tests python -m golden.shardings"
+    assert not moved, f"{message}\nIf intended, run: PYTHONPATH=tests python -m golden.shardings"
 
 
 @pytest.mark.parametrize("name", shardings.CONFIGS)
 def test_every_large_array_is_split(name):
-    """No matrix of the optimiser or the model lies whole on a device: what ZeRO-3 is for."""
+    """No device holds a complete matrix of the optimiser or the model: ZeRO-3."""
     for line in (shardings.HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
@@ -34,8 +34,8 @@ def test_every_large_array_is_split(name):
         assert not matrix or "fsdp" in split or "tensor" in split, line
 
 
-def test_a_moved_array_is_shown(monkeypatch):
-    """The comparison fails, and names the array, where a rule changes."""
+def test_a_moved_array_is_shown():
+    """The comparison fails and names the array when a rule changes."""
     with shardings.meshes.override_rules(width=()):
         lines = shardings.table("bert")
     golden = (shardings.HERE / "bert.txt").read_text(encoding="utf-8")
