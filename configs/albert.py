@@ -14,9 +14,8 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "mlm_sop", **presets.MASKED, "pooling": "first", "format": "segment_pair"}
+    objective = presets.objective("mlm_sop")
     if size == "tiny":
-        return presets.laptop_run(
-            "encoder", objective | {"head": "plain", "pooling": "segments"}, learning_rate=0.01
-        )
+        objective |= {"head": "plain", "pooling": "segments"}
+        return presets.laptop_run("encoder", objective, learning_rate=0.01)
     return presets.bert_run(size, objective)

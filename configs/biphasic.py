@@ -15,11 +15,11 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {
-        "name": "biphasic", "first": "clm", "second": "mlm", "share": 0.25,
-        "first_options": {"packing": "greedy"},
-        "second_options": presets.MASKED | {"head": "plain"},
-    }  # fmt: skip
+    objective = presets.objective(
+        "biphasic",
+        first_options={"packing": "greedy"},
+        second_options=presets.masking(head="plain"),
+    )
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)
     return presets.gpt2_run(size, objective)

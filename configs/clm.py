@@ -12,7 +12,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "clm", **presets.PACKED}
+    objective = presets.objective("clm")
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)
     return presets.gpt2_run(size, objective)

@@ -16,15 +16,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    masked = presets.MASKED | {"mask_share": 0.85, "random_share": 0.0}
-    objective = {
-        "name": "rtd",
-        **masked,
-        "variant": "rtd",
-        "generator": 0.25,
-        "weight": 0.0,
-        "mode_token": "",
-    }
+    objective = presets.objective("rtd")
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"generator": 0.5}, learning_rate=0.03)
     if size == "base":

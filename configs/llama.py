@@ -27,4 +27,4 @@ def get_config(size: str = "tiny"):
             },
             "training": {"batch_size": 256, "steps": 100_000},
         }
-    return presets.run(presets.llama(size), {"name": "clm", **presets.PACKED}, **sections)
+    return presets.run(presets.llama(size), presets.objective("clm"), **sections)

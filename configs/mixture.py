@@ -15,9 +15,11 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    masked = presets.MASKED | {"head": "plain"}
-    members = {"clm": {"weight": 1.0, "packing": "greedy"}, "mntp": {"weight": 1.0, **masked}}
-    objective = {"name": "mixture", "members": members, **presets.LOSS}
+    members = {
+        "clm": {"weight": 1.0, "packing": "greedy"},
+        "mntp": {"weight": 1.0, **presets.masking(head="plain")},
+    }
+    objective = presets.objective("mixture", members=members)
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)
     return presets.gpt2_run(size, objective)

@@ -13,7 +13,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "mlm", "question": "next", **presets.MASKED}
+    objective = presets.objective("mlm")
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain"}, learning_rate=0.03)
     return presets.bert_run(size, objective)

@@ -14,7 +14,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "mntp", **presets.MASKED, "head": "plain"}
+    objective = presets.objective("mntp", head="plain")
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)
     return presets.gpt2_run(size, objective)

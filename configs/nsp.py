@@ -13,9 +13,8 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "nsp", "pooling": "first", "format": "segment_pair"}
+    objective = presets.objective("nsp")
     if size == "tiny":
-        return presets.laptop_run(
-            "encoder", objective | {"pooling": "segments"}, learning_rate=0.005
-        )
+        objective |= {"pooling": "segments"}
+        return presets.laptop_run("encoder", objective, learning_rate=0.005)
     return presets.bert_run(size, objective)

@@ -13,4 +13,4 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    return presets.peers_run(size, {"name": "clm", **presets.PACKED})
+    return presets.peers_run(size, presets.objective("clm"))

@@ -14,7 +14,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {"name": "prefix_lm", "split": 0.0, **presets.PACKED}
+    objective = presets.objective("prefix_lm")
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

@@ -16,13 +16,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {
-        "name": "seq2seq",
-        "reverse": False,
-        "target_length": 0,
-        **presets.PACKED,
-        "packing": "best_fit",
-    }
+    objective = presets.objective("seq2seq")
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

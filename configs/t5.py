@@ -15,13 +15,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {
-        "name": "span_corruption",
-        "density": 0.15,
-        "mean_span": 3.0,
-        "mode_token": "",
-        **presets.PACKED,
-    }
+    objective = presets.objective("span_corruption")
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

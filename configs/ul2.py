@@ -14,13 +14,7 @@ from lm import presets
 
 
 def get_config(size: str = "tiny"):
-    objective = {
-        "name": "ul2",
-        "s_share": 0.2,
-        "s_rate": 0.25,
-        "mode_tokens": True,
-        **presets.PACKED,
-    }
+    objective = presets.objective("ul2")
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
     return presets.t5_run(size, objective)

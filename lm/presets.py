@@ -1,9 +1,19 @@
-"""Published shapes, and the run config that they go into.
+"""Published shapes and run recipes, which config files are made of."""
 
-Light by intent: config files import this before anything heavy is loaded.
-"""
+import typing
+from collections.abc import Mapping
+from typing import Any
 
 from ml_collections import ConfigDict, config_dict
+
+from lm.core import plugins
+from lm.data.corpus import DataConfig
+from lm.nn.config import TransformerConfig
+from lm.optimizers.config import OptimizerConfig
+from lm.optimizers.schedules import ScheduleConfig
+from lm.parallel.mesh import MeshConfig
+from lm.tokenizers.config import TokenizerConfig
+from lm.training.program import TrainingConfig
 
 # (layers, width, heads, feed-forward). BERT: Devlin et al. 2019 (base, large), Turc et al. 2019 (tiny, small).
 BERT = {
@@ -41,15 +51,6 @@ PEERS = {
 PEERS["1b"] = PEERS["base"]
 
 
-# Options of objectives, so that any can be overridden on the command line; lm/objectives says what they mean.
-LOSS = {"label_smoothing": 0.0, "z_loss": 0.0}
-PACKED = {"packing": "greedy", **LOSS}
-MASKED = {
-    "rate": 0.15, "final_rate": 0.0, "mask_share": 0.8, "random_share": 0.1, "max_predictions": 0, "unit": "token", "span_p": 0.2,
-    "span_most": 10, "head": "transform", "format": "packed", **LOSS,
-}  # fmt: skip
-
-
 def _size(table: dict, size: str):
     if size not in table:
         raise ValueError(
@@ -61,7 +62,7 @@ def _size(table: dict, size: str):
 def bert(size: str) -> ConfigDict:
     """BERT's encoder: post-norm, learned positions, two types, 30,522 words; 512 positions."""
     layers, width, heads, feedforward = _size(BERT, size)
-    return _model(
+    return model(
         "encoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=30522, max_length=512,
         norm_place="post", norm_epsilon=1e-12, embedding_norm=True, types=2, dropout=0.1,
     )  # fmt: skip
@@ -70,7 +71,7 @@ def bert(size: str) -> ConfigDict:
 def gpt2(size: str) -> ConfigDict:
     """GPT-2's decoder: pre-norm, learned positions, 50,257 words; 1,024 positions."""
     layers, width, heads, feedforward = _size(GPT2, size)
-    return _model(
+    return model(
         "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=50257, max_length=1024,
         norm_epsilon=1e-5, activation="gelu_tanh", residual_scaled=True, dropout=0.1,
     )  # fmt: skip
@@ -96,7 +97,7 @@ def t5_run(size: str, objective: dict) -> ConfigDict:
 def t5(size: str) -> ConfigDict:
     """T5 1.0's encoder-decoder: RMS pre-norm, relative positions, no biases, 32,128 words."""
     layers, width, heads, feedforward = _size(T5, size)
-    return _model(
+    return model(
         "encoder_decoder", layers=layers, width=width, heads=heads, head_width=64, feedforward=feedforward, vocab_size=32128,
         positions="relative", norm="rms", norm_epsilon=1e-6, activation="relu", bias=False, attention_scaled=False,
         logits_scaled=True, init_std=0.0, embedding_std=1.0, dropout=0.1,
@@ -106,7 +107,7 @@ def t5(size: str) -> ConfigDict:
 def llama(size: str) -> ConfigDict:
     """Llama's decoder: RMS pre-norm, rotary positions, SwiGLU, grouped queries, no biases; untied head from 8B on."""
     layers, width, heads, kv_heads, feedforward, vocab_size = _size(LLAMA, size)
-    return _model(
+    return model(
         "decoder", layers=layers, width=width, heads=heads, kv_heads=kv_heads, feedforward=feedforward, vocab_size=vocab_size,
         positions="rotary", rotary_base=10000.0 if size in ("tiny", "small") else 500000.0, norm="rms", norm_epsilon=1e-5,
         activation="swiglu", bias=False, tied=size != "large",
@@ -116,12 +117,12 @@ def llama(size: str) -> ConfigDict:
 def peers_run(size: str, objective: dict) -> ConfigDict:
     """The Llama-style block without grouped queries, at the shapes of PEERS: bfloat16, each block computed again in the backward pass."""
     layers, width, heads, feedforward, activation, tied, length, rows = _size(PEERS, size)
-    model = _model(
+    shape = model(
         "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=32768, positions="rotary", norm="rms",
         norm_epsilon=1e-5, activation=activation, bias=False, tied=tied, dtype="bfloat16", remat="full", attention="blocked", head_chunks=8,
     )  # fmt: skip
     return run(
-        model, objective, data={"length": length}, tokenizer={"kind": "bpe", "vocab_size": 32768},
+        shape, objective, data={"length": length}, tokenizer={"kind": "bpe", "vocab_size": 32768},
         optimizer={"learning_rate": 3e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
         training={"batch_size": rows, "steps": 100_000}, mesh={"data": 1, "fsdp": -1},
     )  # fmt: skip
@@ -133,82 +134,133 @@ def laptop(name: str) -> ConfigDict:
     Embeddings start at norm √D and kernels small, so that at first a token's own identity fills the residual stream; W_k starts at W_q, so
     that attention first looks for like tokens.
     """
-    return _model(
+    return model(
         name, layers=2, width=64, heads=2, feedforward=256, positions="rotary", norm="rms", bias=False, activation="gelu_tanh",
         embedding_scaled=True, embedding_std=0.125, init_std=0.02, query_key_start="same", types=2 if name == "encoder" else 0,
         scan=False, head_chunks=4,
     )  # fmt: skip
 
 
-def _model(name: str, **fields) -> ConfigDict:
-    """A model section with every field, so that any can be overridden on the command line."""
-    import dataclasses
+def model(name: str, **fields: Any) -> ConfigDict:
+    """A model section with every option, so that each can be overridden on the command line.
 
-    from lm.nn.config import TransformerConfig
-
-    section = {field.name: field.default for field in dataclasses.fields(TransformerConfig)}
-    return ConfigDict({"name": name, **section, **fields})
-
-
-# Options of single optimisers; one that the chosen optimiser does not know is refused when set.
-OPTIMIZER_OPTIONS = (
-    "b1",
-    "b2",
-    "epsilon",
-    "weight_decay",
-    "embedding_rate",
-    "beta",
-    "adam_rate",
-    "adam_b1",
-    "adam_b2",
-)
-
-# Options of single sources, likewise.
-SOURCE_OPTIONS = {
-    int: (
-        "seed",
-        "documents",
-        "pairs",
-        "queries",
-        "slots",
-        "keys",
-        "values",
-        "noise",
-        "kinds",
-        "depth",
-    ),
-    float: ("power", "push", "stop", "sentences"),
-}
+    Args:
+      name: a plug-in of lm/models.
+      **fields: values other than the defaults.
+    """
+    config = plugins.find("models", name).Model.Config
+    return ConfigDict({"name": name, **plugins.defaults(config), **fields})
 
 
-def run(model: ConfigDict, objective: dict, **sections) -> ConfigDict:
-    """A whole run: the model, the objective, and defaults for all else; keyword arguments update sections by name."""
+def objective(name: str, **options: Any) -> dict[str, Any]:
+    """An objective section with every option of the plug-in.
+
+    Args:
+      name: a plug-in of lm/objectives.
+      **options: values other than the defaults.
+
+    Raises:
+      UserError: there is no such objective, or it has no such option.
+    """
+    config = plugins.find("objectives", name).Config
+    plugins.configure(config, options, f"objective {name!r}")
+    return {"name": name, **plugins.defaults(config), **options}
+
+
+def masking(**options: Any) -> dict[str, Any]:
+    """Options of an objective on masked tokens (lm/objectives/_masked.py), for a member of others."""
+    section = objective("mntp", **options)
+    del section["name"]
+    return section
+
+
+def _kinds(config: type) -> dict[str, type]:
+    """Types of a dataclass's options as a flag gives them; lists are typed as "a,b"."""
+    hints = typing.get_type_hints(config)
+    return {
+        name: hints[name] if hints[name] in (bool, int, float) else str
+        for name in plugins.defaults(config)
+    }
+
+
+def _plug_in_kinds(room: str) -> dict[str, type]:
+    """Types of the options of all plug-ins of a room.
+
+    Raises:
+      TypeError: two plug-ins have an option of the same name but of different types.
+    """
+    kinds: dict[str, type] = {}
+    for name in plugins.names(room):
+        for option, kind in _kinds(plugins.find(room, name).Config).items():
+            if kinds.setdefault(option, kind) is not kind:
+                raise TypeError(f"{room}: plug-ins disagree on the type of option {option!r}")
+    return kinds
+
+
+def _unset(kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Options without a value, which flags can set."""
+    return {
+        name: "" if kind is str else config_dict.placeholder(kind) for name, kind in kinds.items()
+    }
+
+
+def overrides() -> dict[str, dict[str, Any]]:
+    """Fields that an experiment's `shared` section may set for all arms, none set.
+
+    Left out is what differs between arms or follows from the budget.
+    """
+    sections = {
+        "data": _plug_in_kinds("data.sources") | _kinds(DataConfig),
+        "tokenizer": _plug_in_kinds("tokenizers") | _kinds(TokenizerConfig),
+        "model": {
+            name: kind
+            for name, kind in _kinds(TransformerConfig).items()
+            if name in ("dtype", "attention", "remat", "head_chunks", "scan", "dropout")
+        },
+        "training": {
+            name: kind
+            for name, kind in _kinds(TrainingConfig).items()
+            if name not in ("steps", "tokens", "wandb")
+        },
+        "mesh": _kinds(MeshConfig),
+    }
+    return {
+        section: {name: config_dict.placeholder(kind) for name, kind in kinds.items()}
+        for section, kinds in sections.items()
+    }
+
+
+def run(model: ConfigDict, objective: Mapping[str, Any], **sections: Any) -> ConfigDict:
+    """A whole run.
+
+    Args:
+      model: a section as from `bert`, `gpt2`, `t5`, `llama` or `laptop`.
+      objective: a section as from `objective`.
+      **sections: fields of other sections to set, as training={"steps": 100}; or a top-level value.
+
+    Returns:
+      A config with every option of every section. An option whose value is "" or None is not set.
+    """
     config = ConfigDict(
         {
             "seed": 0,
             "model": model,
             "objective": objective,
-            # An empty string means: the source's default.
-            "data": {
-                "source": "python_docs", "path": "", "field": "", "packages": "", "name": "", "subset": "", "length": 128,
-                "validation": 0.05, "test": 0.05, "cache": "", "workers": 0,
-                **{name: config_dict.placeholder(kind) for kind, names in SOURCE_OPTIONS.items() for name in names},
+            "data": {**_unset(_plug_in_kinds("data.sources")), **plugins.defaults(DataConfig)},
+            "tokenizer": {
+                **_unset(_plug_in_kinds("tokenizers")),
+                **plugins.defaults(plugins.find("tokenizers", TokenizerConfig.kind).Config),
+                **plugins.defaults(TokenizerConfig),
             },
-            "tokenizer": {"kind": "unigram", "vocab_size": 4096, "path": "", "sentinels": 100},
             "optimizer": {
-                "name": "adamw", "learning_rate": 1e-3, "schedule": "cosine", "warmup": 0.05, "cooldown": 0.3, "final": 0.0,
-                "clip": 1.0, **{name: config_dict.placeholder(float) for name in OPTIMIZER_OPTIONS},
+                **_unset(_plug_in_kinds("optimizers")),
+                **plugins.defaults(ScheduleConfig),
+                **plugins.defaults(OptimizerConfig),
             },
-            "training": {
-                "batch_size": 16, "steps": 0, "tokens": 0, "microbatches": 1, "log_every": 20, "evaluate_every": 0,
-                "evaluate_tokens": 65536, "checkpoint_every": 0, "keep": 2, "tensorboard": True, "wandb": False,
-            },
-            "mesh": {
-                "slice": 1, "data": -1, "fsdp": 1, "stage": 1, "context": 1, "tensor": 1, "pipeline_microbatches": 0,
-                "pipeline_repeats": 1, "context_attention": "gather",
-            },
+            "training": plugins.defaults(TrainingConfig),
+            "mesh": plugins.defaults(MeshConfig),
         }
-    )  # fmt: skip
+    )
     for name, fields in sections.items():
         if isinstance(fields, dict):
             config[name].update(fields)

@@ -186,6 +186,8 @@ class Model(Protocol):
     pipelined: bool
     heads: Any
 
+    def __init__(self, config: Any, scope: "Scope") -> None: ...
+
     @staticmethod
     def flops(config: Any, length: int, inputs: int = 0) -> int:
         """Operations of a forward pass of one row by formula, without the vocabulary head.

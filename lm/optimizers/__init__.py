@@ -1,3 +1,3 @@
 """Optimisers: each file is one, found by its name; all are made of optax."""
 
-SHARED = ("groups", "schedules")
+SHARED = ("config", "groups", "schedules")

@@ -5,7 +5,6 @@ and merged inside each jitted function.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,7 +21,7 @@ from lm.core.protocols import Model
 from lm.nn import flops
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
-from lm.optimizers import schedules
+from lm.optimizers import config as optimizers
 from lm.parallel import chips, pipeline
 from lm.parallel import mesh as meshes
 
@@ -145,7 +144,7 @@ class Program:
         pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
         self.row_tokens = self.objective.positions
         self.steps = self.training.total_steps(self.row_tokens)
-        self.optimizer = make_optimizer(config["optimizer"], self.steps)
+        self.optimizer = optimizers.make(config["optimizer"], self.steps)
         self.dropout = self.config.dropout > 0
         self.terms: dict[str, float] = dict(self.objective.terms)
 
@@ -231,7 +230,7 @@ class Program:
             return compiled(params, batch)
 
     def jit(
-        self, function: Callable[[nnx.Module, dict[str, jax.Array]], Any]
+        self, function: Callable[[Model, dict[str, jax.Array]], Any]
     ) -> Callable[[Any, dict[str, jax.Array]], Any]:
         """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
         compiled = jax.jit(
@@ -261,11 +260,11 @@ class Program:
     def _on_mesh(self):
         return meshes.use(self.mesh, self.mesh_config)
 
-    def model(self, params: Any) -> nnx.Module:
+    def model(self, params: Any) -> Model:
         """The model with these parameters."""
         return nnx.merge(self.graphdef, params)
 
-    def _model(self, key: jax.Array) -> nnx.Module:
+    def _model(self, key: jax.Array) -> Model:
         scope = Scope(key)
         model = self.architecture(self.config, scope)
         model.heads = nnx.Dict(self.objective.heads(self.config, scope / "heads"))
@@ -355,24 +354,6 @@ def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedShardi
         )
 
     return jax.tree_util.tree_map_with_path(of, opt_shapes)
-
-
-def make_optimizer(section: Mapping, steps: int) -> optax.GradientTransformation:
-    """Clipping, then the optimiser plug-in that the section names, on its schedule over `steps` steps."""
-    shared = {field.name for field in dataclasses.fields(schedules.ScheduleConfig)}
-    own = {key for key in section if key not in shared} - {"name", "clip"}
-    schedule = plugins.configure(
-        schedules.ScheduleConfig, section, "config.optimizer", skip=own | {"name", "clip"}
-    )
-    module = plugins.find("optimizers", section["name"])
-    config = plugins.configure(
-        module.Config, section, "config.optimizer", skip=shared | {"name", "clip"}
-    )
-    clip = float(section["clip"])
-    if not 0 <= clip < math.inf:
-        raise UserError(f"config.optimizer.clip={clip} must not be negative (0: no clipping)")
-    transformation = module.make(config, schedule.learning_rate, schedules.make(schedule, steps))
-    return optax.chain(optax.clip_by_global_norm(clip), transformation) if clip else transformation
 
 
 def divide_sums(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:

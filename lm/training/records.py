@@ -20,6 +20,7 @@ import rich.progress
 from lm.core.plain import flat, read_json, write_json
 from lm.core.plugins import UserError
 from lm.training import energy
+from lm.training.defaults import defaults
 from lm.training.events import Events
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
@@ -56,10 +57,17 @@ def check_same_run(workdir: Path, config: Mapping) -> dict | None:
         return None
     old = read_run(workdir)
     before, now = flat(old["config"]), flat(config)
+    younger = defaults(config)
+
+    def same(key: str) -> bool:
+        then, today = (
+            fields[key] if fields.get(key) not in (None, "") else younger.get(key)
+            for fields in (before, now)
+        )
+        return then == today
+
     differing = [
-        key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key) and not free(key)
+        key for key in sorted(before.keys() | now.keys()) if not same(key) and not free(key)
     ]
     if differing:
         lines = [

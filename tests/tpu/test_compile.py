@@ -22,13 +22,13 @@ def config(**sections):
     from lm import presets
     from lm.core.plain import plain
 
-    model = presets._model(
+    model = presets.model(
         "decoder", layers=L, width=D, heads=4, feedforward=F, vocab_size=V, max_length=T, positions="rotary", norm="rms", bias=False,
         activation="gelu_tanh", dtype="bfloat16",
     )  # fmt: skip
     made = plain(
         presets.run(
-            model, {"name": "clm", **presets.PACKED}, data={"length": T}, tokenizer={"vocab_size": V}, optimizer={"learning_rate": 3e-4},
+            model, presets.objective("clm"), data={"length": T}, tokenizer={"vocab_size": V}, optimizer={"learning_rate": 3e-4},
             training={"batch_size": B, "steps": 100},
         )
     )  # fmt: skip

@@ -1,0 +1,60 @@
+"""The `optimizer` section of a config: a plug-in, its options, a schedule and clipping."""
+
+import dataclasses
+import math
+from collections.abc import Container, Mapping
+from typing import Any
+
+import optax
+
+from lm.core import plugins
+from lm.optimizers import schedules
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """What the section has beside the schedule and the plug-in's own options.
+
+    Attributes:
+      name: a plug-in of lm/optimizers.
+      clip: largest global norm of the gradients; 0 for no clipping.
+    """
+
+    name: str = "adamw"
+    clip: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.clip < math.inf:
+            raise ValueError(f"clip={self.clip} must not be negative (0: no clipping)")
+
+
+_WHERE = "config.optimizer"
+_SHARED = {field.name for field in dataclasses.fields(OptimizerConfig)}
+_SCHEDULE = {field.name for field in dataclasses.fields(schedules.ScheduleConfig)}
+
+
+def make(section: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
+    """Builds the optimizer that a section describes.
+
+    Args:
+      section: of the config.
+      steps: of the run, over which the schedule spreads.
+
+    Returns:
+      Clipping, then the plug-in on its schedule.
+
+    Raises:
+      UserError: the plug-in or an option is unknown, or a value is impossible.
+    """
+    shared = plugins.configure(OptimizerConfig, _part(section, _SHARED), _WHERE)
+    schedule = plugins.configure(schedules.ScheduleConfig, _part(section, _SCHEDULE), _WHERE)
+    module = plugins.find("optimizers", shared.name)
+    config = plugins.configure(module.Config, section, _WHERE, skip=_SHARED | _SCHEDULE)
+    optimizer = module.make(config, schedule.learning_rate, schedules.make(schedule, steps))
+    if not shared.clip:
+        return optimizer
+    return optax.chain(optax.clip_by_global_norm(shared.clip), optimizer)
+
+
+def _part(section: Mapping[str, Any], names: Container[str]) -> dict[str, Any]:
+    return {name: value for name, value in section.items() if name in names}
