@@ -1,10 +1,16 @@
-"""How much of the other objective unlocks the other mode? Sequences from all causal to all masked (Charpentier and Samuel 2024).
+"""How few sequences of the other objective does one model need to work in both modes?
 
   python -m lm.compare --config=experiments/hybrid_ratio.py:tiny --workdir=runs/hybrid_ratio
 
-tiny: seven arms × 3 seeds, for 2 CPU cores; hybrid_ratio/README.md says how long they took. small and base: experiments/_common.py.
-Published, BLiMP after 10 M words: causal only 74.6, 1:7 84.8, masked only 84.3; one part in sixteen is enough for the other mode.
+Sequences from all causal to all masked (GPT-BERT, Charpentier and Samuel 2024).
+
+tiny: seven arms × 3 seeds, 2 CPU cores, 19 minutes; results in hybrid_ratio/README.md.
+small (one GPU, or four TPU chips) and base (a slice): experiments/_common.py; not run yet.
+Published, BLiMP after 10 M words: causal only 74.6, 1:7 84.8, masked only 84.3; one sequence in
+sixteen is enough for the other mode.
 """
+
+from ml_collections import ConfigDict
 
 from experiments import _common
 from experiments._common import hypothesis
@@ -13,8 +19,8 @@ TOKENS = {"tiny": 900_000, "small": 500_000_000, "base": 10_000_000_000}
 RATIOS = ((1, 0), (15, 1), (7, 1), (1, 1), (1, 7), (1, 15), (0, 1))
 
 
-def get_config(size: str = "tiny"):
-    tokens = _common.sized(size, TOKENS)
+def get_config(size: str = "tiny") -> ConfigDict:
+    tokens = _common.at_size(size, TOKENS)
     arms = {
         f"c{causal}_m{masked}": _common.arm(
             "hybrid",
@@ -27,19 +33,54 @@ def get_config(size: str = "tiny"):
         for causal, masked in RATIOS
     }
     return _common.experiment(
-        "hybrid_ratio", size, "How few sequences of the other objective does one model need to work in both modes?", arms,
-        ("tokens", tokens), ("causal", "masked", "last_word", "classification", "probe"), HYPOTHESES, reference="c1_m1",
-    )  # fmt: skip
+        "hybrid_ratio",
+        size,
+        "How few sequences of the other objective does one model need to work in both modes?",
+        arms,
+        ("tokens", tokens),
+        ("causal", "masked", "last_word", "classification", "probe"),
+        HYPOTHESES,
+        reference="c1_m1",
+    )
 
 
 HYPOTHESES = (
-    # An arm is not asked in a mode that it never trained, so the other mode is held against the unigram baseline.
-    hypothesis("One masked sequence in sixteen unlocks masked prediction: below the unigram baseline", "c15_m1", "masked", "ce",
-               "ratio_below", 1.0, "unigram"),
-    hypothesis("One causal sequence in sixteen unlocks causal prediction: below the unigram baseline", "c1_m15", "causal", "nll",
-               "ratio_below", 1.0, "unigram"),
-    hypothesis("One part in sixteen costs the main mode little: at most .1 nats of the causal likelihood", "c15_m1", "causal", "nll",
-               "below", 0.1, "c1_m0"),
-    hypothesis("Half and half is at least as good as causal alone on classification: at most 2 points less", "c1_m1", "classification",
-               "accuracy", "above", -0.02, "c1_m0"),
-)  # fmt: skip
+    # An arm is not evaluated in a mode that it was never trained in, so the other mode is compared
+    # with the unigram baseline.
+    hypothesis(
+        "One masked sequence in sixteen enables masked prediction: below the unigram baseline",
+        "c15_m1",
+        "masked",
+        "ce",
+        "ratio_below",
+        1.0,
+        "unigram",
+    ),
+    hypothesis(
+        "One causal sequence in sixteen enables causal prediction: below the unigram baseline",
+        "c1_m15",
+        "causal",
+        "nll",
+        "ratio_below",
+        1.0,
+        "unigram",
+    ),
+    hypothesis(
+        "One masked sequence in sixteen costs causal prediction little: at most .1 nats per token",
+        "c15_m1",
+        "causal",
+        "nll",
+        "below",
+        0.1,
+        "c1_m0",
+    ),
+    hypothesis(
+        "1:1 classifies no worse than causal sequences alone: at most 2 points less",
+        "c1_m1",
+        "classification",
+        "accuracy",
+        "above",
+        -0.02,
+        "c1_m0",
+    ),
+)

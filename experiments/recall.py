@@ -3,10 +3,10 @@
   python -m lm.compare --config=experiments/recall.py:tiny --workdir=runs/recall
 
 Associative recall (MQAR, Arora et al. 2023). A document is 4 pairs of a key and a value (16 of
-each), then 6 slots. In 4 of the slots a key is queried: the key appears again and its value follows.
-A lookup needs two layers: the first copies each token's predecessor to its position, the second
-attends to the position whose predecessor is the key (induction heads, Olsson et al. 2022). One layer
-of attention cannot do this. At best it can prefer the values that the document contains.
+each), then 6 slots. In 4 of the slots a key is queried: the key appears again and its value
+follows. A lookup needs two layers: the first copies each token's predecessor to its position, the
+second attends to the position whose predecessor is the key (induction heads, Olsson et al. 2022).
+One layer of attention cannot do this. At best it can prefer the values that the document contains.
 
 tiny: six arms × 3 seeds, each also at three learning rates for half the tokens, 2 CPU cores,
 8 minutes; results in recall/README.md.

@@ -1,12 +1,17 @@
-"""What does the masked half of a hybrid cost a causal reader, and does size or text make it vanish?
+"""What does the masked half of a hybrid cost in causal prediction, and does size or text remove it?
 
   python -m lm.compare --config=experiments/scaling.py:tiny --workdir=runs/scaling
 
-Two series, CLM and GPT-BERT's hybrid 1:1 (Charpentier and Samuel 2024), at three sizes × three numbers of tokens, every size with each; one
-seed, so no hypotheses. The report fits L = E + A/N^α + B/D^β to each (Hoffmann et al. 2022) and says at which FLOPs they cross. All sizes
-have the recipe's learning rate, and every run has the whole schedule. tiny: for 2 CPU cores; scaling/README.md says how long it took. small
-and base: experiments/_common.py.
+Two series, CLM and GPT-BERT's hybrid 1:1 (Charpentier and Samuel 2024), at three sizes × three
+numbers of tokens. One seed, so no hypotheses. The report fits L = E + A/N^α + B/D^β to each series
+(Hoffmann et al. 2022) and gives the FLOPs at which they cross. All sizes use the recipe's learning
+rate, and every run has the full schedule.
+
+tiny: 18 runs, 2 CPU cores, 9 minutes; results in scaling/README.md.
+small (one GPU, or four TPU chips) and base (a slice): experiments/_common.py; not run yet.
 """
+
+from ml_collections import ConfigDict
 
 from experiments import _common
 
@@ -21,19 +26,19 @@ SIZES = {
 SERIES = {"clm": ("clm", "CLM"), "hybrid": ("hybrid", "Hybrid 1:1")}
 
 
-def get_config(size: str = "tiny"):
-    tokens, arms = _common.sized(size, TOKENS), {}
+def get_config(size: str = "tiny") -> ConfigDict:
+    tokens, arms = _common.at_size(size, TOKENS), {}
     for series, (config, label) in SERIES.items():
         for name, (layers, width, heads) in SIZES[size].items():
             for times in TIMES:
-                about = (
+                describe = (
                     f"{label}, {layers} layers of width {width}, {_short(times * tokens)} tokens"
                 )
                 arm = _common.arm(
                     config,
                     size,
                     f"{label} {name} {_short(times * tokens)}",
-                    about,
+                    describe,
                     series=label,
                     times=times,
                 )
@@ -42,10 +47,19 @@ def get_config(size: str = "tiny"):
                 )
                 arms[f"{series}_{name.lower()}_{times}"] = arm
     return _common.experiment(
-        "scaling", size, "What does the masked half of a hybrid cost a causal reader, and does size or text make it vanish?", arms,
-        ("tokens", tokens), ("causal",), (), reference="clm_l_16", seeds=(0,), tuned=False,
+        "scaling",
+        size,
+        "What does the masked half of a hybrid cost in causal prediction, and does size or text"
+        " remove that cost?",
+        arms,
+        ("tokens", tokens),
+        ("causal",),
+        (),
+        reference="clm_l_16",
+        seeds=(0,),
+        tuned=False,
         scaling={"task": "causal", "metric": "nll"},
-    )  # fmt: skip
+    )
 
 
 def _short(tokens: int) -> str:
