@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from lm.stats import bootstrap
+from lm.stats import bootstrap, resampling
 from lm.stats.scores import Examples
 
 BATCH = 100  # comparisons simulated at once: one product makes all their resamples
@@ -120,7 +120,7 @@ def percentile(
         np.array([each.totals.sum() / each.weights.sum() for each in side.values()])
         for side in (first, second)
     ]
-    replicates = [bootstrap._replicates(list(side.values())) for side in (first, second)]
+    replicates = [resampling.replicates(list(side.values())) for side in (first, second)]
     differences_SB = (values[0] - values[1])[:, None] + replicates[0] - replicates[1]
     drawn_SB = rng.multinomial(n, np.full(n, 1 / n), size=differences_SB.shape[1]).T
     low, high = np.quantile((differences_SB * drawn_SB).mean(0), (0.025, 0.975))
@@ -137,7 +137,7 @@ def simulate(setting: Setting, comparisons: int, seed: int = 0) -> dict[str, flo
     while done < comparisons:
         size = min(BATCH, comparisons - done)
         drawn = [(draw(setting, 0.0, rng), draw(setting, setting.gap, rng)) for _ in range(size)]
-        bootstrap._replicates(
+        resampling.replicates(
             [each for pairs in drawn for pair in pairs for side in pair for each in side.values()]
         )
         for same, different in drawn:

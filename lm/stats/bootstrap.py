@@ -1,45 +1,53 @@
-"""Multi-Bootstrap over seeds and test examples: intervals, differences and ratios that hold for another seed and another test set.
+"""Multi-Bootstrap: intervals of scores, differences and ratios over seeds and test examples.
 
-Sellam et al. 2021 ("The MultiBERTs: BERT reproductions for robustness analysis") draw seeds and examples again, both with replacement and
-at once, and read the interval off the quantiles of the replicates. That is what to vary; but with the three to five seeds that
-pretraining can afford, their quantiles are far too narrow: n seeds drawn from n vary by (n - 1)/n of what they should, no quantile makes up
-for how badly three seeds know their own spread, and what a seed does to single examples is counted up to three times (Owen 2007, "The
-pigeonhole bootstrap"). At 3 seeds and 2,000 examples they call a fifth of the differences between equal models significant instead
-of 5 % (`python -m benchmarks.calibration`). So the two parts are taken apart, and put together as an interval that keeps its promise:
+Sellam et al. 2021 ("The MultiBERTs: BERT reproductions for robustness analysis") resample seeds and
+examples together, both with replacement, and take the interval from the quantiles of the
+replicates. With the three to five seeds that pretraining can afford, these quantiles are far too
+narrow: n seeds drawn from n have (n - 1)/n of the variance they should have, no quantile accounts
+for the uncertainty of a deviation estimated from three seeds, and the effect of a seed on single
+examples is counted up to three times (Owen 2007, "The pigeonhole bootstrap"). At 3 seeds and 2,000
+examples, a fifth of the differences between equal models come out significant instead of 5 %
+(`python -m benchmarks.calibration`). This module therefore estimates the two variances separately
+and combines them into an interval with the nominal coverage:
 
-- Seeds. The mean of n seeds drawn with replacement has a variance known in closed form; times n/(n - 1) it is s²/n, with n - 1 degrees of
-  freedom. It holds what a seed does to all examples, and to single ones.
-- Test set. Each score is computed again on examples drawn with replacement, the same draws for all scores of the same examples
-  (`Examples.identity`). The covariance of two seeds' replicates is what the choice of examples does to all seeds alike, and so does not shrink
-  with more seeds. Two seeds, never one with itself: what is a seed's own is in the first part already. In the analysis of several
-  readers and several cases (Obuchowski and Rockette 1995; Hillis 2007) these are the same two variances.
-- Together: half^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for f degrees of freedom over seeds. Satterthwaite's
-  degrees of freedom, the usual way, are too narrow for three seeds: up to 7.8 % false positives instead of 5 %, wherever the share of the
-  test set in the variance is 5 to 30 %. Adding in quadrature (q = 2, Zou and Donner 2008) is too wide: 2.3 %. The q above was chosen by
-  simulation over all shares: 4.4 to 5.3 % for three seeds, 4.7 to 5.3 % for four and more, 2.3 to 5.0 % for two, and at stricter levels
-  never above the level, which Holm's correction needs (benchmarks/calibration.py prints them). With more seeds q goes to 2 and t to z.
+- Seeds. The mean of n seeds drawn with replacement has a variance in closed form. Multiplied by
+  n/(n - 1) it is s²/n, with n - 1 degrees of freedom. It includes the effect of a seed on all
+  examples and on single examples.
+- Test set. Each score is recomputed on examples drawn with replacement, with the same draws for all
+  scores of the same examples (`Examples.identity`). The covariance of two different seeds'
+  replicates is the effect of the choice of examples on all seeds alike, which more seeds do not
+  reduce. The variance of one seed's replicates is not used: what is specific to a seed is already
+  in the first part. In the analysis of several readers and several cases (Obuchowski and Rockette
+  1995; Hillis 2007) these are the same two variances.
+- Combination: half^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for f
+  degrees of freedom over seeds. The usual choice, Satterthwaite's degrees of freedom, is too narrow
+  for three seeds: up to 7.8 % false positives instead of 5 %, if the test set contributes 5 to 30 %
+  of the variance. Addition in quadrature (q = 2, Zou and Donner 2008) is too wide: 2.3 %. The q
+  above was selected by simulation over all fractions: 4.4 to 5.3 % for three seeds, 4.7 to 5.3 %
+  for four and more, 2.3 to 5.0 % for two, and never above the level at stricter levels, which
+  Holm's correction needs (benchmarks/calibration.py prints them). With more seeds, q tends to 2 and
+  t to z.
 
-Arms are paired by seed where they share at least two seeds: of the others nothing is used then. Otherwise their seeds count as independent
-(Welch's degrees of freedom). Examples are paired where `identity` is the same, and else count as independent. A score without a seed (a
-baseline's) stands under the seed -1, and only the test set makes it uncertain. One seed gives no interval.
+Arms are paired by seed if they have at least two seeds in common; other seeds are then ignored.
+Otherwise, their seeds are treated as independent (Welch's degrees of freedom). Examples are paired
+if their `identity` is the same, and independent otherwise. A score without a seed (a baseline's)
+has the key -1, and only the test set makes it uncertain. One seed gives no interval.
 
-What is not covered: seeds that are far from normal, such as runs of which one in ten finds a solution the others miss.
+Not covered: scores over seeds that are far from normal, such as runs of which one in ten finds a
+solution that the others miss.
 """
 
-import functools
 import math
-import weakref
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
-from lm.stats import intervals
+from lm.stats import intervals, resampling
 from lm.stats.intervals import LEVEL, SEEDS, TEST_SET, Estimate
 from lm.stats.scores import Examples
 
-RESAMPLES = 1000  # the variance's own error is then that of 999 degrees of freedom
-GROUPS = 2048  # more examples than this are added up in so many groups first: the ratio of sums is the same, its variance known to 3 %
 NO_SEED = -1
 
 BySeed = Mapping[int, Examples]
@@ -50,9 +58,10 @@ class Difference:
     """A difference (or ratio) of two scores.
 
     Attributes:
-      estimate: over the seeds it was computed from, with its interval.
-      p: two-sided, against the given value; below 0.05 exactly when the 95 % interval excludes it. None without an interval.
-      effect: Hedges' g over seeds, `statistics.effect`; None where no deviation over seeds is known.
+      estimate: the difference with its interval.
+      p: two-sided, against the tested value; below 0.05 exactly when the 95 % interval excludes it.
+        None without an interval.
+      effect: Hedges' g over seeds, `intervals.effect`; None without a deviation over seeds.
     """
 
     estimate: Estimate
@@ -62,7 +71,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """A mean, the variance of it over seeds with its degrees of freedom (0: no seeds), the same over the test set."""
+    """A mean with its variances over seeds and over test sets.
+
+    Attributes:
+      mean: the mean.
+      n: number of seeds; 0 if it does not depend on a seed.
+      deviation: sample standard deviation over seeds; None for n < 2.
+      seeds: variance of the mean over seeds.
+      seeds_freedom: degrees of freedom of `seeds`.
+      test: variance of the mean over test sets.
+      test_freedom: degrees of freedom of `test`.
+    """
 
     mean: float
     n: int
@@ -72,8 +91,8 @@ class Spread:
     test: float
     test_freedom: float
 
-    def half(self, level: float) -> float:
-        """Half the width of the interval."""
+    def half_width(self, level: float) -> float:
+        """Returns half the width of the interval."""
         from scipy import special
 
         tail = (1 - level) / 2
@@ -87,10 +106,10 @@ class Spread:
         )
 
     def estimate(self, level: float, limits: tuple[float, float] | None = None) -> Estimate:
-        """The mean with its interval, cut at the limits."""
+        """Returns the mean with its interval, clipped to the limits."""
         if self.n == 1:
             return Estimate(self.mean, None, None, 1, None, ())
-        half = self.half(level)
+        half = self.half_width(level)
         low, high = self.mean - half, self.mean + half
         if limits is not None:
             low, high = max(low, min(limits[0], self.mean)), min(high, max(limits[1], self.mean))
@@ -104,16 +123,20 @@ class Spread:
         )
 
     def p(self, value: float) -> float | None:
-        """The smallest share of wrong intervals at which the value lies outside."""
-        return (
-            None
-            if self.n == 1
-            else intervals.p_value(lambda level: abs(self.mean - value) > self.half(level))
-        )
+        """Returns the two-sided p of the mean against a value; None without an interval."""
+        if self.n == 1:
+            return None
+        return intervals.p_value(lambda level: abs(self.mean - value) > self.half_width(level))
 
 
 def combined(seeds: float, test: float, freedom: float) -> float:
-    """Half the width of an interval over both, from that over seeds alone, with so many degrees of freedom, and over the test set alone."""
+    """Returns half the width of an interval over both seeds and test set.
+
+    Args:
+      seeds: half the width of the interval over seeds alone.
+      test: half the width of the interval over the test set alone.
+      freedom: degrees of freedom over seeds.
+    """
     most = max(seeds, test)
     if most == 0:
         return 0.0
@@ -124,63 +147,77 @@ def combined(seeds: float, test: float, freedom: float) -> float:
 def interval(
     examples: BySeed, limits: tuple[float, float] | None = None, level: float = LEVEL
 ) -> Estimate:
-    """The mean of a score over seeds, with its interval over seeds and test set.
+    """Returns the mean of a score over seeds, with its interval over seeds and test set.
 
     Args:
-      examples: what stands behind the score, by seed; {-1: …} for one that depends on no seed.
-      limits: the smallest and largest possible score; the interval is cut there. Where every example is right, wrong or a tie (both limits
-        or the middle), two more of each limit are added for the test set's variance, as Agresti and Coull 1998 do: without them a model
-        that errs on none of 200 examples would seem certain never to.
-      level: the share of such intervals that hold the true value.
+      examples: per-example values by seed; {-1: …} for a score that does not depend on a seed.
+      limits: smallest and largest possible score; the interval is clipped to them. If every example
+        is correct, wrong or a tie (both limits or their middle), two examples of each limit are
+        added for the variance over the test set, as in Agresti and Coull 1998. Without them, a
+        model with no error on 200 examples would seem certain never to make one.
+      level: confidence level.
 
     Raises:
-      ValueError: no examples, or a score that is not finite.
+      ValueError: there are no examples, or a score is not finite.
     """
-    seeds = sorted(examples)
-    behind = [examples[seed] for seed in seeds]
-    values = _values(behind)
-    covariance, count = _covariance(behind)
-    test = _shared(covariance)
-    if limits is not None and all(_at_limits(each, limits) for each in behind):
+    items = [examples[seed] for seed in sorted(examples)]
+    values = resampling.values(items)
+    covariance, count = resampling.covariance(items)
+    test = _common_variance(covariance)
+    if limits is not None and all(_at_limits(item, limits) for item in items):
         low, high = limits
-        mean, known = float(values.mean()), count**2 * test
-        test = (known + 2 * (mean - low) ** 2 + 2 * (high - mean) ** 2) / (count + 4) ** 2
+        mean, scaled = float(values.mean()), count**2 * test
+        test = (scaled + 2 * (mean - low) ** 2 + 2 * (high - mean) ** 2) / (count + 4) ** 2
     return _spread(values, NO_SEED in examples, test, count).estimate(level, limits)
 
 
 def difference(
     first: BySeed, second: BySeed, against: float = 0.0, level: float = LEVEL
 ) -> Difference:
-    """The difference first - second with its interval over seeds and test set, and its p against `against`.
+    """Returns the difference first - second with its interval over seeds and test set.
+
+    Args:
+      first: per-example values by seed.
+      second: per-example values by seed.
+      against: the value that p tests the difference against.
+      level: confidence level.
 
     Raises:
-      ValueError: a side without examples, a score that is not finite.
+      ValueError: a side has no examples, or a score is not finite.
     """
     spread = spread_of_difference(first, second)
     return Difference(spread.estimate(level), spread.p(against), _effect(first, second))
 
 
 def ratio(first: BySeed, second: BySeed, against: float = 1.0, level: float = LEVEL) -> Difference:
-    """The ratio first / second, the mean over common seeds, with its interval, and its p against `against`.
+    """Returns the ratio first / second, the mean over common seeds, with its interval.
 
-    What the test set does to it is propagated to first order.
+    The variance over test sets is propagated to first order.
+
+    Args:
+      first: per-example values by seed.
+      second: per-example values by seed.
+      against: the value that p tests the ratio against.
+      level: confidence level.
 
     Raises:
-      ValueError: no common seed (and neither is without seeds), a divisor of zero, a score that is not finite.
+      ValueError: both sides have seeds but none in common, a divisor is zero, or a score is not
+        finite.
     """
     seeds = _paired(first, second, fewest=1)
     if seeds is None:
         raise ValueError(
-            f"a ratio needs a seed that both have: {sorted(first)} and {sorted(second)}"
+            f"a ratio requires a common seed, but the seeds are {sorted(first)} and"
+            f" {sorted(second)}"
         )
-    if not _values([second[_at(second, seed)] for seed in seeds]).all():
-        raise ValueError("a ratio needs a divisor other than zero")
+    if not resampling.values([second[_key(second, seed)] for seed in seeds]).all():
+        raise ValueError("the divisor of a ratio must not be zero")
     spread = _contrast(first, second, seeds, lambda a, b: (a / b, 1 / b, -a / b**2))
     return Difference(spread.estimate(level), spread.p(against), _effect(first, second))
 
 
 def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
-    """What `difference` makes its interval and its p of."""
+    """Returns the variances from which `difference` computes its interval and p."""
     seeds = _paired(first, second)
     if seeds is None:
         return _unpaired(first, second)
@@ -188,9 +225,18 @@ def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
 
 
 def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0) -> float:
-    """The standard error that the choice of test examples gives to first - factor · second, whatever the number of seeds."""
+    """Returns the standard error of first - factor · second due to the choice of test examples.
+
+    More seeds do not reduce it.
+
+    Args:
+      first: per-example values by seed.
+      second: per-example values by seed; None for the error of `first` alone.
+      factor: factor of `second`.
+    """
     if second is None:
-        return math.sqrt(_shared(_covariance([first[seed] for seed in sorted(first)])[0]))
+        covariance, _ = resampling.covariance([first[seed] for seed in sorted(first)])
+        return math.sqrt(_common_variance(covariance))
     seeds = _paired(first, second)
     if seeds is None:
         return math.sqrt(_unpaired(first, second).test)
@@ -205,9 +251,12 @@ def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0)
 
 
 def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
-    """The seeds to pair by, [-1] where neither side has any; None where fewer than `fewest` are in common though each side has as many."""
+    """The seeds to pair by: [-1] if neither side has seeds; None if fewer than `fewest` are common.
+
+    A side with fewer than `fewest` seeds needs only that many in common.
+    """
     if not first or not second:
-        raise ValueError("a difference needs examples on both sides")
+        raise ValueError("a difference requires examples on both sides")
     if NO_SEED in first or NO_SEED in second:
         return sorted(second if NO_SEED in first else first)
     common = sorted(first.keys() & second.keys())
@@ -215,50 +264,66 @@ def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
     return common if len(common) >= max(1, enough) else None
 
 
-def _at(side: BySeed, seed: int) -> int:
-    """The seed under which a side's score stands: a baseline's is the same beside every seed."""
+def _key(side: BySeed, seed: int) -> int:
+    """The key of a side's score: a baseline has the same score for every seed."""
     return NO_SEED if NO_SEED in side else seed
 
 
-def _contrast(first: BySeed, second: BySeed, seeds: Sequence[int], function) -> Spread:
-    """The spread of function(first, second), seed by seed. `function` gives the values and the slopes in either."""
-    behind = [side[_at(side, seed)] for side in (first, second) for seed in seeds]
-    scores, n = _values(behind), len(seeds)
+Values = Float64[np.ndarray, "n"]
+
+
+def _contrast(
+    first: BySeed,
+    second: BySeed,
+    seeds: Sequence[int],
+    function: Callable[[Values, Values], tuple[Values, Values, Values]],
+) -> Spread:
+    """The spread of function(first, second) by seed.
+
+    `function` returns the values and their derivatives with respect to either side.
+    """
+    items = [side[_key(side, seed)] for side in (first, second) for seed in seeds]
+    scores, n = resampling.values(items), len(seeds)
     values, *slopes = function(scores[:n], scores[n:])
-    covariance, count = _covariance(behind)
+    covariance, count = resampling.covariance(items)
     slope = np.concatenate(slopes)
     weighted = slope[:, None] * covariance * slope[None]
     parts = weighted[:n, :n] + weighted[:n, n:] + weighted[n:, :n] + weighted[n:, n:]
-    test = _shared(parts)
-    if all(_at_limits(each, (0.0, 1.0)) for each in behind):
-        # As if two examples told the sides apart, one in either way (Bonett and Price 2012 add as many).
+    test = _common_variance(parts)
+    if all(_at_limits(item, (0.0, 1.0)) for item in items):
+        # As if the sides differed on two examples, one in either direction (Bonett and Price 2012
+        # add as many).
         test = max(test, 2 * float(np.abs(slope).max()) ** 2 / count**2)
     return _spread(values, seeds == [NO_SEED], test, count)
 
 
 def _unpaired(first: BySeed, second: BySeed) -> Spread:
-    """The difference of two means over seeds that have nothing to do with each other."""
+    """The difference of two means over independent seeds."""
     sides = [[side[seed] for seed in sorted(side)] for side in (first, second)]
-    values, sizes = [_values(side) for side in sides], [len(side) for side in sides]
+    values, sizes = [resampling.values(side) for side in sides], [len(side) for side in sides]
     mean = float(values[0].mean() - values[1].mean())
     if min(sizes) < 2:
         return Spread(mean, 1, None, 0.0, 0.0, 0.0, 1.0)
-    covariance, count = _covariance(sides[0] + sides[1])
+    covariance, count = resampling.covariance(sides[0] + sides[1])
     n = sizes[0]
     across = float(covariance[:n, n:].mean())
-    test = max(0.0, _shared(covariance[:n, :n]) + _shared(covariance[n:, n:]) - 2 * across)
-    parts = [float(each.var(ddof=1)) / len(each) for each in values]
-    both = sum(parts)
+    test = max(
+        0.0,
+        _common_variance(covariance[:n, :n]) + _common_variance(covariance[n:, n:]) - 2 * across,
+    )
+    variances = [float(side.var(ddof=1)) / len(side) for side in values]
+    both = sum(variances)
     freedom = (
-        both**2 / sum(part**2 / (size - 1) for part, size in zip(parts, sizes, strict=True))
+        both**2 / sum(part**2 / (size - 1) for part, size in zip(variances, sizes, strict=True))
         if both
         else min(sizes) - 1.0
     )
-    deviation = math.sqrt(sum(float(each.var(ddof=1)) for each in values))
-    return Spread(mean, min(sizes), deviation, both, freedom, test, min(count, RESAMPLES) - 1.0)
+    deviation = math.sqrt(sum(float(side.var(ddof=1)) for side in values))
+    test_freedom = min(count, resampling.RESAMPLES) - 1.0
+    return Spread(mean, min(sizes), deviation, both, freedom, test, test_freedom)
 
 
-def _spread(values: np.ndarray, fixed: bool, test: float, count: int) -> Spread:
+def _spread(values: Values, fixed: bool, test: float, count: int) -> Spread:
     n = 0 if fixed else len(values)
     deviation = float(values.std(ddof=1)) if n > 1 else None
     seeds = 0.0 if deviation is None else deviation**2 / n
@@ -269,31 +334,23 @@ def _spread(values: np.ndarray, fixed: bool, test: float, count: int) -> Spread:
         seeds,
         max(1.0, n - 1.0),
         test,
-        max(1.0, min(count, RESAMPLES) - 1.0),
+        max(1.0, min(count, resampling.RESAMPLES) - 1.0),
     )
 
 
 def _effect(first: BySeed, second: BySeed) -> float | None:
-    values = [
-        {seed: float(value) for seed, value in zip(side, _values(list(side.values())), strict=True)}
-        for side in (first, second)
-    ]
-    return intervals.effect(*values)
+    sides = []
+    for side in (first, second):
+        scores = resampling.values(list(side.values()))
+        sides.append({seed: float(score) for seed, score in zip(side, scores, strict=True)})
+    return intervals.effect(*sides)
 
 
-def _values(behind: Sequence[Examples]) -> np.ndarray:
-    """The scores: totals over weights."""
-    if not behind:
-        raise ValueError("a score needs examples")
-    with np.errstate(all="ignore"):
-        values = np.array([each.totals.sum() / each.weights.sum() for each in behind], np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"scores should be finite, not {values.tolist()}")
-    return values
+def _common_variance(covariance: Float64[np.ndarray, "K K"]) -> float:
+    """The mean covariance of two different seeds' scores; of one seed, its variance.
 
-
-def _shared(covariance: np.ndarray) -> float:
-    """The mean covariance of two different seeds' scores, the variance of the only one; not below 0, which noise alone would make it."""
+    It is at least 0: sampling error alone can make the mean covariance negative.
+    """
     n = len(covariance)
     if n == 1:
         return float(covariance[0, 0])
@@ -302,79 +359,7 @@ def _shared(covariance: np.ndarray) -> float:
 
 def _at_limits(examples: Examples, limits: tuple[float, float]) -> bool:
     """Whether each example has the smallest, the largest or the middle score."""
-    asked = examples.weights > 0
-    steps = (
-        2 * (examples.totals[asked] / examples.weights[asked] - limits[0]) / (limits[1] - limits[0])
-    )
+    counted = examples.weights > 0
+    values = examples.totals[counted] / examples.weights[counted]
+    steps = 2 * (values - limits[0]) / (limits[1] - limits[0])
     return bool((np.abs(steps - np.clip(np.round(steps), 0, 2)) < 1e-9).all())
-
-
-def _covariance(behind: Sequence[Examples]) -> tuple[np.ndarray, int]:
-    """Covariance of the scores over test sets [K, K], 0 for scores of different examples; and the fewest examples behind one."""
-    replicates = _replicates(behind)
-    asked = np.array([each.identity for each in behind])
-    covariance = np.atleast_2d(np.cov(replicates))
-    return np.where(asked[:, None] == asked[None], covariance, 0.0), min(
-        len(each.totals) for each in behind
-    )
-
-
-_KEPT: dict[int, tuple[weakref.ref, np.ndarray]] = {}
-
-
-def _replicates(behind: Sequence[Examples]) -> np.ndarray:
-    """Each score on each of the resampled test sets, minus the score, scaled to be unbiased in variance: [K, RESAMPLES].
-
-    Kept as long as the examples are: a report asks for the same score in tables, in pictures and in differences.
-    """
-    missing: dict[int, dict[int, Examples]] = {}  # by their number, so that one product serves all
-    for each in behind:
-        kept = _KEPT.get(id(each))
-        if kept is None or kept[0]() is not each:
-            missing.setdefault(len(each.totals), {})[id(each)] = each
-    for alike in missing.values():
-        for (key, each), found in zip(alike.items(), _resampled(list(alike.values())), strict=True):
-            _KEPT[key] = (weakref.ref(each, functools.partial(_forget, key)), found)
-    return np.stack([_KEPT[id(each)][1] for each in behind])
-
-
-def _forget(key: int, _) -> None:
-    _KEPT.pop(key, None)
-
-
-def _resampled(behind: Sequence[Examples]) -> np.ndarray:
-    """`_replicates` of scores with the same number of examples."""
-    values = np.array([each.totals.sum() / each.weights.sum() for each in behind])
-    weights = np.stack([each.weights for each in behind], 1).astype(np.float64)
-    # Residuals from the score: what is drawn is then small, and float32 exact enough.
-    parts = np.concatenate(
-        [np.stack([each.totals for each in behind], 1) - values * weights, weights], 1
-    )
-    if len(parts) > GROUPS:
-        parts = _grouped(parts)
-    count, scale = len(parts), np.maximum(np.abs(parts).max(0), 1e-300)
-    drawn = (_draws(count) @ (parts / scale).astype(np.float32)).astype(np.float64) * scale
-    residuals, weight = np.split(drawn.T, 2)
-    # A resample that drew nothing of any weight, as happens with a handful of examples, says nothing.
-    return np.where(weight > 0, residuals / np.where(weight > 0, weight, 1.0), 0.0) * math.sqrt(
-        count / max(1, count - 1)
-    )
-
-
-def _grouped(parts: np.ndarray) -> np.ndarray:
-    """The rows added up in GROUPS groups at random, the same for all scores of as many examples."""
-    order = np.random.default_rng(1).permutation(len(parts))
-    edges = np.linspace(0, len(parts), GROUPS + 1).astype(int)[:-1]
-    return np.add.reduceat(parts[order], edges, axis=0)
-
-
-@functools.lru_cache(maxsize=8)
-def _draws(count: int) -> np.ndarray:
-    """How often each of `count` examples is drawn, in each resample: multinomial, float32 [RESAMPLES, count], the same every time."""
-    picked = np.random.default_rng(0).integers(0, count, (RESAMPLES, count))
-    picked += count * np.arange(RESAMPLES)[:, None]
-    return (
-        np.bincount(picked.ravel(), minlength=RESAMPLES * count)
-        .reshape(RESAMPLES, count)
-        .astype(np.float32)
-    )

@@ -1,17 +1,21 @@
 """Intervals from scores alone, p-values, Holm's correction, effect sizes and verdicts.
 
-Two things make a measured score uncertain, and an `Estimate` says which of them its interval covers:
+A measured score has two sources of uncertainty. An `Estimate` lists those its interval covers:
 
-- "seeds": another seed gives other initial values and another data order. Student's t over the n seeds' scores (Student 1908), which
-  takes the scores as roughly normal. With two seeds t is 12.7 and with three 4.30: such intervals are wide because little is known.
-- "test set": other test examples would give another score. All seeds are scored on the same examples, so more seeds do not shrink this.
+- "seeds": another seed gives other initial values and another data order. The interval is Student's
+  t over the scores of n seeds (Student 1908), which assumes that scores are roughly normal. t is
+  12.7 with two seeds and 4.30 with three, so such intervals are wide.
+- "test set": other test examples would give another score. All seeds are scored on the same
+  examples, so more seeds do not reduce this part.
 
-Where what stands behind a score is known example by example, lm/stats/bootstrap.py has narrower intervals of both. Here is what scores alone
-allow: for a share of examples Wilson's score interval (Wilson 1927), for another mean the normal interval from its standard error; added
-to the seeds' in quadrature (MOVER: Zou and Donner 2008, "Construction of confidence intervals about effect measures", Statistics in
-Medicine 27). The result is never narrower than either part and errs on the wide side.
+If per-example values of a score are available, lm/stats/bootstrap.py gives narrower intervals for
+both. This module needs only the scores: for a fraction of examples it uses Wilson's score interval
+(Wilson 1927), for another mean the normal interval from its standard error. Either is added to the
+interval over seeds in quadrature (MOVER: Zou and Donner 2008, "Construction of confidence intervals
+about effect measures", Statistics in Medicine 27). The result is never narrower than either part
+and errs on the wide side.
 
-Nothing here covers another corpus, split, tokenizer or hyper-parameter. One seed gives no interval over seeds: none is invented.
+No interval covers another corpus, split, tokenizer or hyperparameter. One seed gives no interval.
 """
 
 import math
@@ -20,26 +24,27 @@ from dataclasses import dataclass
 from typing import Literal
 
 LEVEL = 0.95
-_SMALLEST = 1e-9  # of p
+_SMALLEST = 1e-9  # p-value that is reported
 SEEDS = "seeds"
 TEST_SET = "test set"
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
-HOLDS: Verdict = "supported"
-FAILS: Verdict = "refuted"
+SUPPORTED: Verdict = "supported"
+REFUTED: Verdict = "refuted"
 INCONCLUSIVE: Verdict = "inconclusive"
 
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean and, where one can be had, its two-sided interval.
+    """A mean with its two-sided interval, if it has one.
 
     Attributes:
-      mean: the mean over seeds, or the value itself where no seed enters.
-      low, high: the ends of the interval; both None where there is none.
-      n: the number of seeds; 0 for a value that depends on none, such as a unigram baseline.
-      deviation: the sample standard deviation over seeds (n - 1 below); None for n < 2.
-      covers: what the interval covers, of `SEEDS` and `TEST_SET`; empty where there is no interval.
+      mean: the mean over seeds, or the value itself if it does not depend on a seed.
+      low: lower end of the interval; None without an interval.
+      high: upper end of the interval; None without an interval.
+      n: number of seeds; 0 for a value that does not depend on a seed, such as a unigram baseline.
+      deviation: sample standard deviation over seeds (divisor n - 1); None for n < 2.
+      covers: what the interval covers (`SEEDS`, `TEST_SET`); empty without an interval.
     """
 
     mean: float
@@ -55,7 +60,7 @@ class Estimate:
 
     @property
     def note(self) -> str:
-        """What the interval covers in words, or why there is none."""
+        """What the interval covers, or why there is none, as text."""
         if self.covers:
             return " and ".join(self.covers)
         return "one seed, no interval" if self.n == 1 else "does not depend on a seed, no interval"
@@ -67,19 +72,20 @@ def over_seeds(
     limits: tuple[float, float] | None = None,
     level: float = LEVEL,
 ) -> Estimate:
-    """The mean over seeds with its interval.
+    """Returns the mean over seeds with its interval.
 
     Args:
-      values: one score a seed.
-      test: the test set's own interval around the mean (`wilson`, `normal`), to be covered as well.
-      limits: the smallest and largest possible score; the interval is cut there.
-      level: the share of such intervals that hold the true value.
+      values: one score per seed.
+      test: interval over the test set around the mean (`wilson`, `normal`), to be covered as well.
+      limits: smallest and largest possible score; the interval is clipped to them.
+      level: confidence level.
 
     Returns:
-      An estimate over n seeds. With n = 1 it has no interval, even where `test` is given: half an interval would pass for a whole one.
+      An estimate over n seeds. With n = 1 it has no interval, even if `test` is given: an interval
+      over the test set alone could be mistaken for one over both.
 
     Raises:
-      ValueError: no values, a value that is not finite, a `test` interval that does not hold the mean.
+      ValueError: there are no values, a value is not finite, or `test` excludes the mean.
     """
     from scipy import stats
 
@@ -93,7 +99,7 @@ def over_seeds(
     if test is not None:
         if not test[0] - 1e-12 <= mean <= test[1] + 1e-12:
             raise ValueError(
-                f"the test set's interval {test} should hold the mean over seeds, {mean}"
+                f"the interval over the test set, {test}, must contain the mean over seeds, {mean}"
             )
         below, above = math.hypot(half, mean - test[0]), math.hypot(half, test[1] - mean)
     low, high = mean - below, mean + above
@@ -103,7 +109,11 @@ def over_seeds(
 
 
 def fixed(value: float, test: tuple[float, float] | None = None) -> Estimate:
-    """A score that depends on no seed (a count-based baseline): only the test set can make it uncertain.
+    """Returns the estimate of a score that does not depend on a seed (a count-based baseline).
+
+    Args:
+      value: the score.
+      test: interval over the test set; None for no interval.
 
     Raises:
       ValueError: the value is not finite.
@@ -114,29 +124,40 @@ def fixed(value: float, test: tuple[float, float] | None = None) -> Estimate:
     return Estimate(value, test[0], test[1], 0, None, (TEST_SET,))
 
 
-def wilson(share: float, count: int, level: float = LEVEL) -> tuple[float, float]:
-    """Wilson's score interval of a share of `count` independent examples (Wilson 1927, JASA 22).
+def wilson(fraction: float, count: int, level: float = LEVEL) -> tuple[float, float]:
+    """Returns Wilson's score interval (low, high) of a fraction (Wilson 1927, JASA 22).
 
-    `share` need not be a whole number of examples: a mean over seeds is not. Then it is taken as if it were one model's share, which bounds
-    the sampling error of a mean over models from above.
+    Args:
+      fraction: the fraction of hits. `fraction * count` need not be a whole number, as for a mean
+        over seeds. The mean is then treated as one model's fraction, which bounds the sampling
+        error of a mean over models from above.
+      count: number of independent examples.
+      level: confidence level.
 
     Raises:
-      ValueError: a share outside [0, 1], or no examples.
+      ValueError: the fraction is outside [0, 1], or there are no examples.
     """
     from scipy import stats
 
-    if not 0 <= share <= 1 or count < 1:
+    if not 0 <= fraction <= 1 or count < 1:
         raise ValueError(
-            f"a share between 0 and 1 of at least one example is needed, not {share} of {count}"
+            f"a fraction between 0 and 1 of at least one example is required, not {fraction} of"
+            f" {count}"
         )
     z = float(stats.norm.ppf(0.5 + level / 2))
-    centre = (share + z * z / (2 * count)) / (1 + z * z / count)
-    half = z / (1 + z * z / count) * math.sqrt(share * (1 - share) / count + (z / (2 * count)) ** 2)
-    return max(0.0, min(centre - half, share)), min(1.0, max(centre + half, share))
+    centre = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    variance = fraction * (1 - fraction) / count + (z / (2 * count)) ** 2
+    half = z / (1 + z * z / count) * math.sqrt(variance)
+    return max(0.0, min(centre - half, fraction)), min(1.0, max(centre + half, fraction))
 
 
 def normal(value: float, error: float, level: float = LEVEL) -> tuple[float, float]:
-    """The interval of a mean over many test examples from its standard error `error`, by the central limit theorem.
+    """Returns the interval (low, high) of a mean over many test examples.
+
+    Args:
+      value: the mean.
+      error: its standard error over the examples; the central limit theorem is assumed.
+      level: confidence level.
 
     Raises:
       ValueError: the error is negative or not finite.
@@ -144,7 +165,7 @@ def normal(value: float, error: float, level: float = LEVEL) -> tuple[float, flo
     from scipy import stats
 
     if not 0 <= error < math.inf:
-        raise ValueError(f"a standard error should be a number of at least 0, not {error}")
+        raise ValueError(f"a standard error must be finite and at least 0, not {error}")
     half = float(stats.norm.ppf(0.5 + level / 2)) * error
     return value - half, value + half
 
@@ -155,22 +176,24 @@ def paired(
     error: float | None = None,
     level: float = LEVEL,
 ) -> Estimate:
-    """The mean of first - second over the seeds both have (the paired t interval).
+    """Returns the mean of first - second over their common seeds, with the paired t interval.
 
-    The same seed means the same data order and shared initial values, so what a seed does to both cancels.
+    Runs with the same seed share the data order and initial values, so the effect of a seed on both
+    cancels out.
 
     Args:
-      first, second: score by seed.
-      error: standard error of the difference over test examples, to be covered as well. Without scores by example,
-        `difference_error` bounds it.
-      level: as in `over_seeds`.
+      first: score by seed.
+      second: score by seed.
+      error: standard error of the difference over test examples, to be covered as well. Without
+        per-example scores, `difference_error` is an upper bound.
+      level: confidence level.
 
     Raises:
-      ValueError: no seed in common, or a value that is not finite.
+      ValueError: there is no common seed, or a value is not finite.
     """
     common = sorted(first.keys() & second.keys())
     if not common:
-        raise ValueError(f"no seed in common: {sorted(first)} and {sorted(second)}")
+        raise ValueError(f"there is no common seed: {sorted(first)} and {sorted(second)}")
     differences = [first[seed] - second[seed] for seed in common]
     test = (
         None if error is None else normal(math.fsum(differences) / len(differences), error, level)
@@ -181,38 +204,52 @@ def paired(
 def ratios(
     first: Mapping[int, float], second: Mapping[int, float], level: float = LEVEL
 ) -> Estimate:
-    """The mean of first / second over the seeds both have, with the t interval over seeds alone.
+    """Returns the mean of first / second over their common seeds, with the t interval over seeds.
+
+    Args:
+      first: score by seed.
+      second: score by seed.
+      level: confidence level.
 
     Raises:
-      ValueError: no seed in common, a divisor of zero, or a value that is not finite.
+      ValueError: there is no common seed, a divisor is zero, or a value is not finite.
     """
     common = sorted(first.keys() & second.keys())
     if not common:
-        raise ValueError(f"no seed in common: {sorted(first)} and {sorted(second)}")
+        raise ValueError(f"there is no common seed: {sorted(first)} and {sorted(second)}")
     if any(second[seed] == 0 for seed in common):
-        raise ValueError("a ratio needs a divisor other than zero")
+        raise ValueError("the divisor of a ratio must not be zero")
     return over_seeds([first[seed] / second[seed] for seed in common], level=level)
 
 
 def difference_error(first: float, second: float, count: int) -> float:
-    """An upper bound of the standard error of a difference of two shares of the same `count` examples.
+    """Returns an upper bound of the standard error of a difference of two fractions.
 
-    It is the error for two independent samples: two models tend to fail on the same examples, which makes the true error smaller.
+    The bound is the error of two independent samples. Two models tend to fail on the same examples,
+    which makes the true error smaller.
+
+    Args:
+      first: fraction of hits of the first model.
+      second: fraction of hits of the second model.
+      count: number of examples, the same for both.
     """
     return math.sqrt((first * (1 - first) + second * (1 - second)) / count)
 
 
 def effect(first: Mapping[int, float], second: Mapping[int, float]) -> float | None:
-    """Hedges' g: the difference of two means over seeds, in standard deviations between seeds (Hedges 1981).
+    """Returns Hedges' g: a difference of means in standard deviations over seeds (Hedges 1981).
 
-    The deviation is pooled over both sides, so it means the same whether or not seeds are paired; a side under the seed -1 (a baseline)
-    has none. The gamma functions take away what few seeds add to Cohen's d: a quarter with three seeds a side.
+    The deviation is pooled over both sides, so g does not depend on whether seeds are paired. A
+    baseline, which has the single seed -1, contributes no deviation. The gamma functions correct
+    the bias of Cohen's d for few seeds: a quarter with three seeds per side.
 
     Args:
-      first, second: score by seed.
+      first: score by seed.
+      second: score by seed.
 
     Returns:
-      None where fewer than two degrees of freedom are known over both sides, or seeds do not differ.
+      None if both sides together have fewer than two degrees of freedom, or all seeds of each side
+      have equal scores.
     """
     sides = [list(side.values()) for side in (first, second)]
     means = [math.fsum(values) / len(values) for values in sides]
@@ -221,9 +258,8 @@ def effect(first: Mapping[int, float], second: Mapping[int, float]) -> float | N
         math.fsum((value - mean) ** 2 for value in values)
         for values, mean in zip(sides, means, strict=True)
     )
-    if (
-        freedom < 2 or not squares
-    ):  # with one degree of freedom d has no expectation that could be corrected
+    # With one degree of freedom, d has no expectation that could be corrected.
+    if freedom < 2 or not squares:
         return None
     correction = math.exp(math.lgamma(freedom / 2) - math.lgamma((freedom - 1) / 2)) / math.sqrt(
         freedom / 2
@@ -232,15 +268,16 @@ def effect(first: Mapping[int, float], second: Mapping[int, float]) -> float | N
 
 
 def p_value(excludes: Callable[[float], bool]) -> float:
-    """The smallest p at which the interval of level 1 - p excludes what is tested; 1 where none does.
+    """Returns the smallest p for which the interval of level 1 - p excludes the tested value.
 
-    So p is below 0.05 exactly when the 95 % interval excludes it, whatever kind of interval it is.
+    p is below 0.05 exactly when the 95 % interval excludes the value, for any kind of interval.
 
     Args:
-      excludes: of a level. What it excludes at one level it must exclude at any lower one.
+      excludes: whether the interval of a given level excludes the value. If it does at one level,
+        it must at every lower level.
 
     Returns:
-      p to 1e-6 of itself; what is below 1e-9 is given as 1e-9.
+      p to a relative accuracy of 1e-6; at least 1e-9, and 1 if no interval excludes the value.
     """
     if excludes(1 - _SMALLEST):
         return _SMALLEST
@@ -254,15 +291,17 @@ def p_value(excludes: Callable[[float], bool]) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """p adjusted for testing several hypotheses (Holm 1979): below 0.05 for a true one with a probability of at most 0.05 over all of them.
+    """Returns p-values adjusted for testing several hypotheses (Holm 1979), in the given order.
 
-    The k-th smallest of m is multiplied by m - k + 1; none becomes smaller than one before it, or larger than 1.
+    The probability that the adjusted p of any true null hypothesis is below 0.05 is at most 0.05.
+    The k-th smallest of m values is multiplied by m - k + 1, then raised to at least the adjusted
+    value before it and limited to 1.
 
     Raises:
-      ValueError: a p outside [0, 1].
+      ValueError: a p is outside [0, 1].
     """
     if not all(0 <= p <= 1 for p in p_values):
-        raise ValueError(f"p-values lie between 0 and 1, not {list(p_values)}")
+        raise ValueError(f"p-values must be between 0 and 1, not {list(p_values)}")
     adjusted, largest, total = [0.0] * len(p_values), 0.0, len(p_values)
     for rank, index in enumerate(sorted(range(total), key=lambda index: p_values[index])):
         largest = max(largest, min(1.0, (total - rank) * p_values[index]))
@@ -271,28 +310,33 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def above(estimate: Estimate, threshold: float) -> Verdict:
-    """Whether the estimate lies above a threshold: its whole interval, none of it, or it overlaps (inconclusive, as without interval)."""
+    """Returns the verdict on "the score is above the threshold".
+
+    Supported if the whole interval is above the threshold, refuted if the whole interval is below
+    it. Inconclusive if the interval contains the threshold or there is no interval.
+    """
     if estimate.low is None or estimate.high is None:
         return INCONCLUSIVE
-    return (
-        HOLDS if estimate.low > threshold else FAILS if estimate.high < threshold else INCONCLUSIVE
-    )
+    if estimate.low > threshold:
+        return SUPPORTED
+    return REFUTED if estimate.high < threshold else INCONCLUSIVE
 
 
 def below(estimate: Estimate, threshold: float) -> Verdict:
-    """Whether the estimate lies below a threshold; see `above`."""
+    """Returns the verdict on "the score is below the threshold"; see `above`."""
     if estimate.low is None or estimate.high is None:
         return INCONCLUSIVE
-    return (
-        HOLDS if estimate.high < threshold else FAILS if estimate.low > threshold else INCONCLUSIVE
-    )
+    if estimate.high < threshold:
+        return SUPPORTED
+    return REFUTED if estimate.low > threshold else INCONCLUSIVE
 
 
 def apart_above(first: Estimate, second: Estimate, margin: float = 0.0) -> Verdict:
-    """Whether the first interval lies wholly above the second, by more than `margin`; overlapping intervals are inconclusive.
+    """Returns the verdict on "the first interval is above the second by more than `margin`".
 
-    Intervals apart is stricter than a difference whose interval excludes zero. A second estimate without interval that depends on no seed
-    counts as a point.
+    Overlapping intervals are inconclusive. Disjoint intervals are a stricter requirement than a
+    difference whose interval excludes zero. If the second estimate has no interval and does not
+    depend on a seed, it counts as a point.
     """
     low, high = second.low, second.high
     if low is None or high is None:
@@ -301,15 +345,15 @@ def apart_above(first: Estimate, second: Estimate, margin: float = 0.0) -> Verdi
         low = high = second.mean
     if first.low is None or first.high is None:
         return INCONCLUSIVE
-    return (
-        HOLDS if first.low > high + margin else FAILS if first.high < low + margin else INCONCLUSIVE
-    )
+    if first.low > high + margin:
+        return SUPPORTED
+    return REFUTED if first.high < low + margin else INCONCLUSIVE
 
 
 def _finite(values: Sequence[float]) -> list[float]:
     values = [float(value) for value in values]
     if not values:
-        raise ValueError("a mean needs at least one value")
+        raise ValueError("a mean requires at least one value")
     if not all(math.isfinite(value) for value in values):
-        raise ValueError(f"values should be finite, not {values}")
+        raise ValueError(f"values must be finite, not {values}")
     return values

@@ -1,7 +1,8 @@
-"""Unigram and bigram models over token ids: what a loss is worth is read against them."""
+"""Unigram and bigram models over token ids: baselines for a language model's loss."""
 
 import numpy as np
 import scipy.sparse
+from jaxtyping import Float, Integer
 
 DISCOUNT = 0.75
 
@@ -10,33 +11,40 @@ class Unigram:
     """Relative frequencies with one added to each count.
 
     Args:
-      tokens: training targets. size: V.
+      tokens: training targets.
+      size: size of the vocabulary, V.
     """
 
-    def __init__(self, tokens: np.ndarray, size: int):
+    def __init__(self, tokens: Integer[np.ndarray, "N"], size: int) -> None:
         counts = np.bincount(tokens, minlength=size) + 1.0
         self.probability = counts / counts.sum()
 
-    def nll(self, targets: np.ndarray) -> np.ndarray:
-        """-log p of each target, in nats."""
+    def nll(self, targets: Integer[np.ndarray, "*S"]) -> Float[np.ndarray, "*S"]:
+        """Returns -log p of each target, in nats."""
         return -np.log(self.probability[targets])
 
     def best(self) -> int:
-        """The most frequent id."""
+        """Returns the most frequent id."""
         return int(self.probability.argmax())
 
 
 class Bigram:
-    """Interpolated Kneser-Ney bigrams (Kneser and Ney 1995; Chen and Goodman 1999, eq. 24 with one discount).
+    """Interpolated Kneser-Ney bigrams.
 
-    p(w | v) = max(c(v, w) - d, 0) / c(v) + d · N(v, ·) / c(v) · p(w), where p(w) is the share of bigram types that end in w, one added
-    to each. After an unseen v only p(w) is left.
+    Kneser and Ney 1995; Chen and Goodman 1999, equation 24 with one discount:
+
+    p(w | v) = max(c(v, w) - d, 0) / c(v) + d · N(v, ·) / c(v) · p(w), where p(w) is the fraction of
+    bigram types that end in w, with one added to each count. After an unseen v, only p(w) is left.
 
     Args:
-      before, after: training pairs of neighbours. size: V.
+      before: the first token of each training pair.
+      after: the second token of each training pair.
+      size: size of the vocabulary, V.
     """
 
-    def __init__(self, before: np.ndarray, after: np.ndarray, size: int):
+    def __init__(
+        self, before: Integer[np.ndarray, "N"], after: Integer[np.ndarray, "N"], size: int
+    ) -> None:
         counts = scipy.sparse.coo_matrix(
             (np.ones(len(before)), (before, after)), (size, size)
         ).tocsr()
@@ -50,20 +58,25 @@ class Bigram:
         self.upper = counts
         self._columns: scipy.sparse.csc_matrix | None = None
 
-    def nll(self, before: np.ndarray, targets: np.ndarray) -> np.ndarray:
-        """-log p(target | before) of each pair, in nats."""
+    def nll(
+        self, before: Integer[np.ndarray, "N"], targets: Integer[np.ndarray, "N"]
+    ) -> Float[np.ndarray, "N"]:
+        """Returns -log p(target | before) of each pair, in nats."""
         upper = np.asarray(self.upper[before, targets]).ravel()
         return -np.log(upper + self.backoff[before] * self.lower[targets])
 
-    def after(self, before: int) -> np.ndarray:
-        """p(w | before) of every w: [V]."""
+    def after(self, before: int) -> Float[np.ndarray, "V"]:
+        """Returns p(w | before) of every w."""
         probability = self.backoff[before] * self.lower
         row = slice(self.upper.indptr[before], self.upper.indptr[before + 1])
         probability[self.upper.indices[row]] += self.upper.data[row]
         return probability
 
-    def between(self, left: int, right: int) -> np.ndarray:
-        """log p(w | left, right) of every w between two neighbours, taken as ∝ p(w | left) · p(right | w): [V] in nats."""
+    def between(self, left: int, right: int) -> Float[np.ndarray, "V"]:
+        """Returns log p(w | left, right) of every w between two neighbours, in nats.
+
+        It is proportional to p(w | left) · p(right | w).
+        """
         if self._columns is None:
             self._columns = self.upper.tocsc()
         forward, onward = self.after(left), self.backoff * self.lower[right]

@@ -1,21 +1,31 @@
-"""How many seeds a difference needs, and the smallest difference that so many seeds show: the paired t test's power, by the noncentral t.
+"""Power of the paired t test: seeds needed for a difference, smallest detectable difference.
 
-Two arms are paired by seed. `deviation` is the standard deviation over seeds of their difference (`Estimate.deviation` of one), of a pilot
-run or another experiment; `test` is the standard error that the choice of test examples gives to it (`bootstrap.test_error`), which no
-number of seeds makes smaller; `detectable` leaves it out, and so is a lower bound. (Cohen 1988, "Statistical power analysis", chapter 2.)
+Two arms are paired by seed. `deviation` is the standard deviation over seeds of their difference
+(`Estimate.deviation`), from a pilot run or another experiment. `test` is the standard error of the
+difference due to the choice of test examples (`bootstrap.test_error`), which more seeds do not
+reduce; `detectable` ignores it, and so is a lower bound.
+
+Source: Cohen 1988, "Statistical power analysis", chapter 2, by the noncentral t distribution.
 """
 
 import math
 
 from lm.stats.intervals import LEVEL
 
-MOST = 100_000  # seeds that are tried
+MOST = 100_000  # seeds; the search stops here
 
 
 def power(
     deviation: float, difference: float, seeds: int, level: float = LEVEL, test: float = 0.0
 ) -> float:
-    """The probability that the paired t interval of `level` over so many seeds excludes 0, on either side, if this is the true difference.
+    """Returns the probability that the paired t interval excludes 0, on either side.
+
+    Args:
+      deviation: standard deviation over seeds of the difference of two arms.
+      difference: the true difference, in the same unit; its sign does not matter.
+      seeds: number of seeds.
+      level: confidence level of the interval.
+      test: standard error of the difference over test examples.
 
     Raises:
       ValueError: fewer than two seeds, a deviation that is not positive, a level outside (0, 1).
@@ -25,14 +35,15 @@ def power(
     _check(deviation, level)
     if seeds < 2:
         raise ValueError(
-            f"{seeds} seed{'' if seeds == 1 else 's'} give no interval, and so no power; give at least 2"
+            f"{seeds} seed{'' if seeds == 1 else 's'} give no interval and therefore no power; use"
+            " at least 2 seeds"
         )
     freedom, shift = (
         seeds - 1,
         min(abs(difference) / math.hypot(deviation / math.sqrt(seeds), test), 1e3),
     )
     needed = -float(special.stdtrit(freedom, (1 - level) / 2))
-    # P(T > t) as P(-T < -t), whose shift is negative: no 1 - x near 1.
+    # P(T > t) as P(-T < -t), with a negative shift: avoids 1 - x near 1.
     wrong_side = float(special.nctdtr(freedom, shift, -needed))
     return float(special.nctdtr(freedom, -shift, -needed)) + (
         wrong_side if math.isfinite(wrong_side) else 0.0
@@ -40,7 +51,7 @@ def power(
 
 
 def most_power(difference: float, level: float, test: float) -> float:
-    """The power that no number of seeds exceeds: 1 where the test examples add nothing."""
+    """Returns the upper limit of the power over all numbers of seeds: 1 if `test` is 0."""
     from scipy import special
 
     return (
@@ -53,34 +64,40 @@ def most_power(difference: float, level: float, test: float) -> float:
 def seeds_needed(
     deviation: float, difference: float, power: float = 0.8, level: float = LEVEL, test: float = 0.0
 ) -> int:
-    """The fewest seeds for which the interval excludes 0 with this probability.
+    """Returns the smallest number of seeds for which the interval excludes 0 with this power.
 
     Args:
-      deviation: over seeds, of the difference of two arms. difference: the true one, in the same unit; its sign does not matter.
-      power: probability of finding it. level: of the interval. test: standard error over test examples.
+      deviation: standard deviation over seeds of the difference of two arms.
+      difference: the true difference, in the same unit; its sign does not matter.
+      power: probability of detecting the difference.
+      level: confidence level of the interval.
+      test: standard error of the difference over test examples.
 
     Raises:
-      ValueError: a difference of 0, or one that the test examples hide from any number of seeds; a deviation that is negative, a power or
-        level outside (0, 1), or more than 100,000 seeds.
+      ValueError: the difference is 0, or too small to be detected on these test examples with any
+        number of seeds; the deviation is negative; the power or the level is outside (0, 1); or
+        more than 100,000 seeds are needed.
     """
     _check(deviation or 1.0, level)
     if not 0 < power < 1:
-        raise ValueError(f"power={power} should lie between 0 and 1")
+        raise ValueError(f"power={power} must be between 0 and 1")
     if not difference or not math.isfinite(difference):
-        raise ValueError(f"no number of seeds shows a difference of {difference}")
+        raise ValueError(f"no number of seeds can detect a difference of {difference}")
     if not deviation and not test:
         return 2
     deviation = deviation or 1e-9 * test
     if most_power(difference, level, test) <= power:
         raise ValueError(
-            f"no number of seeds shows a difference of {difference:g} at a standard error of {test:g} over test examples"
+            f"no number of seeds can detect a difference of {difference:g} at a standard error of"
+            f" {test:g} over test examples"
         )
     low, high = 1, 2
     while _power(deviation, difference, high, level, test) < power:
         low, high = high, 2 * high
         if low > MOST:
             raise ValueError(
-                f"a difference of {difference:g} at a deviation of {deviation:g} needs more than {MOST:,} seeds"
+                f"a difference of {difference:g} at a deviation of {deviation:g} needs more than"
+                f" {MOST:,} seeds"
             )
     while high - low > 1:
         middle = (low + high) // 2
@@ -93,16 +110,23 @@ def seeds_needed(
 
 
 def detectable(deviation: float, seeds: int, power: float = 0.8, level: float = LEVEL) -> float:
-    """The smallest true difference that so many seeds show with this probability.
+    """Returns the smallest true difference that is detected with this power.
+
+    Args:
+      deviation: standard deviation over seeds of the difference of two arms.
+      seeds: number of seeds.
+      power: probability of detecting the difference.
+      level: confidence level of the interval.
 
     Raises:
-      ValueError: as `power`, or a power that is not above 1 - level (which no difference at all reaches) or not below 1.
+      ValueError: as for `power`; or the power is not above 1 - level, which a difference of 0
+        already reaches, or not below 1.
     """
     from scipy import optimize
 
     _check(deviation, level)
     if not 1 - level < power < 1:
-        raise ValueError(f"power={power} should lie between {1 - level:g} and 1")
+        raise ValueError(f"power={power} must be between {1 - level:g} and 1")
     high = deviation
     while _power(deviation, high, seeds, level) < power:
         high *= 2
@@ -116,11 +140,11 @@ def detectable(deviation: float, seeds: int, power: float = 0.8, level: float = 
     )
 
 
-_power = power  # under a name that the arguments do not hide
+_power = power  # an alias that the arguments called `power` do not shadow
 
 
 def _check(deviation: float, level: float) -> None:
     if not 0 < deviation < math.inf:
-        raise ValueError(f"a deviation over seeds should be positive, not {deviation}")
+        raise ValueError(f"the deviation over seeds must be positive, not {deviation}")
     if not 0 < level < 1:
-        raise ValueError(f"level={level} should lie between 0 and 1")
+        raise ValueError(f"level={level} must be between 0 and 1")

@@ -1,13 +1,17 @@
-"""Scaling laws: L(N, D) = E + A / N^α + B / D^β over a grid of sizes N and tokens D, with intervals, and where two of them cross.
+"""Scaling laws L(N, D) = E + A / N^α + B / D^β over sizes N and tokens D, and their crossovers.
 
-The fit is approach 3 of Hoffmann et al. 2022 ("Training compute-optimal large language models"): Huber's loss with δ = 10⁻³ on the
-residuals of log L, with exp a, exp b and exp e for A, B and E, minimised by L-BFGS from a grid of starts. Here log N and log D are centred
-first, and what L-BFGS finds with a softer corner is taken to the minimum by Levenberg-Marquardt steps: stopping short of it is what
-Besiroglu et al. 2024 ("Chinchilla scaling: a replication attempt") found wrong with the published constants.
+The fit is approach 3 of Hoffmann et al. 2022 ("Training compute-optimal large language models"):
+Huber's loss with δ = 10⁻³ on the residuals of log L, with exp a, exp b and exp e for A, B and E,
+minimised by L-BFGS from a grid of starts. Here, log N and log D are centred first, and the optimum
+that L-BFGS finds with a larger δ is refined by Levenberg-Marquardt steps. Besiroglu et al. 2024
+("Chinchilla scaling: a replication attempt") found that the published constants came from an
+optimiser that stopped before the minimum.
 
-Intervals are by bootstrap of the residuals, so that every resample keeps the grid: with the few points of a small grid, drawing points
-would leave out whole sizes. Residuals are enlarged by √(n / (n - 5)), for the five constants that were fitted, and by t / z of n - 5
-degrees of freedom. They cover the noise of training (seeds, data order); not that the law may not hold outside the grid.
+Intervals are from a bootstrap of the residuals, so that every resample keeps the grid: with the few
+points of a small grid, resampling points would omit whole sizes. Residuals are scaled by
+√(n / (n - 5)), for the five fitted constants, and by t / z of n - 5 degrees of freedom. The
+intervals cover the variance of training (seeds, data order), but not the possibility that the law
+does not hold outside the grid.
 """
 
 import math
@@ -15,24 +19,31 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from jaxtyping import Float64
 
 from lm.core.plugins import UserError
+from lm.stats import _huber_fit
 from lm.stats.intervals import LEVEL
 
 NAMES = ("E", "A", "B", "alpha", "beta")
-DELTA = 1e-3  # Huber's corner, in log loss
 RESAMPLES = 2000
-FEWEST = (
-    3,
-    3,
-    8,
-)  # sizes, numbers of tokens, points: fewer do not determine five constants and their noise
-FLOPS = 6.0  # of training, for each parameter and token (Kaplan et al. 2020)
+# Sizes, token counts, points: fewer do not determine five constants and the residual variance.
+FEWEST = (3, 3, 8)
+FLOPS = 6.0  # training FLOPs per parameter and token (Kaplan et al. 2020)
+
+Constants = Float64[np.ndarray, "R 5"]  # in the order of NAMES
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One run: parameters N, tokens D, held-out loss in nats, and its seed."""
+    """One run.
+
+    Attributes:
+      parameters: N.
+      tokens: D.
+      loss: held-out loss in nats.
+      seed: its seed.
+    """
 
     parameters: float
     tokens: float
@@ -45,10 +56,17 @@ class Fit:
     """The constants of L = E + A / N^alpha + B / D^beta.
 
     Attributes:
-      intervals: (low, high) of each constant by name, 95 %. points: how many runs.
+      E: irreducible loss in nats.
+      A: factor of the term for parameters.
+      B: factor of the term for tokens.
+      alpha: exponent of parameters.
+      beta: exponent of tokens.
+      intervals: the 95 % interval (low, high) of each constant, by name.
+      points: number of runs.
       residual: root mean square of log loss minus log prediction.
-      samples: the constants of each resample [R, 5], in the order of NAMES.
-      note: a warning where a constant ran to the edge of what is tried, so the grid does not determine it; "" else.
+      samples: the constants of each resample.
+      note: a warning if a constant reached the bounds of the search, so that the grid does not
+        determine it; otherwise "".
     """
 
     E: float
@@ -59,90 +77,96 @@ class Fit:
     intervals: dict[str, tuple[float, float]]
     points: int
     residual: float
-    samples: np.ndarray
+    samples: Constants
     note: str = ""
 
     def predict(self, parameters: float, tokens: float) -> float:
-        """The loss in nats at a size and a number of tokens."""
-        return float(
-            _loss(np.array([[self.E, self.A, self.B, self.alpha, self.beta]]), parameters, tokens)[
-                0
-            ]
-        )
+        """Returns the loss in nats at a size and a number of tokens."""
+        constants = np.array([[self.E, self.A, self.B, self.alpha, self.beta]])
+        return float(_loss(constants, parameters, tokens)[0])
 
     def predicted(self, parameters: float, tokens: float) -> tuple[float, float]:
-        """The 95 % interval of `predict`: of the mean over runs, not of a single one."""
+        """Returns the 95 % interval of `predict`, which is a mean over runs, not a single run."""
         return _ends(_loss(self.samples, parameters, tokens))
 
     def optimal(self, flops: float, per_token: float = FLOPS) -> tuple[float, float, float]:
-        """(parameters, tokens, loss) of the lowest loss at flops = per_token · parameters · tokens, in closed form.
+        """Returns the compute-optimal (parameters, tokens, loss), in closed form.
+
+        Args:
+          flops: training budget, per_token · parameters · tokens.
+          per_token: training FLOPs per parameter and token.
 
         Raises:
-          ValueError: flops or per_token are not positive.
+          ValueError: flops or per_token is not positive.
         """
         if not (flops > 0 and per_token > 0):
-            raise ValueError(f"flops={flops} and per_token={per_token} should be positive")
-        found = _optimal(
-            np.array([[self.E, self.A, self.B, self.alpha, self.beta]]),
-            np.array([flops]),
-            per_token,
-        )
-        return tuple(float(each[0, 0]) for each in found)  # type: ignore[return-value]
+            raise ValueError(f"flops={flops} and per_token={per_token} must be positive")
+        constants = np.array([[self.E, self.A, self.B, self.alpha, self.beta]])
+        N, D, L = _optimal(constants, np.array([flops]), per_token)
+        return float(N[0, 0]), float(D[0, 0]), float(L[0, 0])
 
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """The training budget at which the better of two objectives changes, each at its compute-optimal size.
+    """The training budget above which the other of two objectives is better.
+
+    Each objective is trained at its compute-optimal size.
 
     Attributes:
-      flops: None where none lies in the range. low, high: its 95 % interval; None for an end outside the range, or not known.
-      share: of the resamples that cross in the range. note: what happens, in words.
+      flops: the budget; None if there is no crossover within the range.
+      low: lower end of its 95 % interval; None if it is outside the range or unknown.
+      high: upper end of its 95 % interval; None if it is outside the range or unknown.
+      fraction: fraction of resamples that cross within the range.
+      note: which objective is better where, as text.
     """
 
     flops: float | None
     low: float | None
     high: float | None
-    share: float
+    fraction: float
     note: str
 
 
 def fit(points: Sequence[Point], resamples: int = RESAMPLES) -> Fit:
-    """The law through the points.
+    """Fits the scaling law to the points.
+
+    Args:
+      points: the runs; their order does not matter.
+      resamples: number of bootstrap resamples.
 
     Raises:
-      UserError: points that are not positive and finite, or a grid that does not determine the constants.
+      UserError: points are not positive and finite, or the grid does not determine the constants.
     """
-    points = sorted(
-        points, key=lambda point: (point.parameters, point.tokens, point.seed)
-    )  # their order decides nothing
+    points = sorted(points, key=lambda point: (point.parameters, point.tokens, point.seed))
     N, D, L = (
         np.array([getattr(point, name) for point in points], np.float64)
         for name in ("parameters", "tokens", "loss")
     )
     _check(N, D, L)
     x, y, target = np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean(), np.log(L)
-    best, edges = _minimise(x, y, target)
-    predicted = _predict(best[None], x, y)[0][0]
+    best, bounds = _huber_fit.minimise(x, y, target)
+    predicted = _huber_fit.predict(best[None], x, y)[0][0]
     residuals = target - predicted
     enlarged = (residuals - residuals.mean()) * _enlargement(len(points))
     drawn = np.random.default_rng(0).choice(enlarged, (resamples, len(points)))
     samples = _natural(
-        _refine(np.repeat(best[None], resamples, 0), x, y, predicted + drawn, edges),
+        _huber_fit.refine(np.repeat(best[None], resamples, 0), x, y, predicted + drawn, bounds),
         np.log(N).mean(),
         np.log(D).mean(),
     )
     E, A, B, alpha, beta = _natural(best[None], np.log(N).mean(), np.log(D).mean())[0].tolist()
     intervals = {name: _ends(samples[:, index]) for index, name in enumerate(NAMES)}
-    at_edge = [
+    at_bounds = [
         name
-        for name, value, (low, high) in zip(("alpha", "beta"), best[3:], edges[3:], strict=True)
+        for name, value, (low, high) in zip(("alpha", "beta"), best[3:], bounds[3:], strict=True)
         if not low < value < high
     ]
-    note = (
-        f"the grid does not determine {' and '.join(at_edge)}: give sizes or tokens further apart"
-        if at_edge
-        else ""
-    )
+    note = ""
+    if at_bounds:
+        note = (
+            f"the grid does not determine {' and '.join(at_bounds)}; use sizes or token counts that"
+            " are further apart"
+        )
     return Fit(
         E,
         A,
@@ -164,37 +188,43 @@ def crossover(
     high: float,
     per_token: tuple[float, float] = (FLOPS, FLOPS),
 ) -> Crossover:
-    """Where the better of two fits changes between two budgets in FLOPs, with its interval over resamples of both.
+    """Returns the budget at which the better of two fits changes, with its interval.
+
+    The interval is over the resamples of both fits.
 
     Args:
-      low, high: the budgets. per_token: FLOPs for each parameter and token, of either: objectives may cost differently.
+      first: fit of the first objective.
+      second: fit of the second objective.
+      low: smallest budget in FLOPs.
+      high: largest budget in FLOPs.
+      per_token: training FLOPs per parameter and token of the first and the second objective.
 
     Raises:
-      ValueError: low and high are no range of positive numbers.
+      ValueError: low and high are not a range of positive, finite numbers.
     """
     from scipy import optimize
 
     if not 0 < low < high < math.inf:
-        raise ValueError(f"a range of FLOPs is needed, not {low} to {high}")
+        raise ValueError(f"a range of positive FLOPs is required, not {low} to {high}")
 
     def gap(log_flops: float) -> float:
         flops = math.exp(log_flops)
         return first.optimal(flops, per_token[0])[2] - second.optimal(flops, per_token[1])[2]
 
     grid = np.linspace(math.log(low), math.log(high), 400)
-    gaps = np.array([gap(each) for each in grid])
+    gaps = np.array([gap(log_flops) for log_flops in grid])
     changes = np.flatnonzero(np.sign(gaps[:-1]) != np.sign(gaps[1:]))
     count = min(len(first.samples), len(second.samples))
     sampled = [
-        _optimal(each.samples[:count], np.exp(grid), cost)[2]
-        for each, cost in zip((first, second), per_token, strict=True)
+        _optimal(side.samples[:count], np.exp(grid), cost)[2]
+        for side, cost in zip((first, second), per_token, strict=True)
     ]
     differences = sampled[0] - sampled[1]
     crossings = _crossings(differences, grid)
-    share = float(np.isfinite(crossings).mean())
+    fraction = float(np.isfinite(crossings).mean())
     if not len(changes):
         better = "first" if gaps[0] < 0 else "second"
-        return Crossover(None, None, None, share, f"the {better} is better over the whole range")
+        return Crossover(None, None, None, fraction, f"the {better} is better over the whole range")
     at = int(changes[0])
     root = optimize.brentq(gap, grid[at], grid[at + 1]) if gaps[at] else grid[at]
     ends = np.quantile(
@@ -209,24 +239,29 @@ def crossover(
         else "the second is better below, the first above"
     )
     note = better + (
-        f"; they cross {len(changes)} times, this is the lowest" if len(changes) > 1 else ""
+        f"; they cross {len(changes)} times, this is the lowest crossing"
+        if len(changes) > 1
+        else ""
     )
-    return Crossover(math.exp(root), inside[0], inside[1], share, note)
+    return Crossover(math.exp(root), inside[0], inside[1], fraction, note)
 
 
 def _check(N: np.ndarray, D: np.ndarray, L: np.ndarray) -> None:
-    if not all(np.isfinite(each).all() and (each > 0).all() for each in (N, D, L)):
+    if not all(np.isfinite(values).all() and (values > 0).all() for values in (N, D, L)):
         raise UserError(
-            "points of a scaling fit need positive, finite parameters, tokens and loss: leave out runs that diverged"
+            "points of a scaling fit must have positive, finite parameters, tokens and loss;"
+            " exclude runs that diverged"
         )
-    found = len(set(N)), len(set(D)), len(L)
-    wanted = (
-        f"a grid of at least {FEWEST[0]} sizes and {FEWEST[1]} numbers of tokens, with at least {FEWEST[2]} runs in all, as of 3 sizes × 3"
-        " numbers of tokens, each four times the one before"
+    counts = len(set(N)), len(set(D)), len(L)
+    required = (
+        f"a grid of at least {FEWEST[0]} sizes and {FEWEST[1]} token counts, with at least"
+        f" {FEWEST[2]} runs in total, for example 3 sizes × 3 token counts, each four times the one"
+        " before"
     )
-    if any(number < fewest for number, fewest in zip(found, FEWEST, strict=True)):
+    if any(count < fewest for count, fewest in zip(counts, FEWEST, strict=True)):
         raise UserError(
-            f"{found[2]} runs of {found[0]} sizes and {found[1]} numbers of tokens do not determine a scaling law; give {wanted}"
+            f"{counts[2]} runs of {counts[0]} sizes and {counts[1]} token counts do not determine a"
+            f" scaling law; use {required}"
         )
     spread = np.stack([np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean()])
     correlation = (spread[0] @ spread[1]) / math.sqrt(
@@ -234,122 +269,13 @@ def _check(N: np.ndarray, D: np.ndarray, L: np.ndarray) -> None:
     )
     if abs(correlation) > 0.999:
         raise UserError(
-            f"tokens grow in step with size in all runs, so the two cannot be told apart; give {wanted}, every size with each"
+            "tokens are proportional to a power of the size in all runs, so their effects cannot be"
+            f" separated; use {required}, with every size at every token count"
         )
 
 
-def _predict(theta: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """log L [R, n] of constants (a, b, e, α, β) [R, 5] at centred log N, log D; and its slope in them [R, n, 5]."""
-    a, b, e, alpha, beta = (theta[:, index, None] for index in range(5))
-    terms = np.stack([a - alpha * x, b - beta * y, np.broadcast_to(e, (len(theta), len(x)))], -1)
-    most = terms.max(-1, keepdims=True)
-    powers = np.exp(terms - most)
-    total = powers.sum(-1, keepdims=True)
-    shares = powers / total
-    slope = np.concatenate(
-        [shares, -shares[..., :1] * x[:, None], -shares[..., 1:2] * y[:, None]], -1
-    )
-    return (np.log(total) + most)[..., 0], slope
-
-
-def _huber(residual: np.ndarray, delta: float) -> np.ndarray:
-    """In units of its corner: r²/2 within it, |r| - 1/2 beyond."""
-    size = np.abs(residual) / delta
-    return np.where(size <= 1, size**2 / 2, size - 0.5)
-
-
-def _minimise(x: np.ndarray, y: np.ndarray, target: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """(a, b, e, α, β) of the lowest loss, and the edges of what is tried [5, 2]."""
-    from scipy import optimize
-
-    floor, top = float(target.min()), float(target.max())
-    edges = np.array(
-        [[floor - 12, top], [floor - 12, top], [floor - 12, floor], [0.01, 3.0], [0.01, 3.0]]
-    )
-    middle, exponents = float(np.exp(target).mean()), (0.1, 0.3, 0.6, 1.2)
-    starts = []
-    for share in (0.2, 0.5, 0.8, 0.95):
-        rest = middle - share * math.exp(floor)
-        for part in (0.2, 0.5, 0.8):
-            for alpha in exponents:
-                starts += [
-                    [
-                        math.log(rest * part),
-                        math.log(rest * (1 - part)),
-                        math.log(share) + floor,
-                        alpha,
-                        beta,
-                    ]
-                    for beta in exponents
-                ]
-    grid = np.array(starts)
-    order = np.argsort(_huber(_predict(grid, x, y)[0] - target, 0.03).sum(-1))
-
-    def objective(theta: np.ndarray, delta: float) -> tuple[float, np.ndarray]:
-        predicted, slope = _predict(theta[None], x, y)
-        residual = predicted[0] - target
-        return float(_huber(residual, delta).sum()), np.clip(residual / delta, -1, 1) @ slope[
-            0
-        ] / delta
-
-    ends = []
-    for start in grid[order[:4]]:
-        # At a softer corner: where it is sharp, L-BFGS creeps along the folds.
-        ends.append(
-            optimize.minimize(
-                objective,
-                start,
-                (0.03,),
-                "L-BFGS-B",
-                jac=True,
-                bounds=edges,
-                options={"maxiter": 150},
-            ).x
-        )
-    refined = _refine(np.array(ends), x, y, np.repeat(target[None], len(ends), 0), edges)
-    return refined[_huber(_predict(refined, x, y)[0] - target, DELTA).sum(-1).argmin()], edges
-
-
-def _refine(
-    theta: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
-    target: np.ndarray,
-    edges: np.ndarray,
-    steps: int = 40,
-) -> np.ndarray:
-    """Levenberg-Marquardt on Huber's loss by reweighting, for many targets [R, n] at once: what L-BFGS finds one by one."""
-    theta = theta.copy()
-    for delta in (0.01, DELTA):
-        damping = np.full(len(theta), 1e-2)
-        predicted, slope = _predict(theta, x, y)
-        value = _huber(predicted - target, delta).sum(-1)
-        for _ in range(steps):
-            residual = predicted - target
-            weight = 1 / np.maximum(1.0, np.abs(residual) / delta)
-            weighted = slope * weight[..., None]
-            normal = np.einsum("rni,rnj->rij", weighted, slope)
-            diagonal = np.einsum("rii->ri", normal) + 1e-12
-            normal[:, range(5), range(5)] += damping[:, None] * diagonal
-            step = np.linalg.solve(normal, np.einsum("rni,rn->ri", weighted, residual)[..., None])[
-                ..., 0
-            ]
-            tried = np.clip(theta - step, edges[:, 0], edges[:, 1])
-            new_predicted, new_slope = _predict(tried, x, y)
-            new_value = _huber(new_predicted - target, delta).sum(-1)
-            better = new_value < value
-            theta[better], predicted[better], slope[better] = (
-                tried[better],
-                new_predicted[better],
-                new_slope[better],
-            )
-            value[better] = new_value[better]
-            damping = np.clip(np.where(better, damping / 5, damping * 4), 1e-12, 1e8)
-    return theta
-
-
-def _natural(theta: np.ndarray, log_N: float, log_D: float) -> np.ndarray:
-    """(E, A, B, α, β) [R, 5] of centred (a, b, e, α, β)."""
+def _natural(theta: Float64[np.ndarray, "R 5"], log_N: float, log_D: float) -> Constants:
+    """(E, A, B, α, β) from (a, b, e, α, β) for log N and log D centred at the given means."""
     a, b, e, alpha, beta = theta.T
     return np.stack(
         [np.exp(e), np.exp(a + alpha * log_N), np.exp(b + beta * log_D), alpha, beta], -1
@@ -357,44 +283,56 @@ def _natural(theta: np.ndarray, log_N: float, log_D: float) -> np.ndarray:
 
 
 def _enlargement(count: int) -> float:
+    """The factor of the residuals: see the module's docstring."""
     from scipy import special
 
     freedom, tail = count - 5, 0.5 + LEVEL / 2
     return math.sqrt(count / freedom) * float(special.stdtrit(freedom, tail) / special.ndtri(tail))
 
 
-def _loss(constants: np.ndarray, parameters, tokens) -> np.ndarray:
+def _loss(constants: Constants, parameters: float, tokens: float) -> Float64[np.ndarray, "R"]:
     E, A, B, alpha, beta = constants.T
     return E + A * parameters**-alpha + B * tokens**-beta
 
 
 def _optimal(
-    constants: np.ndarray, flops: np.ndarray, per_token: float
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(parameters, tokens, loss), each [R, F]: Hoffmann et al., equation 4."""
-    _, A, B, alpha, beta = (each[:, None] for each in constants.T)
+    constants: Constants, flops: Float64[np.ndarray, "F"], per_token: float
+) -> tuple[Float64[np.ndarray, "R F"], Float64[np.ndarray, "R F"], Float64[np.ndarray, "R F"]]:
+    """The compute-optimal (parameters, tokens, loss): Hoffmann et al., equation 4."""
+    _, A, B, alpha, beta = (constant[:, None] for constant in constants.T)
     G = (alpha * A / (beta * B)) ** (1 / (alpha + beta))
     N = G * (flops / per_token) ** (beta / (alpha + beta))
     D = (flops / per_token) / N
     return N, D, constants[:, :1] + A * N**-alpha + B * D**-beta
 
 
-def _crossings(differences: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """log FLOPs of each resample's first change of sign [R], linear between points of the grid; nan where there is none."""
+def _crossings(
+    differences: Float64[np.ndarray, "R F"], grid: Float64[np.ndarray, "F"]
+) -> Float64[np.ndarray, "R"]:
+    """log FLOPs of each resample's first change of sign; nan if there is none.
+
+    The difference is interpolated linearly between points of the grid.
+    """
     change = np.sign(differences[:, :-1]) != np.sign(differences[:, 1:])
     at, rows = change.argmax(1), np.arange(len(differences))
     before, after = differences[rows, at], differences[rows, at + 1]
     with np.errstate(all="ignore"):
-        found = grid[at] + (grid[at + 1] - grid[at]) * before / (before - after)
-    return np.where(change.any(1), found, np.nan)
+        log_flops = grid[at] + (grid[at + 1] - grid[at]) * before / (before - after)
+    return np.where(change.any(1), log_flops, np.nan)
 
 
-def _before_or_after(crossings: np.ndarray, differences: np.ndarray, start: float) -> np.ndarray:
-    """Resamples that do not cross within the range cross after it where they begin as the fit does, and before it where they do not."""
+def _before_or_after(
+    crossings: Float64[np.ndarray, "R"], differences: Float64[np.ndarray, "R F"], start: float
+) -> Float64[np.ndarray, "R"]:
+    """The crossings, with infinities for resamples that do not cross within the range.
+
+    +inf if the difference has the sign of the fit's difference at the start of the range (the
+    crossing is above it), otherwise -inf.
+    """
     outside = np.where(np.sign(differences[:, 0]) == np.sign(start), np.inf, -np.inf)
     return np.where(np.isfinite(crossings), crossings, outside)
 
 
-def _ends(values: np.ndarray) -> tuple[float, float]:
+def _ends(values: Float64[np.ndarray, "R"]) -> tuple[float, float]:
     low, high = np.quantile(values, ((1 - LEVEL) / 2, (1 + LEVEL) / 2))
     return float(low), float(high)

@@ -1,4 +1,4 @@
-"""The bootstrap's two variances against an analysis of variance by hand and closed forms, and the rules of pairing."""
+"""The bootstrap's two variances against an analysis of variance and closed forms; pairing."""
 
 import math
 
@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lm.stats import bootstrap, intervals
+from lm.stats import bootstrap, intervals, resampling
 from lm.stats.scores import Examples
 
 COUNT = 400
@@ -17,7 +17,7 @@ COUNT = 400
 def arm(
     seeds=3,
     count=COUNT,
-    asked="rows",
+    identity="rows",
     level=4.0,
     rng=0,
     spread=0.02,
@@ -25,7 +25,7 @@ def arm(
     difficulty=None,
     weights=None,
 ):
-    """Scores of rows by seed: one difficulty for all seeds, an offset for each, noise for each row."""
+    """Scores of rows by seed: a difficulty per row, an offset per seed, noise per row and seed."""
     rng = np.random.default_rng(rng)
     difficulty = rng.normal(0, 0.5, count) if difficulty is None else difficulty
     weights = np.full(count, 30.0) if weights is None else weights
@@ -33,7 +33,7 @@ def arm(
         seed: Examples(
             (level + difficulty + rng.normal(0, spread) + rng.normal(0, noise, count)) * weights,
             weights,
-            asked,
+            identity,
         )
         for seed in range(seeds)
     }
@@ -46,7 +46,7 @@ def means(side):
 def test_covariance_over_test_sets_is_that_of_residuals():
     weights = np.random.default_rng(5).integers(5, 60, COUNT).astype(float)
     side = arm(weights=weights)
-    found, count = bootstrap._covariance(list(side.values()))
+    found, count = resampling.covariance(list(side.values()))
     residuals = (
         np.stack(
             [
@@ -59,7 +59,7 @@ def test_covariance_over_test_sets_is_that_of_residuals():
     assert count == COUNT
     np.testing.assert_allclose(
         found, residuals @ residuals.T, rtol=0.12
-    )  # 1,000 resamples: 4.5 % is one standard error
+    )  # 1,000 resamples: one standard error is 4.5 %
 
 
 def test_interval_is_the_analysis_of_variance_of_seeds_and_rows():
@@ -70,7 +70,7 @@ def test_interval_is_the_analysis_of_variance_of_seeds_and_rows():
     n, count = table.shape
     square_rows = n * ((by_row - table.mean()) ** 2).sum() / (count - 1)
     square_rest = (rest**2).sum() / ((n - 1) * (count - 1))
-    test = (square_rows - square_rest) / (n * count)  # what the rows do to all seeds alike
+    test = (square_rows - square_rest) / (n * count)  # the effect of the rows on all seeds alike
     seeds = by_seed.var(ddof=1) / n
     half = bootstrap.combined(
         stats.t.ppf(0.975, 3) * math.sqrt(seeds), stats.norm.ppf(0.975) * math.sqrt(test), 3
@@ -116,7 +116,7 @@ def test_without_variance_of_seeds_it_is_the_test_set_s():
     )
 
 
-def test_examples_that_are_shared_cancel_out():
+def test_shared_examples_cancel_out():
     difficulty = np.random.default_rng(9).normal(0, 1.0, COUNT)
     first, second = (arm(rng=rng, difficulty=difficulty, level=4.0 + 0.02 * rng) for rng in (1, 2))
     elsewhere = {
@@ -130,7 +130,7 @@ def test_examples_that_are_shared_cancel_out():
     assert apart.high - apart.low > 2 * (paired.high - paired.low)
 
 
-def test_seeds_are_paired_where_two_are_shared():
+def test_seeds_are_paired_if_two_are_shared():
     first, second = arm(seeds=3, rng=1), arm(seeds=4, rng=2)
     assert bootstrap.difference(first, second).estimate.n == 3
     later = {seed + 10: each for seed, each in second.items()}
@@ -174,7 +174,7 @@ def test_one_seed_has_no_interval():
     st.floats(-0.1, 0.1),
     st.sampled_from([0.9, 0.95, 0.99]),
 )
-def test_p_and_interval_tell_the_same(rng, seeds, against, level):
+def test_p_and_interval_agree(rng, seeds, against, level):
     first, second = arm(seeds, 40, rng=rng), arm(seeds, 40, rng=rng + 1)
     found = bootstrap.difference(first, second, against, level)
     excluded = not found.estimate.low <= against <= found.estimate.high
@@ -205,7 +205,7 @@ def test_a_model_that_never_errs_is_not_certain():
     assert bootstrap.difference(perfect, perfect).p == 1.0
 
 
-def test_many_examples_are_grouped_without_changing_what_is_said():
+def test_grouping_many_examples_does_not_change_the_interval():
     side = arm(count=20_000, rng=3)
     found = bootstrap.interval({-1: side[0]})
     values = side[0].totals / side[0].weights
@@ -215,19 +215,19 @@ def test_many_examples_are_grouped_without_changing_what_is_said():
     )
 
 
-def test_the_same_each_time():
+def test_results_are_deterministic():
     assert bootstrap.difference(arm(rng=1), arm(rng=2)) == bootstrap.difference(
         arm(rng=1), arm(rng=2)
     )
 
 
-def test_replicates_are_kept_only_as_long_as_their_examples():
-    before = len(bootstrap._KEPT)
+def test_replicates_are_cached_only_as_long_as_their_examples():
+    before = len(resampling._CACHE)
     side = arm()
     bootstrap.interval(side)
-    assert len(bootstrap._KEPT) == before + 3
+    assert len(resampling._CACHE) == before + 3
     del side
-    assert len(bootstrap._KEPT) == before
+    assert len(resampling._CACHE) == before
 
 
 @given(st.floats(0, 10), st.floats(0, 10), st.floats(1, 50))
@@ -257,15 +257,18 @@ def test_impossible_input_is_refused(call):
         call()
 
 
-def test_the_test_set_s_part_alone():
-    """It is what the spread of a difference has of it, whatever the number of seeds; of a ratio the divisor's counts times the ratio."""
+def test_error_of_the_test_set_alone():
+    """It is the test set's part of a difference's spread for any number of seeds.
+
+    For a ratio, the divisor's error counts times the ratio.
+    """
     rng = np.random.default_rng(5)
     first, second = (
         {
-            seed: Examples((rng.random(500) < share).astype(float), np.ones(500), "same")
+            seed: Examples((rng.random(500) < accuracy).astype(float), np.ones(500), "same")
             for seed in range(3)
         }
-        for share in (0.6, 0.5)
+        for accuracy in (0.6, 0.5)
     )
     assert bootstrap.test_error(first, second) ** 2 == pytest.approx(
         bootstrap.spread_of_difference(first, second).test

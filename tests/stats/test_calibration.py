@@ -1,4 +1,4 @@
-"""Do intervals keep their promise? The simulation of benchmarks/calibration.py at reduced size, which must see it where one does not."""
+"""Coverage of the intervals, by the simulation of benchmarks/calibration.py at reduced size."""
 
 import functools
 
@@ -32,15 +32,18 @@ def test_false_positives_and_coverage(setting):
     assert found["one"] == pytest.approx(0.95, abs=ERROR)
 
 
-def test_the_simulation_sees_that_plain_percentiles_are_too_narrow():
+def test_the_simulation_detects_that_plain_percentiles_are_too_narrow():
     found = simulate(NORMAL, COMPARISONS)
     assert found["plain"] > 0.05 + 3 * ERROR
 
 
 @pytest.mark.parametrize("seeds", [3, 4, 5, 10])
-def test_both_parts_together_whatever_the_test_set_s_share(seeds):
-    """`combined` on 100,000 normal draws: 4 to 6 % false positives at each share of the test set, where neither Satterthwaite's form
-    nor quadrature manages that for three seeds."""
+def test_combined_interval_for_any_fraction_of_the_test_set(seeds):
+    """`combined` on 100,000 normal draws gives 4 to 6 % false positives.
+
+    This holds at each fraction of the variance that is due to the test set. For three seeds,
+    neither Satterthwaite's form nor quadrature achieves it.
+    """
     rng, freedom = np.random.default_rng(0), seeds - 1
     off, spread = (
         np.abs(rng.standard_normal(100_000)),
@@ -48,14 +51,14 @@ def test_both_parts_together_whatever_the_test_set_s_share(seeds):
     )
     t, z = special.stdtrit(freedom, 0.975), special.ndtri(0.975)
     worst = {"combined": 0.0, "quadrature": 0.0, "Satterthwaite": 0.0}
-    for share in (0.05, 0.2, 0.5, 0.8, 0.95):
-        parts, test = t * spread * (1 - share) ** 0.5, z * share**0.5
+    for fraction in (0.05, 0.2, 0.5, 0.8, 0.95):
+        parts, test = t * spread * (1 - fraction) ** 0.5, z * fraction**0.5
         halves = {"quadrature": np.hypot(parts, test)}
         halves["combined"] = np.array(
             [bootstrap.combined(each, test, freedom) for each in parts[:10_000]]
         )
-        variance = spread**2 * (1 - share)
-        total = variance + share
+        variance = spread**2 * (1 - fraction)
+        total = variance + fraction
         halves["Satterthwaite"] = special.stdtrit(
             freedom * (total / variance) ** 2, 0.975
         ) * np.sqrt(total)

@@ -1,4 +1,4 @@
-"""Statistics against hand and scipy computations, and the coverage of the intervals in small seeded simulations."""
+"""Intervals against scipy and computations by hand; their coverage in small simulations."""
 
 import math
 
@@ -12,7 +12,8 @@ from lm.stats import intervals
 
 
 def test_mean_of_three_by_hand():
-    # mean 2, standard deviation 1, t(0.975, 2) = 4.302653 from the printed table, half-width 4.302653 / sqrt(3)
+    # mean 2, standard deviation 1, t(0.975, 2) = 4.302653 from a printed table,
+    # half-width 4.302653 / sqrt(3)
     estimate = intervals.over_seeds([1.0, 2.0, 3.0])
     assert estimate.mean == 2 and estimate.deviation == 1 and estimate.n == 3
     assert estimate.low == pytest.approx(2 - 2.484138, abs=1e-6)
@@ -63,7 +64,7 @@ def test_both_parts_add_in_quadrature():
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=6), st.integers(1, 10_000))
-def test_interval_holds_mean_and_each_part_and_stays_in_limits(values, count):
+def test_interval_contains_the_mean_and_both_parts_and_stays_in_limits(values, count):
     mean = math.fsum(values) / len(values)
     test = intervals.wilson(mean, count)
     both = intervals.over_seeds(values, test, limits=(0, 1))
@@ -160,15 +161,16 @@ def test_impossible_input_is_refused(call):
 
 
 def test_coverage_over_seeds():
-    # 3,000 experiments of three seeds: the standard error of the coverage is 0.4 points
+    # 3,000 experiments with three seeds: the standard error of the coverage is 0.4 points
     draws = np.random.default_rng(1).normal(4.9, 0.03, (3000, 3))
     hits = [(e := intervals.over_seeds(row)).low <= 4.9 <= e.high for row in draws]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.012)
 
 
 def test_coverage_over_seeds_and_test_set():
-    # Each experiment draws one test set that its three models share, as lm.compare does. Example i is solved by a model of skill p when
-    # its difficulty u_i < p: models fail on the same examples, the worst case for an interval over seeds alone.
+    # Each experiment draws one test set that its three models share, as in lm.compare. A model of
+    # skill p solves example i if its difficulty u_i < p. Models fail on the same examples, the worst
+    # case for an interval over seeds alone.
     rng = np.random.default_rng(2)
     skill = rng.normal(0.6, 0.01, (1000, 3))
     difficulty = rng.random((1000, 1, 500), dtype=np.float32)
@@ -179,14 +181,14 @@ def test_coverage_over_seeds_and_test_set():
         both.append(e.low <= 0.6 <= e.high)
         e = intervals.over_seeds(row)
         seeds.append(e.low <= 0.6 <= e.high)
-    assert np.mean(both) > 0.94, "an interval that says it covers seeds and test set should"
+    assert np.mean(both) > 0.94, "the interval must cover seeds and test set"
     assert np.mean(seeds) < 0.9, (
-        "seeds alone should not cover the test set here, or the simulation shows nothing"
+        "seeds alone must not cover the test set here, or the simulation proves nothing"
     )
 
 
 def test_holm_by_hand():
-    # The example of Holm's correction with four hypotheses: 4 × .005, 3 × .01, 2 × .03, and the last not below the one before.
+    # Four hypotheses: 4 × .005, 3 × .01, 2 × .03, and the last at least the one before.
     assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     assert (
         intervals.holm([]) == []

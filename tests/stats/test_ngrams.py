@@ -30,7 +30,10 @@ def test_unigram():
 
 
 def test_kneser_ney_by_hand(bigram):
-    """Pairs: AB 2, BA 2, AC 1. Three types of pairs end in A, B and C once each: lower order (1+1, 1+1, 1+1, 0+1) / 7."""
+    """Pairs: AB 2, BA 2, AC 1. One type of pair ends in each of A, B and C.
+
+    The lower order is (1+1, 1+1, 1+1, 0+1) / 7.
+    """
     lower = np.array([2, 2, 2, 1]) / 7
     after_a = (
         np.array([0, 2 - 0.75, 1 - 0.75, 0]) / 3 + 0.75 * 2 / 3 * lower
@@ -42,7 +45,7 @@ def test_kneser_ney_by_hand(bigram):
 
 
 def test_lower_order_counts_types_not_tokens():
-    """A word seen often, but only after one other, is unlikely after a third: what Kneser-Ney is for."""
+    """A word that is frequent, but only after one other word, is unlikely after a third."""
     text = np.array([A, B] * 50 + [C, D, A, D, B, D])
     found = table(Bigram(text[:-1], text[1:], 5), 5)
     assert found[4, D] > found[4, B]
@@ -70,5 +73,5 @@ def test_between_is_the_product_of_both_sides_and_adds_up(text, left, right):
     joint = probability[left] * probability[:, right]
     assert np.exp(found) == pytest.approx(joint / joint.sum())
     assert np.exp(found).sum() == pytest.approx(1.0)
-    assert bigram.between(left, right) == pytest.approx(found), "asking changes nothing"
+    assert bigram.between(left, right) == pytest.approx(found), "a query has no side effects"
     assert table(bigram, 9) == pytest.approx(probability)

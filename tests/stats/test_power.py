@@ -14,7 +14,7 @@ from lm.stats import power
 @pytest.mark.parametrize(
     ("effect", "seeds"), [(0.2, 199), (0.5, 34), (0.8, 15), (1.0, 10), (2.0, 5)]
 )
-def test_sample_sizes_of_a_paired_test_in_the_books(effect, seeds):
+def test_textbook_sample_sizes_of_a_paired_test(effect, seeds):
     assert power.seeds_needed(1.0, effect) == seeds
     assert power.seeds_needed(0.03, -0.03 * effect) == seeds
 
@@ -38,7 +38,7 @@ def test_power_by_simulation():
     assert power.power(0.02, 0.04, 3) == pytest.approx(found.mean(), abs=0.012)
 
 
-def test_no_difference_is_found_as_often_as_the_level_says():
+def test_without_a_difference_the_power_is_the_level():
     assert power.power(1.0, 0.0, 4) == pytest.approx(0.05)
 
 
@@ -54,7 +54,7 @@ def test_seeds_that_do_not_differ_need_two():
     assert power.seeds_needed(0.0, 0.1) == 2
 
 
-def test_what_test_examples_add_no_number_of_seeds_takes_away():
+def test_more_seeds_do_not_reduce_the_error_of_the_test_set():
     needed = power.seeds_needed(0.03, 0.02, test=0.005)
     assert needed > power.seeds_needed(0.03, 0.02)
     assert (
@@ -62,14 +62,14 @@ def test_what_test_examples_add_no_number_of_seeds_takes_away():
         < 0.8
         <= power.power(0.03, 0.02, needed, test=0.005)
     )
-    # By simulation with many seeds: the mean varies by the test set alone, and the interval knows it.
+    # By simulation with many seeds: the mean varies with the test set alone, with a known error.
     draws = np.random.default_rng(0).normal(0.02, 0.008, 20_000)
     assert power.most_power(0.02, 0.95, 0.008) == pytest.approx(
         (np.abs(draws) > 1.96 * 0.008).mean(), abs=0.01
     )
     with pytest.raises(
         ValueError,
-        match=r"no number of seeds shows a difference of 0\.02 at a standard error of 0\.008",
+        match=r"no number of seeds can detect a difference of 0\.02 at a standard error of 0\.008",
     ):
         power.seeds_needed(0.03, 0.02, test=0.008)
 

@@ -1,4 +1,4 @@
-"""Scaling fits: known constants come back, intervals cover them, and optimum and crossover agree with closed forms."""
+"""Scaling fits: constants, coverage of intervals, and closed forms of optimum and crossover."""
 
 import dataclasses
 import functools
@@ -44,7 +44,7 @@ def noisy(rng: int, **constants) -> Fit:
     return scaling.fit(points(0.003, rng, **constants), 120)
 
 
-def made(**constants) -> Fit:
+def exact_fit(**constants) -> Fit:
     """A fit without noise, whose resamples are all the same."""
     values = CHINCHILLA | constants
     return Fit(
@@ -56,7 +56,7 @@ def made(**constants) -> Fit:
     )
 
 
-def test_constants_come_back_from_exact_points():
+def test_constants_are_recovered_from_exact_points():
     for name, value in CHINCHILLA.items():
         assert getattr(exact(), name) == pytest.approx(value, rel=1e-5)
         assert exact().intervals[name] == pytest.approx((value, value), rel=1e-4)
@@ -64,7 +64,7 @@ def test_constants_come_back_from_exact_points():
     assert exact().predict(7e10, 1.4e12) == pytest.approx(law(7e10, 1.4e12, **CHINCHILLA), rel=1e-6)
 
 
-def test_constants_of_a_small_model_s_losses_come_back():
+def test_constants_of_small_models_are_recovered():
     """Sizes and tokens that two cores can train."""
     constants = {"E": 3.0, "A": 60.0, "B": 2000.0, "alpha": 0.4, "beta": 0.5}
     found = scaling.fit(points(sizes=(5e4, 2e5, 8e5), tokens=(2.5e5, 1e6, 4e6), **constants), 5)
@@ -93,7 +93,7 @@ def test_intervals_cover_under_noise():
 
 def test_the_optimum_is_the_minimum_over_sizes_at_the_budget():
     flops = 3e20
-    N, D, loss = made().optimal(flops)
+    N, D, loss = exact_fit().optimal(flops)
     found = optimize.minimize_scalar(
         lambda n: law(math.exp(n), flops / 6 / math.exp(n), **CHINCHILLA),
         bounds=(10, 30),
@@ -105,19 +105,20 @@ def test_the_optimum_is_the_minimum_over_sizes_at_the_budget():
         and math.log(N) == pytest.approx(found.x, abs=1e-4)
         and loss == pytest.approx(found.fun)
     )
-    assert made().optimal(flops, 12.0)[0] * made().optimal(flops, 12.0)[1] == pytest.approx(
-        flops / 12
-    )
+    assert exact_fit().optimal(flops, 12.0)[0] * exact_fit().optimal(flops, 12.0)[
+        1
+    ] == pytest.approx(flops / 12)
 
 
 def test_crossover_in_closed_form():
-    # With the same exponents L = E + K · C^-γ, γ = αβ / (α + β), so E1 + K1 C^-γ = E2 + K2 C^-γ has one solution.
-    first, second = made(E=2.0, A=200.0, B=200.0), made(E=1.69)
+    # With the same exponents L = E + K · C^-γ, γ = αβ / (α + β), so E1 + K1 C^-γ = E2 + K2 C^-γ has
+    # one solution.
+    first, second = exact_fit(E=2.0, A=200.0, B=200.0), exact_fit(E=1.69)
     gamma = 0.34 * 0.28 / 0.62
     K = [(each.optimal(1.0)[2] - each.E) for each in (first, second)]
     expected = ((K[1] - K[0]) / (2.0 - 1.69)) ** (1 / gamma)
     found = scaling.crossover(first, second, expected / 1e4, expected * 1e4)
-    assert found.flops == pytest.approx(expected, rel=1e-6) and found.share == 1.0
+    assert found.flops == pytest.approx(expected, rel=1e-6) and found.fraction == 1.0
     assert (found.low, found.high) == pytest.approx((expected, expected), rel=1e-2)
     assert found.note == "the first is better below, the second above"
     assert (
@@ -137,19 +138,21 @@ def test_crossover_in_closed_form():
     )
 
 
-def test_no_crossover_is_said():
-    found = scaling.crossover(made(E=1.5), made(), 1e18, 1e24)
-    assert (found.flops, found.low, found.high, found.share) == (None, None, None, 0.0)
+def test_no_crossover_is_reported():
+    found = scaling.crossover(exact_fit(E=1.5), exact_fit(), 1e18, 1e24)
+    assert (found.flops, found.low, found.high, found.fraction) == (None, None, None, 0.0)
     assert found.note == "the first is better over the whole range"
 
 
 def test_a_crossover_that_is_not_known_well_has_open_ends():
     first, second = noisy(0), noisy(1, E=1.68)
     found = scaling.crossover(first, second, 1e19, 1e22)
-    assert found.share < 0.975 and (found.flops is None or found.low is None or found.high is None)
+    assert found.fraction < 0.975 and (
+        found.flops is None or found.low is None or found.high is None
+    )
 
 
-def test_the_same_each_time():
+def test_results_are_deterministic():
     found = scaling.fit(points(0.01), 10).intervals
     assert (
         found
@@ -161,10 +164,10 @@ def test_the_same_each_time():
 @pytest.mark.parametrize(
     ("given", "message"),
     [
-        (points(sizes=(1e8, 4e8)), "8 runs of 2 sizes and 4 numbers of tokens"),
-        (points(tokens=(2e9,), seeds=3), "1 numbers of tokens do not determine"),
-        ([Point(N, 20 * N, 3.0, seed) for N in SIZES for seed in range(3)], "in step with size"),
-        ([*points(), Point(1e8, 1e9, math.nan)], "leave out runs that diverged"),
+        (points(sizes=(1e8, 4e8)), "8 runs of 2 sizes and 4 token counts"),
+        (points(tokens=(2e9,), seeds=3), "1 token counts do not determine"),
+        ([Point(N, 20 * N, 3.0, seed) for N in SIZES for seed in range(3)], "cannot be separated"),
+        ([*points(), Point(1e8, 1e9, math.nan)], "exclude runs that diverged"),
         ([*points(), Point(0, 1e9, 3.0)], "positive, finite"),
         ([], "at least 3 sizes"),
     ],
@@ -175,7 +178,11 @@ def test_a_grid_that_does_not_determine_the_law_is_refused(given, message):
 
 
 @pytest.mark.parametrize(
-    "call", [lambda: made().optimal(0.0), lambda: scaling.crossover(made(), made(), 2.0, 1.0)]
+    "call",
+    [
+        lambda: exact_fit().optimal(0.0),
+        lambda: scaling.crossover(exact_fit(), exact_fit(), 2.0, 1.0),
+    ],
 )
 def test_impossible_budgets_are_refused(call):
     with pytest.raises(ValueError):
