@@ -24,6 +24,7 @@ PLUG_INS = (
     "objectives",
     "optimizers",
     "tasks",
+    "tokenizers",
 )
 MODEL_CODE = ("nn", "models")
 

@@ -1,42 +1,48 @@
-"""Pairs of segments `[CLS] A [SEP] B [SEP]` and the question that they pose.
+"""Pairs of segments `[CLS] A [SEP] B [SEP]`, in one of two relations.
 
-    next     does B follow A, or does it come from another document? (NSP: BERT, Devlin et al. 2019)
-    order    do A and B, which are consecutive, stand in their order? (SOP: ALBERT, Lan et al. 2020); no other document ever
+    next     B follows A, or comes from another document (NSP: BERT, Devlin et al. 2019)
+    order    A and B are consecutive, in their order or swapped (SOP: ALBERT, Lan et al. 2020)
 
-As in the original data code, a chunk of consecutive sentences fills a row; A ends at a uniform sentence of it; one
-example in ten is shorter; pairs are truncated at the longer side, at either end. Unlike it, the label is drawn first:
-the original turns every one-sentence chunk into a random pair, so that more than half of its pairs are random and the
-length of A tells the label (and ALBERT's code, which has the same branch, asks NSP among its SOP). Here chunks of one sentence are left
-out and counted.
+As in the original data code, a chunk of consecutive sentences fills a row; A ends at a uniformly
+drawn sentence of it; one example in ten is shorter; pairs are truncated at the longer side, at
+either end.
+
+Unlike there, the label is drawn first. The original turns every chunk of one sentence into a random
+pair, so that more than half of its pairs are random, and the length of A gives away the label.
+(ALBERT's code has the same branch, and so mixes NSP into its SOP.) Here chunks of one sentence are
+left out and counted.
 """
 
 import dataclasses
+from typing import Literal
 
 import numpy as np
+from jaxtyping import Int64, Integer
 
 from lm.core.plugins import UserError
 from lm.data import rows
+from lm.data.store import Store
 
-SHORT_SHARE = 0.1  # of examples with a smaller target length
+SHORT_FRACTION = 0.1  # of examples with a smaller target length
 SPECIALS = 3
-IS_NEXT, NOT_NEXT = 0, 1  # labels, numbered as in BERT
-IN_ORDER, SWAPPED = 0, 1  # and as in ALBERT
-QUESTIONS = ("next", "order")
+IS_NEXT, NOT_NEXT = 0, 1  # labels as in BERT
+IN_ORDER, SWAPPED = 0, 1  # labels as in ALBERT
+RELATIONS = ("next", "order")
 
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Runs of consecutive sentences, each at least two and about one row long.
+    """Runs of at least two consecutive sentences, each about as long as a row.
 
     Attributes:
-      document: [C] the chunk's document. start, stop: [C] its sentences, numbered through the store.
-      dropped: chunks of one sentence, which cannot hold a pair.
-      note: the same, for people; "" if none.
+      document: document of each chunk.
+      start, stop: its sentences [start, stop), numbered through the store.
+      dropped: number of chunks of one sentence, which cannot hold a pair.
     """
 
-    document: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
+    document: Int64[np.ndarray, "C"]
+    start: Int64[np.ndarray, "C"]
+    stop: Int64[np.ndarray, "C"]
     dropped: int
 
     def __len__(self) -> int:
@@ -44,14 +50,16 @@ class Chunks:
 
     @property
     def note(self) -> str:
+        """What was left out, or ""."""
         return f"left out: {self.dropped:,} chunks of one sentence" if self.dropped else ""
 
 
-def chunk(store, length: int, question: str = "next") -> Chunks:
-    """Cuts the store's documents into chunks for rows of `length` positions.
+def chunk(store: Store, length: int, relation: str = "next") -> Chunks:
+    """Cuts documents into chunks for rows of `length` positions.
 
-    For "next" a chunk ends with the sentence that fills the row, as in BERT's code. For "order" it ends before a sentence that would go
-    beyond it: such a sentence is longer than most, so if it always came last, which segment is the longer would tell the answer.
+    For "next" a chunk ends with the sentence that fills the row, as in BERT's code. For "order" it
+    ends before a sentence that exceeds the row. Such a sentence is longer than most: if it always
+    came last, the lengths of the segments would give away their order.
 
     Raises:
       UserError: no chunk of two sentences; for "next", not in two documents.
@@ -65,12 +73,12 @@ def chunk(store, length: int, question: str = "next") -> Chunks:
         first = begin
         for sentence in range(begin, end):
             size = ends[sentence + 1 - begin] - ends[first - begin]
-            if question == "order" and size > room and sentence - first >= 2:
+            if relation == "order" and size > room and sentence - first >= 2:
                 document.append(index)
                 start.append(first)
                 stop.append(sentence)
                 first, size = sentence, ends[sentence + 1 - begin] - ends[sentence - begin]
-            full = size >= room and (question == "next" or sentence > first)
+            full = size >= room and (relation == "next" or sentence > first)
             if full or sentence + 1 == end:
                 if sentence + 1 - first >= 2:
                     document.append(index)
@@ -79,7 +87,7 @@ def chunk(store, length: int, question: str = "next") -> Chunks:
                 else:
                     dropped += 1
                 first = sentence + 1
-    check(len(set(document)), len(store), question)
+    check(len(set(document)), len(store), relation)
     return Chunks(
         np.asarray(document, np.int64),
         np.asarray(start, np.int64),
@@ -88,77 +96,107 @@ def chunk(store, length: int, question: str = "next") -> Chunks:
     )
 
 
-def check(usable: int, documents: int, question: str) -> None:
-    """Refuses a corpus in which too few documents hold a pair."""
-    needed = {"next": 2, "order": 1}[question]
+def check(usable: int, documents: int, relation: str) -> None:
+    """Refuses a corpus in which too few documents hold a pair.
+
+    Args:
+      usable: documents of at least two sentences.
+      documents: all documents.
+      relation: one of RELATIONS.
+
+    Raises:
+      UserError: there are too few.
+    """
+    needed = {"next": 2, "order": 1}[relation]
     if usable < needed:
         kind = {
             "next": "next-sentence pairs need two documents",
             "order": "sentence-order pairs need a document",
-        }[question]
+        }[relation]
         raise UserError(
-            f"{kind} with at least two sentences{' each' * (needed > 1)}, but the corpus has {usable}"
-            f" ({documents} documents); give more text, or another objective"
+            f"{kind} with at least two sentences{' each' * (needed > 1)}, but the corpus has"
+            f" {usable} ({documents} documents); give more text, or another objective"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two segments of token ids, and the answer: 0 where they stand as in the text."""
+    """Two segments of ids, and a label: 0 where they are as in the text."""
 
-    a: np.ndarray
-    b: np.ndarray
+    a: Integer[np.ndarray, "A"]
+    b: Integer[np.ndarray, "B"]
     label: int
 
 
 def draw(
-    store, chunks: Chunks, index: int, length: int, rng: np.random.Generator, question: str = "next"
+    store: Store,
+    chunks: Chunks,
+    index: int,
+    length: int,
+    rng: np.random.Generator,
+    relation: str = "next",
 ) -> Pair:
-    """The pair made from chunk `index`: half of them with label 0."""
+    """Makes a pair from chunk `index`; half of all pairs have label 0.
+
+    Args:
+      store: the documents.
+      chunks: what `chunk` returned.
+      index: of the chunk.
+      length: positions of a row.
+      rng: the only source of randomness.
+      relation: one of RELATIONS.
+    """
     room = length - SPECIALS
     label = int(rng.random() < 0.5)
-    target = int(rng.integers(2, room + 1)) if rng.random() < SHORT_SHARE else room
+    target = int(rng.integers(2, room + 1)) if rng.random() < SHORT_FRACTION else room
     offsets = store.sentence_offsets
     first, last = int(chunks.start[index]), int(chunks.stop[index])
     ends = np.asarray(offsets[first : last + 1])
-    filled = int(
-        np.searchsorted(ends[1:] - ends[0], target, side="left" if question == "next" else "right")
-    )
-    # At least two sentences: the fewest that fill the target, and for the order the most that fit it (as `chunk` says).
-    count = min(last - first, max(2, filled + (question == "next")))
+    side: Literal["left", "right"] = "left" if relation == "next" else "right"
+    filled = int(np.searchsorted(ends[1:] - ends[0], target, side=side))
+    # At least two sentences: for "next" the fewest that fill the target, for "order" the most that
+    # fit it (see `chunk`).
+    count = min(last - first, max(2, filled + (relation == "next")))
     split = int(rng.integers(1, count))
     a = store.tokens[ends[0] : ends[split]]
-    if question == "order" or label == IS_NEXT:
+    if relation == "order" or label == IS_NEXT:
         b = store.tokens[ends[split] : ends[count]]
     else:
         begin, end = _elsewhere(store, int(chunks.document[index]), rng)
-        # Whole sentences until B fills what A leaves, as for B that follows.
+        # Complete sentences until B fills what A leaves, as for a B that follows A.
         ends_b = np.asarray(offsets[begin : end + 1])
         enough = min(
             end - begin, int(np.searchsorted(ends_b[1:] - ends_b[0], max(1, target - len(a)))) + 1
         )
         b = store.tokens[ends_b[0] : ends_b[enough]]
-    a, b = _arranged(np.asarray(a), np.asarray(b), label, question)
+    a, b = _arranged(np.asarray(a), np.asarray(b), label, relation)
     return Pair(*truncate(a, b, target, rng), label)
 
 
 def draw_sentences(
-    store, sentence: int, document: int, rng: np.random.Generator, question: str = "next"
+    store: Store, sentence: int, document: int, rng: np.random.Generator, relation: str = "next"
 ) -> Pair:
-    """A pair of single sentences: `sentence` of `document`, and the one that follows it or, for "next", any of another document."""
+    """Makes a pair of single sentences; half of all pairs have label 0.
+
+    Args:
+      store: the documents.
+      sentence: first sentence, numbered through the store. The second is the one that follows or,
+        for "next", one of another document.
+      document: of the first sentence.
+      rng: the only source of randomness.
+      relation: one of RELATIONS.
+    """
     label = int(rng.random() < 0.5)
     other = sentence + 1
-    if question == "next" and label == NOT_NEXT:
+    if relation == "next" and label == NOT_NEXT:
         other = _elsewhere(store, document, rng)[0]
     offsets = store.sentence_offsets
-    a, b = (
-        np.asarray(store.tokens[offsets[each] : offsets[each + 1]]) for each in (sentence, other)
-    )
-    return Pair(*_arranged(a, b, label, question), label)
+    a, b = (np.asarray(store.tokens[offsets[i] : offsets[i + 1]]) for i in (sentence, other))
+    return Pair(*_arranged(a, b, label, relation), label)
 
 
-def _elsewhere(store, document: int, rng: np.random.Generator) -> tuple[int, int]:
-    """A random sentence of a random other document, and where that document's sentences end."""
+def _elsewhere(store: Store, document: int, rng: np.random.Generator) -> tuple[int, int]:
+    """A random sentence of another random document, and the end of that document's sentences."""
     other = int(rng.integers(len(store) - 1))
     other += other >= document
     begin, end = int(store.document_sentences[other]), int(store.document_sentences[other + 1])
@@ -166,27 +204,43 @@ def _elsewhere(store, document: int, rng: np.random.Generator) -> tuple[int, int
 
 
 def _arranged(
-    a: np.ndarray, b: np.ndarray, label: int, question: str
+    a: np.ndarray, b: np.ndarray, label: int, relation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Swaps where the answer is that they are; before truncation, which treats the first and the second a little differently."""
-    return (b, a) if question == "order" and label == SWAPPED else (a, b)
+    """Swaps segments where the label says so.
+
+    Before truncation, which treats the first and the second a little differently.
+    """
+    return (b, a) if relation == "order" and label == SWAPPED else (a, b)
 
 
 def lay_out(row: rows.Row, pair: Pair, first: int, sep: int) -> None:
-    """Lays `[CLS] A [SEP] B [SEP]` into the row, with `first` for [CLS]; types are 0 for A and its [SEP], 1 for B and its own."""
-    a = len(pair.a) + 2
-    span = row.add(np.concatenate([rows.wrap(first, pair.a, sep), pair.b, [sep]]))
-    row.arrays["types"][span.start + a : span.stop] = 1
+    """Adds `[CLS] A [SEP] B [SEP]` to a row; types are 0 for A and its [SEP], 1 for B and its own.
+
+    Args:
+      row: with the field `types`.
+      pair: the segments.
+      first: the id at the place of [CLS].
+      sep: the id of [SEP].
+    """
+    types = np.zeros(len(pair.a) + len(pair.b) + SPECIALS, np.int32)
+    types[len(pair.a) + 2 :] = 1
+    row.add(np.concatenate([rows.wrap(first, pair.a, sep), pair.b, [sep]]), types=types)
 
 
 def truncate(
-    a: np.ndarray, b: np.ndarray, room: int, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Shortens the longer of the two until both fit; each token goes from the front or the back with equal chance."""
+    a: Integer[np.ndarray, "A"],
+    b: Integer[np.ndarray, "B"],
+    room: int,
+    rng: np.random.Generator,
+) -> tuple[Integer[np.ndarray, "..."], Integer[np.ndarray, "..."]]:
+    """Shortens the longer of two segments until both fit `room` tokens.
+
+    Each token is cut from the front or the back with probability 1/2.
+    """
     over = len(a) + len(b) - room
     if over <= 0:
         return a, b
-    # Levels the longer one first, then takes from both in turn, from b first (ties shorten b).
+    # Level the longer one first, then cut both in turn, b first (ties shorten b).
     gap = len(a) - len(b)
     level = min(over, abs(gap))
     cut_a, cut_b = (level, 0) if gap > 0 else (0, level)

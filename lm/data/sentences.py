@@ -1,18 +1,24 @@
-"""Runs of whole sentences."""
+"""Runs of complete sentences."""
+
+from collections.abc import Sequence
 
 import numpy as np
+
+from lm.data.store import Store
 
 Run = tuple[int, int, int]  # document, first token, token after the last; counted in the document
 
 
-def runs(store, room: int, across: bool) -> list[Run]:
-    """Cuts every document into runs of whole sentences of at most `room` tokens; a sentence longer than that is cut itself.
+def runs(store: Store, room: int, across: bool) -> list[Run]:
+    """Cuts each document into runs of complete sentences.
 
     Args:
-      across: leave each sentence by itself, for rows that go on with the next document.
+      store: the documents.
+      room: most tokens of a run. A longer sentence is cut itself.
+      across: make each sentence a run of its own, for rows that continue with the next document.
     """
     offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
-    found: list[Run] = []
+    result: list[Run] = []
     for document in range(len(store)):
         ends = (
             offsets[borders[document] : borders[document + 1] + 1] - offsets[borders[document]]
@@ -20,21 +26,25 @@ def runs(store, room: int, across: bool) -> list[Run]:
         start = 0
         for before, end in zip(ends, ends[1:], strict=False):
             if before > start and (across or end - start > room):
-                found.append((document, start, before))
+                result.append((document, start, before))
                 start = before
             while end - start > room:
-                found.append((document, start, start + room))
+                result.append((document, start, start + room))
                 start += room
         if ends[-1] > start:
-            found.append((document, start, ends[-1]))
-    return found
+            result.append((document, start, ends[-1]))
+    return result
 
 
-def filled(found: list[Run], length: int) -> list[list[Run]]:
-    """Rows of `length` positions that take runs in order; a row begins with one special token, and one follows each document in it."""
+def fill(pieces: Sequence[Run], length: int) -> list[list[Run]]:
+    """Fills rows of `length` positions with runs in order.
+
+    A row begins with one special token, and one follows each document in it. Neighbouring runs of a
+    document are joined.
+    """
     rows: list[list[Run]] = []
     used = length
-    for document, start, stop in found:
+    for document, start, stop in pieces:
         last = rows[-1][-1] if rows else (-1, 0, 0)
         same = last[0] == document and last[2] == start
         cost = stop - start + (not same)

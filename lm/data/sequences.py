@@ -1,84 +1,70 @@
-"""Rows for objectives that turn an input into a target.
+"""Rows of objectives that turn an input into a target.
 
-An encoder-decoder (mask "cross") reads inputs in one stream of `length` positions and targets in another; a decoder (mask "prefix") reads
-input and target one after the other, `length` positions together, with the input as the prefix. The decoder's input is the target moved by
-one, [BOS] first. Several pieces share a row and do not see each other.
+An encoder-decoder (mask "cross") reads inputs in one stream of `length` positions and targets in
+another. A decoder (mask "prefix") reads input and target one after the other in one stream of
+`length` positions, with the input as the prefix. The decoder reads the target shifted by one, [BOS]
+first. Several pieces share a row and do not see each other.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Integer
 
-Piece = tuple[np.ndarray, np.ndarray]  # input ids, target ids
+from lm.core.protocols import Tokenizer
+from lm.data import rows
+
+Piece = tuple[Integer[np.ndarray, "..."], Integer[np.ndarray, "..."]]  # ids of input and target
 
 
 class Layout:
-    """Where inputs and targets lie.
-
-    Args:
-      mask: "cross" or "prefix". length: positions of the input stream, or of the row. target_length: of the target stream.
+    """Lays out pieces of an input and a target as rows.
 
     Attributes:
-      rooms: positions of each stream. positions: all together.
+      mask: "cross" or "prefix".
+      length: positions of the input stream, or of the one stream.
+      rooms: positions of each stream.
+      positions: positions of all streams.
     """
 
-    def __init__(self, tokenizer, mask: str, length: int, target_length: int):
+    def __init__(self, tokenizer: Tokenizer, mask: str, length: int, target_length: int):
+        """Sizes the streams.
+
+        Args:
+          tokenizer: gives [BOS] and padding.
+          mask: "cross" or "prefix".
+          length: positions of the input stream, or of the one stream.
+          target_length: positions of the target stream under "cross".
+        """
         self.tokenizer, self.mask, self.length = tokenizer, mask, length
         self.rooms = (length, target_length) if mask == "cross" else (length,)
         self.positions = sum(self.rooms)
 
-    def needs(self, inputs: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, ...]:
-        """Positions of each stream that pieces with so many tokens take."""
+    def needs(
+        self, inputs: Integer[np.ndarray, "n"], targets: Integer[np.ndarray, "n"]
+    ) -> tuple[Integer[np.ndarray, "n"], ...]:
+        """Positions of each stream that pieces of so many tokens take."""
         return (inputs, targets) if self.mask == "cross" else (inputs + targets,)
 
     def row(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
         """The fields of lm/nn/token_loss.py.
 
         Raises:
-          ValueError: the pieces do not fit; a plan made with `needs` never gives such a row.
+          ValueError: the pieces do not fit; those of a plan made with `needs` do.
         """
-        size = self.rooms[-1]
-        taken = self.needs(
-            *(np.array([sum(map(len, side)) for side in zip(*pieces, strict=True)]).reshape(2, 1))
-        )
-        if any(int(need[0]) > room for need, room in zip(taken, self.rooms, strict=True)):
-            raise ValueError(
-                f"pieces of {[int(need[0]) for need in taken]} positions do not fit streams of {self.rooms}"
-            )
-        row = {
-            name: np.zeros(size, np.int32)
-            for name in ("tokens", "segments", "positions", "targets")
-        }
-        row["tokens"][:] = self.tokenizer.pad
-        row["weights"] = np.zeros(size, np.float32)
+        bos, pad = self.tokenizer.bos, self.tokenizer.pad
         if self.mask == "cross":
-            source = {
-                f"input_{name}": np.zeros(self.length, np.int32)
-                for name in ("tokens", "segments", "positions")
-            }
-            source["input_tokens"][:] = self.tokenizer.pad
-        else:
-            row["prefix"] = np.zeros(size, np.int32)
-            source = {}
-        at = at_input = 0
-        for segment, (inputs, targets) in enumerate(pieces, 1):
-            before = len(inputs)
-            if self.mask == "cross":
-                span = slice(at_input, at_input + before)
-                source["input_tokens"][span] = inputs
-                source["input_segments"][span] = segment
-                source["input_positions"][span] = np.arange(before)
-                at_input += before
-                before = 0
-            else:
-                row["tokens"][at : at + before] = inputs
-                row["prefix"][at : at + before] = 1
-            begin, end = at + before, at + before + len(targets)
-            row["tokens"][begin] = self.tokenizer.bos
-            row["tokens"][begin + 1 : end] = targets[:-1]
-            row["targets"][begin:end] = targets
-            row["weights"][begin:end] = 1.0
-            row["segments"][at:end] = segment
-            row["positions"][at:end] = np.arange(end - at)
-            at = end
-        return row | source
+            source = rows.Row(self.length, pad, prefix="input_")
+            row = rows.Row(self.rooms[-1], pad, ("targets", "weights"))
+            for inputs, targets in pieces:
+                source.add(inputs)
+                row.add(rows.shift(bos, targets), targets=targets, weights=1.0)
+            return row.arrays | source.arrays
+        row = rows.Row(self.length, pad, ("targets", "weights", "prefix"))
+        for inputs, targets in pieces:
+            span = row.add(np.concatenate([inputs, rows.shift(bos, targets)]))
+            split = span.start + len(inputs)
+            row.arrays["prefix"][span.start : split] = 1
+            row.arrays["targets"][split : span.stop] = targets
+            row.arrays["weights"][split : span.stop] = 1.0
+        return row.arrays

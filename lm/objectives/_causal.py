@@ -2,33 +2,31 @@
 
 import numpy as np
 
-from lm.data import packing
+from lm.core.protocols import Tokenizer
+from lm.data import packing, rows
+from lm.data.store import Store
 
 
-def row(store, plan: packing.Plan, index: int, length: int, tokenizer) -> dict[str, np.ndarray]:
-    """Row `index` of the plan: tokens, targets, segments, positions int32 [T], weights float32 [T].
+def row(
+    store: Store, plan: packing.Plan, index: int, length: int, tokenizer: Tokenizer
+) -> dict[str, np.ndarray]:
+    """Lays out row `index` of the plan.
 
-    A document's first token is predicted from [BOS], its last predicts [EOS]; where a row cuts a document, the next piece starts from the
-    token before the cut, so each token is predicted once.
+    A document's first token is predicted from [BOS], its last predicts [EOS]. Where a row cuts a
+    document, the next piece starts with the token before the cut, so that each token is predicted
+    once.
+
+    Returns:
+      tokens, segments, positions, targets int32 [T], weights float32 [T].
     """
-    names = ("tokens", "targets", "segments", "positions")
-    example = {name: np.zeros(length, np.int32) for name in names} | {
-        "weights": np.zeros(length, np.float32)
-    }
-    example["tokens"][:] = tokenizer.pad
-    at = 0
-    for segment, (document, start, stop) in enumerate(plan.pieces(index), 1):
+    row = rows.Row(length, tokenizer.pad, ("targets", "weights"))
+    for document, start, stop in plan.pieces(index):
         text = store.document(document)
-        count = stop - start
-        span = slice(at, at + count + 1)
-        example["tokens"][at] = text[start - 1] if start else tokenizer.bos
-        example["tokens"][at + 1 : at + count + 1] = text[start:stop]
-        example["targets"][at : at + count] = text[start:stop]
-        example["weights"][at : at + count] = 1.0
-        if stop == len(text):
-            example["targets"][at + count] = tokenizer.eos
-            example["weights"][at + count] = 1.0
-        example["segments"][span] = segment
-        example["positions"][span] = np.arange(count + 1)
-        at += count + packing.SPECIALS
-    return example
+        targets = np.append(text[start:stop], tokenizer.eos)
+        weights = np.ones(len(targets), np.float32)
+        tokens = rows.shift(text[start - 1] if start else tokenizer.bos, targets)
+        if stop < len(text):  # the next piece goes on, so nothing is predicted after the last token
+            targets[-1] = weights[-1] = 0
+        row.add(tokens, targets=targets, weights=weights)
+        row.skip(packing.SPECIALS - 1)
+    return row.arrays

@@ -44,8 +44,8 @@ def check_heads(members: Mapping[str, Any]) -> None:
             },
         ),
         (
-            "questions",
-            {member.question for member in members.values() if hasattr(member, "question")},
+            "relations",
+            {member.relation for member in members.values() if hasattr(member, "relation")},
         ),
     ):
         if len(found) > 1:

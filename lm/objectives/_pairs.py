@@ -1,4 +1,4 @@
-"""What objectives on pairs of segments have in common: the question, the classifier, and the same beside masked tokens."""
+"""What objectives on pairs of segments have in common: the relation, the classifier, and the same beside masked tokens."""
 
 import dataclasses
 
@@ -54,13 +54,13 @@ def _check(pooling: str, form: str) -> None:
 
 
 class Pairs:
-    """The part of an objective that judges pairs. `name` is its term's; `question` one of lm.data.pairs.QUESTIONS."""
+    """The part of an objective that judges pairs. `name` is its term's; `relation` one of lm.data.pairs.RELATIONS."""
 
     def __init__(
-        self, name: str, question: str, config: Config | MaskedConfig, tokenizer, length: int
+        self, name: str, relation: str, config: Config | MaskedConfig, tokenizer, length: int
     ):
         self.name, self.config = name, config
-        self.form = plugins.find("data.formats", config.format).Format(tokenizer, length, question)
+        self.form = plugins.find("data.formats", config.format).Format(tokenizer, length, relation)
 
     def heads(self, config, scope) -> dict:
         """The pair classifier."""
@@ -86,17 +86,17 @@ class Pairs:
 
 
 class PairObjective:
-    """Pairs alone. A subclass names its term and its question."""
+    """Pairs alone. A subclass names its term and its relation."""
 
     masks = ("bidirectional",)
     composed = False
     scores: tuple[str, ...] = ("pair",)
     standard = False
-    name = question = ""
+    name = relation = ""
 
     def __init__(self, config: Config, tokenizer, length: int, mask: str = "bidirectional"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.pairs = Pairs(self.name, self.question, config, tokenizer, length)
+        self.pairs = Pairs(self.name, self.relation, config, tokenizer, length)
         self.positions = length
 
     def plan(self, store):
@@ -127,17 +127,17 @@ class PairObjective:
 
 
 class MaskedPairObjective:
-    """Masked tokens and the question on the same pairs; the losses add up. A subclass names its terms and its question."""
+    """Masked tokens and the relation of the same pairs; the losses add up. A subclass names its terms and its relation."""
 
     masks = ("bidirectional",)
     composed = False
     scores: tuple[str, ...] = ("masked", "pair")
     standard = False
-    name = question = ""
+    name = relation = ""
 
     def __init__(self, config: MaskedConfig, tokenizer, length: int, mask: str = "bidirectional"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.pairs = Pairs(self.name, self.question, config, tokenizer, length)
+        self.pairs = Pairs(self.name, self.relation, config, tokenizer, length)
         self.masked = _masked.Masked("mlm", config, tokenizer, self.pairs.form, length, mask)
         self.positions = length
 

@@ -7,4 +7,4 @@ Config = _pairs.MaskedConfig
 
 class Objective(_pairs.MaskedPairObjective):
     terms = {"mlm": 1.0, "nsp": 1.0}
-    name, question = "nsp", "next"
+    name, relation = "nsp", "next"

@@ -7,4 +7,4 @@ Config = _pairs.MaskedConfig
 
 class Objective(_pairs.MaskedPairObjective):
     terms = {"mlm": 1.0, "sop": 1.0}
-    name, question = "sop", "order"
+    name, relation = "sop", "order"

@@ -7,4 +7,4 @@ Config = _pairs.Config
 
 class Objective(_pairs.PairObjective):
     terms = {"nsp": 1.0}
-    name, question = "nsp", "next"
+    name, relation = "nsp", "next"

@@ -61,7 +61,7 @@ class Objective(_sequences.SequenceObjective):
                     (
                         np.array(given),
                         np.append(
-                            text[start + split : stop], [self.tokenizer.eos] * (stop == len(text))
+                            text[start + split : stop], np.array([self.tokenizer.eos] * (stop == len(text)), np.int64)
                         ),
                     )
                 )

@@ -7,4 +7,4 @@ Config = _pairs.Config
 
 class Objective(_pairs.PairObjective):
     terms = {"sop": 1.0}
-    name, question = "sop", "order"
+    name, relation = "sop", "order"

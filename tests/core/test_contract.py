@@ -21,7 +21,7 @@ from lm.core.plugins import UserError
 from lm.data import corpus as corpora
 from lm.data import loader
 from lm.data.documents import Document, Tally
-from lm.data.pairs import QUESTIONS
+from lm.data.pairs import RELATIONS
 from lm.nn import flops
 from lm.nn.attention.mask import Mask
 from lm.nn.config import TransformerConfig
@@ -123,11 +123,11 @@ def kinds(example: dict) -> dict:
 
 
 @pytest.mark.parametrize("ends", [None, (Ids.bos, Ids.eos)], ids=["default", "bos-eos"])
-@pytest.mark.parametrize("question", QUESTIONS)
+@pytest.mark.parametrize("relation", RELATIONS)
 @pytest.mark.parametrize("name", plugins.names("data.formats"))
-def test_a_format(name, question, ends):
+def test_a_format(name, relation, ends):
     module, store = plugins.find("data.formats", name), corpus().stores["train"]
-    form = module.Format(corpus().tokenizer, LENGTH, question, ends)
+    form = module.Format(corpus().tokenizer, LENGTH, relation, ends)
     first, last = ends or (Ids.cls, Ids.sep)
     plan = form.plan(store)
     assert isinstance(plan.note, str) and len(plan) > 0

@@ -177,16 +177,16 @@ two_documents = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), m
     st.sampled_from(["next", "order"]),
     st.integers(0, 99),
 )
-def test_pairs(documents, length, name, question, seed):
+def test_pairs(documents, length, name, relation, seed):
     text = numbered(documents, start=SPECIAL)
     sizes = np.diff(text.document_sentences)
-    for row in laid(name, text, length, seed, question=question):
+    for row in laid(name, text, length, seed, relation=relation):
         found = pairs_in(row)
         assert name == "sentence_pair" or len(found) == 1
         for a, b, label in found:
             same = document_of(text, a[0]) == document_of(text, b[0])
             assert sizes[document_of(text, a[0])] > 1, "a document of one sentence gives no A"
-            if question == "order":
+            if relation == "order":
                 assert same, "no random document, ever"
                 assert (a[-1] < b[0]) == (label == 0) and (b[-1] < a[0]) == (label == 1)
             else:
@@ -195,18 +195,18 @@ def test_pairs(documents, length, name, question, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(two_documents, st.sampled_from(["next", "order"]), st.integers(0, 99))
-def test_sentence_pairs_are_neighbouring_sentences(documents, question, seed):
+def test_sentence_pairs_are_neighbouring_sentences(documents, relation, seed):
     documents = [[min(size, 25) for size in document] for document in documents]
     text = numbered(documents, start=SPECIAL)
     offsets = (text.sentence_offsets + SPECIAL).tolist()
     seen = set()
-    for row in laid("sentence_pair", text, 128, seed, question=question):
+    for row in laid("sentence_pair", text, 128, seed, relation=relation):
         for a, b, label in pairs_in(row):
-            first, second = (a, b) if question == "next" or not label else (b, a)
-            if question == "next" and label:
+            first, second = (a, b) if relation == "next" or not label else (b, a)
+            if relation == "next" and label:
                 continue
             # Beside a random pair, the last one of a full row may have been shortened.
-            if question == "order" or not row["segments"].all():
+            if relation == "order" or not row["segments"].all():
                 assert (
                     first[0] in offsets
                     and first[-1] + 1 == second[0]
@@ -216,14 +216,14 @@ def test_sentence_pairs_are_neighbouring_sentences(documents, question, seed):
                 seen.add(first[0])
     starts = {SPECIAL + int(text.sentence_offsets[s]) for b in zip(text.document_sentences, text.document_sentences[1:], strict=False)
               for s in range(b[0], b[1] - 1)}  # fmt: skip
-    assert seen <= starts and (question == "next" or seen == starts), (
+    assert seen <= starts and (relation == "next" or seen == starts), (
         "with no random pair, each neighbouring pair is there once"
     )
 
 
 def test_several_short_pairs_share_a_row():
     text = numbered([[4, 4, 4, 4]] * 20, start=SPECIAL)
-    rows = laid("sentence_pair", text, 64, question="order")
+    rows = laid("sentence_pair", text, 64, relation="order")
     assert sum(len(pairs_in(row)) for row in rows) == 60 and all(
         len(pairs_in(row)) == 4 for row in rows[:-1]
     )
@@ -238,10 +238,10 @@ def test_documents_of_one_sentence_are_counted(name):
     )
     whole = numbered([[5, 5], [4, 4]], start=SPECIAL)
     assert form(name, whole, 32).plan(whole).note == ""
-    for question, documents in (("next", [[5, 5], [9]]), ("order", [[5], [9]])):
+    for relation, documents in (("next", [[5, 5], [9]]), ("order", [[5], [9]])):
         few = numbered(documents, start=SPECIAL)
         with pytest.raises(UserError, match="sentences"):
-            form(name, few, 32, question=question).plan(few)
+            form(name, few, 32, relation=relation).plan(few)
 
 
 SIZES = {
@@ -251,16 +251,16 @@ SIZES = {
 }
 
 
-@pytest.mark.parametrize("question", ["next", "order"])
+@pytest.mark.parametrize("relation", ["next", "order"])
 @pytest.mark.parametrize("sizes", SIZES)
 @pytest.mark.parametrize("name", ["sentence_pair", "segment_pair"])
-def test_half_of_the_labels(name, sizes, question):
+def test_half_of_the_labels(name, sizes, relation):
     rng = np.random.default_rng(0)
     text = numbered(
         [[int(SIZES[sizes](rng)) for _ in range(rng.integers(1, 9))] for _ in range(250)],
         start=SPECIAL,
     )
-    made = form(name, text, 128, question=question)
+    made = form(name, text, 128, relation=relation)
     plan, draws, counts = made.plan(text), np.random.default_rng(1), np.zeros(2, int)
     for _ in range(60 if name == "sentence_pair" else 100):
         for index in range(len(plan)):

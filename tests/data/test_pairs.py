@@ -175,7 +175,7 @@ def test_one_in_ten_is_short():
     totals = np.array(totals)
     short = totals[totals < ROOM]
     # Targets are uniform on 2 … ROOM, so a short one is full length once in ROOM - 1 times.
-    share = pairs.SHORT_SHARE * (ROOM - 2) / (ROOM - 1)
+    share = pairs.SHORT_FRACTION * (ROOM - 2) / (ROOM - 1)
     assert stats.binomtest(len(short), len(totals), share).pvalue > 1e-3
     assert set(short) == set(range(2, ROOM))
     assert stats.chisquare(np.bincount(short)[2:]).pvalue > 1e-3
@@ -215,7 +215,7 @@ def test_truncation_takes_from_both_ends_as_the_loop_does():
 def test_rows():
     tokenizer = Ids(1000)
     cls, sep, pad = tokenizer.cls, tokenizer.sep, tokenizer.pad
-    laid = rows.Row(10, pad)
+    laid = rows.Row(10, pad, ("types",))
     pairs.lay_out(laid, pairs.Pair(np.array([20, 21]), np.array([30, 31, 32]), IS_NEXT), cls, sep)
     row = laid.arrays
     assert row["tokens"].tolist() == [cls, 20, 21, sep, 30, 31, 32, sep, pad, pad]

@@ -52,7 +52,7 @@ def test_options_without_effect_are_refused():
 
 
 def test_one_head_is_not_asked_two_questions():
-    with pytest.raises(UserError, match="questions are next, order"):
+    with pytest.raises(UserError, match="relations are next, order"):
         make("mixture", "encoder", members={"nsp": {}, "sop": {}})
 
 

@@ -1,39 +1,40 @@
-"""Whole sentences of one document, as many as fit (RoBERTa's DOC-SENTENCES).
+"""Complete sentences of one document, as many as fit (RoBERTa's DOC-SENTENCES).
 
-RoBERTa lets the batch grow where documents end early. Here a row of fixed size takes the ends of several documents instead, which do not
-see each other. A sentence longer than a row is cut.
+RoBERTa lets the batch grow where documents end early. Here a row has a fixed size and takes the ends
+of several documents, which do not see each other. A sentence longer than a row is cut.
 """
 
 import numpy as np
 
+from lm.core.protocols import Tokenizer
 from lm.data import packing, rows, sentences
+from lm.data.store import Store
 
 PAIRS = False
 
 
 class Format:
-    """Pieces end where sentences end. `row` draws nothing."""
+    """Cuts documents between sentences. `row` draws nothing."""
 
     def __init__(
-        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        relation: str = "next",
+        ends: tuple[int, int] | None = None,
     ):
         self.tokenizer, self.length = tokenizer, length
-        self.first: int
-        self.last: int
-        self.first, self.last = ends or (tokenizer.cls, tokenizer.sep)
+        self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
-    def plan(self, store) -> packing.Plan:
-        """Runs of sentences, each of one document, packed by best fit."""
+    def plan(self, store: Store) -> packing.Plan:
+        """Packs runs of sentences, each of one document, by best fit."""
         runs = sentences.runs(store, self.length - packing.SPECIALS, across=False)
         sizes = np.array([stop - start for _, start, stop in runs], np.int64)
-        filled = packing.best_fit([sizes + packing.SPECIALS], [self.length]) if runs else []
-        return packing.plan([[runs[at] for at in row] for row in filled])
+        packed = packing.best_fit([sizes + packing.SPECIALS], [self.length]) if runs else []
+        return packing.plan([[runs[at] for at in row] for row in packed])
 
     def row(
-        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+        self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
-        row = rows.Row(self.length, self.tokenizer.pad)
-        for document, start, stop in plan.pieces(index):
-            row.add(rows.wrap(self.first, store.document(document)[start:stop], self.last))
-        return row.arrays
+        return rows.of_pieces(store, plan, index, self.length, self.tokenizer, self.ends)

@@ -1,42 +1,44 @@
-"""Whole sentences in a row until it is full, across the borders of documents (RoBERTa's FULL-SENTENCES).
+"""Complete sentences until a row is full, across documents (RoBERTa's FULL-SENTENCES).
 
-Between documents stands an extra [SEP], and by definition the whole row attends to itself: this is the one format in which a token sees
-another document. A sentence longer than a row is cut.
+An extra [SEP] separates documents. By definition the row attends to itself as one segment: this is
+the only format in which a token sees another document. A sentence longer than a row is cut.
 """
 
 import numpy as np
 
+from lm.core.protocols import Tokenizer
 from lm.data import packing, rows, sentences
+from lm.data.store import Store
 
 PAIRS = False
 
 
 class Format:
-    """`row` draws nothing."""
+    """Joins pieces of a row by [SEP]. `row` draws nothing."""
 
     def __init__(
-        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        relation: str = "next",
+        ends: tuple[int, int] | None = None,
     ):
         self.tokenizer, self.length = tokenizer, length
-        self.first: int
-        self.last: int
-        self.first, self.last = ends or (tokenizer.cls, tokenizer.sep)
+        self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
-    def plan(self, store) -> packing.Plan:
-        """Runs of sentences in the store's order; pieces of one row are joined by [SEP]."""
-        return packing.plan(
-            sentences.filled(
-                sentences.runs(store, self.length - packing.SPECIALS, across=True), self.length
-            )
-        )
+    def plan(self, store: Store) -> packing.Plan:
+        """Fills rows with sentences in the store's order."""
+        runs = sentences.runs(store, self.length - packing.SPECIALS, across=True)
+        return packing.plan(sentences.fill(runs, self.length))
 
     def row(
-        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+        self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
-        parts: list[np.ndarray] = [np.array([self.first])]
+        first, last = self.ends
+        parts = [np.array([first])]
         for document, start, stop in plan.pieces(index):
-            parts += [store.document(document)[start:stop], np.array([self.last])]
-        row = rows.Row(self.length, self.tokenizer.pad)
-        row.add(np.concatenate(parts).astype(np.int32))
+            parts += [store.document(document)[start:stop], np.array([last])]
+        row = rows.Row(self.length, self.tokenizer.pad, ("types",))
+        row.add(np.concatenate(parts))
         return row.arrays

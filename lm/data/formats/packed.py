@@ -1,32 +1,33 @@
-"""Pieces of documents, `[CLS] … [SEP]` each, packed into rows: no piece sees another, and hardly a position is padding."""
+"""Pieces of documents, `[CLS] … [SEP]` each, packed into rows: there is hardly any padding."""
 
 import numpy as np
 
+from lm.core.protocols import Tokenizer
 from lm.data import packing, rows
+from lm.data.store import Store
 
 PAIRS = False
 
 
 class Format:
-    """Documents are cut where a row is full. `row` draws nothing."""
+    """Cuts documents where a row is full. `row` draws nothing."""
 
     def __init__(
-        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        relation: str = "next",
+        ends: tuple[int, int] | None = None,
     ):
         self.tokenizer, self.length = tokenizer, length
-        self.first: int
-        self.last: int
-        self.first, self.last = ends or (tokenizer.cls, tokenizer.sep)
+        self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
-    def plan(self, store) -> packing.Plan:
-        """Which pieces lie in which row."""
+    def plan(self, store: Store) -> packing.Plan:
+        """Assigns pieces to rows."""
         return packing.pack(np.diff(store.document_offsets), self.length)
 
     def row(
-        self, store, plan: packing.Plan, index: int, rng: np.random.Generator
+        self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]."""
-        row = rows.Row(self.length, self.tokenizer.pad)
-        for document, start, stop in plan.pieces(index):
-            row.add(rows.wrap(self.first, store.document(document)[start:stop], self.last))
-        return row.arrays
+        return rows.of_pieces(store, plan, index, self.length, self.tokenizer, self.ends)

@@ -1,37 +1,47 @@
-"""`[CLS] A [SEP] B [SEP]` with segments of several sentences that together fill a row (BERT; RoBERTa's SEGMENT-PAIR)."""
+"""`[CLS] A [SEP] B [SEP]` with segments of several sentences that fill a row (BERT; RoBERTa's SEGMENT-PAIR)."""
 
 import numpy as np
 
+from lm.core.protocols import Tokenizer
 from lm.data import pairs, rows
+from lm.data.store import Store
 
 PAIRS = True
 
 
 class Format:
-    """One pair a row; `question` says what is wrong with half of the pairs."""
+    """Lays out one pair per row.
+
+    Attributes:
+      slots: labels of a row.
+    """
 
     slots = 1
 
     def __init__(
-        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        relation: str = "next",
+        ends: tuple[int, int] | None = None,
     ):
-        self.tokenizer, self.length, self.question = tokenizer, length, question
+        self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
 
-    def plan(self, store) -> pairs.Chunks:
-        """Runs of sentences that a pair is made of.
+    def plan(self, store: Store) -> pairs.Chunks:
+        """Cuts documents into runs of sentences, each of which becomes a pair.
 
         Raises:
           UserError: the corpus has no pairs.
         """
-        return pairs.chunk(store, self.length, self.question)
+        return pairs.chunk(store, self.length, self.relation)
 
     def row(
-        self, store, plan: pairs.Chunks, index: int, rng: np.random.Generator
+        self, store: Store, plan: pairs.Chunks, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]; labels int32 [1], label_weights float32 [1]."""
-        pair = pairs.draw(store, plan, index, self.length, rng, self.question)
-        row = rows.Row(self.length, self.tokenizer.pad)
+        pair = pairs.draw(store, plan, index, self.length, rng, self.relation)
+        row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         pairs.lay_out(row, pair, self.first, self.tokenizer.sep)
         return row.arrays | {
             "labels": np.array([pair.label], np.int32),

@@ -1,15 +1,19 @@
 """`[CLS] A [SEP] B [SEP]` with a single sentence each (RoBERTa's SENTENCE-PAIR).
 
-Such pairs are much shorter than a row. RoBERTa lets the batch grow; here several pairs share a row of fixed size and do not see each other.
-A pair that is longer than what is left of its row is shortened as long segments are. Where less than half of it would be left if B
-followed, it is left out of this epoch's row: what B is drawn has no say in that, or labels would not be half and half.
+Such pairs are much shorter than a row. RoBERTa lets the batch grow; here several pairs share a row
+of fixed size and do not see each other. A pair longer than the rest of its row is truncated as long
+segments are. It is left out of this epoch's row if less than half of it would remain when B follows
+A. The B that is drawn has no influence on that; otherwise labels would not be half and half.
 """
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Int64
 
+from lm.core.protocols import Tokenizer
 from lm.data import pairs, rows
+from lm.data.store import Store
 
 PAIRS = True
 TYPICAL = 64  # positions of a pair, for the number of slots
@@ -17,11 +21,18 @@ TYPICAL = 64  # positions of a pair, for the number of slots
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Pairs by their first sentence. sentence, document: [pairs]. first, note: as in lm.data.packing.Plan."""
+    """Pairs in rows.
 
-    sentence: np.ndarray
-    document: np.ndarray
-    first: np.ndarray
+    Attributes:
+      sentence: first sentence of each pair, numbered through the store.
+      document: its document.
+      first: row i holds pairs first[i] to first[i + 1] - 1.
+      note: what was left out, or "".
+    """
+
+    sentence: Int64[np.ndarray, "pairs"]
+    document: Int64[np.ndarray, "pairs"]
+    first: Int64[np.ndarray, "bounds"]
     note: str
 
     def __len__(self) -> int:
@@ -29,17 +40,25 @@ class Plan:
 
 
 class Format:
-    """Up to `slots` pairs a row; `question` says what is wrong with half of them."""
+    """Lays out several pairs per row.
+
+    Attributes:
+      slots: most pairs of a row.
+    """
 
     def __init__(
-        self, tokenizer, length: int, question: str = "next", ends: tuple[int, int] | None = None
+        self,
+        tokenizer: Tokenizer,
+        length: int,
+        relation: str = "next",
+        ends: tuple[int, int] | None = None,
     ):
-        self.tokenizer, self.length, self.question = tokenizer, length, question
+        self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
         self.slots = max(1, 4 * length // TYPICAL)
 
-    def plan(self, store) -> Plan:
-        """Consecutive pairs into rows, by the lengths that they have when B follows.
+    def plan(self, store: Store) -> Plan:
+        """Fills rows with consecutive pairs, by their lengths when B follows A.
 
         Raises:
           UserError: the corpus has no pairs.
@@ -49,7 +68,7 @@ class Format:
         last[borders[1:] - 1] = True
         sentence = np.flatnonzero(~last)
         document = np.searchsorted(borders, sentence, side="right") - 1
-        pairs.check(len(np.unique(document)), len(store), self.question)
+        pairs.check(len(np.unique(document)), len(store), self.relation)
         offsets = np.asarray(store.sentence_offsets)
         sizes = (offsets[sentence + 2] - offsets[sentence] + pairs.SPECIALS).tolist()
         first, used, count = [0], 0, 0
@@ -63,19 +82,17 @@ class Format:
         note = f"left out: {alone:,} documents of one sentence" if alone else ""
         return Plan(sentence, document, np.array([*first, len(sentence)]), note)
 
-    def row(self, store, plan: Plan, index: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
+    def row(
+        self, store: Store, plan: Plan, index: int, rng: np.random.Generator
+    ) -> dict[str, np.ndarray]:
         """tokens, segments, positions, types: int32 [T]; labels int32, label_weights float32 [slots]."""
-        row = rows.Row(self.length, self.tokenizer.pad)
+        row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         labels, weights = np.zeros(self.slots, np.int32), np.zeros(self.slots, np.float32)
         for at in range(plan.first[index], plan.first[index + 1]):
-            pair = pairs.draw_sentences(
-                store, int(plan.sentence[at]), int(plan.document[at]), rng, self.question
-            )
+            sentence = int(plan.sentence[at])
+            pair = pairs.draw_sentences(store, sentence, int(plan.document[at]), rng, self.relation)
             room = row.length - row.used - pairs.SPECIALS
-            following = int(
-                store.sentence_offsets[plan.sentence[at] + 2]
-                - store.sentence_offsets[plan.sentence[at]]
-            )
+            following = int(store.sentence_offsets[sentence + 2] - store.sentence_offsets[sentence])
             if row.used and (room < 2 or 2 * room < following):
                 break
             pair = pairs.Pair(*pairs.truncate(pair.a, pair.b, room, rng), pair.label)
