@@ -10,7 +10,7 @@ import jax
 from lm.core import plugins
 from lm.core.plain import write_json
 from lm.core.plugins import UserError
-from lm.data.corpus import Corpus
+from lm.data.corpus import SPLITS, Corpus
 from lm.inference.load import load_run
 from lm.stats.scores import Examples, Score
 from lm.training.program import Program
@@ -33,8 +33,8 @@ def make_tasks(
     Raises:
       UserError: there is no such task or split, or the corpus cannot serve the task.
     """
-    if split not in corpus.stores:
-        raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     tasks = {}
     for name in names:
         given = (options or {}).get(name, {})

@@ -1,67 +1,140 @@
-"""Opens a trained run: its record, program and parameters."""
+"""Opens a trained run: its record, tokenizer, program and parameters; its corpus on first use."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Params, Tokenizer
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.parallel.mesh import DeviceMismatch
+from lm.tokenizers import config as tokenizers
 from lm.training import records
 from lm.training.checkpoint import Checkpoints
 from lm.training.program import Program
 
 
+class DeferredCorpus(Corpus):
+    """The corpus of a run, read when something other than its tokenizer is used."""
+
+    def __init__(self, tokenizer: Tokenizer, read: Callable[[], Corpus]):
+        object.__setattr__(self, "tokenizer", tokenizer)
+        object.__setattr__(self, "_read", read)
+
+    def __getattr__(self, name: str) -> Any:
+        # Called only for what is not there yet: the fields of `Corpus` besides the tokenizer.
+        if name not in {field.name for field in dataclasses.fields(Corpus)}:
+            raise AttributeError(name)
+        corpus = self._read()
+        for field in dataclasses.fields(Corpus):
+            object.__setattr__(self, field.name, getattr(corpus, field.name))
+        return getattr(corpus, name)
+
+
 @dataclasses.dataclass(frozen=True)
 class LoadedRun:
-    """A checkpoint, ready to be asked."""
+    """A checkpoint of a run.
 
+    Attributes:
+      workdir: directory of the run.
+      record: its run.json.
+      tokenizer: the vocabulary it was trained with.
+      corpus: its text, read on first use.
+      program: model, objective and compiled functions, on the devices of this machine.
+      params: parameters, a nested dict of arrays.
+      step: of the checkpoint.
+    """
+
+    workdir: Path
     record: dict[str, Any]
+    tokenizer: Tokenizer
     corpus: Corpus
     program: Program
-    params: Any
+    params: Params
     step: int
 
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config, as nested dicts."""
+        return self.record["config"]
 
-def load_run(workdir: str | Path, step: str = "latest", progress: bool = True) -> LoadedRun:
-    """Loads a checkpoint of a run of lm.train.
+    @property
+    def model(self) -> Any:
+        """The model with its parameters, to be called under `jax.jit` or eagerly."""
+        return self.program.model(self.params)
+
+
+def load_run(
+    workdir: str | Path, step: int | str | None = None, progress: bool = True
+) -> LoadedRun:
+    """Opens a checkpoint of a run of lm.train. Needs nothing but the run's directory.
 
     Args:
-      workdir: of the run. step: "latest", "best" (lowest validation loss) or a number. progress: show bars.
+      workdir: directory of the run.
+      step: a step, "latest", or "best" (lowest validation loss); None is the latest.
+      progress: show progress bars when the corpus is read.
 
     Raises:
-      UserError: there is no run or checkpoint, it is damaged, or its corpus is no longer the same.
+      UserError: there is no run or checkpoint, or one of its files is damaged. Using the corpus
+        raises it where the text has changed since training.
     """
     workdir = Path(workdir)
     record = records.read_run(workdir)
     checkpoints = Checkpoints(workdir, read_only=True)
-    there = checkpoints.steps()
-    chosen = {"latest": checkpoints.latest, "best": checkpoints.best}.get(
-        step, lambda: int(step) if step.isdigit() else None
-    )()
-    if chosen not in there:
-        raise UserError(
-            f"{workdir} has no checkpoint {step!r}; there are: latest, best, {', '.join(map(str, there)) or 'none yet'}"
-        )
+    chosen = _choose(workdir, checkpoints, "latest" if step is None else str(step))
     config = record["config"]
-    corpus = corpora.prepare(
-        config["data"], config["tokenizer"], progress=progress
-    )
-    if corpus.fingerprint != record["data"]["fingerprint"]:
-        raise UserError(
-            f"the corpus of {workdir} changed since training: fingerprint {record['data']['fingerprint']} then, {corpus.fingerprint} now"
-        )
+    tokenizer = _tokenizer(workdir, record)
     try:
-        program = Program(config, corpus.tokenizer)
-    except DeviceMismatch:  # trained on other devices: split rows over those of this host
+        program = Program(config, tokenizer)
+    except DeviceMismatch:  # trained on other devices: split rows over those of this machine
         here = {
             "mesh": {"data": -1},
             "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1},
         }
-        program = Program(config | here, corpus.tokenizer)
+        program = Program(config | here, tokenizer)
     state, _ = checkpoints.restore(chosen, program.shapes, program.shardings)
     checkpoints.close()
-    return LoadedRun(record, corpus, program, state["params"], chosen)
+
+    def read_corpus() -> Corpus:
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=progress)
+        trained_on = record["data"]["fingerprint"]
+        if corpus.fingerprint != trained_on:
+            raise UserError(
+                f"the corpus of {workdir} has changed since training: its fingerprint was"
+                f" {trained_on} and is {corpus.fingerprint} now; restore the text to evaluate on it"
+            )
+        return corpus
+
+    corpus = DeferredCorpus(tokenizer, read_corpus)
+    return LoadedRun(workdir, record, tokenizer, corpus, program, state["params"], chosen)
+
+
+def _choose(workdir: Path, checkpoints: Checkpoints, step: str) -> int:
+    steps = checkpoints.steps()
+    named = {"latest": checkpoints.latest, "best": checkpoints.best}
+    chosen = named[step]() if step in named else int(step) if step.isdigit() else None
+    if chosen is None or chosen not in steps:
+        raise UserError(
+            f"{workdir} has no checkpoint {step!r}; there are: latest, best,"
+            f" {', '.join(map(str, steps)) or 'none yet'}"
+        )
+    return chosen
+
+
+def _tokenizer(workdir: Path, record: dict[str, Any]) -> Tokenizer:
+    """The vocabulary beside the checkpoints."""
+    path = workdir / "tokenizer.model"
+    if not path.is_file():
+        raise UserError(f"{workdir} has no tokenizer.model; is it the whole directory of a run?")
+    tokenizer = tokenizers.load(record["config"]["tokenizer"], path)
+    trained_with = record["data"].get("tokenizer", tokenizer.fingerprint)
+    if tokenizer.fingerprint != trained_with:
+        raise UserError(
+            f"{path} is not the vocabulary of this run: its fingerprint is {tokenizer.fingerprint},"
+            f" not {trained_with}; restore the file"
+        )
+    return tokenizer
