@@ -31,7 +31,7 @@ class PairTask:
         """accuracy."""
         validation = self._validation(program)
         hits, weights = validation.by_row(params)[f"{self.name}_accuracy"]
-        return {"accuracy": _share(hits, weights, _listed(validation.whole()))}
+        return {"accuracy": _share(hits, weights, _listed(validation.full()))}
 
     def _validation(self, program) -> Validation:
         return Validation(
@@ -45,7 +45,7 @@ class PairTask:
 
     def _asked(self, program) -> list[dict[str, Any]]:
         """The held-out examples, one by one."""
-        return _listed(self._validation(program).whole())
+        return _listed(self._validation(program).full())
 
     def _training(self, count: int) -> list[dict[str, Any]]:
         """Examples of the training split, for baselines."""

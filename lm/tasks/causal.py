@@ -45,7 +45,7 @@ class Task:
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
         validation = self._validation(program)
-        asked, inputs = self._asked(validation), _text.pick(validation.whole(), "tokens")
+        asked, inputs = self._asked(validation), _text.pick(validation.full(), "tokens")
         found = {
             "unigram": ngrams.Unigram(after, tokenizer.size).nll(asked.targets),
             "bigram": ngrams.Bigram(before, after, tokenizer.size).nll(inputs, asked.targets),
@@ -63,7 +63,7 @@ class Task:
         )
 
     def _asked(self, validation: Validation) -> _text.Asked:
-        return _text.Asked.of(validation.whole(), "causal")
+        return _text.Asked.of(validation.full(), "causal")
 
     def _scores(self, nll: Score, asked: _text.Asked) -> dict[str, Score]:
         bytes_by_row = asked.by_row(self.corpus.tokenizer.bytes_per_id[asked.targets])

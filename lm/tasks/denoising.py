@@ -48,7 +48,7 @@ class Task:
             MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
         )
         validation = self._validation(program, model, mode)
-        ce, accuracy = _text.Asked.of(validation.whole(), "denoising").scored(
+        ce, accuracy = _text.Asked.of(validation.full(), "denoising").scored(
             validation.by_row(params), "span_corruption"
         )
         return {"ce": ce, "accuracy": accuracy}
@@ -58,7 +58,7 @@ class Task:
         unigram = ngrams.Unigram(
             np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size
         )
-        asked = _text.Asked.of(self._validation(program, "decoder", "").whole(), "denoising")
+        asked = _text.Asked.of(self._validation(program, "decoder", "").full(), "denoising")
         return {
             "unigram": {
                 "ce": asked.nats(unigram.nll(asked.targets)),

@@ -68,7 +68,7 @@ class Task:
         bigram = ngrams.Bigram(tokens[:-1][inside[1:]], tokens[1:][inside[1:]], tokenizer.size)
         validation = self._validation(program, "mlm")
         asked, left, right = self._asked(validation), [], []
-        for batch in validation.whole():
+        for batch in validation.full():
             rows, slots = np.nonzero(batch["weights"])
             at = batch["target_positions"][rows, slots]
             left.append(
@@ -89,7 +89,7 @@ class Task:
         config, question = self.config, f"masked at {self.config.rate:g}"
         if config.hidden != Config(rate=config.rate).hidden:  # other inputs are another question
             question += f", {config.mask_share:g} by [MASK], {config.random_share:g} by random ids"
-        return _text.Asked.of(validation.whole(), question)
+        return _text.Asked.of(validation.full(), question)
 
     def _validation(self, program, name: str) -> Validation:
         """Held-out rows as the model knows them: mlm and mntp hide the same tokens of the same rows, between other special tokens."""

@@ -37,7 +37,7 @@ class Task:
         validation = self._validation(
             program, model, causal="suffix" not in program.objective.scores
         )
-        nll, accuracy = _text.Asked.of(validation.whole(), "suffix").scored(
+        nll, accuracy = _text.Asked.of(validation.full(), "suffix").scored(
             validation.by_row(params), "prefix_lm"
         )
         return {"nll": nll, "accuracy": accuracy}
@@ -46,7 +46,7 @@ class Task:
         """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
-        batches = self._validation(program, "decoder", causal=True).whole()
+        batches = self._validation(program, "decoder", causal=True).full()
         asked, inputs = _text.Asked.of(batches, "suffix"), _text.pick(batches, "tokens")
         unigram, bigram = (
             ngrams.Unigram(after, tokenizer.size),

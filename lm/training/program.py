@@ -1,11 +1,12 @@
-"""A run's compiled parts: model, objective, optimiser, their placement on a mesh, and the jitted functions on them.
+"""The compiled parts of a run: model, objective and optimizer on a mesh, and jitted functions.
 
-The train state is {"params": nested dict of arrays, "opt_state": optax's, "step": int32}. The model's structure is static
-and merged inside each jitted function.
+The train state is {"params": nested dict of arrays, "opt_state": optax's, "step": int32}. The
+model's structure is static and merged inside each jitted function.
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
-from lm.core.protocols import Model
+from lm.core.protocols import Batch, Model, Params, Sums, Tokenizer
 from lm.nn import flops
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
@@ -26,19 +27,24 @@ from lm.parallel import chips, pipeline
 from lm.parallel import mesh as meshes
 
 State = dict[str, Any]
-Sums = dict[str, tuple[jax.Array, jax.Array]]
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
-    """How long, how often.
+    """The `training` section: budget and intervals.
 
     Attributes:
-      batch_size: rows a step over all devices. microbatches: parts of it that are computed one after another.
-      steps, tokens: the budget; set one (tokens are rounded up to whole steps).
-      log_every, evaluate_every, checkpoint_every: steps between; 0 for the last two means ten times a run.
-      evaluate_tokens: budget of one validation. keep: latest checkpoints kept, beside the best one.
-      tensorboard: also write TensorBoard events. wandb: also tell Weights & Biases.
+      batch_size: rows a step, over all devices.
+      steps: budget in steps; set this or `tokens`.
+      tokens: budget in token positions, rounded up to whole steps.
+      microbatches: parts of a batch, computed one after another.
+      log_every: steps between lines of metrics.
+      evaluate_every: steps between validations; 0 validates ten times a run.
+      evaluate_tokens: held-out token positions of one validation.
+      checkpoint_every: steps between checkpoints; 0 saves ten times a run.
+      keep: latest checkpoints to keep, beside the best one.
+      tensorboard: whether to write TensorBoard events.
+      wandb: whether to log to Weights & Biases.
     """
 
     batch_size: int = 16
@@ -53,7 +59,7 @@ class TrainingConfig:
     tensorboard: bool = True
     wandb: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if (self.steps > 0) == (self.tokens > 0):
             raise ValueError(
                 f"set exactly one of steps={self.steps} and tokens={self.tokens} above 0"
@@ -66,11 +72,12 @@ class TrainingConfig:
                 raise ValueError(f"{field}={getattr(self, field)} must not be negative")
         if self.batch_size % self.microbatches:
             raise ValueError(
-                f"batch_size={self.batch_size} is not a multiple of microbatches={self.microbatches}"
+                f"batch_size={self.batch_size} is not a multiple of"
+                f" microbatches={self.microbatches}"
             )
 
     def total_steps(self, row_tokens: int) -> int:
-        """Steps of the run at so many tokens a row."""
+        """Steps of the run, where a row has `row_tokens` positions."""
         return self.steps or -(-self.tokens // (self.batch_size * row_tokens))
 
 
@@ -90,12 +97,13 @@ def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 
     config = plugins.configure(model.Config, section, "config.model", skip=("name",))
     if config.vocab_size and config.vocab_size < vocab_size:
         raise UserError(
-            f"config.model.vocab_size={config.vocab_size} is below the tokenizer's {vocab_size} ids;"
-            " raise it, or set it to 0"
+            f"config.model.vocab_size={config.vocab_size} is below the tokenizer's"
+            f" {vocab_size} ids; raise it, or set it to 0"
         )
     if config.max_length and config.max_length < length:
         raise UserError(
-            f"config.data.length={length} is longer than config.model.max_length={config.max_length}"
+            f"config.data.length={length} is longer than"
+            f" config.model.max_length={config.max_length}"
         )
     if config.max_length and config.max_length < longest:
         raise UserError(
@@ -113,13 +121,41 @@ class Program:
     """Everything that is compiled for one config.
 
     Attributes:
-      objective: the objective plug-in. model_name: the architecture. config: its shape. mesh: the devices. length: of the data.
-      row_tokens: positions of a row, in all streams. steps: of the run.
-      graphdef: the model's structure. shapes, shardings: of the train state. batch_sharding: of a batch's rows.
-      terms: the loss terms' factors. parameters: how many. flops_per_row: training FLOPs of one row by formula.
+      objective: the objective.
+      model_name: name of the architecture.
+      architecture: its class.
+      config: its shape.
+      training: the `training` section.
+      mesh: the devices.
+      length: positions of a row of data.
+      row_tokens: positions of a row, over all streams.
+      steps: of the run.
+      seed: of initial values, order and dropout.
+      graphdef: the model's structure.
+      shapes: shapes and dtypes of the train state.
+      shardings: placement of the train state.
+      batch_sharding: placement of a batch's rows.
+      terms: factor of each loss term.
+      parameters: number of parameters.
+      flops_per_row: training FLOPs of one row by formula.
     """
 
-    def __init__(self, config: Mapping, tokenizer, devices=None):
+    def __init__(
+        self,
+        config: Mapping[str, Any],
+        tokenizer: Tokenizer,
+        devices: Sequence[jax.Device] | None = None,
+    ):
+        """Builds the program; nothing is compiled or computed yet.
+
+        Args:
+          config: of a run, as lm.presets.run gives it.
+          tokenizer: of the corpus.
+          devices: to run on; None takes all of them.
+
+        Raises:
+          UserError: an option, or a combination of them, cannot work.
+        """
         self.length = int(config["data"]["length"])
         self.training = plugins.configure(TrainingConfig, config["training"], "config.training")
         self.seed = int(config["seed"])
@@ -177,10 +213,10 @@ class Program:
         self._step = self._jit_step(options)
 
     def init(self) -> State:
-        """The state before the first step; the same values on any mesh."""
+        """The state before the first step: the same values on any mesh."""
 
         # The key is an argument: as a constant it would make the compiler fold the initial values.
-        def init(key):
+        def init(key: jax.Array) -> State:
             params = nnx.to_pure_dict(nnx.split(self._model(key))[1])
             return {
                 "params": params,
@@ -200,12 +236,27 @@ class Program:
             )
 
     def step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
-        """One update. The given state is donated. Returns the new state and metrics as (sum, weight)."""
+        """Runs one update.
+
+        Args:
+          state: the train state; it is donated.
+          batch: arrays of all rows, placed by `batch_sharding`.
+
+        Returns:
+          The new state, and metrics as (sum, weight).
+        """
         with self._on_mesh():
             return self._step(state, batch)
 
     def lower(self, batch: Mapping[str, jax.ShapeDtypeStruct]) -> jax.stages.Lowered:
-        """The step, traced for the mesh's devices, which need not be there; `batch`: shapes with shardings. No compiler options."""
+        """Traces the step for the mesh's devices, which need not exist.
+
+        Args:
+          batch: shapes with shardings.
+
+        Returns:
+          The step, lowered without compiler options.
+        """
         state = jax.tree.map(
             lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
             self.shapes,
@@ -215,16 +266,21 @@ class Program:
             return self._jit_step(None).lower(state, batch)
 
     def gradients(
-        self, params: Any, batch: dict[str, jax.Array], step: int | None = None
+        self, params: Params, batch: dict[str, jax.Array], step: int | None = None
     ) -> tuple[Any, Sums]:
-        """Gradients of the loss, with the dropout of `step` or without any, and the sums: what a step computes before it updates."""
+        """What a step computes before its update: gradients of the loss, and the sums.
+
+        Args:
+          params: parameters.
+          batch: arrays of all rows.
+          step: whose dropout to use; None turns dropout off.
+        """
         with self._on_mesh():
             compiled = jax.jit(
                 lambda params, batch: self._gradients(
                     params,
                     batch,
                     None if step is None else self.dropout_keys(step, self.training.batch_size),
-                    None,
                 )
             )
             return compiled(params, batch)
@@ -232,35 +288,38 @@ class Program:
     def jit(
         self, function: Callable[[Model, dict[str, jax.Array]], Any]
     ) -> Callable[[Any, dict[str, jax.Array]], Any]:
-        """Compiles `function(model, batch)` as one of (params, batch), its result replicated on all devices."""
+        """Compiles `function(model, batch)` as a function of (params, batch).
+
+        The result is replicated on all devices.
+        """
         compiled = jax.jit(
             lambda params, batch: function(self.model(params), batch),
             out_shardings=self._everywhere,
         )
 
-        def call(params, batch):
+        def call(params: Params, batch: dict[str, jax.Array]) -> Any:
             with self._on_mesh():
                 return compiled(params, batch)
 
         return call
 
     def dropout_keys(self, step: jax.Array | int, rows: int) -> DropoutKeys | None:
-        """What dropout draws in a step, for all rows of its batch; None without dropout."""
+        """Dropout keys of a step, for all rows of its batch; None without dropout."""
         if not self.dropout:
             return None
         rows_B = meshes.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")
         return DropoutKeys(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
 
-    def _jit_step(self, options: dict[str, Any] | None):
+    def _jit_step(self, options: dict[str, Any] | None) -> Any:
         places = (self.shardings, self._everywhere)
         return jax.jit(
             self._train_step, donate_argnums=0, out_shardings=places, compiler_options=options
         )
 
-    def _on_mesh(self):
+    def _on_mesh(self) -> contextlib.AbstractContextManager[None]:
         return meshes.use(self.mesh, self.mesh_config)
 
-    def model(self, params: Any) -> Model:
+    def model(self, params: Params) -> Model:
         """The model with these parameters."""
         return nnx.merge(self.graphdef, params)
 
@@ -270,62 +329,71 @@ class Program:
         model.heads = nnx.Dict(self.objective.heads(self.config, scope / "heads"))
         return model
 
-    def _train_step(self, state: State, batch: dict[str, jax.Array]) -> tuple[State, Sums]:
+    def _train_step(self, state: State, batch: Batch) -> tuple[State, Sums]:
         dropout_keys = self.dropout_keys(state["step"], self.training.batch_size)
-        parts = self.training.microbatches
-        if parts == 1:
-            gradients, sums = self._gradients(state["params"], batch, dropout_keys, None)
-        else:
-            split = meshes.split_rows(batch, parts)
-            # Losses divide by the weights of the whole batch, so these come first; the rest of this pass is dead code.
-            weights = {
-                name: weight
-                for name, (_, weight) in self.objective.loss(
-                    self.model(state["params"]), batch, None
-                )[0].items()
-            }
-
-            rows = None if dropout_keys is None else meshes.split_rows(dropout_keys.rows_B, parts)
-
-            def of_part(part):
-                micro, rows_B = part
-                return self._gradients(
-                    state["params"],
-                    micro,
-                    None if dropout_keys is None else DropoutKeys(dropout_keys.key, rows_B),
-                    weights,
-                )
-
-            first = jax.tree.map(lambda x: x[0], (split, rows))
-            zeros = jax.tree.map(
-                lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first)
-            )
-            (gradients, sums), _ = jax.lax.scan(
-                lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None),
-                zeros,
-                (split, rows),
-            )
+        compute = self._gradients if self.training.microbatches == 1 else self._accumulated
+        gradients, sums = compute(state["params"], batch, dropout_keys)
         updates, opt_state = self.optimizer.update(gradients, state["opt_state"], state["params"])
         params = optax.apply_updates(state["params"], updates)
-        one = jnp.ones(())
-        sums["gradient_norm"] = (optax.tree.norm(gradients), one)
+        sums["gradient_norm"] = (optax.tree.norm(gradients), jnp.ones(()))
         return {"params": params, "opt_state": opt_state, "step": state["step"] + 1}, sums
 
-    def _gradients(self, params, batch, dropout_keys, weights):
-        """Gradients of Σ over terms of factor · sum / weight, and the sums. Without `weights` the batch's own divide."""
+    def _gradients(
+        self,
+        params: Params,
+        batch: Batch,
+        dropout_keys: DropoutKeys | None,
+        weights: Mapping[str, jax.Array] | None = None,
+    ) -> tuple[Params, Sums]:
+        """Gradients of Σ over terms of factor · sum / weight, and the sums.
 
-        def loss(params):
+        Args:
+          params: parameters.
+          batch: rows.
+          dropout_keys: of these rows.
+          weights: what to divide each term by; None takes the weights of these rows.
+        """
+
+        def loss(params: Params) -> tuple[jax.Array, Sums]:
             terms, metrics = self.objective.loss(self.model(params), batch, dropout_keys)
             total = jnp.zeros(())
             for name, (value, weight) in terms.items():
                 divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])
-                # A weight of 0 has a value of 0; else a tiny weight is divided by as it is.
+                # Where the weight is 0 the value is 0 too.
                 total += self.terms[name] * value / jnp.where(divisor > 0, divisor, 1.0)
             return total, terms | metrics
 
         return jax.grad(loss, has_aux=True)(params)
 
-    def _check_mesh(self, shapes, partitions) -> None:
+    def _accumulated(
+        self, params: Params, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Params, Sums]:
+        """`_gradients` of the whole batch, added up over microbatches."""
+        parts = self.training.microbatches
+        split = meshes.split_rows(batch, parts)
+        # Losses divide by the weights of the whole batch. The rest of this pass is dead code.
+        terms, _ = self.objective.loss(self.model(params), batch, None)
+        weights = {name: weight for name, (_, weight) in terms.items()}
+        rows = None if dropout_keys is None else meshes.split_rows(dropout_keys.rows_B, parts)
+
+        def of_part(part: tuple[Batch, jax.Array | None]) -> tuple[Params, Sums]:
+            microbatch, rows_B = part
+            keys = None
+            if dropout_keys is not None:
+                assert rows_B is not None
+                keys = DropoutKeys(dropout_keys.key, rows_B)
+            return self._gradients(params, microbatch, keys, weights)
+
+        first = jax.tree.map(lambda x: x[0], (split, rows))
+        zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first))
+        total, _ = jax.lax.scan(
+            lambda total, part: (jax.tree.map(jnp.add, total, of_part(part)), None),
+            zeros,
+            (split, rows),
+        )
+        return total
+
+    def _check_mesh(self, shapes: Any, partitions: Any) -> None:
         flat = jax.tree_util.tree_leaves_with_path(shapes)
         named = {
             jax.tree_util.keystr(path, simple=True, separator="/"): (partition, leaf.shape)
@@ -339,7 +407,10 @@ class Program:
 
 
 def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedSharding) -> Any:
-    """Shardings of the optimiser's state: an array whose path ends with a parameter's and has its shape lies as it does."""
+    """Shardings of the optimizer's state.
+
+    An array whose path ends with a parameter's path, and that has its shape, is placed like it.
+    """
     by_path = {
         path: (leaf.shape, sharding)
         for (path, leaf), sharding in zip(
@@ -347,7 +418,7 @@ def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedShardi
         )
     }
 
-    def of(path, leaf):
+    def of(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> NamedSharding:
         tails = (by_path.get(path[start:]) for start in range(len(path)))
         return next(
             (sharding for shape, sharding in filter(None, tails) if shape == leaf.shape), otherwise
@@ -357,7 +428,7 @@ def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedShardi
 
 
 def divide_sums(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
-    """Each (sum, weight) divided, as Python floats; what has no weight, and so no mean, is left out."""
+    """Divides each (sum, weight); a metric of weight 0 has no mean and is left out."""
     return {
         name: float(total) / float(weight)
         for name, (total, weight) in sums.items()
@@ -366,9 +437,10 @@ def divide_sums(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
 
 
 def total_loss(terms: Mapping[str, float], means: Mapping[str, float]) -> float:
-    """The loss of means: Σ factor · mean over the terms that have one.
+    """The loss: Σ factor · mean over the terms that have a mean.
 
     Args:
-      terms: factors by name. means: means by name.
+      terms: factor of each term.
+      means: means by name.
     """
     return sum(factor * means[name] for name, factor in terms.items() if name in means)

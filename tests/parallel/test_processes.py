@@ -123,10 +123,10 @@ if os.environ["LM_PROCESS"] == "1":
     else:
         sums = validation.Validation.sums
 
-        def terminated(self, params, before_each):
+        def terminated(self, params, before_batch):
             os.kill(os.getpid(), signal.SIGTERM)
             time.sleep(1.0)  # until the other host has the message
-            return sums(self, params, before_each)
+            return sums(self, params, before_batch)
 
         patch.setattr(validation.Validation, "sums", terminated)
 sys.argv = ["lm.train", "--config={file}", f"--workdir={{workdir}}"]

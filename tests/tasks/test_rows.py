@@ -55,11 +55,11 @@ def assert_adds_up(scores, rows=None):
         assert examples.totals.sum() / examples.weights.sum() == pytest.approx(
             each.value, rel=1e-12
         )
-    assert len({each.examples.asked for each in scores.values() if each.examples}) == 1
+    assert len({each.examples.identity for each in scores.values() if each.examples}) == 1
 
 
 def asked(scores) -> str:
-    return next(iter(scores.values())).examples.asked
+    return next(iter(scores.values())).examples.identity
 
 
 def test_by_row_adds_up_to_sums_and_each_row_is_its_own(corpus, programs):
@@ -71,7 +71,7 @@ def test_by_row_adds_up_to_sums_and_each_row_is_its_own(corpus, programs):
     assert rows.keys() == sums.keys()
     for name, (totals, weights) in rows.items():
         assert (totals.sum(), weights.sum()) == pytest.approx(sums[name], rel=1e-5)
-    batch = validation.whole()[0]
+    batch = validation.full()[0]
 
     def logits(model, batch):
         hidden = model.hidden(
@@ -92,7 +92,7 @@ def test_causal_by_row(corpus, programs):
     program = programs("clm")
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     found, baselines = score(task, program), task.baselines(program)
-    rows = len(task._validation(program).whole()) * 32
+    rows = len(task._validation(program).full()) * 32
     for scores in (found, *baselines.values()):
         assert_adds_up(scores, rows)
         assert asked(scores) == asked(found)
@@ -100,7 +100,7 @@ def test_causal_by_row(corpus, programs):
     np.testing.assert_allclose(bits.totals, nll.totals / math.log(2))
     assert bits.weights.sum() == found["bits_per_byte"].count
     # The first row's bigram baseline by hand.
-    batch, tokenizer = task._validation(program).whole()[0], corpus.tokenizer
+    batch, tokenizer = task._validation(program).full()[0], corpus.tokenizer
     keep = batch["weights"][0] > 0
     bigram = ngrams.Bigram(*_text.neighbours(corpus.stores["train"], tokenizer), tokenizer.size)
     expected = bigram.nll(batch["tokens"][0][keep], batch["targets"][0][keep]).sum()
@@ -127,7 +127,7 @@ def test_sentinels_on_both_kinds_of_model_are_the_same_question(corpus, programs
     task = denoising.Task(denoising.Config(), corpus, "test", LENGTH)
     identities = []
     for model in ("decoder", "encoder_decoder"):
-        batches = task._validation(programs("clm"), model, "").whole()
+        batches = task._validation(programs("clm"), model, "").full()
         identities.append(_text.Asked.of(batches, "denoising").asked)
     assert identities[0] == identities[1]
     found = score(task, programs("span_corruption", "encoder_decoder"))

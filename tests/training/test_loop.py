@@ -122,7 +122,7 @@ def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
     workdir, sums = tmp_path / "run", validation.Validation.sums
     number = step // 5
 
-    def signalled(self, params, before_each):
+    def signalled(self, params, before_batch):
         nonlocal number
         number -= 1
         asked = []
@@ -131,7 +131,7 @@ def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
             asked.append(len(asked))
             if not number and len(asked) == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
-            before_each()
+            before_batch()
 
         try:
             return sums(self, params, poll)
