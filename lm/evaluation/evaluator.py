@@ -1,7 +1,7 @@
-"""Measures checkpoints: any task of lm/tasks that suits the model, beside its baselines."""
+"""Evaluates checkpoints on the tasks of lm/tasks that suit them, beside the tasks' baselines."""
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,31 @@ import jax
 
 from lm.core import plugins
 from lm.core.plain import write_json
-from lm.core.plugins import UserError
-from lm.data.corpus import SPLITS, Corpus
+from lm.core.plugins import NotApplicable, UserError
+from lm.core.protocols import Params, Task
+from lm.data.corpus import Corpus
 from lm.inference.load import load_run
 from lm.stats.scores import Examples, Score
 from lm.training.program import Program
 
-Row = dict[str, Any]
+Row = dict[str, Any]  # one score: a line of results.parquet
+Options = Mapping[str, Mapping[str, Any]]  # by task; "task" is the plug-in, if the name is another
+
+
+@dataclasses.dataclass(frozen=True)
+class Measurements:
+    """Scores of models and baselines.
+
+    Attributes:
+      rows: lines of results.parquet.
+      examples: the per-example values behind the scores that have them, by "arm/task/metric".
+    """
+
+    rows: list[Row] = dataclasses.field(default_factory=list)
+    examples: dict[str, Examples] = dataclasses.field(default_factory=dict)
+
+    def __add__(self, other: "Measurements") -> "Measurements":
+        return Measurements(self.rows + other.rows, self.examples | other.examples)
 
 
 def make_tasks(
@@ -23,97 +41,114 @@ def make_tasks(
     corpus: Corpus,
     split: str,
     length: int,
-    options: Mapping[str, Mapping] | None = None,
-) -> dict[str, Any]:
-    """The task plug-ins by name, with their options.
+    options: Options | None = None,
+) -> dict[str, Task]:
+    """Makes tasks.
 
     Args:
-      options: by name; "task" among them is the plug-in, where the name is one's own.
+      names: of the tasks.
+      corpus: the text they evaluate on.
+      split: "validation" or "test".
+      length: positions of a row.
+      options: by name. "task" among them names the plug-in, if the name is not a plug-in's.
+
+    Returns:
+      The tasks by name.
 
     Raises:
-      UserError: there is no such task or split, or the corpus cannot serve the task.
+      NotApplicable: a task cannot run on this corpus.
+      UserError: there is no such task or split, or an option is unknown or impossible.
     """
-    if split not in SPLITS:
-        raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
-    tasks = {}
+    if split not in corpus.stores:
+        raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
+    tasks: dict[str, Task] = {}
     for name in names:
-        given = (options or {}).get(name, {})
-        module = plugins.find("tasks", given.get("task", name))
-        config = plugins.configure(module.Config, given, f"tasks.{name}", skip=("task",))
+        section = (options or {}).get(name, {})
+        module = plugins.find("tasks", section.get("task", name))
+        config = plugins.configure(module.Config, section, f"tasks.{name}", skip=("task",))
         tasks[name] = module.Task(config, corpus, split, length)
     return tasks
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
-    """What tasks measured: lines of results.parquet, and what stands behind them by "arm/task/metric"."""
-
-    rows: list[Row] = dataclasses.field(default_factory=list)
-    examples: dict[str, Examples] = dataclasses.field(default_factory=dict)
-
-    def __add__(self, other: "Measured") -> "Measured":
-        return Measured(self.rows + other.rows, self.examples | other.examples)
-
-
 def score(
-    tasks: Mapping[str, Any],
+    tasks: Mapping[str, Task],
     program: Program,
-    params: Any,
+    params: Params,
     arm: str,
     seed: int,
     kind: str = "model",
-) -> Measured:
-    """What every task that suits the model measures."""
-    found = Measured()
+) -> Measurements:
+    """Scores a model on every task that suits it.
+
+    Args:
+      tasks: by name.
+      program: the model's program.
+      params: its parameters.
+      arm: the name under which the scores are written.
+      seed: of the model.
+      kind: "model" or "untrained".
+    """
+    measurements = Measurements()
     for name, task in tasks.items():
         if task.suits(program.objective):
-            found += _measured(arm, seed, name, task, task.score(program, params), kind)
-    return found
+            measurements += _measurements(
+                arm, seed, name, task, task.score(program, params), kind
+            )
+    return measurements
 
 
-def baselines(tasks: Mapping[str, Any], program: Program) -> Measured:
-    """What every task's baselines reach; without a seed, which is written -1."""
-    found = Measured()
+def baselines(tasks: Mapping[str, Task], program: Program) -> Measurements:
+    """Scores every task's baselines. They have no seed; -1 is written."""
+    measurements = Measurements()
     for task_name, task in tasks.items():
         for name, metrics in task.baselines(program).items():
-            kind = "bound" if name in getattr(task, "bounds", ()) else "baseline"
-            found += _measured(name, -1, task_name, task, metrics, kind)
-    return found
+            kind = "bound" if name in task.bounds else "baseline"
+            measurements += _measurements(name, -1, task_name, task, metrics, kind)
+    return measurements
 
 
-def _measured(
-    arm: str, seed: int, name: str, task: Any, metrics: Mapping[str, Score], kind: str
-) -> Measured:
-    about = {"arm": arm, "seed": seed, "task": name, "kind": kind, "own": not task.shared}
-    numbers = ("value", "count", "unit", "better")
+def _measurements(
+    arm: str, seed: int, name: str, task: Task, metrics: Mapping[str, Score], kind: str
+) -> Measurements:
+    common = {"arm": arm, "seed": seed, "task": name, "kind": kind, "own": not task.shared}
+    fields = ("value", "count", "unit", "better")
     rows = [
-        about | {"metric": metric} | {key: getattr(value, key) for key in numbers}
+        common | {"metric": metric} | {field: getattr(value, field) for field in fields}
         for metric, value in metrics.items()
     ]
-    behind = {
+    examples = {
         f"{arm}/{name}/{metric}": value.examples
         for metric, value in metrics.items()
         if value.examples is not None
     }
-    return Measured(rows, behind)
+    return Measurements(rows, examples)
 
 
 def evaluate(
     workdir: str | Path,
     split: str,
-    names: list[str],
+    names: Sequence[str],
     step: str,
     with_baselines: bool = True,
-    options: Mapping[str, Mapping[str, Any]] | None = None,
+    options: Options | None = None,
 ) -> list[Row]:
-    """Scores a checkpoint and writes workdir/evaluation-<split>.json.
+    """Evaluates a checkpoint and writes workdir/evaluation-<split>.json.
 
     Args:
-      workdir: of a run. split: "validation" or "test". names: tasks; none means all that suit, but those `by_name`. step: as for `load`.
-      with_baselines: also measure the baselines. options: of tasks, by name, as for `make_tasks`.
+      workdir: of the run.
+      split: "validation" or "test".
+      names: of the tasks. If empty: all that suit the model and can run on its corpus, except
+        those that run on request only (`by_name`); and those with options.
+      step: as in `load_run`.
+      with_baselines: also score the baselines.
+      options: of tasks, by name, as in `make_tasks`.
+
+    Returns:
+      The scores of the model, of its initial values on the shared tasks, and of the baselines.
 
     Raises:
-      UserError: a task does not exist or does not suit the model, or the checkpoint cannot be loaded.
+      UserError: a task that was named does not exist, does not suit the model or cannot run on its
+        corpus; or the checkpoint cannot be loaded.
     """
     options = options or {}
     for name in dict.fromkeys([*names, *options]):
@@ -122,56 +157,58 @@ def evaluate(
         if names and name not in names:
             raise UserError(f"--set={name}.…: {name} is not among --tasks={','.join(names)}")
     trained = load_run(workdir, step)
-    program, corpus = trained.program, trained.corpus
-    tasks: dict[str, Any] = {}
-    usual = [
-        name
-        for name in plugins.names("tasks")
-        if not getattr(plugins.find("tasks", name).Task, "by_name", False)
-    ]
-    for name in names or dict.fromkeys([*usual, *options]):
+    program = trained.program
+    objective = trained.record["config"]["objective"]["name"]
+    tasks: dict[str, Task] = {}
+    for name in names or dict.fromkeys([*_automatic(), *options]):
+        is_requested = bool(names) or name in options
+        module = plugins.find("tasks", options.get(name, {}).get("task", name))
+        if not module.Task.suits(program.objective):
+            if is_requested:
+                raise UserError(f"task {name!r} does not suit objective {objective!r}")
+            continue
         try:
-            made = make_tasks([name], corpus, split, program.length, options)
-        except UserError:
-            if names or name in options:
+            tasks |= make_tasks([name], trained.corpus, split, program.length, options)
+        except NotApplicable:  # such as the probe on a corpus without labels
+            if is_requested:
                 raise
-            continue  # a corpus without labels has no probe; asked for by name it is an error
-        if made[name].suits(program.objective):
-            tasks |= made
-        elif names or name in options:
-            raise UserError(
-                f"task {name!r} does not suit objective {trained.record['config']['objective']['name']!r}"
-            )
-    found = score(tasks, program, trained.params, "model", program.seed)
-    untrained = {name: task for name, task in tasks.items() if task.shared}
-    found += score(
-        untrained, program, program.init()["params"], "untrained", program.seed, "untrained"
-    )
+    measurements = score(tasks, program, trained.params, "model", program.seed)
+    shared = {name: task for name, task in tasks.items() if task.shared}
+    initial = program.init()["params"]
+    measurements += score(shared, program, initial, "untrained", program.seed, "untrained")
     if with_baselines:
-        found += baselines(tasks, program)
-    rows = found.rows
+        measurements += baselines(tasks, program)
     if jax.process_index() == 0:
         write_json(
             Path(workdir) / f"evaluation-{split}.json",
-            {"step": trained.step, "split": split, "rows": rows},
+            {"step": trained.step, "split": split, "rows": measurements.rows},
         )
-    return rows
+    return measurements.rows
 
 
-def table(rows: list[Row]) -> str:
-    """Rows as text: a line for each task and metric, the model first, then what it is read against."""
-    lines: dict[tuple[str, str], list[Row]] = {}
-    for line in rows:
-        lines.setdefault((line["task"], line["metric"]), []).append(line)
-    width = max(len(f"{task} {metric}") for task, metric in lines)
-    shown = []
-    for (task, metric), cells in lines.items():
-        values = "   ".join(f"{cell['arm']} {_number(cell)}" for cell in cells)
-        shown.append(
-            f"{task + ' ' + metric:<{width}}   {values}   ({cells[0]['unit']}, {cells[0]['better']} is better, n={cells[0]['count']:,})"
+def _automatic() -> list[str]:
+    """Names of the tasks that run without being requested."""
+    return [
+        name for name in plugins.names("tasks") if not plugins.find("tasks", name).Task.by_name
+    ]
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Formats scores as text: a line per task and metric, with the model before its baselines."""
+    groups: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        groups.setdefault((row["task"], row["metric"]), []).append(row)
+    width = max(len(f"{task} {metric}") for task, metric in groups)
+    lines = []
+    for (task, metric), group in groups.items():
+        values = "   ".join(f"{row['arm']} {_number(row)}" for row in group)
+        first = group[0]
+        lines.append(
+            f"{task + ' ' + metric:<{width}}   {values}"
+            f"   ({first['unit']}, {first['better']} is better, n={first['count']:,})"
         )
-    return "\n".join(shown)
+    return "\n".join(lines)
 
 
-def _number(cell: Row) -> str:
-    return f"{cell['value']:.1%}" if cell["unit"] == "share" else f"{cell['value']:.4g}"
+def _number(row: Row) -> str:
+    return f"{row['value']:.1%}" if row["unit"] == "share" else f"{row['value']:.4g}"

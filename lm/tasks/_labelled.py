@@ -14,7 +14,8 @@ from absl import logging
 from scipy import sparse
 
 from lm.core import plugins
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable, UserError
+from lm.core.protocols import Objective
 from lm.data import labelled
 from lm.finetuning import tuner
 from lm.finetuning.tuner import Rows, Tuner
@@ -86,6 +87,8 @@ class LabelledTask:
 
     kind = ""
     shared = True
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
     by_name = True  # it trains
     metrics: tuple[str, ...] = ()
     judged = ""  # the metric that choices are made by
@@ -95,13 +98,13 @@ class LabelledTask:
         try:
             import sklearn  # noqa: F401
         except ImportError:
-            raise UserError(
+            raise NotApplicable(
                 "yardsticks with labels need scikit-learn: pip install 'lm[tasks]'"
             ) from None
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
         self.name = type(self).__module__.rsplit(".", 1)[-1]
         self.longest = min(length, config.longest + SPECIALS[self.kind])
-        self.notes: list[str] = []
+        self.notes = ()
         whole = self._published() if config.path else self.of_corpus()
         self.classes = self.labels(whole)
         rng = np.random.default_rng(0)
@@ -118,7 +121,7 @@ class LabelledTask:
             for part, items in self.parts.items()
         }
         if len(set(self.answers["train"].tolist())) < 2:
-            raise UserError(
+            raise NotApplicable(
                 f"{self.name} needs examples of at least two labels to learn from; there are: {', '.join(self.classes)}"
             )
         self.pieces = {part: self._pieces(items) for part, items in self.parts.items()}
@@ -151,7 +154,8 @@ class LabelledTask:
         """Metrics by name of a predicted class for each place of a part."""
         raise NotImplementedError
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return True
 
     def score(self, program, params) -> dict[str, Score]:
@@ -335,7 +339,7 @@ class LabelledTask:
         read = labelled.read(self.config, self.kind, self.split, f"tasks.{self.name}")
         if read.note:
             logging.warning("%s: %s", self.name, read.note)
-            self.notes.append(read.note)
+            self.notes = (read.note,)
         encode = self.corpus.tokenizer.encode_batch
         parts: Parts = {}
         for part, examples in (("train", read.train), ("dev", read.dev), ("test", read.test)):

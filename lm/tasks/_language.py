@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Objective
 from lm.data.synthetic.grammar import END, Grammar
 from lm.stats import ngrams
 from lm.stats.scores import Examples, Score, fraction, identity, nats
@@ -29,7 +30,9 @@ class LanguageTask:
 
     metrics: tuple[str, ...] = ("excess_nll", "kl", "nll", "legal_mass", "accuracy")
     shared = False
-    bounds = ("true distribution",)
+    by_name = False
+    notes: Sequence[str] = ()
+    bounds: tuple[str, ...] = ("true distribution",)
     source = ""
 
     def __init__(self, config: Any, corpus: Any, split: str, length: int):
@@ -58,7 +61,8 @@ class LanguageTask:
         """See `_synthetic.Truth`."""
         return None
 
-    def suits(self, objective: Any) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "causal" in objective.scores
 
     def score(self, program: Any, params: Any) -> dict[str, Score]:

@@ -1,10 +1,12 @@
 """What tasks on pairs of segments have in common."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lm.core import compatibility
+from lm.core.protocols import Objective
 from lm.data import loader
 from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction
@@ -17,6 +19,9 @@ class PairTask:
     name = ""
     metrics = ("accuracy",)
     shared = False
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
@@ -24,7 +29,8 @@ class PairTask:
             {"name": self.name}, corpus.tokenizer, length, "encoder"
         )
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "pair" in objective.scores
 
     def score(self, program, params) -> dict[str, Score]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
 from lm.data import loader, rows
 from lm.data.synthetic.grammar import END
 from lm.nn import token_loss
@@ -25,7 +25,7 @@ def options(corpus: Any, source: str) -> dict[str, Any]:
     """
     found = getattr(corpus, "source", "")
     if found != source:
-        raise UserError(
+        raise NotApplicable(
             f"the task {source!r} knows the right answers of its own source alone; this corpus is of {found!r}: set"
             f" --config.data.source={source} and --config.tokenizer.kind=word"
         )
@@ -49,7 +49,7 @@ class Words:
         self.words = tuple(words)
         parts = tokenizer.encode_batch([word for word in words if word != END])
         if not all(len(part) == 1 and part[0] != tokenizer.unk for part in parts):
-            raise UserError(
+            raise NotApplicable(
                 "this vocabulary does not have each symbol of the corpus as one id; set --config.tokenizer.kind=word (no"
                 " tokenizer.path), and enough data.documents for every symbol to occur in the training split"
             )

@@ -5,8 +5,10 @@ Whatever a model was trained on, the tokens asked are those of the objective `cl
 
 import dataclasses
 import math
+from collections.abc import Sequence
 
 from lm.core import compatibility
+from lm.core.protocols import Objective
 from lm.stats import ngrams
 from lm.stats.scores import Examples, Score
 from lm.tasks import _text
@@ -25,12 +27,16 @@ class Task:
 
     metrics = ("nll", "perplexity", "bits_per_byte", "accuracy")
     shared = False
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
         self.objective = compatibility.make({"name": "clm"}, corpus.tokenizer, length, "decoder")
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "causal" in objective.scores
 
     def score(self, program, params) -> dict[str, Score]:

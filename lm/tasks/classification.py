@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
 from lm.stats.scores import Score
 from lm.tasks import _labelled
 from lm.tasks._labelled import Item, LabelledTask, Parts
@@ -56,7 +56,7 @@ class Task(LabelledTask):
         counts = collections.Counter(label for label, _ in found["train"] if label)
         chosen = sorted(label for label, _ in counts.most_common(self.config.classes))
         if len(chosen) < 2:
-            raise UserError(
+            raise NotApplicable(
                 "classification needs a corpus with at least two labels (packages, files), or a path to labelled examples; this corpus has"
                 f" {len(chosen)}"
             )
@@ -77,7 +77,7 @@ class Task(LabelledTask):
                 )
                 parts[part] += [Item([text], [label], (text,)) for text in texts]
             if not parts[part]:
-                raise UserError(
+                raise NotApplicable(
                     f"classification found no paragraph of {self.config.shortest} tokens under the labels {', '.join(chosen)}"
                 )
         return parts

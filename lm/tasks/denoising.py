@@ -4,10 +4,12 @@ Sentinels and [EOS] are not counted: they stand where they must.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from lm.core import compatibility
+from lm.core.protocols import Objective
 from lm.data import packing
 from lm.stats import ngrams
 from lm.stats.scores import Score
@@ -28,11 +30,15 @@ class Task:
 
     metrics = ("ce", "accuracy")
     shared = False
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "denoising" in objective.scores
 
     def score(self, program, params) -> dict[str, Score]:

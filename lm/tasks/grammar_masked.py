@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
+from lm.core.protocols import Objective
 from lm.data.synthetic import english
 from lm.data.synthetic.grammar import END, MORE, Grammar
 from lm.stats import ngrams
@@ -28,7 +29,8 @@ class Task(_language.LanguageTask):
     def _grammar(self) -> Grammar:
         return english.make(self.options["sentences"])
 
-    def suits(self, objective: Any) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "masked" in objective.scores or "masked_next" in objective.scores
 
     def score(self, program: Any, params: Any) -> dict[str, Score]:
@@ -64,7 +66,7 @@ class Task(_language.LanguageTask):
             self.texts.append(text[: ends[-1]])
             self.places.append(np.array(places))
         if not self.texts:
-            raise UserError(
+            raise NotApplicable(
                 f"no document has a sentence that fits rows of {self.length}; set a larger --config.data.length"
             )
         shape = (len(self.texts), max(map(len, self.places)))

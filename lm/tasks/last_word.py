@@ -13,11 +13,13 @@ sentence, punctuation after it taken away, with the sentences before it as far a
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable, UserError
+from lm.core.protocols import Objective
 from lm.inference import scoring
 from lm.stats import ngrams
 from lm.stats.scores import Examples, Score, fraction, identity
@@ -58,20 +60,24 @@ class Task:
 
     metrics = ("accuracy", "nll")
     shared = True
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.room = config, corpus, length - scoring.SPECIALS
-        self.notes: list[str] = []
+        self.notes: Sequence[str] = ()
         self.texts = self._read() if config.path else self._made(split)
         if not self.texts:
-            raise UserError(
+            raise NotApplicable(
                 f"last_word: the {split} split has no sentence that ends with a word after {config.shortest} tokens; lower"
                 " last_word.shortest, or give texts in last_word.path"
             )
         self.asked = identity(*(part for each in self.texts for part in each))
         self._scorer = _sentences.Scorers(corpus.tokenizer)
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return bool(scoring.methods(objective))
 
     def score(self, program, params) -> dict[str, Score]:

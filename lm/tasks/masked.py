@@ -5,11 +5,13 @@ random_share=0 the same positions are asked with [MASK] at each of them.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from lm.core import compatibility
+from lm.core.protocols import Objective
 from lm.data import masking
 from lm.stats import ngrams
 from lm.stats.scores import Score
@@ -41,11 +43,15 @@ class Task:
 
     metrics = ("ce", "accuracy")
     shared = False
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "masked" in objective.scores or "masked_next" in objective.scores
 
     def score(self, program, params) -> dict[str, Score]:

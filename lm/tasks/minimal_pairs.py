@@ -13,11 +13,13 @@ in `by`, where there are at least two. These are not among `metrics`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from lm.core.plugins import UserError, choice
+from lm.core.plugins import NotApplicable, UserError, choice
+from lm.core.protocols import Objective
 from lm.inference import scoring
 from lm.stats import ngrams
 from lm.stats.scores import Examples, Score, fraction, identity
@@ -69,11 +71,14 @@ class Task:
 
     metrics = ("accuracy", *(f"accuracy_{method}" for method in scoring.METHODS))
     shared = True
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus = config, corpus
         if not config.path:
-            raise UserError(
+            raise NotApplicable(
                 "minimal_pairs needs minimal_pairs.path: JSON Lines files, or a glob such as 'blimp/*.jsonl', with"
                 ' {"sentence_good": "…", "sentence_bad": "…"} a line, and "field", "linguistics_term", "UID" where there are any'
             )
@@ -108,7 +113,8 @@ class Task:
         self.asked = identity([tuple(pair) for pair in self.pairs])
         self._scorer = _sentences.Scorers(corpus.tokenizer, config.end)
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return bool(scoring.methods(objective))
 
     def score(self, program, params) -> dict[str, Score]:

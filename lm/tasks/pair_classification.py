@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
 from lm.stats.scores import Score
 from lm.tasks import _labelled
 from lm.tasks._labelled import Item, LabelledTask, Parts
@@ -56,7 +56,7 @@ class Task(LabelledTask):
         }
         for part, pairs in parts.items():
             if len(pairs) < 4:
-                raise UserError(
+                raise NotApplicable(
                     f"pair_classification needs documents with two pieces of {piece} tokens each, and found {len(pairs)} pairs for {part};"
                     " give more text, a smaller piece, or a path to labelled pairs"
                 )

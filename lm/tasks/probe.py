@@ -8,13 +8,15 @@ held-out documents.
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from scipy import sparse
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
+from lm.core.protocols import Objective
 from lm.data import loader
 from lm.nn import heads
 from lm.parallel import mesh as meshes
@@ -48,25 +50,29 @@ class Task:
 
     metrics = ("balanced_accuracy", "accuracy")
     shared = True
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         try:
             import sklearn  # noqa: F401
         except ImportError:
-            raise UserError("the probe needs scikit-learn: pip install 'lm[tasks]'") from None
+            raise NotApplicable("the probe needs scikit-learn: pip install 'lm[tasks]'") from None
         self.config, self.corpus, self.split = config, corpus, split
         self.length = min(length, config.longest + 2)  # with two special tokens
         found = self._paragraphs("train")
         enough = [(len(spans), label) for label, spans in found.items() if label]
         self.labels = [label for _, label in sorted(enough, reverse=True)[: config.classes]]
         if len(self.labels) < 2:
-            raise UserError(
+            raise NotApplicable(
                 f"the probe needs a corpus with at least two labels (packages, files); this one has {len(self.labels)}"
             )
         self.train = self._sample(found, corpus.stores["train"], config.train)
         self.test = self._sample(self._paragraphs(split), corpus.stores[split], config.test)
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return True
 
     def score(self, program, params) -> dict[str, Score]:
@@ -171,7 +177,7 @@ class Task:
                 answers.append(index)
         order = rng.permutation(len(texts))
         if not len(order):
-            raise UserError(
+            raise NotApplicable(
                 f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}"
             )
         return [texts[at] for at in order], np.asarray(answers)[order]

@@ -14,11 +14,13 @@ compared on, `accuracy_first`: by chance it is one of the document's values for 
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable
+from lm.core.protocols import Objective
 from lm.data import sequences
 from lm.data.synthetic import recall
 from lm.stats.scores import Examples, Score, fraction, identity, nats
@@ -39,7 +41,9 @@ class Task:
 
     metrics = ("accuracy_first", "accuracy", "nll")
     shared = True
-    bounds = ("looked up",)
+    by_name = False
+    notes: Sequence[str] = ()
+    bounds: tuple[str, ...] = ("looked up",)
     source = "recall"
 
     def __init__(self, config: Config, corpus, split: str, length: int):
@@ -49,7 +53,7 @@ class Task:
             **{field.name: given[field.name] for field in dataclasses.fields(recall.Options)}
         )
         if self.options.symbols + 2 > length:
-            raise UserError(
+            raise NotApplicable(
                 f"documents of {self.options.symbols} symbols, [BOS] and [EOS] do not fit rows of {length}: set"
                 f" --config.data.length={self.options.symbols + 2}, or fewer data.pairs or data.slots"
             )
@@ -72,7 +76,8 @@ class Task:
             minlength=corpus.tokenizer.size,
         )
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return any(kind in objective.scores for kind in KINDS)
 
     def score(self, program, params) -> dict[str, Score]:

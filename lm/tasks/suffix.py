@@ -4,8 +4,10 @@ A causal model reads the first half from left to right, the others see it whole.
 """
 
 import dataclasses
+from collections.abc import Sequence
 
 from lm.core import compatibility
+from lm.core.protocols import Objective
 from lm.stats import ngrams
 from lm.stats.scores import Score
 from lm.tasks import _text
@@ -24,11 +26,15 @@ class Task:
 
     metrics = ("nll", "accuracy")
     shared = False
+    by_name = False
+    bounds: tuple[str, ...] = ()
+    notes: Sequence[str] = ()
 
     def __init__(self, config: Config, corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
-    def suits(self, objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         return "suffix" in objective.scores or "causal" in objective.scores
 
     def score(self, program, params) -> dict[str, Score]:

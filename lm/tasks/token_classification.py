@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable, UserError
 from lm.stats import scores
 from lm.stats.scores import Examples, Score
 from lm.tasks import _labelled, _spans
@@ -38,7 +38,7 @@ class Task(LabelledTask):
     extra = ("strict_f1",)
 
     def of_corpus(self) -> Parts:
-        raise UserError(
+        raise NotApplicable(
             "token_classification needs files with a word and its tag a line: give it the option path (and test), in CoNLL's columns, with"
             " tags in IOB2 (B-x begins a span, I-x continues it, O is outside)"
         )
