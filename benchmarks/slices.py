@@ -2,13 +2,17 @@
 
   python -m benchmarks.slices --workdir=runs/slices [--tables=configs,fits,growth,depth,planned]
 
-configs: every config at :base on slices of 16 of the cloud's units, bfloat16, parameters split over all chips; the first that fits of:
-    as it is, remat=full, and 2, 4, 8, … microbatches. fits: the smallest slice of each kind that holds a decoder of 1B and one of 8B.
-    growth: a 1B decoder from 4 to 1,024 chips, four rows a chip. depth: seconds to compile 12 and 48 layers. planned: the planner's best
-    for a 1B decoder on v5e-16 against ten meshes by hand.
+configs: every config at :base on slices of 16 of the cloud's units, in bfloat16, parameters split
+  over all chips. Tries the config as it is, remat=full, then 2, 4, 8, … microbatches, and shows the
+  first that fits.
+fits: the smallest slice of each generation that holds a decoder of 1B and one of 8B.
+growth: a 1B decoder from 4 to 1,024 chips, four rows per chip.
+depth: seconds to compile 12 and 48 layers.
+planned: the planner's best for a 1B decoder on v5e-16, against ten meshes chosen by hand.
 
-What was compiled is kept in the workdir, so the same command goes on where it stopped. Prints Markdown, and writes it to WORKDIR/slices.md.
-Some hours on two cores, most of them for the first table; for one config alone: --only=llama.
+Compiled records are kept in the workdir, so the same command resumes. Prints Markdown and writes it
+to WORKDIR/slices.md. Takes some hours on two cores, most of them for the first table. For one
+config alone: --only=llama.
 """
 
 import copy
@@ -21,19 +25,21 @@ from typing import Any
 from absl import flags
 
 from lm.core import command
+from tpu.cache import Cache
 
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/slices", "where records are kept and slices.md is written"
+    "workdir", "runs/slices", "folder of the compiled records and of slices.md"
 )
 _TABLES = flags.DEFINE_list(
-    "tables", ["configs", "fits", "growth", "depth", "planned"], "which tables to make"
+    "tables", ["configs", "fits", "growth", "depth", "planned"], "tables to print"
 )
 _TPU = flags.DEFINE_list("tpu", ["v5e-16", "v6e-16", "v5p-16"], "slices of the first table")
-_ONLY = flags.DEFINE_list("only", [], "configs of the first table; by default all")
+_ONLY = flags.DEFINE_list("only", [], "configs of the first table; default: all")
 _CONFIGS = Path(__file__).parent.parent / "configs"
 
 
 def main() -> None:
+    """Prints the tables and writes slices.md."""
     from tpu import environment
 
     environment.prepare()
@@ -41,24 +47,25 @@ def main() -> None:
 
     from tpu import cache
 
-    kept = cache.Cache(_WORKDIR.value)
-    made = []
+    records = cache.Cache(_WORKDIR.value)
+    document = []
     for name in _TABLES.value:
-        lines = [f"### {name}", "", *TABLES[name](kept), ""]
+        lines = [f"### {name}", "", *TABLES[name](records), ""]
         print("\n".join(lines), flush=True)
-        made += lines
-    (Path(_WORKDIR.value) / "slices.md").write_text("\n".join(made) + "\n", encoding="utf-8")
+        document += lines
+    (Path(_WORKDIR.value) / "slices.md").write_text("\n".join(document) + "\n", encoding="utf-8")
 
 
-def configs(kept: Any) -> Iterator[str]:
-    """Every config at :base."""
+def configs(records: Cache) -> Iterator[str]:
+    """Yields a row for every config at :base and every slice."""
     yield from _head(
-        "config", "slice", "parameters", "rows", "what fits first", "peak GiB", "model TFLOP", "wire MiB", "compute ms", "HBM ms",
-        "schedule ms", "ICI ms", "bound", "MFU %", "tokens/s/chip", "compile s",
+        "config", "slice", "parameters", "rows", "what fits first", "peak GiB", "model TFLOP",
+        "wire MiB", "compute ms", "HBM ms", "schedule ms", "ICI ms", "bound", "MFU %",
+        "tokens/s/chip", "compile s",
     )  # fmt: skip
     for name in _ONLY.value or sorted(path.stem for path in _CONFIGS.glob("*.py")):
         for tpu in _TPU.value:
-            record, how = first_that_fits(_config(name, "base"), tpu, kept)
+            record, how = first_that_fits(_config(name, "base"), tpu, records)
             shown = [
                 f"{name}:base",
                 tpu,
@@ -69,8 +76,8 @@ def configs(kept: Any) -> Iterator[str]:
             yield "| " + " | ".join([*shown, *_costs(record)]) + " |"
 
 
-def fits(kept: Any) -> Iterator[str]:
-    """The smallest slice that holds each decoder, four rows a chip."""
+def fits(records: Cache) -> Iterator[str]:
+    """Yields slices up to the smallest that holds each decoder, four rows per chip."""
     from tpu import slices
 
     yield from _head(
@@ -84,15 +91,15 @@ def fits(kept: Any) -> Iterator[str]:
         "MFU %",
         "tokens/s/chip",
     )
-    for size, told in (("base", "1B"), ("large", "8B")):
+    for size, decoder in (("base", "1B"), ("large", "8B")):
         for generation in ("v4", "v5e", "v5p", "v6e", "tpu7x"):
             for name in slices.names(generation):
-                of = slices.parse(name)
-                if of.devices < 4:
+                slice_ = slices.parse(name)
+                if slice_.devices < 4:
                     continue
                 config = _config("llama", size)
-                config["training"]["batch_size"] = 4 * of.devices
-                record, how = first_that_fits(config, name, kept, most=4)
+                config["training"]["batch_size"] = 4 * slice_.devices
+                record, how = first_that_fits(config, name, records, most=4)
                 state = f"{record['held']['parameters'] + record['held']['optimizer']:.2f}"
                 if record["fits"]:
                     speed = [
@@ -101,7 +108,11 @@ def fits(kept: Any) -> Iterator[str]:
                         f"{100 * record['mfu']:.1f}",
                         f"{record['tokens_per_second_per_chip']:,.0f}",
                     ]
-                    yield "| " + " | ".join([told, name, str(of.chips), "yes", how, *speed]) + " |"
+                    yield (
+                        "| "
+                        + " | ".join([decoder, name, str(slice_.chips), "yes", how, *speed])
+                        + " |"
+                    )
                     break
                 over = (
                     f"no, {record['needs_gib'] - record['has_gib']:.1f} GiB too much"
@@ -110,41 +121,43 @@ def fits(kept: Any) -> Iterator[str]:
                 )
                 yield (
                     "| "
-                    + " | ".join([told, name, str(of.chips), over, how, "–", state, "–", "–"])
+                    + " | ".join(
+                        [decoder, name, str(slice_.chips), over, how, "–", state, "–", "–"]
+                    )
                     + " |"
                 )
 
 
-def growth(kept: Any) -> Iterator[str]:
-    """A 1B decoder on more and more chips."""
+def growth(records: Cache) -> Iterator[str]:
+    """Yields a 1B decoder on more and more chips."""
     from lm.parallel.mesh import describe
     from tpu import slices
 
     yield from _head(
-        "slice", "chips", "mesh", "rows", "peak GiB", "wire MiB a chip", "over DCN MiB", "compute ms", "HBM ms", "schedule ms", "ICI ms",
-        "DCN ms", "roofline step ms", "MFU %",
+        "slice", "chips", "mesh", "rows", "peak GiB", "wire MiB a chip", "over DCN MiB",
+        "compute ms", "HBM ms", "schedule ms", "ICI ms", "DCN ms", "roofline step ms", "MFU %",
     )  # fmt: skip
     for name in ("v5e-4", "v5e-8", "v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256", "4xv5e-256"):
-        of = slices.parse(name)
+        slice_ = slices.parse(name)
         config = _config("llama", "base")
-        config["training"]["batch_size"] = 4 * of.devices
+        config["training"]["batch_size"] = 4 * slice_.devices
         config["model"] |= {"remat": "full", "head_chunks": 8}
-        record = _measured(config, name, kept)
+        record = _measured(config, name, records)
         mesh = describe(record["mesh"])
         if not record["fits"]:
             yield (
-                f"| {name} | {of.chips} | {mesh} | {record['batch_size']} | does not fit |"
+                f"| {name} | {slice_.chips} | {mesh} | {record['batch_size']} | does not fit |"
                 + " – |" * 9
             )
             continue
         outside = sum(row["wire_mib"] for row in record["collectives"] if row["network"] == "DCN")
         times = [
-            f"{1e3 * record['ceilings'][each]:,.0f}"
-            for each in ("compute", "hbm", "schedule", "ici", "dcn")
+            f"{1e3 * record['ceilings'][name]:,.0f}"
+            for name in ("compute", "hbm", "schedule", "ici", "dcn")
         ]
         shown = [
             name,
-            str(of.chips),
+            str(slice_.chips),
             mesh,
             str(record["batch_size"]),
             f"{record['memory']['peak']:.2f}",
@@ -165,17 +178,18 @@ def growth(kept: Any) -> Iterator[str]:
         )
 
 
-def depth(kept: Any) -> Iterator[str]:
-    """Seconds to trace and compile scanned layers, few and many."""
+def depth(records: Cache) -> Iterator[str]:
+    """Yields seconds to trace and compile few and many scanned layers."""
     yield from _head("layers", "trace and compile s", "peak GiB", "estimated cycles")
     seconds = {}
     for layers in (12, 48):
         config = _config("clm", "base")
         config["model"] |= {"layers": layers, "remat": "full", "head_chunks": 8}
         config["training"]["batch_size"] = 64
-        record = _measured(config, "v5e-16", kept)
+        record = _measured(config, "v5e-16", records)
         seconds[layers] = record["compile_seconds"]
-        yield f"| {layers} | {seconds[layers]:.1f} | {record['memory']['peak']:.2f} | {record['cycles']:,} |"
+        peak = f"{record['memory']['peak']:.2f}"
+        yield f"| {layers} | {seconds[layers]:.1f} | {peak} | {record['cycles']:,} |"
     yield ""
     yield f"48 layers take {seconds[48] / seconds[12]:.2f} times as long as 12."
 
@@ -185,32 +199,33 @@ def _head(*names: str) -> Iterator[str]:
     yield "|" + "---|" * len(names)
 
 
-# What one would try by hand on 16 chips, with remat=full: pure and mixed.
-HANDS = (
-    {"fsdp": 16}, {"data": 16}, {"data": 2, "fsdp": 8}, {"data": 4, "fsdp": 4}, {"fsdp": 8, "tensor": 2}, {"fsdp": 4, "tensor": 4},
-    {"fsdp": 2, "tensor": 8}, {"data": 2, "fsdp": 4, "tensor": 2}, {"fsdp": 8, "context": 2}, {"fsdp": 4, "stage": 4},
+# Meshes one would try by hand on 16 chips, with remat=full.
+BY_HAND = (
+    {"fsdp": 16}, {"data": 16}, {"data": 2, "fsdp": 8}, {"data": 4, "fsdp": 4},
+    {"fsdp": 8, "tensor": 2}, {"fsdp": 4, "tensor": 4}, {"fsdp": 2, "tensor": 8},
+    {"data": 2, "fsdp": 4, "tensor": 2}, {"fsdp": 8, "context": 2}, {"fsdp": 4, "stage": 4},
 )  # fmt: skip
 
 
-def planned(kept: Any) -> Iterator[str]:
-    """Ten meshes by hand, and what the planner finds: its roofline step should be no longer than the best of theirs."""
+def planned(records: Cache) -> Iterator[str]:
+    """Yields ten meshes by hand and the planner's, whose roofline step should be no longer."""
     from lm.nn.config import CHOICES
     from lm.parallel.mesh import describe
     from tpu import measure, search, slices
 
-    of = slices.parse("v5e-16")
+    slice_ = slices.parse("v5e-16")
     config = _config("llama", "base")
     config["training"]["batch_size"] = 64
     yield from _head(
         "mesh", "remat", "microbatches", "head_chunks", "peak GiB", "roofline step ms", "bound"
     )
     steps = []
-    for hand in HANDS:
+    for axes in BY_HAND:
         own = copy.deepcopy(config)
-        own["mesh"] |= {"data": 1, "fsdp": 1, **hand}
+        own["mesh"] |= {"data": 1, "fsdp": 1, **axes}
         own["model"] |= {"remat": "full", "head_chunks": 8}
-        record = _measured(own, of.name, kept)
-        mesh = describe(hand)
+        record = _measured(own, slice_.name, records)
+        mesh = describe(axes)
         if record["fits"]:
             steps.append(record["step_seconds"])
             shown = [
@@ -221,15 +236,15 @@ def planned(kept: Any) -> Iterator[str]:
         else:
             shown = ["does not fit", "–", "–"]
         yield "| " + " | ".join([mesh, "full", "1", "8", *shown]) + " |"
-    looking = search.Search(config, of, measure.options(of, []), kept)
-    looking.run(
+    planner = search.Search(config, slice_, measure.options(slice_, []), records)
+    planner.run(
         [name for name in CHOICES["remat"] if name != "offload"],
         [8],
         3,
         40,
         lambda line: print(f"  {line}", file=sys.stderr),
     )
-    seconds, plan, record = looking.found[0]
+    seconds, plan, record = planner.found[0]
     mesh = describe(record["mesh"])
     shown = [
         mesh,
@@ -243,16 +258,19 @@ def planned(kept: Any) -> Iterator[str]:
     yield ""
     verdict = "no longer than" if seconds <= min(steps) else "LONGER than"
     best = f"the best by hand, {1e3 * min(steps):,.1f} ms"
-    yield f"{looking.compiled} compiled. The planner's step, {1e3 * seconds:,.1f} ms, is {verdict} {best}."
+    yield (
+        f"{planner.compiled} compiled. The planner's step, {1e3 * seconds:,.1f} ms,"
+        f" is {verdict} {best}."
+    )
 
 
 TABLES = {"configs": configs, "fits": fits, "growth": growth, "depth": depth, "planned": planned}
 
 
 def first_that_fits(
-    config: Mapping[str, Any], tpu: str, kept: Any, most: int = 64
+    config: Mapping[str, Any], tpu: str, records: Cache, most: int = 64
 ) -> tuple[dict[str, Any], str]:
-    """The record of the first way that fits, and what it is; of the last one, where none does."""
+    """The record of the first setting that fits, and its description; the last if none fits."""
     tries: list[tuple[str, int]] = [("none", 1), ("full", 1)]
     parts = 2
     while parts <= most:
@@ -260,15 +278,16 @@ def first_that_fits(
         parts *= 2
     record: dict[str, Any] = {}
     rows = config["training"]["batch_size"]
-    tries = [each for each in tries if rows % (each[1] * _devices(tpu)) == 0]
+    devices = _devices(tpu)
+    tries = [(remat, parts) for remat, parts in tries if rows % (parts * devices) == 0]
     possible = _possible(config, tpu)
     for remat, microbatches in tries:
-        # What the formula says can never fit is not compiled, but for the last.
+        # Settings that cannot fit by formula are not compiled, except the last.
         if not possible(remat, microbatches) and (remat, microbatches) != tries[-1]:
             continue
         own = copy.deepcopy(dict(config))
         own["model"]["remat"], own["training"]["microbatches"] = remat, microbatches
-        record = _measured(own, tpu, kept)
+        record = _measured(own, tpu, records)
         how = f"remat {remat}" + (f", {microbatches} microbatches" if microbatches > 1 else "")
         if record["fits"]:
             break
@@ -276,18 +295,18 @@ def first_that_fits(
 
 
 def _possible(config: Mapping[str, Any], tpu: str) -> Callable[[str, int], bool]:
-    """Whether a policy and a number of microbatches may fit, by the lower bound of tpu/estimate.py."""
+    """Returns whether remat and microbatches may fit, by the lower bound of tpu/estimate.py."""
     from tpu import compiling, estimate, slices
 
-    of = slices.parse(tpu)
-    traced = compiling.build(config, of)
-    facts = estimate.Facts.of(traced.program, traced.batch)
+    slice_ = slices.parse(tpu)
+    traced = compiling.build(config, slice_)
+    facts = estimate.Facts.from_program(traced.program, traced.batch)
     mesh = {axis: int(size) for axis, size in traced.program.mesh.shape.items()}
     chunks = traced.program.config.head_chunks
 
     def possible(remat: str, microbatches: int) -> bool:
         plan = estimate.Plan(**mesh, remat=remat, microbatches=microbatches, head_chunks=chunks)
-        return estimate.memory(facts, plan) <= of.chip.usable
+        return estimate.memory(facts, plan) <= slice_.chip.usable
 
     return possible
 
@@ -298,20 +317,23 @@ def _devices(tpu: str) -> int:
     return slices.parse(tpu).devices
 
 
-def _measured(config: Mapping[str, Any], tpu: str, kept: Any) -> dict[str, Any]:
+def _measured(config: Mapping[str, Any], tpu: str, records: Cache) -> dict[str, Any]:
     from tpu import cache, measure, slices
 
-    of = slices.parse(tpu)
-    options = measure.options(of, [])
-    print(f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']},"
-          f" {config['training']['microbatches']} microbatches", file=sys.stderr)  # fmt: skip
-    return kept.get(
-        cache.key(config, of.name, options), lambda: measure.measure(config, of, options)
+    slice_ = slices.parse(tpu)
+    options = measure.options(slice_, [])
+    print(
+        f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers,"
+        f" remat {config['model']['remat']}, {config['training']['microbatches']} microbatches",
+        file=sys.stderr,
+    )
+    return records.get(
+        cache.key(config, slice_.name, options), lambda: measure.measure(config, slice_, options)
     )
 
 
 def _config(name: str, size: str) -> dict[str, Any]:
-    """A config in bfloat16, its parameters split over all devices of a slice."""
+    """A config in bfloat16, with its parameters split over all devices of a slice."""
     from lm.core.plain import plain
 
     config = plain(importlib.import_module(f"configs.{name}").get_config(size))
@@ -334,12 +356,18 @@ def _costs(record: Mapping[str, Any]) -> list[str]:
             f"{record['compile_seconds']:.0f}",
         ]
     times = [
-        f"{1e3 * record['ceilings'][each]:,.0f}" for each in ("compute", "hbm", "schedule", "ici")
+        f"{1e3 * record['ceilings'][name]:,.0f}" for name in ("compute", "hbm", "schedule", "ici")
     ]
     return [
-        f"{record['memory']['peak']:.2f}", f"{record['model_flops'] / 1e12:.2f}", f"{record['wire_mib']:,.0f}", *times, record["bound"],
-        f"{100 * record['mfu']:.1f}", f"{record['tokens_per_second_per_chip']:,.0f}", f"{record['compile_seconds']:.0f}",
-    ]  # fmt: skip
+        f"{record['memory']['peak']:.2f}",
+        f"{record['model_flops'] / 1e12:.2f}",
+        f"{record['wire_mib']:,.0f}",
+        *times,
+        record["bound"],
+        f"{100 * record['mfu']:.1f}",
+        f"{record['tokens_per_second_per_chip']:,.0f}",
+        f"{record['compile_seconds']:.0f}",
+    ]
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""What a Cloud TPU slice needs beyond `lm`: compile for one that is not there, plan, rehearse."""
+"""Tools for Cloud TPU slices that need no TPU: compile, plan, rehearse."""

@@ -1,41 +1,78 @@
 """A config's train step as shapes alone: no corpus, no tokenizer, no devices.
 
-The batch's shapes come from the objective's own `example` on made-up ids, so that any objective is covered.
+The shapes of a batch come from the objective's own `example` on made-up ids: every objective works.
 """
 
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Tokenizer
+from lm.data.store import Store
 from lm.tokenizers import config as tokenizers
-from lm.tokenizers.sentencepiece import MODES
+from lm.tokenizers.sentencepiece import MODES, SPECIALS
 from lm.training.program import Program
 
 
 class Ids:
-    """A tokenizer without text: `size` ids, the special ones where a tokenizer trained by lm has them, the others one byte each."""
+    """A `Tokenizer` without text: special ids as in a tokenizer that lm trains, others one byte.
+
+    Args:
+      size: V.
+      sentinels: number of <extra_id_i>, at the top of the vocabulary.
+    """
 
     pad, bos, eos, unk, cls, sep, mask = range(7)
+    note = ""
 
     def __init__(self, size: int, sentinels: int):
         self.size = size
         self.sentinels = tuple(range(size - 1, size - 1 - sentinels, -1))
-        self.modes = dict(zip(MODES, range(7, 10), strict=True))
+        self.modes: Mapping[str, int] = dict(zip(MODES, range(7, 10), strict=True))
         self.bytes_per_id = np.ones(size, np.int32)
-        self.bytes_per_id[:10] = 0
+        self.bytes_per_id[:SPECIALS] = 0
         self.bytes_per_id[size - sentinels :] = 0
         self.is_word_start = np.arange(size) % 3 != 0
+        self.special_ids = frozenset(np.flatnonzero(self.bytes_per_id == 0).tolist())
+        self.fingerprint = f"ids-{size}-{sentinels}"
+
+    def encode(self, text: str) -> list[int]:
+        raise NotImplementedError(_NO_TEXT)
+
+    def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
+        raise NotImplementedError(_NO_TEXT)
+
+    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+        raise NotImplementedError(_NO_TEXT)
+
+    def name(self, i: int) -> str:
+        return f"id{i}"
+
+    def save(self, path: str | os.PathLike) -> None:
+        raise NotImplementedError(_NO_TEXT)
 
 
-class Text:
-    """A store of made-up documents of 2 to 64 sentences, long and short against a row, two sentences a paragraph.
+_NO_TEXT = "this tokenizer has ids alone, to compute shapes"
+
+
+class Text(Store):
+    """A `Store` in memory of made-up documents of 2 to 64 sentences, two sentences a paragraph.
+
+    Some documents are longer than a row and some are shorter.
 
     Args:
-      length: of a row. first, last: ordinary ids.
+      length: tokens of a row.
+      first: lowest ordinary id.
+      last: ordinary ids are below it.
     """
+
+    # Plain attributes in place of Store's properties, which read files.
+    names: list[str] = []  # type: ignore[assignment]
+    labels: list[str] = []  # type: ignore[assignment]
 
     def __init__(self, length: int, first: int, last: int):
         size = max(3, length // 16)
@@ -48,47 +85,52 @@ class Text:
         self.paragraph_starts = np.arange(sentences) % 2 == 0
         self.names = self.labels = [""] * len(counts)
 
-    def __len__(self) -> int:
-        return len(self.document_offsets) - 1
 
-    def document(self, i: int) -> np.ndarray:
-        return self.tokens[self.document_offsets[i] : self.document_offsets[i + 1]]
+def tokenizer(section: Mapping[str, Any]) -> Tokenizer:
+    """Returns the tokenizer of a config section: a loaded one if it names a file, otherwise `Ids`.
 
-    def sentence(self, i: int) -> np.ndarray:
-        return self.tokens[self.sentence_offsets[i] : self.sentence_offsets[i + 1]]
+    Args:
+      section: the config's section `tokenizer`.
 
-
-def ids(section: Mapping[str, Any]) -> Any:
-    """What stands for the tokenizer of a config's section: a loaded one where the config names a file, else ids alone."""
-    config, kind, options = tokenizers.configure(section)
-    return (
-        kind.load(config.path, options)
-        if config.path
-        else Ids(options.vocab_size, options.sentinels)
-    )
+    Raises:
+      UserError: the section is wrong, or the file cannot be read.
+    """
+    common, _, options = tokenizers.configure(section)
+    if common.path:
+        return tokenizers.load(section)
+    return Ids(options.vocab_size, options.sentinels)
 
 
 def build(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> Program:
-    """The program of a plain config on these devices, which need not exist.
+    """Returns the program of a run config on these devices, which need not exist.
+
+    Args:
+      config: a run config as a dict.
+      devices: devices of the mesh.
 
     Raises:
-      UserError: the mesh does not fit the devices or the model, or the batch does not divide.
+      UserError: the mesh does not fit the devices or the model, or does not divide the batch.
     """
-    return Program(config, ids(config["tokenizer"]), devices=list(devices))
+    return Program(config, tokenizer(config["tokenizer"]), devices=list(devices))
 
 
 def batch(program: Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes and shardings of a batch, from one example of the objective.
+    """Returns shapes and shardings of a batch, from one example of the objective.
 
     Args:
-      section: the config's tokenizer section.
+      program: the program.
+      section: the config's section `tokenizer`.
+
+    Raises:
+      UserError: rows of this length give no example.
     """
-    tokens = ids(section)
-    store = Text(program.length, 10, tokens.size - len(tokens.sentinels))
+    ids = tokenizer(section)
+    store = Text(program.length, SPECIALS, ids.size - len(ids.sentinels))
     plan = program.objective.plan(store)
     if not len(plan):
         raise UserError(
-            f"config.objective gives no example from rows of config.data.length={program.length}; raise the length"
+            "config.objective gives no example from rows of"
+            f" config.data.length={program.length}; raise the length"
         )
     example = program.objective.example(store, plan, 0, np.random.default_rng(0), 1.0)
     rows = program.training.batch_size

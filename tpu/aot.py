@@ -1,8 +1,9 @@
-"""Compiles the train step of a config for TPU slices, without a TPU: does it fit, how is it split, how fast can it be?
+"""Compiles a config's train step for TPU slices, without a TPU: memory, collectives, roofline.
 
-python -m tpu.aot --config=configs/clm.py:base --tpu=v5e-16,v6e-16 [--json[=FILE]] [--config.mesh.fsdp=16] [--flag=xla_option=value]
+python -m tpu.aot --config=configs/clm.py:base --tpu=v5e-16,v6e-16 [--json[=FILE]]
+    [--config.mesh.fsdp=16] [--flag=xla_option=value]
 
-Exit status: 0, 1 if it does not fit one of the slices, 2 for a mistake in what was given.
+Exit status: 0; 1 if the step does not fit one of the slices; 2 for a mistake in the arguments.
 """
 
 import json
@@ -28,17 +29,18 @@ _JSON = flags.DEFINE_string(
 _FLAG = flags.DEFINE_multi_string(
     "flag",
     [],
-    "a compiler option, name=value, over the generation's own; an empty value removes one",
+    "a compiler option, name=value; overrides the generation's own, and an empty value removes it",
 )
 _SAVE = flags.DEFINE_string(
     "save",
     "",
-    "a file for the compiled program's text; with several slices the slice's name is put before its suffix",
+    "a file for the compiled program's text; with several slices, each file gets the slice's name"
+    " before its suffix",
 )
 _UNSCANNED = flags.DEFINE_bool(
     "unscanned",
     False,
-    "also compile two small depths without any loop and extrapolate the compiler's own count",
+    "also compile two small depths without loops, and extrapolate the compiler's own count",
 )
 
 
@@ -53,29 +55,29 @@ def main() -> int:
 
     from tpu import measure, slices, tables
 
-    wanted = slices.parse_all(_TPU.value)
+    targets = slices.parse_all(_TPU.value)
     config = plain(_CONFIG.value)
     records, failed = [], False
-    for of in wanted:
+    for tpu in targets:
         path = Path(_SAVE.value) if _SAVE.value else None
         save = str(
-            path.with_name(f"{path.stem}.{of.name}{path.suffix}")
-            if path and len(wanted) > 1
+            path.with_name(f"{path.stem}.{tpu.name}{path.suffix}")
+            if path and len(targets) > 1
             else path or ""
         )
-        options = measure.options(of, _FLAG.value)
+        options = measure.options(tpu, _FLAG.value)
         start = time.perf_counter()
         try:
-            with tables.working(f"compiling for {of.name}"):
-                record = measure.measure(config, of, options, costs=_UNSCANNED.value, save=save)
+            with tables.working(f"compiling for {tpu.name}"):
+                record = measure.measure(config, tpu, options, costs=_UNSCANNED.value, save=save)
         except UserError as error:
-            if len(wanted) == 1:
+            if len(targets) == 1:
                 raise
-            record, failed = {"tpu": of.name, "error": str(error)}, True
+            record, failed = {"tpu": tpu.name, "error": str(error)}, True
         record["seconds"] = time.perf_counter() - start
         records.append(record)
     if _JSON.value != "-":
-        tables.show(records, title=config)
+        tables.print_records(records, title=config)
     if _JSON.value:
         text = json.dumps(records if len(records) > 1 else records[0], indent=1, ensure_ascii=False)
         if _JSON.value == "-":
@@ -88,6 +90,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # A flag of absl takes a value; --json alone means the standard output.
+    # An absl flag takes a value; --json alone means the standard output.
     sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
     command.run(main)

@@ -1,4 +1,4 @@
-"""Records kept on disk under a hash of all that they depend on, so that a search that was killed goes on where it stopped."""
+"""Records on disk under a hash of everything they depend on, so that a killed search can resume."""
 
 import functools
 import hashlib
@@ -12,8 +12,9 @@ from lm.core.plain import write_json
 from lm.core.plugins import UserError
 from tpu import environment
 
-# Sections of a config that change nothing that is compiled.
-_APART = ("seed",)
+# Sections of a config that do not change the compiled program.
+_EXCLUDED = ("seed",)
+# Fields of its section `training` that do.
 _TRAINING = ("batch_size", "microbatches")
 
 
@@ -21,7 +22,10 @@ class Cache:
     """A directory of records.
 
     Args:
-      directory: made where it is missing; None keeps nothing.
+      directory: created if missing; None stores nothing.
+
+    Raises:
+      UserError: the directory cannot be created.
     """
 
     def __init__(self, directory: str | Path | None):
@@ -31,11 +35,21 @@ class Cache:
                 self.directory.mkdir(parents=True, exist_ok=True)
             except OSError as error:
                 raise UserError(
-                    f"--workdir={str(directory)!r} cannot be made: {error.strerror}"
+                    f"--workdir={str(directory)!r} cannot be created: {error.strerror}"
                 ) from error
 
     def get(self, key: str, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """The record of a key: a kept one, else a new one, which is kept. One that cannot be read is made again."""
+        """Returns the stored record of a key, or makes one and stores it.
+
+        A record that cannot be read is made again.
+
+        Args:
+          key: from `key`.
+          make: makes the record; one with an "error" is not stored.
+
+        Returns:
+          The record, with "cached": whether it was stored before.
+        """
         path = self.directory / f"{key}.json" if self.directory is not None else None
         if path is not None:
             try:
@@ -43,18 +57,25 @@ class Cache:
             except (OSError, ValueError):
                 pass
         record = make()
-        if path is not None and "error" not in record:  # which may not come again
+        if path is not None and "error" not in record:  # an error may not recur
             write_json(path, record)
         return {**record, "cached": False}
 
 
 def key(config: Mapping[str, Any], tpu: str, options: Mapping[str, str], **more: Any) -> str:
-    """A hash of config, slice, compiler options, versions and sources."""
-    kept = {name: section for name, section in config.items() if name not in _APART}
-    kept["training"] = {name: config["training"][name] for name in _TRAINING}
-    told = json.dumps(
+    """Returns a hash of config, slice, compiler options, package versions and source code.
+
+    Args:
+      config: a run config as a dict.
+      tpu: the slice's name.
+      options: compiler options.
+      more: other values that the record depends on.
+    """
+    sections = {name: section for name, section in config.items() if name not in _EXCLUDED}
+    sections["training"] = {name: config["training"][name] for name in _TRAINING}
+    text = json.dumps(
         [
-            kept,
+            sections,
             tpu,
             sorted(options.items()),
             sorted(more.items()),
@@ -64,14 +85,14 @@ def key(config: Mapping[str, Any], tpu: str, options: Mapping[str, str], **more:
         sort_keys=True,
         default=str,
     )
-    return hashlib.blake2b(told.encode(), digest_size=12).hexdigest()
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 @functools.cache
 def _sources() -> str:
-    """A hash of all that is compiled or reads what was compiled."""
-    inside = Path(lm.__file__).parent
-    files = sorted(inside.rglob("*.py")) + sorted(Path(__file__).parent.glob("*.py"))
+    """A hash of the source code that is compiled, or that reads compiled programs."""
+    package = Path(lm.__file__).parent
+    files = sorted(package.rglob("*.py")) + sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.blake2b(digest_size=12)
     for path in files:
         if path.name not in (

@@ -1,4 +1,4 @@
-"""Compiles a config's train step for a slice that is not there."""
+"""Compiles a config's train step for a slice, without its devices."""
 
 import contextlib
 import copy
@@ -18,13 +18,21 @@ from lm.training.program import Program
 from tpu import abstract, groups
 from tpu.slices import Slice
 
-# Depths, in units of what the mesh's pipeline needs, of which the costs are extrapolated: the first layers are not like the others.
+# Depths from which costs are extrapolated, in units of the layers that the mesh's pipeline needs. A
+# depth of 1 is left out: the first layers are not like the others.
 DEPTHS = (2, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Traced:
-    """A program on a slice's devices: traced, not compiled."""
+    """A program on a slice's devices, traced but not compiled.
+
+    Attributes:
+      config: its run config, with the mesh of the slice.
+      slice: the slice.
+      program: the program.
+      batch: shapes and shardings of a batch.
+    """
 
     config: dict[str, Any]
     slice: Slice
@@ -33,7 +41,7 @@ class Traced:
 
     @property
     def layout(self) -> groups.Layout:
-        """Where the mesh's devices stand."""
+        """Positions of the mesh's devices in the network."""
         devices = self.program.mesh.devices.ravel()
         chip = self.slice.chip
         return groups.Layout(
@@ -49,7 +57,13 @@ class Traced:
 
 @dataclasses.dataclass(frozen=True)
 class OutOfMemory:
-    """The compiler's refusal: GiB that the program needs on a device, and that there are; 0 where it does not say."""
+    """The compiler's refusal of a program that does not fit the memory.
+
+    Attributes:
+      needs: GiB that the program needs on a device; 0 if the compiler does not report it.
+      has: GiB that the device has; 0 likewise.
+      message: the compiler's message.
+    """
 
     needs: float
     has: float
@@ -57,45 +71,56 @@ class OutOfMemory:
 
 
 @functools.cache
-def devices(of: Slice) -> tuple[jax.Device, ...]:
-    """The slice's devices, of several slices one after the other.
+def devices(tpu: Slice) -> tuple[jax.Device, ...]:
+    """Returns the slice's devices; those of several slices one slice after the other.
 
     Raises:
-      UserError: this libtpu does not know such a slice.
+      UserError: the installed libtpu does not know such a slice.
     """
     try:
-        found = topologies.get_topology_desc(
-            platform="tpu", topology_name=of.topology, **of.arguments
+        devices = topologies.get_topology_desc(
+            platform="tpu", topology_name=tpu.topology, **tpu.arguments
         ).devices
     except jax.errors.JaxRuntimeError as error:
         raise UserError(
-            f"libtpu cannot describe {of.name} ({of.topology}): {str(error).splitlines()[0]}"
+            f"libtpu cannot describe {tpu.name} ({tpu.topology}): {str(error).splitlines()[0]}"
         ) from error
-    if len(found) != of.devices:
+    if len(devices) != tpu.devices:
         raise UserError(
-            f"libtpu describes {of.name} with {len(found)} devices where {of.devices} were expected; is it another version?"
+            f"libtpu describes {tpu.name} with {len(devices)} devices where {tpu.devices} were"
+            " expected; is it another version?"
         )
-    return tuple(found)
+    return tuple(devices)
 
 
-def build(config: Mapping[str, Any], of: Slice) -> Traced:
-    """The config's program on the slice.
+def build(config: Mapping[str, Any], tpu: Slice) -> Traced:
+    """Traces the config's program on the slice.
+
+    Args:
+      config: a run config as a dict.
+      tpu: the slice; where there are several slices, they are the mesh's axis "slice" by default.
 
     Raises:
-      UserError: it does not fit together; see `abstract.build`.
+      UserError: as `abstract.build`.
     """
     own = copy.deepcopy(dict(config))
-    if of.slices > 1 and own["mesh"]["slice"] == 1:
-        own["mesh"]["slice"] = of.slices
-    program = abstract.build(own, devices(of))
-    return Traced(own, of, program, abstract.batch(program, own["tokenizer"]))
+    if tpu.slices > 1 and own["mesh"]["slice"] == 1:
+        own["mesh"]["slice"] = tpu.slices
+    program = abstract.build(own, devices(tpu))
+    return Traced(own, tpu, program, abstract.batch(program, own["tokenizer"]))
 
 
-def compile_step(traced: Traced, options: Mapping[str, str]) -> tuple[Any, float]:
-    """The compiled step and the seconds of tracing and compiling, or what the compiler said where memory is too small.
+def compile_step(
+    traced: Traced, options: Mapping[str, str]
+) -> tuple[jax.stages.Compiled | OutOfMemory, float]:
+    """Compiles a step.
+
+    Args:
+      traced: the program.
+      options: compiler options.
 
     Returns:
-      (jax.stages.Compiled | OutOfMemory, seconds).
+      (the compiled step, or the refusal if memory is too small; seconds of tracing and compiling).
 
     Raises:
       UserError: the compiler does not know an option.
@@ -112,7 +137,8 @@ def compile_step(traced: Traced, options: Mapping[str, str]) -> tuple[Any, float
         if unknown:
             raise UserError(f"--flag: the TPU compiler has no option {unknown[1]!r}") from error
         raise UserError(
-            f"the TPU compiler refused the step for {traced.slice.name}: {text.splitlines()[0][:500]}"
+            f"the TPU compiler refused the step for {traced.slice.name}:"
+            f" {text.splitlines()[0][:500]}"
         ) from error
     return compiled, time.perf_counter() - start
 
@@ -123,8 +149,8 @@ def _refusal(text: str) -> OutOfMemory:
         r"required.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",
         r"Used ([\d.]+)([KMGT]) of ([\d.]+)([KMGT])",
     ):
-        if found := re.search(pattern, text):
-            return OutOfMemory(_gib(found[1], found[2]), _gib(found[3], found[4]), line)
+        if match := re.search(pattern, text):
+            return OutOfMemory(_gib(match[1], match[2]), _gib(match[3], match[4]), line)
     return OutOfMemory(0.0, 0.0, line)
 
 
@@ -132,33 +158,42 @@ def _gib(number: str, unit: str) -> float:
     return float(number) * 1024.0 ** ("KMGT".index(unit) - 2)
 
 
-def cost(config: Mapping[str, Any], of: Slice, options: Mapping[str, str]) -> dict[str, Any] | None:
-    """The compiler's FLOPs and bytes of a step on one device, for the whole depth, from programs without loops.
+def cost(
+    config: Mapping[str, Any], tpu: Slice, options: Mapping[str, str]
+) -> dict[str, Any] | None:
+    """Returns the compiler's own FLOPs and bytes of a step on one device.
 
-    The compiler counts the body of a loop once. So every scan is unrolled, at two small depths; a step's cost is linear in the depth.
+    The compiler counts the body of a loop once. So every scan is unrolled, at two small depths, and
+    the cost is extrapolated to the model's depth: a step's cost is linear in it.
+
+    Args:
+      config: a run config as a dict.
+      tpu: the slice.
+      options: compiler options.
 
     Returns:
-      {"flops", "bytes", "depths": those compiled, "seconds"}; None where such a program does not fit the memory.
+      {"flops", "bytes", "depths": those compiled, "seconds"}; None if an unrolled program does not
+      fit the memory.
     """
     mesh = config["mesh"]
     unit = mesh["stage"] * mesh["pipeline_repeats"]
     layers = int(config["model"]["layers"])
-    wanted = [unit * depth for depth in DEPTHS]
-    depths = [layers] if layers <= wanted[-1] else wanted
-    found, seconds = [], 0.0
+    depths = [unit * depth for depth in DEPTHS]
+    depths = [layers] if layers <= depths[-1] else depths
+    costs, seconds = [], 0.0
     for depth in depths:
         shallow = copy.deepcopy(dict(config))
         shallow["model"]["layers"] = depth
         with unrolled():
-            compiled, took = compile_step(build(shallow, of), options)
+            compiled, took = compile_step(build(shallow, tpu), options)
         seconds += took
         if isinstance(compiled, OutOfMemory):
             return None
-        analysis = compiled.cost_analysis()
-        found.append((analysis["flops"], analysis["bytes accessed"]))
+        analysis: Any = compiled.cost_analysis()
+        costs.append((analysis["flops"], analysis["bytes accessed"]))
     totals = []
     for number in range(2):
-        first, last = found[0][number], found[-1][number]
+        first, last = costs[0][number], costs[-1][number]
         slope = (last - first) / (depths[-1] - depths[0]) if len(depths) > 1 else 0.0
         totals.append(last + slope * (layers - depths[-1]))
     return {"flops": totals[0], "bytes": totals[1], "depths": depths, "seconds": seconds}
@@ -166,7 +201,7 @@ def cost(config: Mapping[str, Any], of: Slice, options: Mapping[str, str]) -> di
 
 @contextlib.contextmanager
 def unrolled() -> Iterator[None]:
-    """Traces every jax.lax.scan without a loop."""
+    """Context manager: jax.lax.scan is traced without a loop."""
     scan = jax.lax.scan
 
     def unrolling(*arguments: Any, **options: Any) -> Any:

@@ -1,6 +1,6 @@
-"""The TPU compiler on a machine without a TPU: its environment, what must be installed, and its chatter kept off the terminal.
+"""The TPU compiler on a machine without a TPU: environment, installation check, quiet output.
 
-`prepare` comes before the first import of jax.
+Call `prepare` before the first import of jax.
 """
 
 import importlib.metadata
@@ -10,49 +10,61 @@ import sys
 from lm.core.plugins import UserError
 
 INSTALL = "pip install -e '.[tpu]' -c constraints.txt"
-# TPU_SKIP_MDS_QUERY, TPU_WORKER_HOSTNAMES: ask no cloud who we are. ALLOW_MULTIPLE_LIBTPU_LOAD: compiles side by side would collide on a
-# lock. TPU_ACCELERATOR_TYPE: any known one; without it libtpu warns, and each topology says itself what it is.
+# TPU_SKIP_MDS_QUERY, TPU_WORKER_HOSTNAMES: do not query the cloud's metadata server.
+# ALLOW_MULTIPLE_LIBTPU_LOAD: parallel compilations would otherwise collide on a lock.
+# TPU_ACCELERATOR_TYPE: any valid type; libtpu warns without one. Topologies name their own type.
 VARIABLES = {
-    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
-    "TPU_ACCELERATOR_TYPE": "v5litepod-16", "TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3",
+    "JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost",
+    "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_ACCELERATOR_TYPE": "v5litepod-16",
+    "TPU_MIN_LOG_LEVEL": "3", "TF_CPP_MIN_LOG_LEVEL": "3",
 }  # fmt: skip
 
 
 def prepare() -> None:
-    """Sets the environment and checks what is installed.
+    """Sets the environment and checks the installation.
 
     Raises:
-      UserError: libtpu is missing, or it is not the version that this jax was built with; the message says what to install.
+      UserError: libtpu is missing, or is not the version that this jax requires.
     """
     os.environ.update(VARIABLES)
     check_installed()
 
 
 def check_installed() -> None:
-    """Checks what is installed; raises as `check`."""
-    check(_version("jax"), _version("libtpu"), _wanted())
+    """Checks the installed versions.
+
+    Raises:
+      UserError: as `check`.
+    """
+    check(_version("jax"), _version("libtpu"), _required())
 
 
-def check(jax: str | None, libtpu: str | None, wanted: str | None) -> None:
-    """Refuses a machine on which programs cannot be compiled for a TPU.
+def check(jax: str | None, libtpu: str | None, required: str | None) -> None:
+    """Checks that these versions can compile for a TPU.
 
     Args:
-      jax, libtpu: installed versions, None where there is none. wanted: the libtpu that jax names in its `tpu` extra, as "0.0.42.*".
+      jax: the installed version, or None.
+      libtpu: the installed version, or None.
+      required: the libtpu that jax's `tpu` extra requires, as "0.0.42.*"; None if unknown.
+
+    Raises:
+      UserError: they cannot; the message names the command that installs what is needed.
     """
     if libtpu is None:
         raise UserError(
-            f"libtpu, which holds the TPU compiler, is not installed (no TPU is needed to use it); {INSTALL}"
+            "libtpu, which holds the TPU compiler, is not installed (no TPU is needed to use it);"
+            f" {INSTALL}"
         )
-    if wanted is not None and not _satisfies(libtpu, wanted):
+    if required is not None and not _satisfies(libtpu, required):
         raise UserError(
-            f"libtpu {libtpu} does not go with jax {jax}, which wants libtpu {wanted}; {INSTALL}"
+            f"libtpu {libtpu} does not go with jax {jax}, which wants libtpu {required}; {INSTALL}"
         )
 
 
-def _satisfies(version: str, wanted: str) -> bool:
-    if wanted.endswith(".*"):
-        return version == wanted[:-2] or version.startswith(wanted[:-1])
-    return version == wanted
+def _satisfies(version: str, required: str) -> bool:
+    if required.endswith(".*"):
+        return version == required[:-2] or version.startswith(required[:-1])
+    return version == required
 
 
 def _version(package: str) -> str | None:
@@ -62,8 +74,8 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _wanted() -> str | None:
-    """What jax's own metadata pin libtpu to, as "0.0.42.*"."""
+def _required() -> str | None:
+    """The version of libtpu that jax's metadata requires, as "0.0.42.*"."""
     for requirement in importlib.metadata.requires("jax") or ():
         name, _, rest = requirement.partition("==")
         if name.strip() == "libtpu":
@@ -72,14 +84,17 @@ def _wanted() -> str | None:
 
 
 def hush() -> None:
-    """For the rest of the process, keeps what libtpu writes to the standard error's file descriptor from the user; Python's own goes on."""
+    """Discards what libtpu writes to the standard error's file descriptor, until the process ends.
+
+    Python's `sys.stderr` still reaches the user.
+    """
     sys.stderr.flush()
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1, encoding="utf-8", errors="backslashreplace")
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
 
 
 def versions() -> dict[str, str | None]:
-    """Of what turns a config into a program."""
+    """Versions of the packages that turn a config into a compiled program."""
     return {package: _version(package) for package in ("jax", "jaxlib", "libtpu", "flax", "optax")}

@@ -1,33 +1,51 @@
-"""What a step on a mesh costs at least, by formula: for choosing what to compile, never for what is reported.
+"""Lower bounds of a step's memory and time by formula: they choose what to compile, never a result.
 
-Memory is a lower bound: nothing that could fit is refused. Times are of an ideal program: products at peak, every collective once and at
-the bandwidth of all links of two dimensions. P parameters, B rows, T tokens, D width, L layers; each formula is of one device.
+Memory is a lower bound, so that no plan that could fit is rejected. Times are those of an ideal
+program: matrix products at peak, every collective once, at the bandwidth of all links of two
+dimensions. P parameters, B rows, T tokens, D width, L layers. Every formula is of one device.
 """
 
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
+from lm.core.plugins import UserError
 from lm.nn import flops
+from lm.nn.config import TransformerConfig
 from lm.parallel import pipeline
 from lm.parallel.chips import Chip
 from lm.training.program import Program
 from tpu.slices import Slice
 
 GIB = 2**30
-# Policies of lm/nn/remat.py that keep the results of products, or more; the others compute all products of a layer again.
+# Policies of lm/nn/remat.py that keep the results of matrix products, or more. The others recompute
+# all products of a layer.
 _KEEPS_PRODUCTS = ("none", "attention", "minimal", "dots")
 
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-    """Of a config, whatever the mesh.
+    """Properties of a config that do not depend on the mesh.
 
     Attributes:
-      parameters: P. inner: of them in layers. state: bytes of parameters and optimiser. forward: FLOPs of a step's forward pass, all rows.
-      stack: of them in layers. streams: tokens a row that the layers see. layers, width, feedforward, heads, kv_heads, head_width: of the
-        model. predictions: tokens a row of which the scores are computed. vocabulary: V. itemsize: bytes of an activation.
+      parameters: P.
+      inner: parameters of the layers.
+      state: bytes of parameters and optimiser state.
+      forward: FLOPs of a step's forward pass, all rows.
+      stack: FLOPs of the layers among them.
+      rows: B.
+      streams: tokens of a row that pass through the layers.
+      length: tokens of a row of data.
+      layers: L.
+      width: D.
+      feedforward: width of the feed-forward layer.
+      heads: attention heads.
+      kv_heads: key-value heads.
+      head_width: width of a head.
+      predictions: tokens of a row for which logits are computed.
+      vocabulary: V.
+      itemsize: bytes of an activation.
     """
 
     parameters: int
@@ -49,12 +67,25 @@ class Facts:
     itemsize: int
 
     @classmethod
-    def of(cls, program: Program, batch: Mapping[str, Any]) -> "Facts":
-        """The facts of a program on any mesh."""
+    def from_program(cls, program: Program, batch: Mapping[str, Any]) -> Self:
+        """Returns the facts of a program on any mesh.
+
+        Args:
+          program: the program.
+          batch: shapes of its batch.
+
+        Raises:
+          UserError: the model is not a Transformer.
+        """
         import jax
         import numpy as np
 
         config = program.config
+        if not isinstance(config, TransformerConfig):
+            raise UserError(
+                f"the planner's formulas are of Transformers, but config.model.name="
+                f"{program.model_name!r} is another architecture; use tpu.aot"
+            )
         leaves = jax.tree_util.tree_leaves_with_path(program.shapes["params"])
         inner = sum(
             math.prod(leaf.shape) for path, leaf in leaves if "blocks" in jax.tree_util.keystr(path)
@@ -71,15 +102,20 @@ class Facts:
         rows = program.training.batch_size
         head = flops.head(config, predictions)
         return cls(
-            program.parameters, inner, state, forward * rows, max(forward - head, 0.5 * forward) * rows, rows, program.row_tokens, program.length,
-            config.layers, config.width, config.feedforward, config.heads, config.kv_heads, config.head_width, predictions,
-            config.vocab_size, 2 if config.dtype == "bfloat16" else 4,
+            program.parameters, inner, state, forward * rows,
+            max(forward - head, 0.5 * forward) * rows, rows, program.row_tokens, program.length,
+            config.layers, config.width, config.feedforward, config.heads, config.kv_heads,
+            config.head_width, predictions, config.vocab_size,
+            2 if config.dtype == "bfloat16" else 4,
         )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """What the planner chooses: devices along each mesh axis, and how the step is computed."""
+    """The planner's choices: devices along each mesh axis, and how the step is computed.
+
+    The attributes are fields of the config's sections mesh, model and training.
+    """
 
     slice: int = 1
     data: int = 1
@@ -100,11 +136,11 @@ class Plan:
 
     @property
     def split(self) -> int:
-        """Ways that the rows are split."""
+        """The number of parts that the rows are split into."""
         return self.slice * self.data * self.fsdp * self.stage
 
     def sections(self) -> dict[str, dict[str, Any]]:
-        """The config's fields, by section."""
+        """The fields of the config that the plan sets, by section."""
         mesh = {
             name: getattr(self, name)
             for name in ("slice", "data", "fsdp", "stage", "context", "tensor")
@@ -117,22 +153,34 @@ class Plan:
         return {"mesh": mesh, "model": model, "training": {"microbatches": self.microbatches}}
 
     def flags(self, base: Mapping[str, Mapping[str, Any]] | None = None) -> list[str]:
-        """As command-line flags; fields that `base` has already are left out, but for the mesh's sizes."""
+        """Returns the plan as command-line flags.
+
+        Args:
+          base: a config; its fields that agree are left out, except sizes of the mesh above 1.
+        """
         sections = self.sections()
-        said = []
+        flags = []
         for section, fields in sections.items():
             for name, value in fields.items():
                 same = base is not None and base[section].get(name) == value
                 if not same or (section == "mesh" and value not in (0, 1)):
-                    said.append(f"--config.{section}.{name}={value}")
-        return said
+                    flags.append(f"--config.{section}.{name}={value}")
+        return flags
 
 
 def memory(facts: Facts, plan: Plan) -> float:
-    """GiB that a device needs at least: its part of the state, and the larger of gradients and what the backward pass starts from."""
+    """Returns the least GiB that a device needs.
+
+    These are its part of the state, and the larger of gradients and residuals of the backward pass.
+
+    Args:
+      facts: of the config.
+      plan: the plan.
+    """
     spread = plan.fsdp * plan.tensor * plan.stage
     rows = facts.rows / (plan.split * plan.microbatches)
-    # Outside of the pipeline its stages split the rows; inside each holds its own layers for all of them: the same.
+    # Outside the pipeline the stages split the rows. Inside it each stage holds its own layers for
+    # all rows. Both give the same bytes.
     cell = rows * facts.streams / (plan.context * plan.tensor) * facts.itemsize
     kept = facts.layers * cell * facts.width
     if plan.remat in _KEEPS_PRODUCTS:
@@ -152,20 +200,27 @@ def memory(facts: Facts, plan: Plan) -> float:
     return (facts.state / spread + max(gradients, kept + scores)) / GIB
 
 
-def seconds(facts: Facts, plan: Plan, of: Slice) -> dict[str, float]:
-    """Ceilings of an ideal step: {"schedule", "ici", "dcn"}."""
-    chip, devices = of.chip, of.devices
-    again = 0.0 if plan.remat in _KEEPS_PRODUCTS else 1.0
+def seconds(facts: Facts, plan: Plan, tpu: Slice) -> dict[str, float]:
+    """Returns the ceilings of an ideal step in seconds: {"schedule", "ici", "dcn"}.
+
+    Args:
+      facts: of the config.
+      plan: the plan.
+      tpu: the slice.
+    """
+    chip, devices = tpu.chip, tpu.devices
+    recomputed = 0.0 if plan.remat in _KEEPS_PRODUCTS else 1.0
     bubble = (
         pipeline.bubble(plan.stage, plan.pipeline_microbatches or plan.stage, plan.pipeline_repeats)
         if plan.stage > 1
         else 0.0
     )
-    work = (3 * facts.forward + again * facts.stack / (1 - bubble)) + 3 * facts.stack * bubble / (
-        1 - bubble
-    )
+    work = (
+        3 * facts.forward + recomputed * facts.stack / (1 - bubble)
+    ) + 3 * facts.stack * bubble / (1 - bubble)
     schedule = work / devices / chip.peak
-    # Parameters, gradients and two moments are read or written about ten times a step, in float32, and more with every microbatch.
+    # Parameters, gradients and two moments are read or written about ten times a step, in float32,
+    # and more often with every microbatch.
     schedule += (
         4
         * (8 + 2 * plan.microbatches)
@@ -187,24 +242,24 @@ def _bandwidth(chip: Chip) -> float:
 
 def _traffic(facts: Facts, plan: Plan) -> tuple[float, float]:
     """Bytes that a device sends over ICI and over DCN."""
-    mine = facts.parameters / (plan.tensor * plan.stage)  # parameters that the fsdp axis splits
+    parameters = facts.parameters / (plan.tensor * plan.stage)  # those that the fsdp axis splits
     rows = facts.rows / plan.split
-    around = (
-        rows * facts.streams / plan.context * facts.width * facts.itemsize
-    )  # activations of one layer
-    ici = _ring(plan.data) * 2 * 4 * mine / plan.fsdp
-    # Gathered for the forward and the backward pass, gradients scattered once, with every microbatch.
-    ici += plan.microbatches * _ring(plan.fsdp) * (2 * facts.itemsize + 4) * mine
-    # Two pairs of gather and scatter a layer, forward and backward; again what is computed again.
+    # Bytes of one layer's activations.
+    activations = rows * facts.streams / plan.context * facts.width * facts.itemsize
+    ici = _ring(plan.data) * 2 * 4 * parameters / plan.fsdp
+    # For every microbatch, parameters are gathered in both passes and gradients scattered once.
+    ici += plan.microbatches * _ring(plan.fsdp) * (2 * facts.itemsize + 4) * parameters
+    # Two pairs of gather and scatter a layer in each pass, and again in a recomputed one.
     passes = 2 if plan.remat in _KEEPS_PRODUCTS else 3
-    ici += passes * facts.layers * 2 * 2 * _ring(plan.tensor) * around
-    keys = around / facts.width * 2 * facts.kv_heads * facts.head_width / plan.tensor
+    ici += passes * facts.layers * 2 * 2 * _ring(plan.tensor) * activations
+    keys = activations / facts.width * 2 * facts.kv_heads * facts.head_width / plan.tensor
     ici += passes * facts.layers * (plan.context - 1) * keys
     if plan.stage > 1:
-        ici += 2 * around * plan.stage * plan.pipeline_repeats
-    dcn = _ring(plan.slice) * 2 * 4 * mine / plan.fsdp
+        ici += 2 * activations * plan.stage * plan.pipeline_repeats
+    dcn = _ring(plan.slice) * 2 * 4 * parameters / plan.fsdp
     return ici, dcn
 
 
 def _ring(size: int) -> float:
+    """The fraction of a buffer that each device sends in a ring."""
     return (size - 1) / size

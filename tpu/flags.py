@@ -1,4 +1,4 @@
-"""Compiler options given by the user over those of the generation (lm/parallel/chips.py)."""
+"""Compiler options of the TPU generation (lm/parallel/chips.py), overridden by the user's."""
 
 from collections.abc import Sequence
 
@@ -7,20 +7,22 @@ from lm.parallel import chips
 
 
 def options(generation: str, given: Sequence[str] = ()) -> dict[str, str]:
-    """The generation's options with the user's over them.
+    """Returns the generation's options, overridden by the user's.
 
     Args:
-      given: "name=value" each; an empty value takes the option away.
+      generation: a key of chips.COMPILER_OPTIONS.
+      given: the user's options, "name=value"; an empty value removes the option.
 
     Raises:
-      UserError: one has no "=".
+      UserError: an option has no "=".
     """
     merged = dict(chips.COMPILER_OPTIONS[generation])
-    for each in given:
-        name, equals, value = each.strip().lstrip("-").partition("=")
+    for option in given:
+        name, equals, value = option.strip().lstrip("-").partition("=")
         if not equals or not name:
             raise UserError(
-                f"--flag={each!r} should be name=value, as --flag=xla_tpu_scoped_vmem_limit_kib=98304 (an empty value removes it)"
+                f"--flag={option!r} should be name=value, as"
+                " --flag=xla_tpu_scoped_vmem_limit_kib=98304 (an empty value removes it)"
             )
         merged.pop(name, None)
         if value:

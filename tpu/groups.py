@@ -1,6 +1,6 @@
-"""Who takes part in a collective: HLO's ways to write groups of devices, and what they mean on a mesh and on the wires.
+"""Groups of devices in collectives: HLO's notations, and their mesh axes and network links.
 
-HLO numbers devices as they stand in the mesh, row by row.
+HLO numbers devices by their position in the mesh, in row-major order.
 """
 
 import dataclasses
@@ -15,15 +15,22 @@ Pairs = list[tuple[int, int]]
 
 
 def parse(text: str, devices: int) -> Groups:
-    """The replica groups that an instruction names, in any of HLO's forms.
+    """Returns the replica groups of an instruction, in any of HLO's notations.
 
-    {{0,2},{1,3}}                        the groups
-    [2,2]<=[2,2]T(1,0)                   the numbers from 0, reshaped to the right shape, transposed, reshaped to groups × members
-    mesh['a'=2,'b'=2] {'b'}              axes of a mesh; `device_ids=([2,2]T(1,0))` before the axes orders the mesh's devices so
-    {} or nothing                        all devices are one group
+        {{0,2},{1,3}}             the groups
+        [2,2]<=[2,2]T(1,0)        the numbers from 0, reshaped to the shape on the right,
+                                  transposed, reshaped to groups × members
+        mesh['a'=2,'b'=2] {'b'}   axes of a mesh; `device_ids=([2,2]T(1,0))` before the axes gives
+                                  the order of the mesh's devices
+        {} or nothing             all devices are one group
+
+    Args:
+      text: the instruction's operands and attributes.
+      devices: how many there are.
     """
     mesh = re.search(
-        r"replica_groups=mesh\[([^\]]*)\](?:, device_ids=\(([^)]*(?:\([^)]*\))?[^)]*)\))?\s*\{([^}]*)\}",
+        r"replica_groups=mesh\[([^\]]*)\]"
+        r"(?:, device_ids=\(([^)]*(?:\([^)]*\))?[^)]*)\))?\s*\{([^}]*)\}",
         text,
     )
     if mesh:
@@ -46,11 +53,9 @@ def _mesh_groups(axes: str, order: str | None, along: str) -> Groups:
     )
     ids = np.arange(math.prod(sizes))
     if order:
-        shaped = re.match(r"\[([0-9,]+)\](?:T\(([0-9,]+)\))?", order)
+        iota = re.match(r"\[([0-9,]+)\](?:T\(([0-9,]+)\))?", order)
         ids = (
-            _iota(_numbers(shaped[1]), _numbers(shaped[2] or ""))
-            if shaped
-            else np.array(_numbers(order))
+            _iota(_numbers(iota[1]), _numbers(iota[2] or "")) if iota else np.array(_numbers(order))
         )
     chosen = [names.index(name) for name in re.findall(r"'([^']+)'", along)]
     others = [axis for axis in range(len(names)) if axis not in chosen]
@@ -63,11 +68,15 @@ def _mesh_groups(axes: str, order: str | None, along: str) -> Groups:
 
 
 def pairs(text: str) -> Pairs:
-    """The (source, target) pairs of a collective-permute."""
-    found = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", text)
+    """Returns the (source, target) pairs of a collective-permute.
+
+    Args:
+      text: the instruction's operands and attributes.
+    """
+    match = re.search(r"source_target_pairs=\{((?:\{\d+,\d+\},?)*)\}", text)
     return (
-        [(int(source), int(target)) for source, target in re.findall(r"\{(\d+),(\d+)\}", found[1])]
-        if found
+        [(int(source), int(target)) for source, target in re.findall(r"\{(\d+),(\d+)\}", match[1])]
+        if match
         else []
     )
 
@@ -83,30 +92,34 @@ def _numbers(text: str) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """Where the devices of a mesh stand.
+    """Positions of a mesh's devices in the network.
 
     Attributes:
-      names, shape: of the mesh's axes. slice_of: [devices] the slice of each, in the mesh's order. place: [devices, dimensions] its chip's
-        coordinates in its slice, None where unknown. wraps: dimensions whose ends are joined.
-      link: a device's bytes a second over one ICI link in one direction. dcn: to other slices.
+      names: the mesh's axes.
+      shape: devices along each axis.
+      slice_of: [devices], the slice of each device, in the mesh's order.
+      coordinates: [devices, dimensions], coordinates of the chip in its slice; None if unknown.
+      wraps: [dimensions], whether the ends of a dimension are joined to a ring.
+      link: bytes a second of a device over one ICI link in one direction.
+      dcn: bytes a second of a device to other slices.
     """
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
     slice_of: tuple[int, ...] = ()
-    place: np.ndarray | None = None
+    coordinates: np.ndarray | None = None
     wraps: tuple[bool, ...] = ()
     link: float = 0.0
     dcn: float = 0.0
 
     @property
     def devices(self) -> int:
-        """How many."""
+        """The number of devices."""
         return math.prod(self.shape)
 
     @property
     def slices(self) -> int:
-        """How many."""
+        """The number of slices."""
         return len(set(self.slice_of)) or 1
 
     @property
@@ -114,18 +127,18 @@ class Layout:
         """Mesh axes along which the slice changes."""
         if self.slices == 1:
             return ()
-        of = np.array(self.slice_of).reshape(self.shape)
+        slices = np.array(self.slice_of).reshape(self.shape)
         return tuple(
-            name for axis, name in enumerate(self.names) if (np.diff(of, axis=axis) != 0).any()
+            name for axis, name in enumerate(self.names) if (np.diff(slices, axis=axis) != 0).any()
         )
 
     def axes(self, members: Groups) -> tuple[str, ...]:
         """The mesh axes along which the devices of a group differ."""
-        places = np.array(np.unravel_index(np.array(members), self.shape))
+        indices = np.array(np.unravel_index(np.array(members), self.shape))
         return tuple(
             name
-            for name, place in zip(self.names, places, strict=True)
-            if (place != place[:, :1]).any()
+            for name, index in zip(self.names, indices, strict=True)
+            if (index != index[:, :1]).any()
         )
 
     def leaves(self, members: Groups) -> bool:
@@ -135,24 +148,28 @@ class Layout:
         )
 
     def rate(self, members: Groups) -> float:
-        """Bytes a second that each device can send to the others of its group: over every dimension of the torus that the group extends
-        along, one link, or both where the dimension is a closed ring that the group fills; the network if it leaves the slice."""
+        """Returns the bytes a second that a device can send to the others of its group.
+
+        A device uses one link of every dimension of the torus along which the group extends, or
+        both links if the dimension is a closed ring that the group fills. A group of several slices
+        uses the network. 0 if unknown.
+        """
         if self.leaves(members):
             return self.dcn
-        if self.place is None or not self.link:
+        if self.coordinates is None or not self.link:
             return 0.0
-        extents = self.place.max(0) + 1
-        group = self.place[list(members[0])]
+        extents = self.coordinates.max(0) + 1
+        group = self.coordinates[list(members[0])]
         links = 0
         for dimension in range(group.shape[1]):
             reached = len(set(group[:, dimension].tolist()))
             if reached > 1:
                 links += 2 if self.wraps[dimension] and reached == extents[dimension] else 1
-        # Two devices of one chip: no wire between chips; as quick as all its links.
+        # Two devices of one chip use no link between chips; counted at the rate of all its links.
         return (links or 2 * group.shape[1]) * self.link
 
     def axes_of_pairs(self, given: Pairs) -> tuple[str, ...]:
-        """The mesh axes along which sources and targets differ."""
+        """The mesh axes along which the devices of a pair differ."""
         return (
             self.axes([pair for pair in given if pair[0] != pair[1]])
             if any(source != target for source, target in given)
@@ -160,9 +177,9 @@ class Layout:
         )
 
     def pairs_leave(self, given: Pairs) -> bool:
-        """Whether a pair's devices are of two slices."""
+        """Whether a pair connects two slices."""
         return self.leaves([pair for pair in given if pair[0] != pair[1]])
 
     def rate_of_pairs(self, given: Pairs) -> float:
-        """Bytes a second of one transfer: one link, or the network."""
+        """Bytes a second of a transfer: over one link, or over the network."""
         return self.dcn if self.pairs_leave(given) else self.link

@@ -1,7 +1,8 @@
-"""Reads a program that was compiled for TPU: its collectives, the backend's own estimate of cycles, its largest buffers.
+"""Reads the text of a program compiled for TPU: collectives, estimated cycles, largest buffers.
 
-Everything counts as often as it runs: a computation's count is that of its callers, times the trips of its loop. The text is the scheduled
-program of one device, after partitioning (`jax.stages.Compiled.as_text`).
+Everything counts as often as it runs: a computation's count is the sum of its callers' counts,
+times the trip count of its loop. The text is the scheduled program of one device, after
+partitioning (`jax.stages.Compiled.as_text`).
 """
 
 import collections
@@ -22,29 +23,36 @@ KINDS = (
     "ragged-all-to-all",
     "collective-broadcast",
 )
-_SCALARS = (
-    2,
-    6,
-)  # memory spaces of flags and scalars; data lie in HBM (0), VMEM (1) or, on v4, CMEM (3)
+# Memory spaces of flags and scalars. Data are in HBM (0), VMEM (1) or, on v4, CMEM (3).
+_SCALARS = (2, 6)
 _SIZES = {
-    "pred": 1,
-    "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2, "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4,
-    "f32": 4, "s64": 8, "u64": 8, "f64": 8,
+    "pred": 1, "s4": 0.5, "u4": 0.5, "s8": 1, "u8": 1, "f8e4m3fn": 1, "f8e5m2": 1, "s16": 2,
+    "u16": 2, "bf16": 2, "f16": 2, "s32": 4, "u32": 4, "f32": 4, "s64": 8, "u64": 8, "f64": 8,
 }  # fmt: skip
 _ARRAY = re.compile(r"\b(" + "|".join(_SIZES) + r")\[([0-9,]*)\](?:\{([0-9,]*)(?::([^}]*))?\})?")
 _HEADER = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*->.*\{\s*$")
 _NAME = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = ")
 _CALLED = re.compile(
-    r"(?:calls|to_apply|condition|body|branch_computations|true_computation|false_computation)=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
+    r"(?:calls|to_apply|condition|body|branch_computations|true_computation|false_computation)"
+    r"=\{?(%[\w.\-]+(?:, %[\w.\-]+)*)"
 )
 _MOVES_NOTHING = {
-    "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "constant", "optimization-barrier", "after-all",
+    "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call",
+    "constant", "optimization-barrier", "after-all",
 }  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)
 class Array:
-    """One array of a shape: dtype, sizes, bytes without padding, padded bytes in the tiled layout, memory space (0: HBM)."""
+    """One array of a shape.
+
+    Attributes:
+      dtype: as HLO names it.
+      sizes: of the dimensions.
+      bytes: without padding.
+      padded: bytes in the tiled layout, with padding.
+      space: memory space; 0 is HBM.
+    """
 
     dtype: str
     sizes: tuple[int, ...]
@@ -58,7 +66,15 @@ class Array:
 
 @dataclasses.dataclass(frozen=True)
 class Instruction:
-    """A line: `root name = shape opcode(operands), attributes`; `rest` is all after the opening parenthesis."""
+    """A line of HLO: `ROOT name = shape opcode(operands), attributes`.
+
+    Attributes:
+      name: its name.
+      shape: the shape of its result, as text.
+      opcode: the operation.
+      rest: the text after the opening parenthesis.
+      root: whether it is the result of its computation.
+    """
 
     name: str
     shape: str
@@ -73,9 +89,9 @@ class Instruction:
 
     @property
     def source(self) -> str:
-        """Where in the step it comes from: jax's op_name without the outermost function, "" if it says none."""
-        found = re.search(r'op_name="([^"]*)"', self.rest)
-        return re.sub(r"^jit\(\w+\)/", "", found[1]) if found else ""
+        """Its origin in the step: JAX's op_name without the outermost function, or ""."""
+        match = re.search(r'op_name="([^"]*)"', self.rest)
+        return re.sub(r"^jit\(\w+\)/", "", match[1]) if match else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,10 +99,14 @@ class Collective:
     """One collective operation.
 
     Attributes:
-      kind: of KINDS; an all-reduce of which each device keeps a part is a reduce-scatter. count: times a step.
-      bytes: of the whole buffer, once: what an all-gather gives, what the others are given. wire: that a device sends, once, in a ring.
-      axes: mesh axes that it runs along. dcn: whether it leaves the slice. rate: bytes a second that a device can send, 0 if unknown.
-      source: where it comes from.
+      kind: one of KINDS; an all-reduce of which each device keeps a part is a reduce-scatter.
+      count: runs in a step.
+      bytes: of the full buffer in one run: the output of an all-gather, the input of the others.
+      wire: bytes that a device sends in one run, in a ring.
+      axes: mesh axes that it runs along.
+      dcn: whether it leaves the slice.
+      rate: bytes a second that a device can send; 0 if unknown.
+      source: its origin in the step.
     """
 
     kind: str
@@ -100,16 +120,25 @@ class Collective:
 
     @property
     def seconds(self) -> float:
-        """Of all its runs in a step, at full bandwidth."""
+        """Seconds of all its runs in a step, at full bandwidth."""
         return self.count * self.wire / self.rate if self.rate else 0.0
 
 
 class Module:
-    """A compiled program's text.
+    """The text of a compiled program.
+
+    Args:
+      text: from `jax.stages.Compiled.as_text`.
 
     Attributes:
-      computations: name → instructions, callees before callers. counts: name → how often it runs in a step.
-      fused: computations that are the inside of one operation. loops: [trips], None where it is not known (counted as 1).
+      computations: name → instructions, callees before callers.
+      entry: the computation that the program starts with.
+      counts: name → how often a computation runs in a step.
+      fused: computations that are the body of one operation.
+      loops: trip count of every loop; None if unknown (counted as 1).
+
+    Raises:
+      ValueError: the text is not HLO.
     """
 
     def __init__(self, text: str):
@@ -125,7 +154,7 @@ class Module:
             elif current is not None and (start := _NAME.match(line)):
                 current.append(_instruction(line, start))
         if not self.entry:
-            raise ValueError("this is no HLO text: it has no ENTRY computation")
+            raise ValueError("this is not HLO text: it has no ENTRY computation")
         self.loops: list[int | None] = []
         self.fused: set[str] = set()
         self.counts = self._count()
@@ -135,110 +164,127 @@ class Module:
         for name in reversed(self.computations):
             if not counts[name]:
                 continue
-            for each in self.computations[name]:
-                if each.opcode.endswith(("-done", "-update")):
-                    continue  # its start has called what it names
+            for instruction in self.computations[name]:
+                if instruction.opcode.endswith(("-done", "-update")):
+                    continue  # the -start instruction has called the computations
                 times = counts[name]
-                if each.opcode == "while":
-                    trips = self.trips(each)
+                if instruction.opcode == "while":
+                    trips = self.trips(instruction)
                     self.loops.append(trips)
                     times *= 1 if trips is None else trips
-                for called in _called(each):
+                for called in _called(instruction):
                     counts[called] += times
-                    if each.opcode == "fusion" or "to_apply=" in each.rest:
+                    if instruction.opcode == "fusion" or "to_apply=" in instruction.rest:
                         self.fused.add(called)
         return counts
 
     def trips(self, loop: Instruction) -> int | None:
-        """How often a loop runs: from its backend config, or from the one bound in its condition, for loops that count from 0 by 1."""
+        """Returns the trip count of a loop, or None if unknown.
+
+        It is in the backend config, or it is the only bound in the condition, for loops that count
+        from 0 by 1.
+        """
         known = re.search(r"known_trip_count[^0-9]*(\d+)", loop.rest)
         if known:
             return int(known[1])
         condition = re.search(r"condition=%?([\w.\-]+)", loop.rest)
         lines = self.computations.get(condition[1], []) if condition else []
         bounds = [
-            int(each.rest.partition(")")[0])
-            for each in lines
-            if each.opcode == "constant" and re.match(r"[su]\d+\[\]", each.shape)
+            int(instruction.rest.partition(")")[0])
+            for instruction in lines
+            if instruction.opcode == "constant" and re.match(r"[su]\d+\[\]", instruction.shape)
         ]
-        inclusive = any("direction=LE" in each.rest for each in self._reached(lines))
+        inclusive = any("direction=LE" in instruction.rest for instruction in self._reached(lines))
         return bounds[0] + inclusive if len(bounds) == 1 else None
 
     def _reached(self, lines: Iterable[Instruction]) -> Iterator[Instruction]:
-        for each in lines:
-            yield each
-            for called in _called(each):
+        for instruction in lines:
+            yield instruction
+            for called in _called(instruction):
                 yield from self.computations.get(called, [])
 
     def running(self) -> Iterator[tuple[str, int, Instruction]]:
-        """(computation, times, instruction) of all that is scheduled by itself, not inside a fused operation."""
+        """Yields (computation, count, instruction) of all instructions that are not fused."""
         for name, lines in self.computations.items():
             if self.counts[name] and name not in self.fused:
-                for each in lines:
-                    yield name, self.counts[name], each
+                for instruction in lines:
+                    yield name, self.counts[name], instruction
 
     def cycles(self) -> int:
-        """The backend's estimate of a step's cycles on one device: all operations that it schedules, one after another. Copies and
-        collectives in flight, small operations and custom kernels without an estimate count 0."""
+        """The backend's estimate of a step's cycles on one device: all operations in sequence.
+
+        Copies and collectives in flight, small operations, and custom kernels without an estimate
+        count 0.
+        """
         total = 0
-        for _, times, each in self.running():
-            found = re.search(r'estimated_cycles":"(\d+)"', each.rest)
-            total += times * int(found[1]) if found else 0
+        for _, times, instruction in self.running():
+            match = re.search(r'estimated_cycles":"(\d+)"', instruction.rest)
+            total += times * int(match[1]) if match else 0
         return total
 
     def largest(self, count: int = 6) -> list[tuple[str, int, str]]:
-        """The largest buffers in HBM that the step makes: (shape, padded bytes, where from), each shape and dtype once."""
-        found: dict[str, tuple[int, str]] = {}
-        for _, _, each in self.running():
-            if each.opcode in _MOVES_NOTHING or each.opcode.endswith("-done"):
+        """Returns the largest HBM buffers of the step: (shape, padded bytes, source).
+
+        Every shape and dtype is listed once.
+
+        Args:
+          count: the number of buffers.
+        """
+        buffers: dict[str, tuple[int, str]] = {}
+        for _, _, instruction in self.running():
+            if instruction.opcode in _MOVES_NOTHING or instruction.opcode.endswith("-done"):
                 continue
-            for array in each.arrays:
+            for array in instruction.arrays:
                 if array.space == 0 and (
-                    str(array) not in found or (not found[str(array)][1] and each.source)
+                    str(array) not in buffers or (not buffers[str(array)][1] and instruction.source)
                 ):
-                    found[str(array)] = (array.padded, each.source)
+                    buffers[str(array)] = (array.padded, instruction.source)
         best = sorted(
-            ((size, shape, source) for shape, (size, source) in found.items()), reverse=True
+            ((size, shape, source) for shape, (size, source) in buffers.items()), reverse=True
         )[:count]
         return [(shape, size, source) for size, shape, source in best]
 
     def collectives(self, layout: groups.Layout) -> list[Collective]:
-        """Every collective that runs.
+        """Returns every collective that runs.
 
-        TPU programs spread one asynchronous collective over several fused operations that all repeat its line; the one in which it starts
-        counts. A fused computation of the name all-reduce-scatter is an all-reduce of which each device keeps its part.
+        TPU programs spread an asynchronous collective over several fused operations that all repeat
+        its line; only the operation that starts it counts. A fused computation named
+        all-reduce-scatter is an all-reduce of which each device keeps its part.
+
+        Args:
+          layout: positions of the devices.
         """
-        found = []
+        collectives = []
         for name, lines in self.computations.items():
-            starts = any('"AsyncCollectiveStart"' in each.rest for each in lines)
-            for each in lines:
+            starts = any('"AsyncCollectiveStart"' in instruction.rest for instruction in lines)
+            for instruction in lines:
                 if not self.counts[name] or (
-                    "async_collective_fusion_config" in each.rest and not starts
+                    "async_collective_fusion_config" in instruction.rest and not starts
                 ):
                     continue
-                kind = each.opcode.removesuffix("-start")
+                kind = instruction.opcode.removesuffix("-start")
                 if kind in KINDS:
-                    found.append(
+                    collectives.append(
                         _collective(
                             kind,
-                            each,
+                            instruction,
                             self.counts[name],
                             layout,
                             scattered="all-reduce-scatter" in name,
                         )
                     )
-                elif kind == "send" and "megascale" in each.rest:
-                    found.append(_between_slices(each, self.counts[name], layout))
-        return found
+                elif kind == "send" and "megascale" in instruction.rest:
+                    collectives.append(_between_slices(instruction, self.counts[name], layout))
+        return collectives
 
 
 def _collective(
-    kind: str, each: Instruction, count: int, layout: groups.Layout, scattered: bool
+    kind: str, instruction: Instruction, count: int, layout: groups.Layout, scattered: bool
 ) -> Collective:
-    parts = [array.bytes for array in each.arrays if array.space not in _SCALARS]
-    started = each.opcode.endswith("-start")
+    parts = [array.bytes for array in instruction.arrays if array.space not in _SCALARS]
+    started = instruction.opcode.endswith("-start")
     if kind == "collective-permute":
-        pairs = groups.pairs(each.rest)
+        pairs = groups.pairs(instruction.rest)
         moved = parts[0] if any(source != target for source, target in pairs) else 0
         return Collective(
             kind,
@@ -248,45 +294,50 @@ def _collective(
             layout.axes_of_pairs(pairs),
             layout.pairs_leave(pairs),
             layout.rate_of_pairs(pairs),
-            each.source,
+            instruction.source,
         )
-    members = groups.parse(each.rest, layout.devices)
+    members = groups.parse(instruction.rest, layout.devices)
     size = len(members[0])
-    whole = sum(parts)
-    if kind == "all-gather" and started:  # shows operand and result
-        whole = round(whole * size / (size + 1))
-    elif kind == "reduce-scatter":  # shows the part
-        whole = round(whole * size / (size + 1)) if started else whole * size
+    total = sum(parts)
+    if kind == "all-gather" and started:  # the shape holds operand and result
+        total = round(total * size / (size + 1))
+    elif kind == "reduce-scatter":  # the shape is that of a part
+        total = round(total * size / (size + 1)) if started else total * size
     elif kind == "all-reduce" and scattered:
         kind = "reduce-scatter"
-    share = (size - 1) / size
-    wire = (2 if kind == "all-reduce" else 1) * share * whole
+    fraction = (size - 1) / size
+    wire = (2 if kind == "all-reduce" else 1) * fraction * total
     return Collective(
         kind,
         count,
-        whole,
+        total,
         wire,
         layout.axes(members),
         layout.leaves(members),
         layout.rate(members),
-        each.source,
+        instruction.source,
     )
 
 
-def _between_slices(each: Instruction, count: int, layout: groups.Layout) -> Collective:
-    """What a device sends to the other slices: XLA has made it a transfer by the host, of the part that is left after the slice itself has
-    reduced or before it gathers."""
-    what = re.search(r'_xla_megascale_transfer_type="(\w+)"', each.rest)
-    kind = what[1].lower().replace("_", "-") if what else "send"
-    size, slices = each.arrays[0].bytes, layout.slices
-    share = (slices - 1) / slices
+def _between_slices(instruction: Instruction, count: int, layout: groups.Layout) -> Collective:
+    """The transfer of a device to other slices.
+
+    XLA makes it a transfer by the host, of the part that remains after the reduction inside the
+    slice, or before the gathering in it.
+    """
+    match = re.search(r'_xla_megascale_transfer_type="(\w+)"', instruction.rest)
+    kind = match[1].lower().replace("_", "-") if match else "send"
+    size, slices = instruction.arrays[0].bytes, layout.slices
+    fraction = (slices - 1) / slices
     wire = {
-        "all-reduce": 2 * share,
-        "reduce-scatter": share,
+        "all-reduce": 2 * fraction,
+        "reduce-scatter": fraction,
         "all-gather": slices - 1.0,
-        "all-to-all": share,
+        "all-to-all": fraction,
     }.get(kind, 1.0) * size
-    return Collective(kind, count, size, wire, layout.slice_axes, True, layout.dcn, each.source)
+    return Collective(
+        kind, count, size, wire, layout.slice_axes, True, layout.dcn, instruction.source
+    )
 
 
 def _instruction(line: str, start: re.Match) -> Instruction:
@@ -306,26 +357,26 @@ def _closing(text: str) -> int:
     raise ValueError(f"unbalanced parentheses in {text[:80]!r}")
 
 
-def _called(each: Instruction) -> list[str]:
-    if "=%" not in each.rest and "={%" not in each.rest:
+def _called(instruction: Instruction) -> list[str]:
+    if "=%" not in instruction.rest and "={%" not in instruction.rest:
         return []
     names = [
         name.strip().lstrip("%")
-        for found in _CALLED.findall(each.rest)
-        for name in found.split(",")
+        for match in _CALLED.findall(instruction.rest)
+        for name in match.split(",")
     ]
     return [name for name in names if name]
 
 
 @functools.lru_cache(maxsize=4096)
 def arrays(shape: str) -> list[Array]:
-    """The arrays of a shape as HLO writes it, tuples flattened."""
-    found = []
+    """Returns the arrays of a shape in HLO's notation; tuples are flattened."""
+    parsed = []
     for dtype, sizes, order, rest in _ARRAY.findall(shape):
         dims = tuple(int(size) for size in sizes.split(",") if size)
         space = re.search(r"S\((\d+)\)", rest)
         padded = _padded(dims, [int(dim) for dim in order.split(",") if dim], rest)
-        found.append(
+        parsed.append(
             Array(
                 dtype,
                 dims,
@@ -334,18 +385,18 @@ def arrays(shape: str) -> list[Array]:
                 int(space[1]) if space else 0,
             )
         )
-    return found
+    return parsed
 
 
 def _padded(sizes: tuple[int, ...], order: list[int], layout: str) -> int:
-    """Elements with padding: the first tile is laid over the most minor dimensions."""
+    """Elements with padding: the first tile covers the most minor dimensions."""
     tile = re.search(r"T\(([0-9,]+)\)", layout)
     sizes_minor_first = (
         [sizes[dim] for dim in order] if len(order) == len(sizes) else list(reversed(sizes))
     )
-    for place, edge in enumerate(
+    for dim, edge in enumerate(
         reversed([int(edge) for edge in tile[1].split(",")]) if tile else ()
     ):
-        if place < len(sizes_minor_first):
-            sizes_minor_first[place] = -(-sizes_minor_first[place] // edge) * edge
+        if dim < len(sizes_minor_first):
+            sizes_minor_first[dim] = -(-sizes_minor_first[dim] // edge) * edge
     return math.prod(sizes_minor_first)

@@ -1,15 +1,19 @@
 """Starts a command as several processes on this machine, as if each were a host of a slice.
 
-python -m tpu.local --n=4 [--devices=2] -- python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/rehearsal
+python -m tpu.local --n=4 [--devices=2] --
+    python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/rehearsal
 
-Each process sees --devices emulated CPU devices; together they are one mesh of n × devices. Lines are printed with the host's number. What
-comes to this process (SIGTERM, Ctrl-C) goes to all hosts; to rehearse a fault, `kill` the process id that is printed for a host.
+Each process has --devices emulated CPU devices; together they form one mesh of n × devices. Every
+line of output begins with its host's number. Signals to this process (SIGTERM, Ctrl-C) go to all
+hosts. To rehearse a fault, `kill` the process id that is printed for a host.
 
-When a host ends with an error the others cannot go on: they get SIGTERM, and after --grace seconds SIGKILL. Exit status: 0 if all hosts end
-with 0; 42 if all stopped and saved; otherwise that of the host that failed first (128 + n when a signal n ended it).
+When a host ends with an error, the others cannot continue: they get SIGTERM, and SIGKILL after
+--grace seconds. Exit status: 0 if all hosts end with 0; 42 if all stopped and saved; otherwise that
+of the host that failed first (128 + n if signal n ended it).
 
-A whole gang is started again --restarts times after failures, and --preemptions times after stops (42) that did not come through this
-process: what the launcher of a real slice does. The two are counted apart, for a stop loses nothing and a failure may come back for ever.
+All hosts restart up to --restarts times after failures, and up to --preemptions times after stops
+(42) that did not come through this process, as the launcher of a real slice does. The two have
+separate limits: a stop loses nothing, a failure may recur for ever.
 """
 
 import argparse
@@ -22,39 +26,50 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import types
+from collections.abc import Callable, Sequence
+from typing import TextIO
 
 _LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
-STOPPED = 42  # as lm.train exits when it was asked to stop and has saved
+STOPPED = 42  # exit status of lm.train after a request to stop, when it has saved
 
 
 class Gang:
-    """The processes of one start.
+    """The host processes of one start.
 
     Args:
-      command: what each runs. count: how many. devices: emulated devices of each. heartbeat: seconds after which JAX takes a silent
-        process for dead.
+      command: the command of each host.
+      count: the number of hosts.
+      devices: emulated devices of each host.
+      heartbeat: seconds after which JAX treats a silent process as dead.
 
     Attributes:
       hosts: the processes, by host number.
+      ended: (host number, status) of ended hosts in order; the first is the cause.
+      readers: threads that forward the hosts' output.
+
+    Raises:
+      OSError: the command cannot be started.
     """
 
     def __init__(self, command: Sequence[str], count: int, devices: int, heartbeat: int):
         coordinator = f"localhost:{_free_port()}"
-        # A host must not take the flags of whoever rehearses for its own number of devices.
-        kept = [
+        # The caller's number of emulated devices must not reach the hosts.
+        xla_flags = [
             flag
             for flag in os.environ.get("XLA_FLAGS", "").split()
             if "xla_force_host_platform_device_count" not in flag
         ]
         shared = os.environ | {
-            "JAX_PLATFORMS": "cpu", "XLA_FLAGS": " ".join([*kept, f"--xla_force_host_platform_device_count={devices}"]),
-            "LM_COORDINATOR": coordinator, "LM_PROCESSES": str(count), "LM_HEARTBEAT": str(heartbeat), "PYTHONUNBUFFERED": "1",
+            "JAX_PLATFORMS": "cpu",
+            "XLA_FLAGS": " ".join(
+                [*xla_flags, f"--xla_force_host_platform_device_count={devices}"]
+            ),
+            "LM_COORDINATOR": coordinator, "LM_PROCESSES": str(count),
+            "LM_HEARTBEAT": str(heartbeat), "PYTHONUNBUFFERED": "1",
         }  # fmt: skip
         self.hosts: list[subprocess.Popen] = []
-        self.ended: queue.Queue[tuple[int, int]] = (
-            queue.Queue()
-        )  # in the order in which they ended: the first is the cause
+        self.ended: queue.Queue[tuple[int, int]] = queue.Queue()
         self.readers: list[threading.Thread] = []
         try:
             for number in range(count):
@@ -66,7 +81,7 @@ class Gang:
                     stderr=subprocess.PIPE,
                     text=True,
                     errors="replace",
-                    start_new_session=True,  # Ctrl-C on a terminal would otherwise come to the hosts too
+                    start_new_session=True,  # otherwise Ctrl-C on a terminal reaches the hosts too
                     preexec_fn=_end_with_parent,
                 )
                 self.hosts.append(host)
@@ -77,7 +92,7 @@ class Gang:
                     )
                     reader.start()
                     self.readers.append(reader)
-                _say(f"host {number} is process {host.pid}")
+                _log(f"host {number} is process {host.pid}")
         except OSError:
             self.end(0.0)
             raise
@@ -86,16 +101,19 @@ class Gang:
         self.ended.put((number, host.wait()))
 
     def signal(self, number: int) -> None:
-        """Sends a signal to all hosts that still run."""
+        """Sends a signal to all running hosts."""
         for host in self.hosts:
             if host.poll() is None:
                 host.send_signal(number)
 
     def wait(self, grace: float) -> int:
-        """Waits until all have ended, and ends those that cannot go on.
+        """Waits until all hosts have ended, and ends those that cannot continue.
+
+        Args:
+          grace: seconds from SIGTERM to SIGKILL.
 
         Returns:
-          0, 42 or the status of the host that failed first.
+          0, 42, or the exit status of the host that failed first.
         """
         statuses: dict[int, int] = {}
         deadline = None
@@ -104,8 +122,9 @@ class Gang:
                 number, status = self.ended.get(timeout=0.5)
             except queue.Empty:
                 if deadline and time.monotonic() > deadline:
-                    _say(
-                        f"hosts {', '.join(map(str, statuses))} have ended, but not all others; ending them"
+                    _log(
+                        f"hosts {', '.join(map(str, statuses))} have ended, but not all others;"
+                        " ending them"
                     )
                     self.end(grace)
                     deadline = None
@@ -113,16 +132,20 @@ class Gang:
             statuses[number] = status
             if status not in (0, STOPPED):
                 if len(statuses) < len(self.hosts):
-                    _say(f"host {number} ended with {_exit_status(status)}; ending the others")
+                    _log(f"host {number} ended with {_exit_status(status)}; ending the others")
                 self.end(grace)
                 return _exit_status(status)
-            if status == STOPPED:  # the others stop at the same step, and end when it is saved
+            if status == STOPPED:  # the others stop at the same step, and end when they have saved
                 deadline = deadline or time.monotonic() + 6 * grace
         self.end(0.0)
         return STOPPED if STOPPED in statuses.values() else 0
 
     def end(self, grace: float) -> None:
-        """SIGTERM, and SIGKILL for what still runs after `grace` seconds."""
+        """Ends all hosts.
+
+        Args:
+          grace: seconds from SIGTERM to SIGKILL.
+        """
         self.signal(signal.SIGTERM)
         deadline = time.monotonic() + grace
         while time.monotonic() < deadline and any(host.poll() is None for host in self.hosts):
@@ -134,14 +157,14 @@ class Gang:
             reader.join(timeout=5.0)  # a grandchild may hold the pipe open
 
 
-def _prefixed(number: int, source, sink) -> None:
+def _prefixed(number: int, source: TextIO, sink: TextIO) -> None:
     for line in source:
-        sink.write(f"[{number}] {line.rstrip()}\n")  # in one piece: lines of hosts do not mix
+        sink.write(f"[{number}] {line.rstrip()}\n")  # in one call: lines of hosts do not mix
         sink.flush()
 
 
 def _end_with_parent() -> None:
-    """Asks the system to send SIGTERM when the parent is gone, so that a killed launcher leaves no hosts behind (Linux)."""
+    """Requests SIGTERM at the parent's death (Linux): a killed launcher leaves no hosts behind."""
     if _LIBC is not None:
         _LIBC.prctl(1, signal.SIGTERM)
 
@@ -151,12 +174,12 @@ def _exit_status(status: int) -> int:
 
 
 def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("localhost", 0))
-        return found.getsockname()[1]
+    with socket.socket() as probe:
+        probe.bind(("localhost", 0))
+        return probe.getsockname()[1]
 
 
-def _say(text: str) -> None:
+def _log(text: str) -> None:
     print(f"tpu.local: {text}", file=sys.stderr, flush=True)
 
 
@@ -169,16 +192,30 @@ def run(
     grace: float = 5.0,
     heartbeat: int = 10,
 ) -> int:
-    """Runs a command on `count` hosts, again after failures and preemptions, and returns the exit status."""
-    gang: list[Gang] = []
-    asked: list[int] = []
+    """Runs a command on several hosts, and restarts it after failures and preemptions.
 
-    def forward(number: int, frame) -> None:
-        if (
-            asked and number == signal.SIGINT
-        ):  # Ctrl-C again: whoever types it does not want to wait
+    Args:
+      command: the command of each host.
+      count: the number of hosts.
+      devices: emulated devices of each host.
+      restarts: how often to restart after failures.
+      preemptions: how often to restart after stops.
+      grace: seconds from SIGTERM to SIGKILL when a host has failed.
+      heartbeat: seconds after which JAX treats a silent process as dead.
+
+    Returns:
+      The exit status.
+
+    Raises:
+      OSError: the command cannot be started.
+    """
+    gang: list[Gang] = []
+    received: list[int] = []
+
+    def forward(number: int, frame: types.FrameType | None) -> None:
+        if received and number == signal.SIGINT:  # a second Ctrl-C: do not wait for the hosts
             gang[-1].signal(signal.SIGKILL)
-        asked.append(number)
+        received.append(number)
         if gang:
             gang[-1].signal(signal.SIGTERM)  # hosts save at SIGTERM only
 
@@ -186,10 +223,10 @@ def run(
     try:
         while True:
             gang.append(Gang(command, count, devices, heartbeat))
-            if asked:  # while they were started
+            if received:  # while the hosts were starting
                 gang[-1].signal(signal.SIGTERM)
             status = gang[-1].wait(grace)
-            if status == 0 or asked:
+            if status == 0 or received:
                 return status
             if status == STOPPED:
                 preemptions, left, how = preemptions - 1, preemptions, "stopped"
@@ -197,7 +234,7 @@ def run(
                 restarts, left, how = restarts - 1, restarts, f"failed with {status}"
             if not left:
                 return status
-            _say(f"{how}; starts all hosts again ({left - 1} left)")
+            _log(f"{how}; starts all hosts again ({left - 1} left)")
     finally:
         if gang:
             gang[-1].end(0.0)
@@ -206,9 +243,13 @@ def run(
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:
-    """The options, with the command after `--` as `command`; exits with 2 and a message where they cannot work."""
+    """Parses the command line; exits with 2 and a message if it is wrong.
 
-    def whole(least: int):
+    Returns:
+      The options; `command` is the command after `--`.
+    """
+
+    def integer(least: int) -> Callable[[str], int]:
         def number(text: str) -> int:
             try:
                 value = int(text)
@@ -231,35 +272,36 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         usage=usage,
         formatter_class=argparse.RawTextHelpFormatter,
     )
-    parser.add_argument("--n", type=whole(1), required=True, help="number of hosts")
+    parser.add_argument("--n", type=integer(1), required=True, help="number of hosts")
     parser.add_argument(
-        "--devices", type=whole(1), default=1, help="emulated devices of each host (1)"
+        "--devices", type=integer(1), default=1, help="emulated devices of each host (1)"
     )
     parser.add_argument(
-        "--restarts", type=whole(0), default=0, help="starts again after failures (0)"
+        "--restarts", type=integer(0), default=0, help="restarts after failures (0)"
     )
     parser.add_argument(
         "--preemptions",
-        type=whole(0),
+        type=integer(0),
         default=0,
-        help="starts again after a host was told to stop (0)",
+        help="restarts after a host was stopped (0)",
     )
     parser.add_argument(
         "--grace",
-        type=whole(0),
+        type=integer(0),
         default=5,
         help="seconds from SIGTERM to SIGKILL when a host has failed (5)",
     )
     parser.add_argument(
         "--heartbeat",
-        type=whole(1),
+        type=integer(1),
         default=10,
-        help="seconds after which a silent host counts as dead (10)",
+        help="seconds after which a silent host is treated as dead (10)",
     )
     options = parser.parse_args(own)
     if not command:
         parser.error(
-            "say what to run after --, for example: -- python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/rehearsal"
+            "give the command to run after --, for example: -- python -m lm.train"
+            " --config=configs/mlm.py:tiny --workdir=runs/rehearsal"
         )
     options.command = command
     return options

@@ -1,9 +1,13 @@
-"""Finds how to run a config on TPU slices: mesh, recomputation and microbatches, with the TPU compiler in the loop and no TPU.
+"""Finds mesh, rematerialisation and microbatches of a config on TPU slices, without a TPU.
 
-python -m tpu.plan --config=configs/llama.py:base --tpu=v5e-16,v6e-16 [--global_batch=256] [--top=5] [--workdir=runs/plan]
+The TPU compiler measures the candidates.
 
-Prints the best that fit, and the flags to paste. What was compiled is kept in the workdir: the same command goes on where it was stopped.
-Exit status: 0, 1 if nothing fits a slice, 2 for a mistake in what was given.
+python -m tpu.plan --config=configs/llama.py:base --tpu=v5e-16,v6e-16 [--global_batch=256]
+    [--top=5] [--workdir=runs/plan]
+
+Prints the best plans that fit, and their flags to paste. The workdir keeps what was compiled: the
+same command resumes after an interruption.
+Exit status: 0; 1 if nothing fits a slice; 2 for a mistake in the arguments.
 """
 
 import json
@@ -23,20 +27,20 @@ _TPU = flags.DEFINE_list(
 _BATCH = flags.DEFINE_integer(
     "global_batch",
     0,
-    "rows a step over all chips; by default the config's training.batch_size",
+    "rows a step over all chips; default: the config's training.batch_size",
     lower_bound=0,
 )
 _TOP = flags.DEFINE_integer("top", 5, "how many plans to find for each slice", lower_bound=1)
 _MOST = flags.DEFINE_integer(
-    "most", 40, "programs to compile for each slice at most", lower_bound=1
+    "most", 40, "maximum number of programs to compile for each slice", lower_bound=1
 )
 _REMAT = flags.DEFINE_list(
     "remat",
     [],
-    "what may be recomputed; by default all policies that there are (config.model.remat)",
+    "rematerialisation policies to try; default: all (config.model.remat)",
 )
 _CHUNKS = flags.DEFINE_list(
-    "head_chunks", [], "choices of config.model.head_chunks; by default the config's own"
+    "head_chunks", [], "values of config.model.head_chunks to try; default: the config's own"
 )
 _PRICE = flags.DEFINE_list(
     "price", [], "USD per chip-hour, as v5e=1.2,v6e=2.7, in place of the list prices"
@@ -44,10 +48,10 @@ _PRICE = flags.DEFINE_list(
 _FLAG = flags.DEFINE_multi_string(
     "flag",
     [],
-    "a compiler option, name=value, over the generation's own; an empty value removes one",
+    "a compiler option, name=value; overrides the generation's own, and an empty value removes it",
 )
 _WORKDIR = flags.DEFINE_string(
-    "workdir", "runs/plan", "where what was compiled is kept; an empty one keeps nothing"
+    "workdir", "runs/plan", "directory of compiled records; an empty value keeps none"
 )
 _JSON = flags.DEFINE_string(
     "json",
@@ -67,43 +71,49 @@ def main() -> int:
 
     from tpu import cache, measure, prices, search, slices, tables
 
-    wanted = slices.parse_all(_TPU.value)
-    cost = prices.table(_PRICE.value)
+    targets = slices.parse_all(_TPU.value)
+    price = prices.table(_PRICE.value)
     config = plain(_CONFIG.value)
     config["training"]["batch_size"] = _BATCH.value or config["training"]["batch_size"]
     given = [f"--config.training.batch_size={_BATCH.value}"] * bool(_BATCH.value) + [
         argument for argument in sys.argv[1:] if argument.startswith("--config.")
     ]
-    # The link to the host is in no roofline: what is offloaded would look free.
-    remats = _REMAT.value or [name for name in TransformerConfig.CHOICES["remat"] if name != "offload"]
+    # The rooflines leave out the link to the host, so offloading would look free.
+    remats = _REMAT.value or [
+        name for name in TransformerConfig.CHOICES["remat"] if name != "offload"
+    ]
     try:
         for remat in remats:
             choice("--remat", remat, TransformerConfig.CHOICES["remat"])
-        chunks = [int(each) for each in _CHUNKS.value] or [int(config["model"]["head_chunks"])]
+        chunks = [int(value) for value in _CHUNKS.value] or [int(config["model"]["head_chunks"])]
     except ValueError as error:
         raise UserError(str(error)) from None
-    kept = cache.Cache(_WORKDIR.value or None)
+    records = cache.Cache(_WORKDIR.value or None)
     results = []
-    for of in wanted:
-        options = measure.options(of, _FLAG.value)
-        looking = search.Search(config, of, options, kept)
-        with tables.progress(f"{of.name}: compiling", _MOST.value) as told:
-            looking.run(remats, chunks, _TOP.value, _MOST.value, told)
+    for tpu in targets:
+        options = measure.options(tpu, _FLAG.value)
+        planner = search.Search(config, tpu, options, records)
+        with tables.progress(f"{tpu.name}: compiling", _MOST.value) as report:
+            planner.run(remats, chunks, _TOP.value, _MOST.value, report)
         results.append(
             {
-                "tpu": of.name, "chips": of.chips, "compiled": looking.compiled, "settled": looking.settled, "left": looking.left,
-                "price": cost[of.generation], "global_batch": config["training"]["batch_size"], "dtype": config["model"]["dtype"],
+                "tpu": tpu.name, "chips": tpu.chips, "compiled": planner.compiled,
+                "settled": planner.settled, "left": planner.left, "price": price[tpu.generation],
+                "global_batch": config["training"]["batch_size"],
+                "dtype": config["model"]["dtype"],
                 "plans": [
                     {
-                        "flags": search.joined(given, found.flags(config)), **record,
-                        "usd_per_billion_tokens": prices.per_billion(record["tokens_per_second_per_chip"], cost[of.generation]),
+                        "flags": search.merge_flags(given, plan.flags(config)), **record,
+                        "usd_per_billion_tokens": prices.per_billion(
+                            record["tokens_per_second_per_chip"], price[tpu.generation]
+                        ),
                     }
-                    for _, found, record in looking.found[: _TOP.value]
+                    for _, plan, record in planner.results[: _TOP.value]
                 ],
             }
         )  # fmt: skip
         if _JSON.value != "-":
-            tables.show_plans(results[-1], prices.SOURCE)
+            tables.print_plans(results[-1], prices.SOURCE)
     text = json.dumps(results if len(results) > 1 else results[0], indent=1, ensure_ascii=False)
     if _JSON.value == "-":
         print(text)
@@ -113,6 +123,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # A flag of absl takes a value; --json alone means the standard output.
+    # An absl flag takes a value; --json alone means the standard output.
     sys.argv = ["--json=-" if argument == "--json" else argument for argument in sys.argv]
     command.run(main)

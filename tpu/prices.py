@@ -1,12 +1,13 @@
-"""What a chip costs an hour, for comparing plans."""
+"""Prices of a chip-hour, to compare plans."""
 
 import math
 from collections.abc import Sequence
 
 from lm.core.plugins import UserError
 
-# USD per chip-hour, on demand, in the cheapest region of the United States: list prices of cloud.google.com/tpu/pricing as known in 2025
-# (v2-8 4.50 and v3-8 8.00 an hour for four chips). Prices change and differ by region and contract: --price=v5e=0.60 gives your own.
+# USD per chip-hour, on demand, in the cheapest region of the United States: list prices of
+# cloud.google.com/tpu/pricing as known in 2025 (v2-8 4.50 and v3-8 8.00 an hour for four chips).
+# Prices change and differ by region and contract; --price=v5e=0.60 sets your own.
 SOURCE = (
     "list prices on demand, cloud.google.com/tpu/pricing as known in 2025; yours by --price=v5e=…"
 )
@@ -22,26 +23,35 @@ PER_CHIP_HOUR = {
 
 
 def table(given: Sequence[str] = ()) -> dict[str, float]:
-    """The prices, with the user's "generation=USD" over them.
+    """Returns USD per chip-hour by generation.
+
+    Args:
+      given: the user's prices, "generation=USD", which override the list prices.
 
     Raises:
-      UserError: no such generation, or no price.
+      UserError: an unknown generation, or not a price.
     """
     prices = dict(PER_CHIP_HOUR)
-    for each in given:
-        generation, _, text = each.partition("=")
+    for option in given:
+        generation, _, text = option.partition("=")
         try:
             price = float(text)
         except ValueError:
             price = math.nan
         if generation not in prices or not 0 <= price < math.inf:
             raise UserError(
-                f"--price={each!r} should be generation=USD per chip-hour, as v5e=1.2; generations: {', '.join(prices)}"
+                f"--price={option!r} should be generation=USD per chip-hour, as v5e=1.2;"
+                f" generations: {', '.join(prices)}"
             )
         prices[generation] = price
     return prices
 
 
 def per_billion(tokens_per_second_per_chip: float, price: float) -> float:
-    """USD for a billion tokens."""
+    """Returns USD per billion tokens.
+
+    Args:
+      tokens_per_second_per_chip: throughput.
+      price: USD per chip-hour.
+    """
     return price / 3600 * 1e9 / tokens_per_second_per_chip

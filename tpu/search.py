@@ -1,4 +1,8 @@
-"""Searches the ways to run a config on a slice: meshes by one policy, what a formula finds quickest first; then policies on the best."""
+"""Searches for the fastest plans of a config on a slice.
+
+First all meshes with one rematerialisation policy, in the order of their estimated time; then all
+policies on the best meshes.
+"""
 
 import copy
 import itertools
@@ -13,38 +17,37 @@ from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import Facts, Plan
 from tpu.slices import Slice
 
-PATIENCE = 8  # meshes that fit, one after another, of which none is better: then the best stands
-_MEMORY = (
-    "full",
-    "dots",
-    "minimal",
-    "attention",
-    "none",
-    "offload",
-)  # policies, the one that needs least memory on the device first
+PATIENCE = 8  # the search of meshes ends after as many that fit and are not better than the best
+# Rematerialisation policies, the one that needs the least memory on the device first.
+_MEMORY = ("full", "dots", "minimal", "attention", "none", "offload")
 AXES = ("data", "fsdp", "stage", "context", "tensor")
 
 
 def factorizations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """All tuples of `parts` factors with this product."""
+    """Yields all tuples of `parts` factors whose product is `number`."""
     if parts == 1:
         yield (number,)
         return
-    for first in (each for each in range(1, number + 1) if number % each == 0):
+    for first in (divisor for divisor in range(1, number + 1) if number % divisor == 0):
         for rest in factorizations(number // first, parts - 1):
             yield (first, *rest)
 
 
-def meshes(facts: Facts, of: Slice, streams: Sequence[int]) -> Iterator[Plan]:
-    """Every mesh of the slice that divides heads, layers, width, vocabulary, sequences and rows; each with as few microbatches as it can.
+def meshes(facts: Facts, tpu: Slice, streams: Sequence[int]) -> Iterator[Plan]:
+    """Yields every mesh that divides heads, layers, width, vocabulary, sequences and rows.
 
     Args:
+      facts: of the config.
+      tpu: the slice.
       streams: lengths of the token streams of a row.
+
+    Yields:
+      Plans with one microbatch outside pipelines.
     """
-    for sizes in factorizations(of.devices // of.slices, len(AXES)):
+    for sizes in factorizations(tpu.devices // tpu.slices, len(AXES)):
         data, fsdp, stage, context, tensor = sizes
         plan = Plan(
-            slice=of.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor
+            slice=tpu.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor
         )
         split_by_tensor = (facts.heads, facts.kv_heads, facts.feedforward, facts.vocabulary)
         if (
@@ -68,28 +71,42 @@ def meshes(facts: Facts, of: Slice, streams: Sequence[int]) -> Iterator[Plan]:
 
 
 def candidates(
-    facts: Facts, of: Slice, streams: Sequence[int], remats: Sequence[str], chunks: Sequence[int]
+    facts: Facts, tpu: Slice, streams: Sequence[int], remats: Sequence[str], chunks: Sequence[int]
 ) -> list[Plan]:
-    """Every plan that may fit, with the fewest microbatches with which it may."""
-    found = []
-    for mesh, remat, head_chunks in itertools.product(meshes(facts, of, streams), remats, chunks):
+    """Returns every plan that may fit, with the fewest microbatches with which it may.
+
+    Args:
+      facts: of the config.
+      tpu: the slice.
+      streams: lengths of the token streams of a row.
+      remats: rematerialisation policies to try.
+      chunks: values of head_chunks to try.
+    """
+    plans = []
+    for mesh, remat, head_chunks in itertools.product(meshes(facts, tpu, streams), remats, chunks):
         plan: Plan | None = replace(mesh, remat=remat, head_chunks=head_chunks)
-        while plan is not None and estimate.memory(facts, plan) > of.chip.usable:
+        while plan is not None and estimate.memory(facts, plan) > tpu.chip.usable:
             plan = halved(facts, plan)
         if plan is not None:
-            found.append(plan)
-    return found
+            plans.append(plan)
+    return plans
 
 
 def halved(facts: Facts, plan: Plan, times: int = 1) -> Plan | None:
-    """The plan with twice the microbatches, so many times; None where the rows cannot be divided further."""
+    """Returns the plan with 2**times as many microbatches; None if the rows cannot be divided so.
+
+    Args:
+      facts: of the config.
+      plan: the plan.
+      times: how often to double the microbatches.
+    """
     parts = 2**times * plan.microbatches
     rows = plan.split * max(1, plan.pipeline_microbatches // plan.stage) * parts
     return replace(plan, microbatches=parts) if facts.rows % rows == 0 else None
 
 
 def configured(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """The config with the plan in it."""
+    """Returns a copy of the config with the plan's fields."""
     own = copy.deepcopy(dict(config))
     for section, fields in plan.sections().items():
         own[section].update(fields)
@@ -97,24 +114,40 @@ def configured(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 
 class Search:
-    """The search for one config on one slice.
+    """The search for plans of one config on one slice.
+
+    Args:
+      config: a run config as a dict.
+      tpu: the slice.
+      options: compiler options.
+      records: the cache of records.
 
     Attributes:
-      found: (step seconds, plan, record) of what fits, best first. compiled: programs looked at. left: plans that were not.
-      settled: whether all policies were tried on the meshes that did best, before there were too many programs.
+      results: (step seconds, plan, record) of the plans that fit, best first.
+      compiled: the number of programs examined.
+      left: the number of plans that were not examined.
+      settled: whether all policies were tried on the best meshes before the limit of programs.
+      facts: of the config.
+      streams: lengths of the token streams of a row.
     """
 
     def __init__(
-        self, config: Mapping[str, Any], of: Slice, options: Mapping[str, str], kept: cache.Cache
+        self,
+        config: Mapping[str, Any],
+        tpu: Slice,
+        options: Mapping[str, str],
+        records: cache.Cache,
     ):
-        self.config, self.of, self.options, self.kept = config, of, options, kept
-        self.found: list[tuple[float, Plan, dict[str, Any]]] = []
+        self.config, self.tpu, self.options, self.records = config, tpu, options, records
+        self.results: list[tuple[float, Plan, dict[str, Any]]] = []
         self.compiled, self.left, self.settled = 0, 0, False
         self._done: dict[tuple, set[tuple[str, int]]] = {}
-        # Facts do not depend on the mesh: one device will do.
-        program = abstract.build({**config, "mesh": _alone(config)}, compiling.devices(of)[:1])
+        # Facts do not depend on the mesh, so one device is enough.
+        program = abstract.build(
+            {**config, "mesh": _one_device(config)}, compiling.devices(tpu)[:1]
+        )
         batch = abstract.batch(program, config["tokenizer"])
-        self.facts = Facts.of(program, batch)
+        self.facts = Facts.from_program(program, batch)
         self.streams = sorted(
             {
                 shape.shape[1]
@@ -125,12 +158,16 @@ class Search:
 
     def ideal(self, plan: Plan) -> float:
         """Seconds of an ideal step."""
-        return max(estimate.seconds(self.facts, plan, self.of).values())
+        return max(estimate.seconds(self.facts, plan, self.tpu).values())
 
     def rank(self, plan: Plan) -> float:
-        """What is compiled first: ideal seconds, and a part of what they hide, so that of equals the one with less traffic comes first."""
-        found = estimate.seconds(self.facts, plan, self.of)
-        return max(found.values()) + 0.2 * (sum(found.values()) - max(found.values()))
+        """Returns the sort key of plans; the lowest are compiled first.
+
+        It is the ideal seconds and a fraction of the hidden ceilings, so that of equal plans the
+        one with less traffic comes first.
+        """
+        ceilings = estimate.seconds(self.facts, plan, self.tpu).values()
+        return max(ceilings) + 0.2 * (sum(ceilings) - max(ceilings))
 
     def run(
         self,
@@ -138,30 +175,35 @@ class Search:
         chunks: Sequence[int],
         top: int,
         most: int,
-        told: Callable[[str], None],
+        report: Callable[[str], None],
     ) -> None:
-        """Meshes first, then how to recompute on the best of them.
+        """Searches meshes first, then rematerialisation policies on the best meshes.
 
-        First every mesh is computed in one way, the one that needs least memory: those with the shortest ideal step come first, until the
-        best has stood for PATIENCE that fit. Then, on the meshes that did best, all other policies. What does not fit, and what the memory
-        that plans of the same policy took leaves no room for, is tried with more microbatches instead.
+        First the meshes are compiled with the policy that needs the least memory, in the order of
+        their ideal step, until PATIENCE that fit have not improved on the best. Then all other
+        policies are tried on the best meshes. A plan that does not fit is replaced by one with more
+        microbatches; so is a plan that cannot fit by the memory of plans with the same policy.
 
         Args:
-          top: how many should be found, and on how many meshes all policies are tried. most: programs to compile at most. told: is called
-            with what happens.
+          remats: rematerialisation policies to try.
+          chunks: values of head_chunks to try.
+          top: the number of plans to find, and of meshes on which all policies are tried.
+          most: the maximum number of programs to compile.
+          report: called with a line on each program.
 
         Raises:
-          UserError: the rows or the model cannot be divided over the slice at all.
+          UserError: the rows or the model cannot be divided over the slice.
         """
-        queue = candidates(self.facts, self.of, self.streams, remats, chunks)
+        queue = candidates(self.facts, self.tpu, self.streams, remats, chunks)
         if not queue:
             raise UserError(
-                f"{self.of.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads} heads, {self.facts.layers} layers over"
-                f" {self.of.devices} devices and leaves room; set --global_batch to a multiple of {self.of.devices}, or take a larger slice"
+                f"{self.tpu.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads}"
+                f" heads, {self.facts.layers} layers over {self.tpu.devices} devices and leaves"
+                " room; set"
+                f" --global_batch to a multiple of {self.tpu.devices}, or take a larger slice"
             )
-        needs: dict[
-            str, float
-        ] = {}  # of each policy: the smallest factor by which a plan took more memory than its lower bound
+        # Policy → smallest factor by which a plan took more memory than its lower bound.
+        needs: dict[str, float] = {}
         seen: set[Plan] = set()
         least = min(
             {plan.remat for plan in queue},
@@ -169,33 +211,33 @@ class Search:
         )
         meshes = [plan for plan in queue if plan.remat == least and plan.head_chunks == chunks[0]]
         first = max(1, 2 * most // 3)  # leaves some programs for the policies
-        whole = self._compile(
+        complete = self._compile(
             meshes,
             needs,
             seen,
             first,
-            told,
-            lambda fitted: fitted >= PATIENCE and len(self.found) >= top,
+            report,
+            lambda fitted: fitted >= PATIENCE and len(self.results) >= top,
         )
         while self.compiled < most:
-            best = list(dict.fromkeys(_where(plan) for _, plan, _ in self.found))[:top]
+            best = list(dict.fromkeys(_mesh(plan) for _, plan, _ in self.results))[:top]
             others = [
                 plan
                 for plan in queue
-                if _where(plan) in best
-                and (plan.remat, plan.head_chunks) not in self._tried(_where(plan))
+                if _mesh(plan) in best
+                and (plan.remat, plan.head_chunks) not in self._tried(_mesh(plan))
             ]
             if not others:
-                self.settled = whole
+                self.settled = complete
                 break
-            self._compile(others, needs, seen, most, told, lambda fitted: False)
+            self._compile(others, needs, seen, most, report, lambda fitted: False)
             if self.compiled >= most:
                 break
         self.left = len(queue) - len(seen)
 
-    def _tried(self, where: tuple) -> set[tuple[str, int]]:
-        """Policies and head_chunks that were compiled on a mesh, or could not be."""
-        return self._done.setdefault(where, set())
+    def _tried(self, mesh: tuple[int, ...]) -> set[tuple[str, int]]:
+        """(policy, head_chunks) that were compiled on a mesh, or cannot be."""
+        return self._done.setdefault(mesh, set())
 
     def _compile(
         self,
@@ -203,13 +245,21 @@ class Search:
         needs: dict[str, float],
         seen: set[Plan],
         most: int,
-        told: Callable[[str], None],
+        report: Callable[[str], None],
         enough: Callable[[int], bool],
     ) -> bool:
-        """Compiles plans in the order of their ideal times. Returns whether it came to its end before `most` programs.
+        """Compiles plans in the order of `rank`.
 
         Args:
-          enough: whether to stop, of the number of plans that fitted since the best was found.
+          plans: the plans.
+          needs: memory factors by policy; updated.
+          seen: plans that were compiled; updated.
+          most: the maximum number of programs in the search.
+          report: called with a line on each program.
+          enough: maps the number of plans that fitted since the best one to whether to stop.
+
+        Returns:
+          Whether it ended before `most` programs.
         """
         waiting = sorted(plans, key=self.rank)
         fitted = 0
@@ -217,8 +267,11 @@ class Search:
             if self.compiled >= most:
                 return False
             plan = waiting.pop(0)
-            self._tried(_where(plan)).add((plan.remat, plan.head_chunks))
-            if estimate.memory(self.facts, plan) * needs.get(plan.remat, 1.0) > self.of.chip.usable:
+            self._tried(_mesh(plan)).add((plan.remat, plan.head_chunks))
+            if (
+                estimate.memory(self.facts, plan) * needs.get(plan.remat, 1.0)
+                > self.tpu.chip.usable
+            ):
                 if (smaller := halved(self.facts, plan)) is not None:
                     waiting = sorted([*waiting, smaller], key=self.rank)
                     continue
@@ -229,57 +282,64 @@ class Search:
                 needs[plan.remat] = min(
                     needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan)
                 )
-            told(_said(plan, record))
+            report(_summary(plan, record))
             if record.get("fits"):
                 seconds = record["step_seconds"]
-                fitted = 0 if not self.found or seconds < self.found[0][0] else fitted + 1
-                self.found.append((seconds, plan, record))
-                self.found.sort(key=lambda each: each[0])
+                fitted = 0 if not self.results or seconds < self.results[0][0] else fitted + 1
+                self.results.append((seconds, plan, record))
+                self.results.sort(key=lambda result: result[0])
                 if enough(fitted):
                     break
             elif "error" not in record:
-                # Half the rows at once need half the memory at best.
-                over = record["needs_gib"] / record["has_gib"] if record["needs_gib"] else 2.0
-                smaller = halved(self.facts, plan, max(1, math.ceil(math.log2(over))))
+                # Half the rows at once need at least half the memory.
+                excess = record["needs_gib"] / record["has_gib"] if record["needs_gib"] else 2.0
+                smaller = halved(self.facts, plan, max(1, math.ceil(math.log2(excess))))
                 if smaller is not None:
                     waiting = sorted([*waiting, smaller], key=self.rank)
         return True
 
     def record(self, plan: Plan) -> dict[str, Any]:
-        """What the compiler says of a plan, kept or new; {"error"} where the program refuses it."""
+        """Returns the record of a plan from the cache or the compiler.
+
+        Returns:
+          A record of `measure.measure`; it has "error" if the program refuses the plan.
+        """
         config = configured(self.config, plan)
 
         def make() -> dict[str, Any]:
             try:
-                return measure.measure(config, self.of, self.options)
+                return measure.measure(config, self.tpu, self.options)
             except UserError as error:
-                return {"tpu": self.of.name, "fits": False, "error": str(error)}
+                return {"tpu": self.tpu.name, "fits": False, "error": str(error)}
 
-        return self.kept.get(cache.key(config, self.of.name, self.options), make)
+        return self.records.get(cache.key(config, self.tpu.name, self.options), make)
 
 
-def _where(plan: Plan) -> tuple[int, ...]:
-    """The mesh, and how its pipeline is run."""
+def _mesh(plan: Plan) -> tuple[int, ...]:
+    """The mesh and the schedule of its pipeline."""
     return *plan.mesh, plan.pipeline_microbatches, plan.pipeline_repeats
 
 
-def joined(given: Sequence[str], found: Sequence[str]) -> list[str]:
-    """The user's own flags but for those that a plan sets, and then the plan's."""
-    decided = {flag.partition("=")[0] for flag in found}
-    return [flag for flag in given if flag.partition("=")[0] not in decided] + list(found)
+def merge_flags(given: Sequence[str], planned: Sequence[str]) -> list[str]:
+    """Returns the user's flags without those that a plan sets, followed by the plan's flags."""
+    names = {flag.partition("=")[0] for flag in planned}
+    return [flag for flag in given if flag.partition("=")[0] not in names] + list(planned)
 
 
-def _alone(config: Mapping[str, Any]) -> dict[str, Any]:
-    alone = {name: 1 for name in ("slice", *AXES)}
-    return {**config["mesh"], **alone, "pipeline_microbatches": 0, "pipeline_repeats": 1}
+def _one_device(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The config's section `mesh` for one device."""
+    sizes = {name: 1 for name in ("slice", *AXES)}
+    return {**config["mesh"], **sizes, "pipeline_microbatches": 0, "pipeline_repeats": 1}
 
 
-def _said(plan: Plan, record: Mapping[str, Any]) -> str:
-    what = f"{describe(plan.sections()['mesh'])}, remat {plan.remat}, microbatches {plan.microbatches}"
+def _summary(plan: Plan, record: Mapping[str, Any]) -> str:
+    mesh = describe(plan.sections()["mesh"])
+    name = f"{mesh}, remat {plan.remat}, microbatches {plan.microbatches}"
     if "error" in record:
-        return f"{what}: refused: {record['error']}"
+        return f"{name}: refused: {record['error']}"
     if not record["fits"]:
-        return f"{what}: does not fit" + (
+        return f"{name}: does not fit" + (
             f", needs {record['needs_gib']:.1f} GiB" if record["needs_gib"] else ""
         )
-    return f"{what}: {1e3 * record['step_seconds']:,.0f} ms ({record['bound']}), {record['memory']['peak']:.1f} GiB"
+    milliseconds, peak = 1e3 * record["step_seconds"], record["memory"]["peak"]
+    return f"{name}: {milliseconds:,.0f} ms ({record['bound']}), {peak:.1f} GiB"

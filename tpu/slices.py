@@ -1,23 +1,25 @@
-"""The names that users give to TPU slices, and what lies behind them.
+"""Names of TPU slices, and their shapes.
 
-Names count TensorCores for v2 to v4, v5p and tpu7x (v4-32 has 16 chips) and chips for v5e and v6e. Shapes are the ones that
-Cloud TPU offers (its pages on each version, "Supported configurations").
+Names count TensorCores for v2 to v4, v5p and tpu7x (v4-32 has 16 chips), and chips for v5e and v6e.
+Shapes are those that Cloud TPU offers (its pages on each version, "Supported configurations").
 """
 
 import dataclasses
 import difflib
 import math
 import re
+from collections.abc import Sequence
+from typing import Any
 
 from lm.core.plugins import UserError
 from lm.parallel.chips import TPUS, Chip
 
 _FLAT = {4: "2x2", 8: "2x4", 16: "4x4", 32: "4x8", 64: "8x8", 128: "8x16", 256: "16x16"}
 _CUBIC = {
-    4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8", 512: "8x8x8", 1024: "8x8x16",
-    2048: "8x16x16",
+    4: "2x2x1", 8: "2x2x2", 16: "2x2x4", 32: "2x4x4", 64: "4x4x4", 128: "4x4x8", 256: "4x8x8",
+    512: "8x8x8", 1024: "8x8x16", 2048: "8x16x16",
 }  # fmt: skip
-# Of each generation: chips → shape of a slice.
+# Generation → chips → shape of a slice.
 SHAPES: dict[str, dict[int, str]] = {
     "v2": {4: "2x2", 16: "4x4", 64: "8x8", 128: "8x16", 256: "16x16"},
     "v3": {
@@ -52,7 +54,10 @@ class Slice:
     """One or several equal slices.
 
     Attributes:
-      name: as "2xv5e-16". generation: a key of lm.parallel.chips.TPUS. slices: how many. shape: chips along each axis of one.
+      name: as "2xv5e-16".
+      generation: a key of lm.parallel.chips.TPUS.
+      slices: the number of slices.
+      shape: chips along each axis of one slice.
     """
 
     name: str
@@ -62,12 +67,12 @@ class Slice:
 
     @property
     def chip(self) -> Chip:
-        """What one chip can do."""
+        """The kind of chip."""
         return TPUS[self.generation]
 
     @property
     def chips(self) -> int:
-        """Of all slices together."""
+        """Chips of all slices together."""
         return self.slices * math.prod(self.shape)
 
     @property
@@ -77,7 +82,10 @@ class Slice:
 
     @property
     def hosts(self) -> int:
-        """Machines, and so processes, of all slices together: four chips each, but for the one of eight that v5e and v6e have."""
+        """Machines, and so processes, of all slices together.
+
+        A machine has four chips, except those of v5e-8 and v6e-8, which have eight.
+        """
         chips = math.prod(self.shape)
         return self.slices * (
             1 if chips == 8 and self.generation in ("v5e", "v6e") else max(1, chips // 4)
@@ -85,23 +93,26 @@ class Slice:
 
     @property
     def topology(self) -> str:
-        """The compiler's name of one slice, as "v5e:4x4"."""
+        """The compiler's name for one slice, as "v5e:4x4"."""
         return f"{self.generation}:{'x'.join(map(str, self.shape))}"
 
     @property
     def wraps(self) -> tuple[bool, ...]:
-        """Of each axis, whether its ends are joined to a ring: 16 chips on v5e and v6e, whole cubes of 4 × 4 × 4 on v4, v5p and tpu7x,
-        the whole pod on v2 and v3."""
+        """For each axis, whether its ends are joined to a ring.
+
+        These are axes of 16 chips on v5e and v6e, full cubes of 4 × 4 × 4 on v4, v5p and tpu7x, and
+        the full pod on v2 and v3.
+        """
         if len(self.shape) == 3:
             cubes = all(size % 4 == 0 for size in self.shape)
             return (cubes,) * 3
-        whole = {"v2": 16, "v3": 32}.get(self.generation, 16)
-        return tuple(size == whole for size in self.shape)
+        full = {"v2": 16, "v3": 32}.get(self.generation, 16)
+        return tuple(size == full for size in self.shape)
 
     @property
-    def arguments(self) -> dict:
-        """Keyword arguments for jax.experimental.topologies.get_topology_desc, beside the platform and `topology`."""
-        arguments: dict = {"wrap": (*self.wraps, False)[:3]}
+    def arguments(self) -> dict[str, Any]:
+        """Arguments of `topologies.get_topology_desc` beside platform and topology."""
+        arguments: dict[str, Any] = {"wrap": (*self.wraps, False)[:3]}
         if math.prod(self.shape) == 1:
             arguments["chips_per_host_bounds"] = (1, 1, 1)
         if self.generation == "v4":
@@ -111,7 +122,7 @@ class Slice:
         return arguments
 
     def larger(self) -> str | None:
-        """The name of the next larger slice of this kind, if there is one."""
+        """The name of the next larger slice of this generation, or None."""
         bigger = [chips for chips in SHAPES[self.generation] if chips > math.prod(self.shape)]
         if not bigger:
             return None
@@ -127,29 +138,34 @@ def _name(generation: str, chips: int) -> str:
 
 
 def names(generation: str = "") -> list[str]:
-    """All names of single slices, of one generation or of all."""
-    return [
-        _name(each, chips) for each in SHAPES for chips in SHAPES[each] if generation in ("", each)
-    ]
+    """Returns all names of single slices.
+
+    Args:
+      generation: by default all generations.
+    """
+    generations = [generation] if generation else list(SHAPES)
+    return [_name(key, chips) for key in generations for chips in SHAPES.get(key, ())]
 
 
 def parse(name: str) -> Slice:
-    """The slice of a name such as v4-32, v5e-16, v5litepod-16, tpu7x-8 or 2xv5e-256.
+    """Returns the slice of a name such as v4-32, v5e-16, v5litepod-16, tpu7x-8 or 2xv5e-256.
 
     Raises:
-      UserError: there is no such slice; the message lists near or valid names.
+      UserError: there is no such slice; the message lists similar or valid names.
     """
-    wanted = name.strip().lower()
-    match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9]*[a-z][a-z0-9]*)-(\d+)", wanted)
+    lower = name.strip().lower()
+    match = re.fullmatch(r"(?:(\d+)x)?([a-z0-9]*[a-z][a-z0-9]*)-(\d+)", lower)
     if not match:
         raise UserError(
-            f"--tpu={name!r} is not the name of a slice{_near(wanted)}; names are such as v5e-16, v4-32, or 2xv5e-256 for two"
+            f"--tpu={name!r} is not the name of a slice{_near(lower)}; names are such as v5e-16,"
+            " v4-32, or 2xv5e-256 for two"
         )
     count, generation, size = match.groups()
     generation = _SYNONYMS.get(generation, generation)
     if generation not in SHAPES:
         raise UserError(
-            f"--tpu={name!r}: there is no generation {generation!r}{_near(wanted)}; there are: {', '.join(SHAPES)}"
+            f"--tpu={name!r}: there is no generation {generation!r}{_near(lower)}; there are:"
+            f" {', '.join(SHAPES)}"
         )
     per_chip = 2 if generation in _COUNTS_CORES else 1
     chips, rest = divmod(int(size), per_chip)
@@ -157,7 +173,8 @@ def parse(name: str) -> Slice:
         what = "TensorCores, two a chip" if per_chip == 2 else "chips"
         near = ", ".join(_nearest(generation, int(size)))
         raise UserError(
-            f"--tpu={name!r}: no {generation}-{size}; the number counts {what}. Nearest: {near}. All: {', '.join(names(generation))}"
+            f"--tpu={name!r}: no {generation}-{size}; the number counts {what}. Nearest: {near}."
+            f" All: {', '.join(names(generation))}"
         )
     slices = int(count or 1)
     shape = tuple(map(int, SHAPES[generation][chips].split("x")))
@@ -181,13 +198,13 @@ def _near(name: str) -> str:
     return f" (did you mean {' or '.join(close)}?)" if close else ""
 
 
-def parse_all(given: list[str]) -> list[Slice]:
-    """The slices of several names; each once.
+def parse_all(names: Sequence[str]) -> list[Slice]:
+    """Returns the slices of several names, without duplicates.
 
     Raises:
-      UserError: no name at all, or one that is not valid.
+      UserError: there is no name, or one is not valid.
     """
-    found = list(dict.fromkeys(parse(name) for name in given if name.strip()))
-    if not found:
+    slices = list(dict.fromkeys(parse(name) for name in names if name.strip()))
+    if not slices:
         raise UserError("--tpu names no slice; give one or several, as --tpu=v5e-16,v6e-16")
-    return found
+    return slices

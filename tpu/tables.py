@@ -1,4 +1,4 @@
-"""Records of `tpu.measure` for people."""
+"""Prints records of `tpu.measure` as tables."""
 
 import contextlib
 import sys
@@ -14,12 +14,15 @@ from lm.core.plugins import UserError
 from lm.parallel.mesh import describe
 
 MODEL, COMPILER = "[dim]m[/]", "[dim]c[/]"
-_LEGEND = "m: computed from the config and lm/parallel/chips.py by formula; c: what the compiler said of the program; mc: the one over the other"
+_LEGEND = (
+    "m: computed from the config and lm/parallel/chips.py by formula; c: reported by the compiler;"
+    " mc: computed from both"
+)
 
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """Shows that something goes on, on a terminal's standard error."""
+    """Context manager: shows a spinner on standard error, if it is a terminal."""
     console = Console(file=sys.stderr)
     if console.is_terminal:
         with console.status(what):
@@ -30,7 +33,15 @@ def working(what: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error, and a function that moves it by one and prints a line above it."""
+    """Context manager: a progress bar on standard error.
+
+    Args:
+      what: a title.
+      most: steps of the bar.
+
+    Yields:
+      A function that advances the bar by one step and prints a line above it.
+    """
     console = Console(file=sys.stderr, width=None if sys.stderr.isatty() else 160)
     columns = (
         TextColumn("{task.description}"),
@@ -41,11 +52,11 @@ def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(what, total=most)
 
-        def told(line: str) -> None:
+        def report(line: str) -> None:
             console.print(f"  {line}", highlight=False, markup=False)
             bar.advance(task)
 
-        yield told
+        yield report
 
 
 def write(path: str, text: str) -> None:
@@ -60,8 +71,13 @@ def write(path: str, text: str) -> None:
         raise UserError(f"{path!r} cannot be written: {error.strerror}") from error
 
 
-def show(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]) -> None:
-    """Prints one table of all slices, then collectives and largest buffers of each."""
+def print_records(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]) -> None:
+    """Prints one table of all slices, then collectives and largest buffers of each slice.
+
+    Args:
+      records: from `measure.measure`, one for each slice.
+      title: the run config.
+    """
     console = Console(width=None if sys.stdout.isatty() else 140)
     model = title["model"]
     shape = f"{model['layers']} layers of width {model['width']}, {title['data']['length']} tokens"
@@ -94,8 +110,8 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         return name, mark, [_cell(value, record) for record in records]
 
     ceilings = [
-        ("compute", "mc", "FLOPs at peak"), ("hbm", "mc", "bytes of HBM"), ("schedule", "c", "estimated cycles"), ("ici", "mc", "ICI"),
-        ("dcn", "mc", "DCN"),
+        ("compute", "mc", "FLOPs at peak"), ("hbm", "mc", "bytes of HBM"),
+        ("schedule", "c", "estimated cycles"), ("ici", "mc", "ICI"), ("dcn", "mc", "DCN"),
     ]  # fmt: skip
     return [
         row("chips, devices, hosts", "m", lambda r: f"{r['chips']}, {r['devices']}, {r['hosts']}"),
@@ -140,8 +156,8 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
             ),
         ),
         *(
-            row(f"  {told}", mark, lambda r, name=name: _ms(r["ceilings"][name]))
-            for name, mark, told in ceilings
+            row(f"  {label}", mark, lambda r, name=name: _ms(r["ceilings"][name]))
+            for name, mark, label in ceilings
         ),
         row("roofline step", "mc", lambda r: f"{_ms(r['step_seconds'])} ({r['bound']})"),
         row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
@@ -153,10 +169,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
 def _cell(value: Any, record: Mapping[str, Any]) -> str:
     try:
         return value(record)
-    except (
-        KeyError,
-        TypeError,
-    ):  # a record of a step that does not fit, or without costs, has no such number
+    except (KeyError, TypeError):  # the step does not fit, or was measured without costs
         return "–"
 
 
@@ -185,21 +198,26 @@ def _refused(record: Mapping[str, Any]) -> str:
     return "\n".join(
         [
             f"[bold]{record['tpu']}[/] does not fit: {needs}. What would help:",
-            *(f"  {each}" for each in record["advice"]),
+            *(f"  {flags}" for flags in record["advice"]),
         ]
     )
 
 
 def _collectives(record: Mapping[str, Any]) -> Table:
     table = Table(title=f"{record['tpu']}: collectives of a step \\[c]", title_justify="left")
-    for name, side in (("kind", "left"), ("mesh axes", "left"), ("over", "left"), ("times", "right"), ("buffers MiB", "right"),
-                       ("sent a device MiB", "right"), ("at full bandwidth", "right"), ("most of it from", "left")):  # fmt: skip
+    columns = (
+        ("kind", "left"), ("mesh axes", "left"), ("over", "left"), ("times", "right"),
+        ("buffers MiB", "right"), ("sent a device MiB", "right"), ("at full bandwidth", "right"),
+        ("most of it from", "left"),
+    )  # fmt: skip
+    for name, side in columns:
         table.add_column(name, justify=side, no_wrap=name == "kind")  # type: ignore[arg-type]
     for row in record["collectives"]:
         if row["buffer_mib"] >= 0.05:
             table.add_row(
-                row["kind"], "×".join(row["axes"]) or "–", row["network"], f"{row['count']:,}", f"{row['buffer_mib']:,.1f}",
-                f"{row['wire_mib']:,.1f}", _ms(row["seconds"]), _plain(row["largest"]),
+                row["kind"], "×".join(row["axes"]) or "–", row["network"], f"{row['count']:,}",
+                f"{row['buffer_mib']:,.1f}", f"{row['wire_mib']:,.1f}", _ms(row["seconds"]),
+                _escaped(row["largest"]),
             )  # fmt: skip
     small = sum(row["count"] for row in record["collectives"] if row["buffer_mib"] < 0.05)
     table.caption = f"and {small} of a few bytes" if small else None
@@ -212,19 +230,25 @@ def _largest(record: Mapping[str, Any]) -> Table:
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     state = record["held"]["parameters"] + record["held"]["optimizer"]
     rows = [(state, "parameters and optimiser", "held between steps")] + [
-        (each["gib"], each["shape"], _plain(each["from"])) for each in record["largest"]
+        (buffer["gib"], buffer["shape"], _escaped(buffer["from"])) for buffer in record["largest"]
     ]
     for gib, what, source in sorted(rows, reverse=True):
         table.add_row(_gib(gib), what.replace("[", "\\["), source)
     return table
 
 
-def _plain(source: str) -> str:
+def _escaped(source: str) -> str:
+    """The end of a source, without Rich's markup."""
     return source.replace("[", "\\[")[-70:]
 
 
-def show_plans(result: Mapping[str, Any], source: str) -> None:
-    """Prints the plans that were found for a slice, and the flags of each."""
+def print_plans(result: Mapping[str, Any], source: str) -> None:
+    """Prints the plans for a slice, and the flags of each plan.
+
+    Args:
+      result: of one slice, as `tpu.plan` writes it.
+      source: where the prices come from.
+    """
     console = Console(width=None if sys.stdout.isatty() else 140)
     settled = "settled" if result["settled"] else "stopped by --most"
     count = f"{result['compiled']} compiled, {result['left']} left"
@@ -238,7 +262,10 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
         )
         return
     table = Table(title=title, title_justify="left", caption_justify="left")
-    table.caption = f"{result['price']:g} USD per chip-hour ({source}); times are rooflines: ceilings of what the compiler made, not measurements"
+    table.caption = (
+        f"{result['price']:g} USD per chip-hour ({source}); times are rooflines of the compiled"
+        " program, not measurements"
+    )
     for name in (
         "",
         "mesh",
@@ -255,8 +282,9 @@ def show_plans(result: Mapping[str, Any], source: str) -> None:
     for number, plan in enumerate(result["plans"], 1):
         mesh = describe(plan["mesh"])
         table.add_row(
-            str(number), mesh, plan["remat"], str(plan["microbatches"]), _ms(plan["step_seconds"]), plan["bound"],
-            f"{plan['tokens_per_second_per_chip']:,.0f}", f"{100 * plan['mfu']:.1f} %", _gib(plan["memory"]["peak"]),
+            str(number), mesh, plan["remat"], str(plan["microbatches"]), _ms(plan["step_seconds"]),
+            plan["bound"], f"{plan['tokens_per_second_per_chip']:,.0f}",
+            f"{100 * plan['mfu']:.1f} %", _gib(plan["memory"]["peak"]),
             f"{plan['usd_per_billion_tokens']:,.2f}",
         )  # fmt: skip
     console.print(table)

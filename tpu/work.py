@@ -1,9 +1,10 @@
-"""Operations and memory traffic of a compiled program, from its text: every loop's body as often as the loop runs.
+"""FLOPs and memory traffic of a compiled program, from its text, with the trip counts of loops.
 
-`jax.stages.Compiled.cost_analysis` counts a loop's body once, and scanned layers, microbatches and parts of the vocabulary are loops.
-Operations are those of matrix products (as the compiler counts them, which adds a little for the rest). Traffic is what the scheduled
-operations read from HBM and write to it; buffers that the compiler keeps on the chip (memory space 1) do not count, of a stacked array that
-an operation slices or updates in place only the slice does.
+`jax.stages.Compiled.cost_analysis` counts the body of a loop once; scanned layers, microbatches
+and chunks of the vocabulary are loops. FLOPs are those of matrix products, counted as the compiler
+does, which adds a little for other operations. Traffic is what the scheduled operations read from
+HBM and write to it. Buffers that the compiler keeps on the chip (memory space 1) do not count. Of a
+stacked array that an operation slices or updates in place, only the slice counts.
 """
 
 import functools
@@ -14,8 +15,8 @@ from collections.abc import Iterator
 from tpu.hlo import KINDS, Array, Instruction, Module
 
 _FREE = {
-    "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call", "constant", "optimization-barrier", "after-all",
-    "partition-id", "replica-id", "send", "recv",
+    "parameter", "tuple", "get-tuple-element", "bitcast", "while", "conditional", "call",
+    "constant", "optimization-barrier", "after-all", "partition-id", "replica-id", "send", "recv",
 }  # fmt: skip
 _FREE_CALLS = (
     "AllocateBuffer",
@@ -27,64 +28,79 @@ _FREE_CALLS = (
 
 
 class Work:
-    """What a program does in one step on one device.
+    """FLOPs and memory traffic of one step on one device.
+
+    Args:
+      module: the compiled program.
 
     Attributes:
-      flops: of matrix products. traffic: bytes read from HBM and written to it. unknown: custom kernels that say no cost.
+      flops: of matrix products.
+      traffic: bytes read from HBM and written to it.
+      unknown: the number of custom kernels without a cost estimate.
     """
 
     def __init__(self, module: Module):
         self.module = module
         self.named = {
-            name: {each.name: each for each in lines} for name, lines in module.computations.items()
+            name: {instruction.name: instruction for instruction in lines}
+            for name, lines in module.computations.items()
         }
         self.flops, self.traffic, self.unknown = 0.0, 0.0, 0
         for name, lines in module.computations.items():
-            for each in lines:
+            for instruction in lines:
                 if times := module.counts[name]:
-                    self.flops += times * self._flops(name, each)
-        for name, times, each in module.running():
-            self.traffic += times * self._traffic(name, each)
+                    self.flops += times * self._flops(name, instruction)
+        for name, times, instruction in module.running():
+            self.traffic += times * self._traffic(name, instruction)
 
-    def _flops(self, computation: str, each: Instruction) -> float:
-        if each.opcode == "convolution":
-            return convolution(each, *self._shapes(computation, each))
-        if each.opcode == "dot":
-            lhs = self._shapes(computation, each)[0]
-            contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", each.rest)
+    def _flops(self, computation: str, instruction: Instruction) -> float:
+        if instruction.opcode == "convolution":
+            return convolution(instruction, *self._shapes(computation, instruction))
+        if instruction.opcode == "dot":
+            lhs = self._shapes(computation, instruction)[0]
+            contracted = re.search(r"lhs_contracting_dims=\{([0-9,]*)\}", instruction.rest)
             dims = [int(dim) for dim in contracted[1].split(",") if dim] if contracted else []
-            return 2.0 * math.prod(each.arrays[0].sizes) * math.prod(lhs.sizes[dim] for dim in dims)
-        if each.opcode == "custom-call" and 'custom_call_target="tpu_custom_call"' in each.rest:
-            said = re.search(r'cost_estimate"?:\s*\{[^}]*?flops"?:\s*"?(\d+)', each.rest)
-            self.unknown += said is None
-            return float(said[1]) if said else 0.0
+            return (
+                2.0
+                * math.prod(instruction.arrays[0].sizes)
+                * math.prod(lhs.sizes[dim] for dim in dims)
+            )
+        if (
+            instruction.opcode == "custom-call"
+            and 'custom_call_target="tpu_custom_call"' in instruction.rest
+        ):
+            cost = re.search(r'cost_estimate"?:\s*\{[^}]*?flops"?:\s*"?(\d+)', instruction.rest)
+            self.unknown += cost is None
+            return float(cost[1]) if cost else 0.0
         return 0.0
 
-    def _shapes(self, computation: str, each: Instruction) -> list[Array]:
+    def _shapes(self, computation: str, instruction: Instruction) -> list[Array]:
         """The first array of each operand."""
-        found = (self.named[computation].get(name) for name in operands(each))
-        return [operand.arrays[0] for operand in found if operand is not None and operand.arrays]
+        inputs = (self.named[computation].get(name) for name in operands(instruction))
+        return [operand.arrays[0] for operand in inputs if operand is not None and operand.arrays]
 
-    def _traffic(self, computation: str, each: Instruction) -> float:
-        if each.opcode in _FREE or each.opcode.endswith(("-done", "-update")):
+    def _traffic(self, computation: str, instruction: Instruction) -> float:
+        if instruction.opcode in _FREE or instruction.opcode.endswith(("-done", "-update")):
             return 0.0
-        if each.opcode == "custom-call" and any(f'"{free}"' in each.rest for free in _FREE_CALLS):
+        if instruction.opcode == "custom-call" and any(
+            f'"{free}"' in instruction.rest for free in _FREE_CALLS
+        ):
             return 0.0
-        arrays = each.arrays
-        if each.opcode == "copy-start":
+        arrays = instruction.arrays
+        if instruction.opcode == "copy-start":
             return _hbm(arrays[0]) + _hbm(arrays[1])
-        if each.opcode == "slice-start":
+        if instruction.opcode == "slice-start":
             source, part = arrays[0], arrays[1]
             return part.padded * ((source.space == 0) + (part.space == 0))
-        inputs = [self.named[computation].get(name) for name in operands(each)]
-        if each.opcode == "fusion":
-            called = re.search(r"calls=%([\w.\-]+)", each.rest)
+        inputs = [self.named[computation].get(name) for name in operands(instruction)]
+        if instruction.opcode == "fusion":
+            called = re.search(r"calls=%([\w.\-]+)", instruction.rest)
             if called and called[1] in self.named:
                 return self._fusion(called[1], inputs, arrays)
         given = [array for operand in inputs if operand is not None for array in operand.arrays]
-        if each.opcode in ("dynamic-slice", "gather"):
+        if instruction.opcode in ("dynamic-slice", "gather"):
             return _hbm(arrays[0]) + (arrays[0].padded if given and given[0].space == 0 else 0)
-        if each.opcode == "dynamic-update-slice":
+        if instruction.opcode == "dynamic-update-slice":
             return (
                 _hbm(given[1]) + (given[1].padded if arrays[0].space == 0 else 0)
                 if len(given) > 1
@@ -99,7 +115,9 @@ class Work:
                 for array in given.arrays:
                     if array.space == 0:
                         total += min(array.padded, self._read(name, number, array.padded))
-        root = next(each for each in self.module.computations[name] if each.root)
+        root = next(
+            instruction for instruction in self.module.computations[name] if instruction.root
+        )
         made = [
             self._before(name, part)
             for part in (operands(root) if root.opcode == "tuple" else [root.name])
@@ -108,14 +126,14 @@ class Work:
             if array.space == 0 and part is not None:
                 total += self._written(name, part, array)
         # An asynchronous collective that starts here: its buffer is read and written.
-        for each in self.module.computations[name]:
+        for instruction in self.module.computations[name]:
             if (
-                each.opcode in KINDS
-                and "async_collective_fusion_config" in each.rest
+                instruction.opcode in KINDS
+                and "async_collective_fusion_config" in instruction.rest
                 and root.opcode == "custom-call"
             ):
                 if '"AsyncCollectiveStart"' in root.rest:
-                    total += 2 * sum(map(_hbm, each.arrays))
+                    total += 2 * sum(map(_hbm, instruction.arrays))
         return total
 
     def _written(self, name: str, part: Instruction, array: Array) -> float:
@@ -131,53 +149,53 @@ class Work:
         return array.padded
 
     def _before(self, name: str, part: str) -> Instruction | None:
-        """What an instruction is a view of."""
-        each = self.named[name].get(part)
-        while each is not None and each.opcode == "bitcast":
-            each = self.named[name].get(operands(each)[0])
-        return each
+        """The instruction behind a chain of bitcasts."""
+        instruction = self.named[name].get(part)
+        while instruction is not None and instruction.opcode == "bitcast":
+            instruction = self.named[name].get(operands(instruction)[0])
+        return instruction
 
-    def _read(self, name: str, number: int, whole: float) -> float:
-        """Bytes that a fused computation reads of its parameter: all, or only what it slices out of it."""
+    def _read(self, name: str, number: int, size: float) -> float:
+        """Bytes that a fused computation reads of a parameter: `size`, or only its slices."""
         parameters = self._parameters(name)
         if number not in parameters:
-            return whole
+            return size
         total = 0.0
-        for each, place in self._users(name, parameters[number]):
-            if each.opcode in ("dynamic-slice", "gather") and place == 0:
-                total += each.arrays[0].padded
-            elif each.opcode == "dynamic-update-slice" and place == 0:
+        for instruction, place in self._users(name, parameters[number]):
+            if instruction.opcode in ("dynamic-slice", "gather") and place == 0:
+                total += instruction.arrays[0].padded
+            elif instruction.opcode == "dynamic-update-slice" and place == 0:
                 continue
             elif (
-                each.opcode == "fusion"
-                and (called := re.search(r"calls=%([\w.\-]+)", each.rest))
+                instruction.opcode == "fusion"
+                and (called := re.search(r"calls=%([\w.\-]+)", instruction.rest))
                 and called[1] in self.named
             ):
-                total += self._read(called[1], place, whole)
+                total += self._read(called[1], place, size)
             elif (
-                each.opcode in ("tuple", "custom-call")
-                or "async_collective_fusion_config" in each.rest
+                instruction.opcode in ("tuple", "custom-call")
+                or "async_collective_fusion_config" in instruction.rest
             ):
                 continue
             else:
-                return whole
+                return size
         return total
 
     def _users(self, name: str, value: str) -> Iterator[tuple[Instruction, int]]:
-        for each in self.module.computations[name]:
-            for place, operand in enumerate(operands(each)):
+        for instruction in self.module.computations[name]:
+            for place, operand in enumerate(operands(instruction)):
                 if operand == value:
-                    if each.opcode == "bitcast":
-                        yield from self._users(name, each.name)
+                    if instruction.opcode == "bitcast":
+                        yield from self._users(name, instruction.name)
                     else:
-                        yield each, place
+                        yield instruction, place
 
     @functools.cache  # noqa: B019 (a Work lives as long as its module)
     def _parameters(self, name: str) -> dict[int, str]:
         return {
-            int(each.rest.partition(")")[0]): each.name
-            for each in self.module.computations[name]
-            if each.opcode == "parameter"
+            int(instruction.rest.partition(")")[0]): instruction.name
+            for instruction in self.module.computations[name]
+            if instruction.opcode == "parameter"
         }
 
 
@@ -185,28 +203,38 @@ def _hbm(array: Array) -> int:
     return array.padded if array.space == 0 else 0
 
 
-def operands(each: Instruction) -> list[str]:
-    """Names of an instruction's operands."""
+def operands(instruction: Instruction) -> list[str]:
+    """Returns the names of an instruction's operands."""
     depth = 1
-    for match in re.finditer(r"[()]", each.rest):
+    for match in re.finditer(r"[()]", instruction.rest):
         depth += 1 if match[0] == "(" else -1
         if not depth:
-            return re.findall(r"%([\w.\-]+)", each.rest[: match.start()])
+            return re.findall(r"%([\w.\-]+)", instruction.rest[: match.start()])
     return []
 
 
-def convolution(each: Instruction, lhs: Array, rhs: Array) -> float:
-    """FLOPs of a convolution, which is what matrix products are on TPU; batch dimensions stand as spatial ones, dilated so that each output
-    meets one place of the kernel."""
-    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", each.rest)
+def convolution(instruction: Instruction, lhs: Array, rhs: Array) -> float:
+    """Returns the FLOPs of a convolution.
+
+    Matrix products are convolutions on TPU. Their batch dimensions are spatial ones, dilated so
+    that each output uses one position of the kernel.
+
+    Args:
+      instruction: the convolution.
+      lhs: the first array of its input.
+      rhs: the first array of its kernel.
+    """
+    labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
     if labels is None:
         return 0.0
     left, right, out = labels.groups()
-    result = each.arrays[0].sizes
+    result = instruction.arrays[0].sizes
     spatial = sorted(label for label in out if label.isdigit())
-    window = _window(each.rest, len(spatial))
+    window = _window(instruction.rest, len(spatial))
     groups = {
-        name: int(found[1]) if (found := re.search(rf"{name}_group_count=(\d+)", each.rest)) else 1
+        name: int(match[1])
+        if (match := re.search(rf"{name}_group_count=(\d+)", instruction.rest))
+        else 1
         for name in ("feature", "batch")
     }
     total = (
@@ -217,43 +245,43 @@ def convolution(each: Instruction, lhs: Array, rhs: Array) -> float:
         * lhs.sizes[left.index("b")]
         / groups["batch"]
     )
-    for place, label in enumerate(spatial):
-        total *= _meetings(
+    for number, label in enumerate(spatial):
+        total *= _products(
             lhs.sizes[left.index(label)],
             result[out.index(label)],
-            *(values[place] for values in window),
+            *(values[number] for values in window),
         )
     return total
 
 
 def _window(text: str, dimensions: int) -> tuple[list[int], ...]:
-    """Sizes, strides, low padding and dilations of input and kernel for each spatial dimension."""
-    found = re.search(r"window=\{([^}]*)\}", text)
-    fields = dict(part.split("=", 1) for part in found[1].split()) if found else {}
+    """Sizes, strides, low padding, dilations of input and of kernel, for each spatial dimension."""
+    match = re.search(r"window=\{([^}]*)\}", text)
+    fields = dict(part.split("=", 1) for part in match[1].split()) if match else {}
 
-    def numbers(name: str, otherwise: int) -> list[int]:
+    def numbers(name: str, default: int) -> list[int]:
         values = fields.get(name)
         return (
             [int(value.split("_")[0]) for value in values.split("x")]
             if values
-            else [otherwise] * dimensions
+            else [default] * dimensions
         )
 
     return tuple(
-        numbers(*each)
-        for each in (("size", 1), ("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
+        numbers(*field)
+        for field in (("size", 1), ("stride", 1), ("pad", 0), ("lhs_dilate", 1), ("rhs_dilate", 1))
     )
 
 
 @functools.cache
-def _meetings(
+def _products(
     inputs: int, outputs: int, size: int, stride: int, low: int, dilated: int, kernel_dilated: int
 ) -> int:
-    """Pairs of an output and a place of the kernel that meet an input and not padding or a hole."""
+    """Pairs of an output and a kernel position that read an input, not padding or a hole."""
     last = (inputs - 1) * dilated
     return sum(
         0 <= at <= last and at % dilated == 0
         for out in range(outputs)
-        for place in range(size)
-        for at in (out * stride - low + place * kernel_dilated,)
+        for position in range(size)
+        for at in (out * stride - low + position * kernel_dilated,)
     )
