@@ -1,1 +1,1 @@
-"""What lm.compare and lm.sweep are made of: many trials, shared by processes and hosts, each computed once."""
+"""The parts of lm.compare and lm.sweep: many runs, shared between processes and hosts."""

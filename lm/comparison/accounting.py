@@ -1,4 +1,4 @@
-"""What a step of an arm amounts to, from its program, without training."""
+"""Tokens, FLOPs, loss tokens and parameters of an arm, from its program, without training."""
 
 import math
 from collections.abc import Mapping
@@ -7,36 +7,54 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Float
 
 from lm.comparison.budgets import Accounting
 from lm.core.plugins import UserError
+from lm.core.protocols import Batch, Tokenizer
 from lm.data import loader
+from lm.data.store import Store
+from lm.parallel.mesh import DeviceMismatch
 from lm.training.program import Program
 
-ROWS = 512  # on which targets are counted at first: 15 % of 128 tokens are then known to about 0.5 %, those of a hybrid to 3 %
-MOST_ROWS = 2**18  # that are counted where it must be known better
+# Rows that targets are counted on at first: the mean of 15 % of 128 tokens is then known to about
+# 0.5 %, that of the hybrid objective to 3 %.
+ROWS = 512
+MOST_ROWS = 2**18  # rows that are counted at most, where the mean must be more precise
 
 
-def build(config: Mapping[str, Any], tokenizer: Any, anywhere: bool = False) -> Program:
-    """The program of a config.
+def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = False) -> Program:
+    """Builds the program of a run config.
 
     Args:
-      anywhere: where the mesh is not for the devices that are here, take one that is: counts and sizes do not depend on it.
+      config: the run config.
+      tokenizer: its vocabulary.
+      any_devices: if the mesh does not fit the devices of this host, use data parallelism over all
+        of them instead; sizes and counts by row do not depend on the mesh.
+
+    Raises:
+      UserError: the config cannot work.
     """
     try:
         return Program(config, tokenizer)
-    except UserError:
-        if not anywhere:
+    except DeviceMismatch:
+        if not any_devices:
             raise
-        here = {
+        fitting = {
             "mesh": {"data": -1},
             "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1},
         }
-        return Program({**config, **here}, tokenizer)
+        return Program({**config, **fitting}, tokenizer)
 
 
 def count(program: Program, batch_size: int, loss_tokens: float) -> Accounting:
-    """Of one step of `batch_size` rows; `loss_tokens`: of one row."""
+    """Returns what one step processes.
+
+    Args:
+      program: of the arm.
+      batch_size: rows of a step.
+      loss_tokens: of one row.
+    """
     return Accounting(
         tokens=batch_size * program.row_tokens,
         flops=float(batch_size * program.flops_per_row),
@@ -46,41 +64,48 @@ def count(program: Program, batch_size: int, loss_tokens: float) -> Accounting:
     )
 
 
-def loss_tokens(program: Program, store: Any, precision: float = math.inf) -> float:
-    """Targets of a row that bear a loss, as a run counts them: the mean over rows of the training split, spread over a run, since some
-    objectives ask less, or something else, as the run goes on.
+def loss_tokens(program: Program, store: Store, precision: float = math.inf) -> float:
+    """Returns the mean number of targets of a row that count in the loss, as a run counts them.
+
+    It is measured on rows of the training split that are spread over a run, since some objectives
+    have fewer targets, or others, as a run proceeds.
 
     Args:
-      precision: the relative standard error that is good enough; by default whatever ROWS rows give.
+      program: of the arm.
+      store: the training split.
+      precision: relative standard error to reach; by default that of ROWS rows.
 
     Raises:
-      UserError: MOST_ROWS rows do not give it.
+      UserError: MOST_ROWS rows do not reach the precision.
     """
-    rows, found = ROWS, _targets(program, store, ROWS)
-    while (error := _relative_error(found)) > precision:
+    rows, targets = ROWS, _targets(program, store, ROWS)
+    while (error := _relative_error(targets)) > precision:
         if rows >= MOST_ROWS:
             raise UserError(
-                f"its rows differ so much in the number of targets that {MOST_ROWS:,} do not tell their mean to {precision:.2%};"
-                " give a larger config.budget.tolerance, or match tokens or flops"
+                f"the number of targets varies so much between rows that {MOST_ROWS:,} rows do not"
+                f" give its mean to {precision:.2%}; set a larger config.budget.tolerance, or match"
+                " tokens or flops"
             )
-        # A little more than these rows promise, whose own spread is not well known; and step by step, as the share of a jump between two
-        # phases of a run falls faster than that of chance.
+        # Somewhat more rows than this error suggests, since the spread is itself an estimate. At
+        # most eightfold: the part of the error that comes from a jump between two phases of a run
+        # shrinks faster with the number of rows than sampling error does.
         rows = min(math.ceil(1.2 * rows * (error / precision) ** 2), 8 * rows, MOST_ROWS)
-        found = _targets(program, store, rows)
-    return float(found.mean())
+        targets = _targets(program, store, rows)
+    return float(targets.mean())
 
 
-def _relative_error(found: np.ndarray) -> float:
-    """Of the mean of batches, from the differences of neighbours: what changes slowly over a run is covered evenly, and no chance."""
-    return (
-        float(math.sqrt(np.mean(np.diff(found) ** 2) / 2 / len(found)) / found.mean())
-        if found.mean()
-        else 0.0
-    )
+def _relative_error(means: Float[np.ndarray, " batches"]) -> float:
+    """Relative standard error of the mean of batches, from differences of neighbours.
+
+    What changes slowly over a run is sampled evenly, so it adds no error.
+    """
+    if not means.mean():
+        return 0.0
+    return float(math.sqrt(np.mean(np.diff(means) ** 2) / 2 / len(means)) / means.mean())
 
 
-def _targets(program: Program, store: Any, count: int) -> np.ndarray:
-    """The mean of targets of a row in each of so many batches as `count` rows fill."""
+def _targets(program: Program, store: Store, count: int) -> Float[np.ndarray, " batches"]:
+    """Mean number of targets of a row, in each of the batches that `count` rows fill."""
     size = min(32, program.training.batch_size)
     batches = max(2, -(-count // size))
     rows = loader.examples(
@@ -88,25 +113,19 @@ def _targets(program: Program, store: Any, count: int) -> np.ndarray:
     )
 
     @jax.jit
-    def targets(batch):
-        # Weights depend on no parameter, so the compiler leaves out the model that the loss would ask.
+    def targets(batch: Batch) -> jax.Array:
+        # Weights do not depend on parameters, so the compiler removes the model.
         params = jax.tree.map(
             lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), program.shapes["params"]
         )
         terms, metrics = program.objective.loss(program.model(params), batch, None)
-        return (
-            metrics["targets"][0]
-            if "targets" in metrics
-            else sum(weight for _, weight in terms.values())
-        )
+        if "targets" in metrics:
+            return metrics["targets"][0]
+        return sum(weight for _, weight in terms.values())
 
-    found = []
+    means = []
     for start in range(0, batches * size, size):
         examples = [rows[index] for index in range(start, start + size)]
-        found.append(
-            float(
-                targets({name: np.stack([row[name] for row in examples]) for name in examples[0]})
-            )
-            / size
-        )
-    return np.array(found)
+        batch = {name: np.stack([row[name] for row in examples]) for name in examples[0]}
+        means.append(float(targets(batch)) / size)
+    return np.array(means)

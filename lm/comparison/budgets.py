@@ -1,7 +1,7 @@
-"""How many steps each arm may take, so that all arms have the same amount of what the budget matches.
+"""The number of steps of each arm, so that all arms get the same amount of what the budget matches.
 
-The amounts are the program's own accounting: positions of a row in all streams, FLOPs of a row by formula (lm/nn/flops.py), and targets of a
-row that bear a loss.
+Amounts come from the program's own accounting: positions of a row in all streams, FLOPs of a row by
+formula (lm/nn/flops.py), and targets of a row that count in the loss.
 """
 
 import dataclasses
@@ -16,11 +16,14 @@ MATCHED = {"tokens": "tokens", "flops": "FLOPs", "loss_tokens": "loss tokens"}
 
 @dataclasses.dataclass(frozen=True)
 class Accounting:
-    """What one step of an arm amounts to, and the size of its model.
+    """What one step of an arm processes, and the size of its model.
 
     Attributes:
-      tokens, flops, loss_tokens: of a step; loss tokens are the expected number, measured on rows spread over a run. parameters: of the
-        model. mask: what its tokens see.
+      tokens: positions of a step, in all streams.
+      flops: training FLOPs of a step.
+      loss_tokens: expected targets of a step, measured on rows spread over a run.
+      parameters: of the model.
+      mask: the attention mask that the objective trains under.
     """
 
     tokens: int
@@ -31,19 +34,25 @@ class Accounting:
 
     @property
     def flops_per_token(self) -> float:
-        """Of training."""
+        """Training FLOPs for each token."""
         return self.flops / self.tokens
 
 
 @dataclasses.dataclass(frozen=True)
 class Budget:
-    """matched: a key of MATCHED. value: of it, for each run. tolerance: largest over smallest amount, less 1."""
+    """The budget of a run.
+
+    Attributes:
+      matched: what is equal for all arms, a key of MATCHED.
+      value: its amount for each run.
+      tolerance: allowed ratio of the largest to the smallest amount, minus 1.
+    """
 
     matched: str = "tokens"
     value: float = 0.0
     tolerance: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.matched not in MATCHED:
             raise ValueError(f"matched={self.matched!r} is not one of {', '.join(MATCHED)}")
         if not 0 < self.value < math.inf:
@@ -52,54 +61,64 @@ class Budget:
             )
         if not 0 <= self.tolerance < 1:
             raise ValueError(
-                f"tolerance={self.tolerance!r} must be a share from 0 to 1 (0.01: within 1 %)"
+                f"tolerance={self.tolerance!r} must be a fraction from 0 to below 1"
+                " (0.01: within 1 %)"
             )
 
 
 def plan(
     budget: Budget, arms: Mapping[str, Accounting], times: Mapping[str, float] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """For each arm {"steps", "tokens", "flops", "loss_tokens"}: as many whole steps as come closest to the budget.
+    """Chooses the number of whole steps of each arm that comes closest to its budget.
 
     Args:
-      times: of the budget, that an arm gets; 1 where there is none. Arms are matched with those that get as much.
+      budget: of the experiment.
+      arms: what a step of each arm processes.
+      times: multiple of the budget that an arm gets; 1 for arms that are not in it. Only arms with
+        equal multiples are matched.
+
+    Returns:
+      For each arm {"steps", "tokens", "flops", "loss_tokens"}.
 
     Raises:
-      UserError: whole steps cannot match the arms within the tolerance; says which, by how much, and the next larger budget that would.
+      UserError: whole steps cannot match the arms within the tolerance. The message names the two
+        arms that differ most, by how much, and the next larger budget that works.
     """
     planned: dict[str, dict[str, Any]] = {}
     multiples = {arm: (times or {}).get(arm, 1.0) for arm in arms}
     for factor in dict.fromkeys(multiples.values()):
-        alike = {arm: of for arm, of in arms.items() if multiples[arm] == factor}
-        planned |= _matched(dataclasses.replace(budget, value=factor * budget.value), alike, factor)
+        group = {arm: of for arm, of in arms.items() if multiples[arm] == factor}
+        scaled = dataclasses.replace(budget, value=factor * budget.value)
+        planned |= _matched(scaled, group, factor)
     return {arm: planned[arm] for arm in arms}
 
 
 def _matched(
     budget: Budget, arms: Mapping[str, Accounting], factor: float
 ) -> dict[str, dict[str, Any]]:
-    """`plan` for arms of one budget, which is `factor` times the experiment's."""
+    """`plan` for arms of one budget, which is `factor` times that of the experiment."""
+    what = MATCHED[budget.matched]
     where = "config.budget.value" + (f" × {factor:g}" if factor != 1 else "")
     steps = _steps(budget, budget.value, arms)
     for arm, count in steps.items():
         if not count:
-            what, one = MATCHED[budget.matched], _step(budget, arms[arm])
             raise UserError(
-                f"{where}={_number(budget.value)} {what} are less than one step of arm {arm!r}, {_number(one)}"
+                f"{where}={_number(budget.value)} {what} are less than one step of arm {arm!r},"
+                f" {_number(_step(budget, arms[arm]))}"
             )
     amounts = {arm: steps[arm] * _step(budget, arms[arm]) for arm in arms}
     most, least = max(amounts, key=amounts.__getitem__), min(amounts, key=amounts.__getitem__)
     if not _within(amounts, budget.tolerance):
-        what = MATCHED[budget.matched]
-        each = "; ".join(
+        products = "; ".join(
             f"{arm} {steps[arm]:,} × {_number(_step(budget, arms[arm]))} = {_number(amounts[arm])}"
             for arm in (most, least)
         )
+        suggestion = math.ceil(_matching(budget, arms)) / factor
         raise UserError(
-            f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would get"
-            f" {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps ({each});"
-            f" config.budget.value={math.ceil(_matching(budget, arms)) / factor:.12g} would match, or arms of equal steps, or a larger"
-            " config.budget.tolerance"
+            f"the arms cannot be matched within {budget.tolerance:.2%} of {what}: {most!r} would"
+            f" get {amounts[most] / amounts[least] - 1:.2%} more than {least!r} in whole steps"
+            f" ({products}); config.budget.value={suggestion:.12g} would match, or set a larger"
+            " config.budget.tolerance, or give the arms equal steps"
         )
     return {
         arm: {
@@ -112,9 +131,9 @@ def _matched(
     }
 
 
-def _step(budget: Budget, of: Accounting) -> float:
-    """What a step takes of the budget."""
-    amount = float(getattr(of, budget.matched))
+def _step(budget: Budget, accounting: Accounting) -> float:
+    """What a step uses of the budget."""
+    amount = float(getattr(accounting, budget.matched))
     if amount <= 0:
         raise UserError(
             f"config.budget.matched={budget.matched!r}: a step has no {MATCHED[budget.matched]}"
@@ -131,10 +150,10 @@ def _within(amounts: Mapping[str, float], tolerance: float) -> bool:
 
 
 def _matching(budget: Budget, arms: Mapping[str, Accounting]) -> float:
-    """The smallest larger budget, in whole steps of the arm with the largest, at which all arms match."""
+    """The next larger budget, in whole steps of the arm with the largest, at which all match."""
     largest = max(_step(budget, of) for of in arms.values())
     count = math.ceil(budget.value / largest)
-    # Each amount is off by half of its step at most, so a budget of this many steps matches for certain.
+    # Each amount is off by half of its step at most, so a budget of this many steps always matches.
     certain = math.ceil((2 + budget.tolerance) / max(2 * budget.tolerance, 1e-6)) + 1
     for steps in range(count, min(max(count, certain), count + 1_000_000) + 1):
         value = steps * largest
@@ -148,7 +167,7 @@ def _matching(budget: Budget, arms: Mapping[str, Accounting]) -> float:
 
 
 def _number(value: float) -> str:
-    """Whole numbers as they are; large ones, FLOPs above all, in short."""
+    """Whole numbers in full; fractions, and numbers from 1e12 on, in six digits."""
     if value >= 1e12 or value != round(value):
         return f"{value:.6g}"
     return f"{value:,.0f}"

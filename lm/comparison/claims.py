@@ -1,11 +1,15 @@
-"""Who computes what, where several processes and hosts share a directory: leases, kept in files, for each trial.
+"""Distributed locks in a shared directory: which process, on which host, works on which trial.
 
-A claim is a chain of files `<name>.<generation>`, each made with O_EXCL, so only one process can make it. The newest one counts: it is held
-until its owner lets go of it, or is dead. A dead owner's claim is taken over by making the next generation, which again only one process
-can. So nothing is ever removed or renamed while others look, and there is no moment without an owner that two could think their own.
+A claim is a chain of files `<name>.<generation>`. Each is created with O_EXCL, so only one process
+can
+create it. The newest one counts: it is held until its owner releases it or dies. To take over from
+a dead owner, a process creates the next generation, which again only one can. Files are never
+removed or renamed while others read them, so there is never a moment in which two processes own a
+claim.
 
-Death is certain on the same host: no process with that id and start time. Of other hosts only the heart can be heard: the file's
-time changes every few seconds. It is compared with itself, by the observer's own clock, so clocks need not agree.
+On the same host, death is certain: no process has that id and start time. Owners on other hosts are
+detected by heartbeats: the file's modification time changes every few seconds. An observer compares
+it with its own earlier readings and measures time on its own clock, so clocks need not agree.
 """
 
 import contextlib
@@ -24,12 +28,14 @@ from lm.core.plain import write_json
 from lm.core.plugins import UserError
 
 BEAT = 10.0  # seconds between heartbeats
-PATIENCE = 180.0  # seconds of silence after which another host's process counts as dead; file systems may show times a minute late
+# Seconds without a heartbeat after which a process on another host counts as dead. Shared file
+# systems may show modification times a minute late.
+PATIENCE = 180.0
 
 
 @functools.cache
 def host() -> str:
-    """This machine since it was started, and the space that its process ids are counted in; containers may share a name."""
+    """Identifies this boot of this host and its PID namespace: containers may share a name."""
     parts = [socket.gethostname()]
     with contextlib.suppress(OSError):
         parts.append(Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip())
@@ -38,8 +44,11 @@ def host() -> str:
     return "/".join(parts)
 
 
-def started(pid: int) -> str | None:
-    """When a process began, in the kernel's count, so that a reused id is told apart; None if there is none, or only its shell is left."""
+def process_start(pid: int) -> str | None:
+    """Returns when a process started, in clock ticks since boot, which tells reused ids apart.
+
+    None if there is no such process, or it is a zombie.
+    """
     try:
         fields = (
             Path(f"/proc/{pid}/stat")
@@ -52,13 +61,13 @@ def started(pid: int) -> str | None:
     return None if fields[0] in "ZX" else fields[19]
 
 
-def me() -> dict[str, Any]:
-    """This process as an owner."""
-    return {"host": host(), "pid": os.getpid(), "process_started": started(os.getpid())}
+def this_process() -> dict[str, Any]:
+    """Describes this process as an owner: {"host", "pid", "process_started"}."""
+    return {"host": host(), "pid": os.getpid(), "process_started": process_start(os.getpid())}
 
 
-def shown(owner: dict[str, Any]) -> str:
-    """An owner in few words."""
+def owner_name(owner: dict[str, Any]) -> str:
+    """An owner as "hostname:pid"."""
     return f"{str(owner.get('host', '?')).split('/')[0]}:{owner.get('pid', '?')}"
 
 
@@ -66,22 +75,29 @@ class Claims:
     """The claims of one directory.
 
     Args:
-      directory: of the files; made when the first claim is taken. beat, patience: seconds, see above.
+      directory: where the files are; created with the first claim.
+      beat: seconds between heartbeats.
+      patience: seconds without a heartbeat after which an owner on another host counts as dead.
     """
 
-    def __init__(self, directory: Path, beat: float = BEAT, patience: float = PATIENCE):
+    def __init__(self, directory: Path, beat: float = BEAT, patience: float = PATIENCE) -> None:
         self.directory, self.beat, self.patience = Path(directory), beat, patience
-        self._heard: dict[
-            Path, tuple[Any, float]
-        ] = {}  # a lease → what its file last told, and when that was new, by this clock
+        # File of a lease → its last reading, and when that was new, by the clock of this process.
+        self._readings: dict[Path, tuple[Any, float]] = {}
 
     def owner(self, name: str) -> dict[str, Any] | None:
-        """Who holds the claim now; None if anybody may take it."""
+        """Returns the owner of a claim, in the form of `this_process`; None if it is free."""
         generation = self._newest(name)
         return None if generation < 0 else self._holder(self._path(name, generation))
 
     def take(self, name: str) -> "Lease | None":
-        """Takes a claim that nobody holds; None if somebody does.
+        """Takes a claim if it is free.
+
+        Args:
+          name: of the claim.
+
+        Returns:
+          The lease; None if another process holds the claim.
 
         Raises:
           UserError: the directory cannot be written.
@@ -94,10 +110,10 @@ class Claims:
             self.directory.mkdir(parents=True, exist_ok=True)
             file = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
         except FileExistsError:
-            return None  # another was quicker
+            return None  # another process was faster
         except OSError as error:
             raise UserError(f"{self.directory} cannot be written: {error}") from error
-        content = me() | {
+        content = this_process() | {
             "token": token,
             "since": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         }
@@ -109,7 +125,12 @@ class Claims:
 
     @contextlib.contextmanager
     def holding(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Holds a claim while the body runs, and waits for it before; for short pieces of work."""
+        """Waits for a claim and holds it during the block; for short pieces of work.
+
+        Args:
+          name: of the claim.
+          waiting: called each time the claim is not free.
+        """
         while not (lease := self.take(name)):
             waiting()
             time.sleep(0.1)
@@ -130,38 +151,46 @@ class Claims:
         return newest
 
     def _holder(self, path: Path) -> dict[str, Any] | None:
-        """The living owner of a lease."""
+        """The owner of a lease, if it is alive and has not released it."""
         try:
-            time_told = os.stat(path).st_mtime_ns
+            modified = os.stat(path).st_mtime_ns
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             return None
         try:
             content = json.loads(text)
         except ValueError:
-            content = {}  # being written just now, or never finished: then it falls silent
+            content = {}  # being written right now, or never finished: then no heartbeat follows
         if content.get("released"):
             return None
-        if content.get("host") == host() and content.get(
-            "process_started"
-        ):  # where the system tells when a process began
-            return content if started(int(content["pid"])) == content["process_started"] else None
-        told = (time_told, text)
-        before, since = self._heard.get(path, (None, 0.0))
-        if before != told:
-            self._heard[path] = (told, time.monotonic())
+        if content.get("host") == host() and content.get("process_started"):
+            alive = process_start(int(content["pid"])) == content["process_started"]
+            return content if alive else None
+        reading = (modified, text)
+        before, since = self._readings.get(path, (None, 0.0))
+        if before != reading:
+            self._readings[path] = (reading, time.monotonic())
             return content or {"host": "?"}
         return None if time.monotonic() - since > self.patience else content or {"host": "?"}
 
 
 class Lease:
-    """A claim that this process holds, from `Claims.take`: a context manager that lets go of it.
+    """A claim that this process holds, from `Claims.take`: a context manager that releases it.
 
-    While it is held, a thread keeps its time fresh. Should it be lost all the same (this machine slept for longer than others were
-    patient), `lost` is called: the work may be somebody else's now, and must not be written any more.
+    A thread sends heartbeats while the claim is held. The claim can still be lost, if this host was
+    suspended for longer than others waited. Then `lost` is called: another process may be doing the
+    work, so this one must not write results any more.
+
+    Attributes:
+      path: the file of the lease.
+      successor: the file that a process creates to take over the claim.
+      content: what the file holds.
+      lost: called in the heartbeat thread when another process has taken over.
     """
 
-    def __init__(self, claims: Claims, path: Path, successor: Path, content: dict[str, Any]):
+    def __init__(
+        self, claims: Claims, path: Path, successor: Path, content: dict[str, Any]
+    ) -> None:
         self.path, self.successor, self.content = path, successor, content
         self.lost: Callable[[], None] = lambda: None
         self._over = threading.Event()
@@ -175,7 +204,7 @@ class Lease:
         self.release()
 
     def release(self) -> None:
-        """Lets go: anybody may take it."""
+        """Releases the claim, so that any process may take it."""
         self._over.set()
         self._thread.join()
         write_json(self.path, self.content | {"released": True})

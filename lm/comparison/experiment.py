@@ -1,4 +1,4 @@
-"""An experiment as experiments/*.py declares it, checked: what can be known to be wrong is said before anything runs."""
+"""Parses the experiments of experiments/*.py, and refuses before anything runs what cannot work."""
 
 import dataclasses
 import math
@@ -13,23 +13,23 @@ from lm.core.plugins import UserError
 
 OPERATIONS = ("above", "below", "ratio_above", "ratio_below", "intervals_apart_above")
 _NEED_OTHER = ("ratio_above", "ratio_below", "intervals_apart_above")
-# With others of model and training a run may cost another number of tokens or FLOPs than the plan says.
+# Fields of the model that change neither the tokens nor the FLOPs of a run.
 _KEEPS_BUDGET = ("model.dropout", "model.init_std", "model.embedding_std", "model.norm_epsilon")
-CHANGES_LOSS = (
-    "objective.",
-    "tokenizer.",
-    "data.",
-)  # with these fields the validation loss is another quantity
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # of an arm: it becomes part of a file's name
+# Fields that change what the validation loss measures.
+CHANGES_LOSS = ("objective.", "tokenizer.", "data.")
+_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*")  # of arms and tasks; part of file names
 
 
 @dataclasses.dataclass(frozen=True)
 class Tuning:
-    """The trials that choose a value for each arm, equally many for all.
+    """Trials that select the value of a field for each arm; all arms have equally many trials.
 
     Attributes:
-      field: of the run config, none that changes what the validation loss is, or what a run costs. factors: of each arm's own value, one
-        trial each; none: no tuning. share: of the budget that a trial gets. seed: of the trials, none of the main runs'.
+      field: path in the run config; a field that changes neither what the validation loss measures
+        nor what a run costs.
+      factors: multiples of the arm's own value, one trial each; empty for no tuning.
+      share: fraction of the budget that a trial gets.
+      seed: of the trials; not a seed of the main runs.
     """
 
     field: str = "optimizer.learning_rate"
@@ -37,40 +37,50 @@ class Tuning:
     share: float = 0.25
     seed: int = 1000
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if len(set(self.factors)) != len(self.factors) or not all(
             0 < factor < math.inf for factor in self.factors
         ):
             raise ValueError(f"factors={self.factors} must be different numbers above 0")
         if not 0 < self.share <= 1:
-            raise ValueError(f"share={self.share} must be a share of the budget above 0, 1 at most")
+            raise ValueError(
+                f"share={self.share} must be a fraction of the budget, above 0 and at most 1"
+            )
         if self.seed < 0:
             raise ValueError(f"seed={self.seed} must not be negative")
         if self.field.startswith(CHANGES_LOSS):
             raise ValueError(
-                f"field={self.field!r} changes what the validation loss is, by which trials are chosen, so their losses cannot be compared;"
-                " tune a field of optimizer or model.dropout, or give each value an arm of its own"
+                f"field={self.field!r} changes what the validation loss measures, which selects"
+                " between trials, so their losses cannot be compared; tune a field of optimizer or"
+                " model.dropout, or give each value an arm of its own"
             )
         if (
             self.field.startswith(("model.", "training.", "mesh."))
             and self.field not in _KEEPS_BUDGET
         ):
             raise ValueError(
-                f"field={self.field!r} may change what a run costs, so its trials would have unequal budgets, and its arm another than the"
-                f" others; tune a field of optimizer or one of {', '.join(_KEEPS_BUDGET)}, or give each value an arm of its own"
+                f"field={self.field!r} may change what a run costs, so that trials and arms would"
+                " have unequal budgets; tune a field of optimizer or one of"
+                f" {', '.join(_KEEPS_BUDGET)}, or give each value an arm of its own"
             )
 
 
 @dataclasses.dataclass(frozen=True)
 class Energy:
-    """watts: of one device, instead of what is measured; 0 for what is measured or known of it. pue: of the data centre. grid_kg_per_kwh:
-    CO2e of its electricity."""
+    """Assumptions for energy and emissions.
+
+    Attributes:
+      watts: power of one device, instead of the measured power; 0 for the measured power, or the
+        published one of the device.
+      pue: power usage effectiveness of the data centre.
+      grid_kg_per_kwh: CO2e of its electricity.
+    """
 
     watts: float = 0.0
     pue: float = 1.1
     grid_kg_per_kwh: float = 0.4
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.watts < 0 or self.pue < 1 or self.grid_kg_per_kwh < 0:
             raise ValueError(
                 "watts and grid_kg_per_kwh must not be negative, and pue must be 1 or more"
@@ -79,12 +89,19 @@ class Energy:
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-    """What is asked, of whom, by what.
+    """A checked experiment.
 
     Attributes:
-      plain: all of it as nested dicts and lists. runs: the run config of each arm, still without steps. times: of the budget, that each
-        arm gets. tasks: a name → options, with the
-        plug-in's name under "task".
+      plain: the experiment as nested dicts and lists.
+      seeds: of the main runs.
+      split: held-out documents that tasks evaluate on.
+      budget: of a run.
+      tuning: trials that select a value before the main runs.
+      tasks: options of each task by its name; "task" is the plug-in.
+      runs: run config of each arm; its number of steps is not set yet.
+      times: multiple of the budget that each arm gets.
+      hypotheses: {"text", "arm", "task", "metric", "op", "value", "compare"} each.
+      energy: assumptions for energy and emissions.
     """
 
     plain: dict[str, Any]
@@ -99,11 +116,14 @@ class Experiment:
     energy: Energy
 
 
-def parse(config: Mapping) -> Experiment:
-    """Checks an experiment as far as that needs no corpus.
+def parse(config: Mapping[str, Any]) -> Experiment:
+    """Parses an experiment and checks all that needs no corpus.
+
+    Args:
+      config: as experiments/*.py declare it, as nested dicts.
 
     Raises:
-      UserError: a part of it is missing or cannot work.
+      UserError: a part is missing or cannot work.
     """
     given = plain(config)
     missing = [
@@ -111,7 +131,8 @@ def parse(config: Mapping) -> Experiment:
     ]
     if missing:
         raise UserError(
-            f"an experiment needs {', '.join('config.' + name for name in missing)} (experiments/objectives.py has them all)"
+            f"an experiment needs {', '.join('config.' + name for name in missing)}"
+            " (experiments/objectives.py has them all)"
         )
     given = {"question": "", "workers": 0, "reference": "", "hypotheses": []} | given
     seeds = given["seeds"]
@@ -132,7 +153,8 @@ def parse(config: Mapping) -> Experiment:
     if tuning.factors:
         if tuning.seed in seeds:
             raise UserError(
-                f"config.tuning.seed={tuning.seed} is a seed of the main runs; tuning must not choose on what is reported"
+                f"config.tuning.seed={tuning.seed} is a seed of the main runs; tuning must not"
+                " select on runs that are reported"
             )
         for arm, run in runs.items():
             tuned_value(run, tuning, 0, arm)
@@ -144,7 +166,7 @@ def parse(config: Mapping) -> Experiment:
         absent = [name for name in ("task", "metric") if name not in given["scaling"]]
         if absent:
             raise UserError(f"config.scaling needs {', '.join(absent)}: what the law is fitted to")
-        _measured("config.scaling", given["scaling"], tasks)
+        _check_metric("config.scaling", given["scaling"], tasks)
     return Experiment(
         plain=given,
         seeds=seeds,
@@ -155,74 +177,103 @@ def parse(config: Mapping) -> Experiment:
         runs=runs,
         times=times,
         hypotheses=[
-            _hypothesis(number, each, times, tasks)
-            for number, each in enumerate(given["hypotheses"])
+            _hypothesis(number, hypothesis, times, tasks)
+            for number, hypothesis in enumerate(given["hypotheses"])
         ],
         energy=plugins.configure(Energy, given.get("energy") or {}, "config.energy"),
     )
 
 
 def with_field(config: Mapping[str, Any], field: str, value: Any) -> dict[str, Any]:
-    """A nested config with another value at a path such as "optimizer.learning_rate"."""
+    """Returns a nested config with another value of one field.
+
+    Args:
+      config: nested dicts, which are not changed.
+      field: its path, such as "optimizer.learning_rate".
+      value: the new value.
+    """
     head, _, rest = field.partition(".")
     return dict(config) | {head: with_field(config[head], rest, value) if rest else value}
 
 
 def tuned_value(run: Mapping[str, Any], tuning: Tuning, index: int, arm: str = "") -> float | int:
-    """The value of the tuned field in trial `index` of an arm; a whole number where the arm's own is one."""
+    """Returns the value of the tuned field in a trial; whole if the arm's own value is whole.
+
+    Args:
+      run: run config of the arm.
+      tuning: of the experiment.
+      index: of the factor.
+      arm: its name, for messages.
+
+    Raises:
+      UserError: the field is not a number in this arm.
+    """
     own = flat(run).get(tuning.field)
     if isinstance(own, bool) or not isinstance(own, int | float):
         raise UserError(
-            f"config.tuning.field={tuning.field!r} is no number in arm {arm!r}: it is {own!r} there"
+            f"config.tuning.field={tuning.field!r} is no number in arm {arm!r}, but {own!r}"
         )
     value = own * tuning.factors[index]
     return max(1, round(value)) if isinstance(own, int) else value
 
 
-def known_names(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
-    """For each task of the experiment {"task": plug-in, "shared", "metrics"}, for comparison.json."""
-    found = {}
+def describe_tasks(tasks: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Returns {"task": plug-in, "shared", "metrics"} of each task by name, for comparison.json."""
+    described = {}
     for name, options in tasks.items():
         task = plugins.find("tasks", options["task"]).Task
-        found[name] = {
+        described[name] = {
             "task": options["task"],
             "shared": task.shared,
             "metrics": list(task.metrics),
         }
-    return found
+    return described
 
 
-def check_compared(
-    hypotheses: list[dict], models: set[str], baselines: Mapping[tuple[str, str], set[str]]
+def check_comparisons(
+    hypotheses: list[dict[str, Any]],
+    models: set[str],
+    baselines: Mapping[tuple[str, str], set[str]],
 ) -> None:
-    """Refuses hypotheses that compare with what nobody measures, and arms with the name of a baseline, once all that is measured is known.
+    """Checks what hypotheses compare with, once the baselines have been evaluated.
 
     Args:
-      models: arms and untrained models. baselines: who else has a score, by (task, metric).
+      hypotheses: of the experiment.
+      models: names of arms and untrained models.
+      baselines: names of the baselines that have a score, by (task, metric).
+
+    Raises:
+      UserError: a hypothesis compares with something that has no score, or an arm has the name of a
+        baseline.
     """
     if twice := sorted(models & set().union(*baselines.values())):
         raise UserError(
-            f"the arm {twice[0]!r} has the name of a baseline, so that its scores could not be told apart; give it another name"
+            f"the arm {twice[0]!r} has the name of a baseline, whose scores it would be confused"
+            " with; give it another name"
         )
-    for each in hypotheses:
-        there = models | baselines.get((each["task"], each["metric"]), set())
-        if each.get("compare") and each["compare"] not in there:
+    for hypothesis in hypotheses:
+        task, metric = hypothesis["task"], hypothesis["metric"]
+        other = hypothesis.get("compare")
+        names = models | baselines.get((task, metric), set())
+        if other and other not in names:
             raise UserError(
-                f"the hypothesis {each['text']!r} compares with {each['compare']!r}, which is no arm, untrained model or baseline with a"
-                f" score on {each['task']} {each['metric']}; there are: {', '.join(sorted(there)) or 'none'}"
+                f"the hypothesis {hypothesis['text']!r} compares with {other!r}, which is no arm,"
+                f" untrained model or baseline with a score on {task} {metric};"
+                f" there are: {', '.join(sorted(names)) or 'none'}"
             )
 
 
 def _set(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of a section's fields that were given a value."""
+    """The fields of a section that have a value."""
     return {name: value for name, value in fields.items() if value is not None}
 
 
 def _run(arm: str, described: Any, shared: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """The run config of an arm, with what is shared by all over its own."""
+    """The run config of an arm, in which shared fields replace its own."""
     if not _NAME.fullmatch(arm):
         raise UserError(
-            f"config.arms.{arm!r}: an arm's name is made of letters, digits and _ . + -, since it names files"
+            f"config.arms.{arm!r}: names of arms have letters, digits and _ . + - only, since files"
+            " are named after them"
         )
     absent = [
         name
@@ -245,30 +296,33 @@ def _run(arm: str, described: Any, shared: Mapping[str, Mapping[str, Any]]) -> d
     }
     if min(sizes.values()) < 1:
         raise UserError(
-            f"arm {arm!r}: {' and '.join(f'{name}={size}' for name, size in sizes.items())} must be at least 1"
+            f"arm {arm!r}: {' and '.join(f'{name}={size}' for name, size in sizes.items())} must be"
+            " at least 1"
         )
     return run | {"training": run["training"] | {"tokens": 0, "steps": 1000}}
 
 
 def _times(arm: str, described: Mapping[str, Any]) -> float:
-    """How many times the budget an arm gets."""
+    """The multiple of the budget that an arm gets."""
     times = described.get("times", 1.0)
     if isinstance(times, bool) or not isinstance(times, int | float) or not 0 < times < math.inf:
         raise UserError(
-            f"config.arms.{arm}.times={times!r} must be a number above 0: how many times config.budget.value the arm gets"
+            f"config.arms.{arm}.times={times!r} must be a number above 0: the multiple of"
+            " config.budget.value that the arm gets"
         )
     return float(times)
 
 
 def _tasks(given: Any) -> dict[str, dict[str, Any]]:
-    """Tasks by their own names, each with its plug-in under "task" and its options."""
+    """Options of the tasks by name, with the plug-in under "task"."""
     if not isinstance(given, Mapping):
         given = {name: {} for name in given}
     tasks = {}
     for name, options in given.items():
         if not _NAME.fullmatch(name) or not isinstance(options, Mapping):
             raise UserError(
-                f"config.tasks.{name}={options!r} should be a mapping of options, under a name of letters, digits and _ . + -"
+                f"config.tasks.{name}={options!r} should be a mapping of options, under a name of"
+                " letters, digits and _ . + -"
             )
         tasks[name] = {"task": name} | dict(options)
         module = plugins.find("tasks", tasks[name]["task"])
@@ -277,36 +331,40 @@ def _tasks(given: Any) -> dict[str, dict[str, Any]]:
 
 
 def _hypothesis(
-    number: int, given: Any, times: Mapping[str, float], tasks: Mapping[str, Mapping]
+    number: int, given: Any, times: Mapping[str, float], tasks: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, Any]:
     where = f"config.hypotheses[{number}]"
     needed = ("text", "arm", "task", "metric", "op", "value")
     absent = [name for name in needed if not isinstance(given, dict) or name not in given]
     if absent:
         raise UserError(f"{where} needs {', '.join(absent)}")
-    each = {"compare": ""} | given
-    where += f" ({each['text']})"
-    value = each["value"]
+    hypothesis = {"compare": ""} | given
+    where += f" ({hypothesis['text']})"
+    value = hypothesis["value"]
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise UserError(f"{where}: value={value!r} should be a finite number")
-    _among(f"{where}: arm", each["arm"], list(times))
-    _measured(where, each, tasks)
-    _among(f"{where}: op", each["op"], OPERATIONS)
-    if each["op"] in _NEED_OTHER and not each["compare"]:
+    arm, compare, op = hypothesis["arm"], hypothesis["compare"], hypothesis["op"]
+    _among(f"{where}: arm", arm, list(times))
+    _check_metric(where, hypothesis, tasks)
+    _among(f"{where}: op", op, OPERATIONS)
+    if op in _NEED_OTHER and not compare:
         raise UserError(
-            f"{where}: op={each['op']!r} needs compare: the arm, baseline or untrained model to compare with"
+            f"{where}: op={op!r} needs compare, the arm, baseline or untrained model to compare"
+            " with"
         )
-    own, other = times[each["arm"]], times.get(each["compare"])
+    own, other = times[arm], times.get(compare)
     if other is not None and own != other:
         raise UserError(
-            f"{where}: {each['arm']!r} gets {own:g} times the budget and {each['compare']!r} {other:g} times; only arms of equal"
-            " budgets are compared"
+            f"{where}: {arm!r} gets {own:g} times the budget and {compare!r} {other:g} times; only"
+            " arms of equal budgets are compared"
         )
-    return each
+    return hypothesis
 
 
-def _measured(where: str, given: Mapping[str, Any], tasks: Mapping[str, Mapping]) -> None:
-    """Refuses a task that is not asked, and a metric that it does not have."""
+def _check_metric(
+    where: str, given: Mapping[str, Any], tasks: Mapping[str, Mapping[str, Any]]
+) -> None:
+    """Checks that the experiment has the task, and the task the metric."""
     _among(f"{where}: task", given["task"], list(tasks))
     _among(
         f"{where}: metric",

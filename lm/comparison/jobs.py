@@ -1,4 +1,4 @@
-"""Computes what is missing of many jobs, together with whatever other processes and hosts work in the same directory."""
+"""Runs jobs in worker processes, shared with other processes and hosts in the same workdir."""
 
 import concurrent.futures
 import dataclasses
@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.comparison.claims import Claims, me
+from lm.comparison.claims import Claims, this_process
 from lm.comparison.progress import Progress
 from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
+from lm.training.loop import Diverged
 
 Outcome = dict[str, Any]  # {"status": "done", "diverged" or "failed", "error": …}
 _POLL = 1.0  # seconds
@@ -21,12 +22,16 @@ _POLL = 1.0  # seconds
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """A piece of work that one process does, and that its files tell of when it is done.
+    """A piece of work for one process. Its files record that it has ended.
 
     Attributes:
-      name: of its claim, and in messages. directory: of its run. call: a function of a module, called in a worker process with
-        `arguments()`, which is asked here when the job can start. ended: called anywhere; its outcome if its files are there.
-      after: names of jobs that must have ended well before. trial: whether it is one, to be counted and shown.
+      name: of its claim, and in messages.
+      directory: of its run.
+      call: a module-level function, called as `call(*arguments())` in a worker process.
+      arguments: evaluated in the main process, when the job can start.
+      ended: returns the outcome recorded in the job's files, or None; called in any process.
+      after: names of jobs that must end without failing before this one starts.
+      trial: whether the job is a training run, which is counted and shown in the progress.
     """
 
     name: str
@@ -43,54 +48,61 @@ def run_all(
     jobs: Sequence[Job],
     claims: Claims,
     slots: int,
-    show: Progress,
+    progress: Progress,
     on_end: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Outcome]:
-    """Waits until all jobs have ended, here or elsewhere, computing whatever nobody else does.
+    """Runs all jobs that no other process runs, and waits until all have ended.
 
-    A job that failed before this process came is tried again, once; one that fails meanwhile, here or elsewhere, has ended. What comes
-    after it fails, too.
+    A job that failed before this call is tried once more. One that fails during it, in any process,
+    has ended, and the jobs after it fail without being run.
 
     Args:
-      slots: how many at once. on_end: is told the name of each job that ended; what it raises ends all.
+      pool: worker processes.
+      jobs: in order of priority.
+      claims: of the workdir.
+      slots: number of jobs to run at a time.
+      progress: gets the outcomes of trials.
+      on_end: called with the name of each job that ends; an exception from it ends the call.
 
     Returns:
-      Each job's outcome.
+      The outcome of each job, by name.
     """
-    before = {job.name: _failure(claims, job.name).get("id") for job in jobs}
+    failed_before = {job.name: _failure(claims, job.name).get("id") for job in jobs}
     outcomes: dict[str, Outcome] = {}
-    flying: dict[concurrent.futures.Future, Job] = {}
+    running: dict[concurrent.futures.Future[Outcome], Job] = {}
 
     def end(job: Job, outcome: Outcome) -> None:
         outcomes[job.name] = outcome
         if job.trial:
-            show.ended(job.name, outcome)
+            progress.ended(job.name, outcome)
         on_end(job.name)
 
     first = True
     while True:
-        at_work = {job.name for job in flying.values()}
-        waiting = [job for job in jobs if job.name not in outcomes and job.name not in at_work]
+        running_names = {job.name for job in running.values()}
+        waiting = [
+            job for job in jobs if job.name not in outcomes and job.name not in running_names
+        ]
         for job in waiting:
             failure = _failure(claims, job.name)
-            found = job.ended() or (
-                failure if failure and failure.get("id") != before[job.name] else None
-            )
+            is_new = failure.get("id") != failed_before[job.name]
+            outcome = job.ended() or (failure if failure and is_new else None)
             failed = [
                 name for name in job.after if outcomes.get(name, {}).get("status") == "failed"
             ]
-            if not found and failed:
-                found = {
+            if not outcome and failed:
+                reason = _last_line(outcomes[failed[0]])
+                outcome = {
                     "status": "failed",
-                    "error": f"not run, because {failed[0]} failed: {_last_line(outcomes[failed[0]])}",
+                    "error": f"not run, because {failed[0]} failed: {reason}",
                 }
-            if found:
-                show.before += first and job.trial
-                end(job, found)
+            if outcome:
+                progress.finished_before += first and job.trial
+                end(job, outcome)
         if first:
-            show.say_before()
+            progress.print_finished_before()
         first = False
-        if not flying and len(outcomes) == len(jobs):
+        if not running and len(outcomes) == len(jobs):
             return outcomes
         owners = {}
         for job in waiting:
@@ -99,7 +111,7 @@ def run_all(
             owner = claims.owner(job.name)
             if owner:
                 owners[job.name] = owner
-            elif len(flying) < slots:
+            elif len(running) < slots:
                 future = pool.submit(
                     perform,
                     claims.directory,
@@ -109,19 +121,16 @@ def run_all(
                     job.call,
                     job.arguments(),
                 )
-                flying[future] = job
-        show.update(owners)
-        if not flying:
+                running[future] = job
+        progress.update(owners)
+        if not running:
             time.sleep(_POLL)
-        done = (
-            concurrent.futures.wait(
-                flying, timeout=_POLL, return_when=concurrent.futures.FIRST_COMPLETED
-            )[0]
-            if flying
-            else ()
+            continue
+        done, _ = concurrent.futures.wait(
+            running, timeout=_POLL, return_when=concurrent.futures.FIRST_COMPLETED
         )
         for future in done:
-            job, outcome = flying.pop(future), future.result()
+            job, outcome = running.pop(future), future.result()
             if outcome["status"] != "taken":
                 end(job, outcome)
 
@@ -134,36 +143,39 @@ def perform(
     call: Callable[..., None],
     arguments: tuple,
 ) -> Outcome:
-    """Does a job, in a worker process, unless another process was quicker.
+    """Runs a job in a worker process, unless another process has claimed it.
 
     Args:
-      claims: the directory of claims. name: of the job. directory: of its run, for error.json. ended, call, arguments: see Job.
+      claims: directory of the claims.
+      name: of the job.
+      directory: of its run, for error.json.
+      ended: see Job.
+      call: see Job.
+      arguments: of `call`.
 
     Returns:
       The outcome; {"status": "taken"} if another process holds the claim.
     """
-    from lm.training.loop import Diverged
-
     lease = Claims(claims).take(name)
     if lease is None:
         return {"status": "taken"}
-    lease.lost = lambda: os._exit(
-        1
-    )  # whoever has it now must not be disturbed; the pool ends, and says so
+    # Another process has the job now. Ending this one breaks the pool, which is reported.
+    lease.lost = lambda: os._exit(1)
     with lease:
-        there = ended()
-        if there:
-            return there
+        outcome = ended()
+        if outcome:
+            return outcome
         try:
             call(*arguments)
-        except SystemExit as stop:  # SIGTERM came and the run is saved; the pool would swallow this, and wait for work from a dead parent
+        except SystemExit as stop:
+            # After SIGTERM the run has been saved. The pool would swallow this exception, and the
+            # worker would wait for work from a dead parent.
             os._exit(stop.code if isinstance(stop.code, int) else 1)
         except Diverged as error:
-            (directory / "error.json").unlink(missing_ok=True)  # of an earlier try
+            (directory / "error.json").unlink(missing_ok=True)  # of an earlier attempt
             return {"status": "diverged", "error": str(error)}
-        except (
-            Exception
-        ) as error:  # one trial's fault must not end the others: it is reported, and not counted
+        except Exception as error:
+            # Whatever fails in one trial is recorded, and the others go on.
             text = str(error) if isinstance(error, UserError) else traceback.format_exc()
             outcome = {
                 "status": "failed",
@@ -172,19 +184,20 @@ def perform(
             }
             if (directory / "run.json").exists():
                 write_json(directory / "error.json", outcome)
-            write_json(_failure_path(claims, name), outcome | {"id": uuid.uuid4().hex, "by": me()})
+            record = outcome | {"id": uuid.uuid4().hex, "by": this_process()}
+            write_json(_failure_path(claims, name), record)
             return outcome
-        (directory / "error.json").unlink(missing_ok=True)  # of an earlier try
+        (directory / "error.json").unlink(missing_ok=True)  # of an earlier attempt
         _failure_path(claims, name).unlink(missing_ok=True)
         return {"status": "done"}
 
 
-def complaints(outcomes: Mapping[str, Outcome]) -> list[str]:
-    """A line for each job that did not end well."""
+def failure_messages(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """A line for each job that failed or diverged."""
     return [
-        f"{name} {of['status']}: {_last_line(of)}"
-        for name, of in outcomes.items()
-        if of["status"] != "done"
+        f"{name} {outcome['status']}: {_last_line(outcome)}"
+        for name, outcome in outcomes.items()
+        if outcome["status"] != "done"
     ]
 
 
@@ -198,12 +211,12 @@ def _failure_path(claims: Path, name: str) -> Path:
 
 
 def _failure(claims: Claims, name: str) -> Outcome:
-    """How a job failed last; empty if it did not."""
+    """The last failure of a job; empty if it has not failed."""
     path = _failure_path(claims.directory, name)
     if not path.exists():
         return {}
     try:
-        found = read_json(path, "how a trial failed")
-    except UserError:  # it is being tried again just now
+        failure = read_json(path, "how a trial failed")
+    except UserError:  # removed in between, by an attempt that succeeded
         return {}
-    return found if isinstance(found, dict) else {}
+    return failure if isinstance(failure, dict) else {}

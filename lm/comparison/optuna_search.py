@@ -1,6 +1,7 @@
-"""Optuna as the sampler of a sweep (the extra `optuna`): it proposes combinations from those that ended, over the same ranges.
+"""Optuna as the sampler of a sweep (the extra `optuna`): proposes values from earlier results.
 
-Its study lies in the workdir as a journal, so a sweep continues, and processes and hosts share it: each proposes from what all have tried.
+The study is a journal in the workdir. So a sweep can be resumed, and processes and hosts share it:
+each proposes from the results of all.
 """
 
 import concurrent.futures
@@ -20,30 +21,38 @@ from lm.core.plugins import UserError
 
 
 def check_installed() -> None:
-    """Raises UserError where Optuna is missing."""
+    """Checks that Optuna is installed.
+
+    Raises:
+      UserError: it is not.
+    """
     if importlib.util.find_spec("optuna") is None:
         raise UserError("--sampler=optuna needs Optuna: pip install 'lm[optuna]'")
 
 
 class Study:
-    """An Optuna study over ranges.
+    """An Optuna study over ranges of fields.
+
+    It minimises a cost: whether a metric is better higher or lower is known only when a run has
+    been evaluated, so the caller turns it into a cost.
 
     Args:
-      workdir: of the sweep. ranges: by field. seed: of what it draws. Less is better: which direction a metric has is
-        known only when a run is measured.
+      workdir: of the sweep.
+      ranges: by field.
+      seed: of the sampler.
     """
 
-    def __init__(self, workdir: Path, ranges: Mapping[str, Range], seed: int):
+    def __init__(self, workdir: Path, ranges: Mapping[str, Range], seed: int) -> None:
         import optuna
 
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.ranges, self.seed, self.states = ranges, seed, optuna.trial.TrialState
+        self._ranges, self._seed, self._states = ranges, seed, optuna.trial.TrialState
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the journal is marked as new, and so may change
+            warnings.simplefilter("ignore")  # journal storage is marked as experimental
             storage = optuna.storages.JournalStorage(
                 optuna.storages.journal.JournalFileBackend(str(workdir / "optuna.log"))
             )
-            self.study = optuna.create_study(
+            self._study = optuna.create_study(
                 storage=storage, study_name="costs", direction="minimize", load_if_exists=True
             )
 
@@ -57,73 +66,82 @@ class Study:
         console: rich.console.Console,
         cost: Callable[[int], float | None],
     ) -> dict[str, Outcome]:
-        """Runs trials until there are as many as wanted, `slots` combinations at a time.
+        """Runs combinations, `slots` at a time, until the study has `trials` of them.
 
         Args:
-          jobs: makes the runs of a combination. cost: what it reached, the less the better; None where it diverged or
-            failed.
+          pool: worker processes.
+          claims: of the workdir.
+          jobs: makes the runs of a combination from its number and values.
+          trials: number of combinations.
+          slots: number of jobs to run at a time.
+          console: for the progress.
+          cost: cost of a combination, by its number; None if a run of it diverged or failed.
+
+        Returns:
+          The outcome of each job, by name.
         """
         outcomes: dict[str, Outcome] = {}
         while True:
-            # One process at a time looks what is missing and proposes it, so that no more than `trials` are made.
+            # One process at a time proposes what is missing, so that there are no more than
+            # `trials`.
             with claims.holding("study"):
                 for number, values, running in self._trials():
-                    if running and len(values) < len(
-                        self.ranges
-                    ):  # its process was killed while it proposed
-                        self.study.tell(number, state=self.states.FAIL)
-                whole = self._whole()
-                at_work = sum(running for _, _, running in whole)
-                for _ in range(max(0, min(trials - len(whole), slots - at_work))):
+                    # Its process was killed while it proposed values.
+                    if running and len(values) < len(self._ranges):
+                        self._study.tell(number, state=self._states.FAIL)
+                complete = self._complete()
+                running_count = sum(running for _, _, running in complete)
+                for _ in range(max(0, min(trials - len(complete), slots - running_count))):
                     self._propose()
-                waiting = [(number, values) for number, values, running in self._whole() if running]
+                waiting = [
+                    (number, values) for number, values, running in self._complete() if running
+                ]
             if not waiting:
                 return outcomes
-            made = [job for number, values in waiting for job in jobs(number, values)]
-            with Progress({job.name: job.directory for job in made}, console) as show:
-                outcomes |= run_all(pool, made, claims, slots, show)
+            batch = [job for number, values in waiting for job in jobs(number, values)]
+            with Progress({job.name: job.directory for job in batch}, console) as progress:
+                outcomes |= run_all(pool, batch, claims, slots, progress)
             with claims.holding("study"):
-                running_now = {number for number, _, running in self._trials() if running}
-                for number in running_now & {
-                    number for number, _ in waiting
-                }:  # the others another process has told
-                    reached = cost(number)
-                    self.study.tell(
-                        number, reached, state=self.states.FAIL if reached is None else None
-                    )
+                still_open = {number for number, _, running in self._trials() if running}
+                # Other processes have reported the rest.
+                for number in still_open & {number for number, _ in waiting}:
+                    value = cost(number)
+                    state = self._states.FAIL if value is None else None
+                    self._study.tell(number, value, state=state)
 
     def combinations(self) -> dict[int, dict[str, Any]]:
-        """Of all trials, by their numbers."""
-        return {number: values for number, values, _ in self._whole()}
+        """Values by field of all combinations, by number."""
+        return {number: values for number, values, _ in self._complete()}
 
     def _trials(self) -> list[tuple[int, dict[str, Any], bool]]:
-        """(number, values, whether it runs) of all trials."""
-        found = self.study.get_trials(deepcopy=False)
+        """(number, values by field, whether it is running) of all trials of the study."""
         return [
-            (each.number, dict(each.params), each.state == self.states.RUNNING) for each in found
+            (trial.number, dict(trial.params), trial.state == self._states.RUNNING)
+            for trial in self._study.get_trials(deepcopy=False)
         ]
 
-    def _whole(self) -> list[tuple[int, dict[str, Any], bool]]:
-        """Those that have a value for each field."""
-        return [each for each in self._trials() if len(each[1]) == len(self.ranges)]
+    def _complete(self) -> list[tuple[int, dict[str, Any], bool]]:
+        """`_trials` that have a value for each field."""
+        return [trial for trial in self._trials() if len(trial[1]) == len(self._ranges)]
 
     def _propose(self) -> None:
-        """Opens a trial with a value for each field; it counts as running until it is told."""
+        """Adds a trial with a value for each field; it is running until its cost is reported."""
         import optuna
 
-        # Seeded by the trial, not by the process: else each process would begin with the same draws. Several propose at once: a run that
-        # is still on its way counts as a bad one, so that they do not all try the same.
+        # The seed depends on the trial: otherwise each process would begin with the same draws.
+        # constant_liar counts running trials as bad, so that parallel proposals differ.
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            self.study.sampler = optuna.samplers.TPESampler(
-                seed=100_003 * self.seed + len(self._trials()), constant_liar=True
+            self._study.sampler = optuna.samplers.TPESampler(
+                seed=100_003 * self._seed + len(self._trials()), constant_liar=True
             )
-        trial = self.study.ask()
-        for field, each in self.ranges.items():
-            if each.kind in ("log", "lin"):
-                trial.suggest_float(field, each.low, each.high, log=each.kind == "log")
-            elif each.kind == "int":
-                step = each.values[1] - each.values[0] if len(each.values) > 1 else 1
-                trial.suggest_int(field, each.values[0], each.values[-1], step=step)
+        trial = self._study.ask()
+        for field, values in self._ranges.items():
+            if values.kind in ("log", "lin"):
+                is_log = values.kind == "log"
+                trial.suggest_float(field, values.low, values.high, log=is_log)
+            elif values.kind == "int":
+                step = values.values[1] - values.values[0] if len(values.values) > 1 else 1
+                trial.suggest_int(field, values.values[0], values.values[-1], step=step)
             else:
-                trial.suggest_categorical(field, list(each.values))
+                trial.suggest_categorical(field, list(values.values))

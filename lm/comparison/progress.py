@@ -1,4 +1,4 @@
-"""Progress over all trials of a directory, whoever computes them."""
+"""Progress of all trials of a workdir, whichever process runs them."""
 
 import contextlib
 import json
@@ -12,72 +12,87 @@ import rich.console
 import rich.live
 import rich.table
 
-from lm.comparison.claims import shown
+from lm.comparison.claims import owner_name
 
 
 class Progress:
-    """A live table of all trials, or a line as each ends where there is no terminal.
+    """A live table of all trials; without a terminal, a line for each trial that ends.
 
     Args:
-      trials: name → directory of the run. console: to print on.
+      trials: name of each trial → directory of its run.
+      console: to print to.
 
     Attributes:
-      before: how many had ended when this process came.
+      outcomes: outcome of each trial that ended, by name.
+      finished_before: number of trials that had ended when this process started.
     """
 
-    def __init__(self, trials: Mapping[str, Path], console: rich.console.Console):
+    def __init__(self, trials: Mapping[str, Path], console: rich.console.Console) -> None:
         self.trials, self.console = trials, console
         self.outcomes: dict[str, Mapping[str, Any]] = {}
-        self.live = (
+        self.finished_before = 0
+        self._live = (
             rich.live.Live(console=console, refresh_per_second=2) if console.is_terminal else None
         )
-        self.began = self.last = time.time()
-        self.before = 0
-        self.told = False  # of those before
+        self._started = self._last_print = time.time()
+        self._earlier_printed = False  # whether print_finished_before was called
 
     def __enter__(self) -> "Progress":
-        if self.live:
-            self.live.start()
+        if self._live:
+            self._live.start()
         return self
 
     def __exit__(self, *error: object) -> None:
-        if self.live:
-            self.live.stop()
+        if self._live:
+            self._live.stop()
 
-    def say_before(self) -> None:
-        """Says how many trials need not be computed."""
-        self.told = True
-        if self.before:
+    def print_finished_before(self) -> None:
+        """Prints how many trials need not run again."""
+        self._earlier_printed = True
+        if self.finished_before:
             self.console.print(
-                f"{self.before} of {len(self.trials)} runs were finished before", highlight=False
+                f"{self.finished_before} of {len(self.trials)} runs were finished before",
+                highlight=False,
             )
 
     def ended(self, name: str, outcome: Mapping[str, Any]) -> None:
-        """Tells of a trial that ended."""
+        """Records the outcome of a trial, and prints it unless it had ended before.
+
+        Args:
+          name: of the trial.
+          outcome: see lm.comparison.jobs.Outcome.
+        """
         self.outcomes[name] = outcome
-        if self.told and not self.live:
-            last = self._last(name)
+        if self._earlier_printed and not self._live:
+            last = self._last_metrics(name)
             loss = f"loss {last['loss']:.4f}" if "loss" in last else ""
-            self._line(f"{name} {outcome['status']} {loss}")
+            self._print(f"{name} {outcome['status']} {loss}")
 
     def update(self, owners: Mapping[str, Mapping[str, Any]]) -> None:
-        """Draws the state of every trial; `owners`: other processes, by the trials that they compute."""
-        if self.live:
-            self.live.update(self._table(owners))
-        elif time.time() - self.last > 30:
-            self.last = time.time()
-            running = {name: self._last(name) for name in self.trials if name not in self.outcomes}
+        """Redraws the table; without a terminal, prints what runs every 30 seconds.
+
+        Args:
+          owners: trials that other processes run → their owners.
+        """
+        if self._live:
+            self._live.update(self._table(owners))
+        elif time.time() - self._last_print > 30:
+            self._last_print = time.time()
+            unfinished = {
+                name: self._last_metrics(name) for name in self.trials if name not in self.outcomes
+            }
             active = [
                 f"{name} {last['tokens']:,} tokens, loss {last['loss']:.3f}"
-                + (f" ({shown(dict(owners[name]))})" if name in owners else "")
-                for name, last in running.items()
+                + (f" ({owner_name(dict(owners[name]))})" if name in owners else "")
+                for name, last in unfinished.items()
                 if last
             ]
-            self._line("; ".join(active))
+            self._print("; ".join(active))
 
-    def _line(self, text: str) -> None:
+    def _print(self, text: str) -> None:
+        seconds = time.time() - self._started
         print(
-            f"[{len(self.outcomes)}/{len(self.trials)}, {time.time() - self.began:.0f} s] {text}",
+            f"[{len(self.outcomes)}/{len(self.trials)}, {seconds:.0f} s] {text}",
             file=sys.stderr,
             flush=True,
         )
@@ -87,11 +102,11 @@ class Progress:
         for column in ("run", "state", "tokens", "loss", "tokens/s"):
             table.add_column(column, justify="left" if column in ("run", "state") else "right")
         for name in self.trials:
-            last = self._last(name)
+            last = self._last_metrics(name)
             if name in self.outcomes:
                 state = str(self.outcomes[name]["status"])
             elif name in owners:
-                state = f"running on {shown(dict(owners[name]))}"
+                state = f"running on {owner_name(dict(owners[name]))}"
             else:
                 state = "running" if last else "waiting"
             loss = f"{last['loss']:.4f}" if "loss" in last else ""
@@ -102,21 +117,17 @@ class Progress:
                 loss,
                 f"{last.get('tokens_per_second', 0):,.0f}",
             )
-        seconds, done = time.time() - self.began, len(self.outcomes) - self.before
-        left = (
-            f", about {seconds / done * (len(self.trials) - len(self.outcomes)) / 60:.0f} minutes left"
-            if done > 0
-            else ""
-        )
-        table.caption = f"{len(self.outcomes)} of {len(self.trials)} done in {seconds:.0f} s{left}"
+        seconds, ended = time.time() - self._started, len(self.outcomes)
+        done, rest = ended - self.finished_before, len(self.trials) - ended
+        left = f", about {seconds / done * rest / 60:.0f} minutes left" if done > 0 else ""
+        table.caption = f"{ended} of {len(self.trials)} done in {seconds:.0f} s{left}"
         return table
 
-    def _last(self, name: str) -> dict[str, Any]:
-        """The newest training line of a run's metrics."""
+    def _last_metrics(self, name: str) -> dict[str, Any]:
+        """The last training line of a run's metrics.jsonl; empty if there is none."""
         with contextlib.suppress(OSError, ValueError):
-            for line in reversed(
-                (self.trials[name] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-20:]
-            ):
-                if (found := json.loads(line)).get("split") == "train":
-                    return found
+            lines = (self.trials[name] / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            for line in reversed(lines[-20:]):
+                if (metrics := json.loads(line)).get("split") == "train":
+                    return metrics
         return {}

@@ -1,9 +1,12 @@
-"""Values to try, as they are typed: lists and ranges of fields of a config.
+"""Parses the values of --sweep.FIELD: lists and ranges.
 
-1e-4,3e-4          a list: each of them; a random sampler takes one of them
-log(1e-4,1e-2,8)   8 values from 1e-4 to 1e-2 at equal ratios; a random sampler draws between the ends, log-uniformly
-lin(0,1,5)         5 values at equal distances; drawn uniformly
-int(2,8)           2, 3, … 8; int(2,8,2): every second
+                   a grid takes                        a random sampler draws
+1e-4,3e-4          each value of the list              one value of the list
+log(1e-4,1e-2,8)   8 values from 1e-4 to 1e-2,         between the ends, log-uniformly
+                   at equal ratios
+lin(0,1,5)         5 values from 0 to 1,               between the ends, uniformly
+                   at equal distances
+int(2,8)           2, 3, … 8; int(2,8,2): 2, 4, 6, 8   one of these
 """
 
 import dataclasses
@@ -23,21 +26,24 @@ _RANGE = re.compile(r"(log|lin|int)\((.*)\)")
 
 @dataclasses.dataclass(frozen=True)
 class Range:
-    """What a field may be.
+    """The values of a field.
 
     Attributes:
-      kind: "list", "log", "lin" or "int". values: on a grid; empty where a range has no number of points. low, high: its ends.
-      text: as it was typed.
+      kind: "list", "log", "lin" or "int".
+      values: those of a grid; empty for a range without a number of points.
+      low: lower end of a range.
+      high: upper end of a range.
+      text: as given on the command line.
     """
 
     kind: str
     values: tuple[Any, ...]
-    low: float = 0.0
-    high: float = 0.0
+    low: int | float = 0.0
+    high: int | float = 0.0
     text: str = ""
 
     def draw(self, rng: random.Random) -> Any:
-        """A value at random."""
+        """Draws a value."""
         if self.kind == "log":
             return math.exp(rng.uniform(math.log(self.low), math.log(self.high)))
         if self.kind == "lin":
@@ -46,13 +52,15 @@ class Range:
 
 
 def parse(field: str, text: str, own: Any) -> Range:
-    """A field's values.
+    """Parses the values of a field.
 
     Args:
-      own: the field's value in the config, whose type the values must have; None takes any.
+      field: its path in the config, such as "optimizer.learning_rate".
+      text: a list or range.
+      own: the field's value in the config, whose type the values must have; None allows any type.
 
     Raises:
-      UserError: the text is no list or range, or its values are none of the field's.
+      UserError: the text is neither a list nor a range, or a value has the wrong type.
     """
     where = f"--sweep.{field}={text}"
     matched = _RANGE.fullmatch(text.strip())
@@ -62,12 +70,11 @@ def parse(field: str, text: str, own: Any) -> Range:
             raise UserError(f"{where} names a value twice")
         return Range("list", values, text=text)
     kind, given = matched[1], [typed(part.strip()) for part in matched[2].split(",")]
+    third_name = "STEP" if kind == "int" else "POINTS"
     if not 2 <= len(given) <= 3 or any(
         isinstance(part, bool) or not isinstance(part, int | float) for part in given
     ):
-        raise UserError(
-            f"{where} should be {kind}(FROM,TO{',STEP' if kind == 'int' else ',POINTS'}), all numbers"
-        )
+        raise UserError(f"{where} should be {kind}(FROM,TO,{third_name}), all numbers")
     low, high, third = given[0], given[1], given[2] if len(given) == 3 else None
     if not low < high or (kind == "log" and low <= 0):
         raise UserError(
@@ -75,7 +82,7 @@ def parse(field: str, text: str, own: Any) -> Range:
         )
     if third is not None and (not isinstance(third, int) or third < 1 + (kind != "int")):
         raise UserError(
-            f"{where}: {'STEP must be a whole number from 1' if kind == 'int' else 'POINTS must be a whole number from 2'}"
+            f"{where}: {third_name} must be a whole number from {1 if kind == 'int' else 2}"
         )
     if kind == "int":
         if not isinstance(low, int) or not isinstance(high, int):
@@ -89,59 +96,74 @@ def parse(field: str, text: str, own: Any) -> Range:
         )
     if isinstance(own, int) and not isinstance(own, bool):
         raise UserError(
-            f"{where}: {field} is a whole number ({own} in the config); give a list, or int({low:g},{high:g})"
+            f"{where}: {field} is a whole number ({own} in the config); give a list, or"
+            f" int({low:g},{high:g})"
         )
     _as(own, float(low), where)
-    shares = [index / (third - 1) for index in range(third)] if third else []
+    fractions = [index / (third - 1) for index in range(third)] if third else []
     points = (
-        low * (high / low) ** share if kind == "log" else low + (high - low) * share
-        for share in shares
+        low * (high / low) ** fraction if kind == "log" else low + (high - low) * fraction
+        for fraction in fractions
     )
     return Range(kind, tuple(float(f"{point:.6g}") for point in points), low, high, text)
 
 
 def fields(given: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Range]:
-    """All swept fields of a config.
+    """Parses the values of all swept fields.
+
+    Args:
+      given: values by field, as on the command line.
+      config: the run config.
 
     Raises:
-      UserError: the config has no such field, or see `parse`.
+      UserError: the config has no such field, or `parse` refuses its values.
     """
-    known = flat(config)
-    found = {}
+    own = flat(config)
+    parsed = {}
     for field, text in given.items():
-        if field not in known:
-            close = difflib.get_close_matches(field, known, n=1)
+        if field not in own:
+            close = difflib.get_close_matches(field, own, n=1)
             advice = f"; did you mean {close[0]!r}?" if close else ""
             raise UserError(f"--sweep.{field}: the config has no field {field!r}{advice}")
-        found[field] = parse(field, text, known[field])
-    return found
+        parsed[field] = parse(field, text, own[field])
+    return parsed
 
 
 def grid(ranges: Mapping[str, Range]) -> list[dict[str, Any]]:
-    """Every combination, the last field's values next to each other.
+    """Returns all combinations, with the last field varying fastest.
+
+    Args:
+      ranges: by field.
 
     Raises:
       UserError: a range has no number of points.
     """
-    for field, each in ranges.items():
-        if not each.values:
+    for field, values in ranges.items():
+        if not values.values:
             raise UserError(
-                f"--sweep.{field}={each.text} has no number of points for a grid: {each.text[:-1]},8), or --sampler=random"
+                f"--sweep.{field}={values.text} has no number of points for a grid; give"
+                f" {values.text[:-1]},8), or --sampler=random"
             )
     return [
-        dict(zip(ranges, values, strict=True))
-        for values in itertools.product(*(each.values for each in ranges.values()))
+        dict(zip(ranges, combination, strict=True))
+        for combination in itertools.product(*(values.values for values in ranges.values()))
     ]
 
 
 def sample(ranges: Mapping[str, Range], count: int, seed: int) -> list[dict[str, Any]]:
-    """`count` draws; the first ones are the same whatever the count."""
+    """Draws combinations at random. The first ones do not depend on the count.
+
+    Args:
+      ranges: by field.
+      count: number of combinations.
+      seed: of the draws.
+    """
     rng = random.Random(seed)
-    return [{field: each.draw(rng) for field, each in ranges.items()} for _ in range(count)]
+    return [{field: values.draw(rng) for field, values in ranges.items()} for _ in range(count)]
 
 
 def _as(own: Any, value: Any, where: str) -> Any:
-    """The value, of the type of the field's own."""
+    """The value, in the type of the field's own value."""
     if own is None:
         return value
     if isinstance(own, float) and isinstance(value, int) and not isinstance(value, bool):
@@ -156,5 +178,5 @@ def _as(own: Any, value: Any, where: str) -> Any:
 
 
 def texts(values: Sequence[Any]) -> list[str]:
-    """Values for people."""
+    """Formats values for a table."""
     return [f"{value:.4g}" if isinstance(value, float) else str(value) for value in values]

@@ -1,40 +1,55 @@
-"""What the runs of a sweep are judged by: whether each will have the metric, known before any is trained, and which direction is better."""
+"""The selection metric of a sweep: whether runs have it, its values, and its direction."""
 
 import math
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from lm.comparison import accounting
 from lm.comparison.experiment import CHANGES_LOSS
 from lm.core import plugins
 from lm.core.plain import read_json
-from lm.core.plugins import UserError
+from lm.core.plugins import NotApplicable, UserError
+from lm.core.protocols import Batch, Params
+from lm.data import corpus as corpora
+from lm.data.corpus import Corpus
+from lm.evaluation import evaluator
+from lm.parallel import mesh as meshes
+from lm.training.program import Program
+from lm.training.validation import Validation
 
 VALIDATION = "validation"
 _SAME_LOSS = ("data.workers", "data.cache")
-_NAMES = ("_accuracy", "_nll", "_loss")  # of validation's metrics, those that have a direction
+_SUFFIXES = ("_accuracy", "_nll", "_loss")  # of validation metrics that have a direction
 
 
 def tasks(metric: str) -> dict[str, dict[str, str]]:
-    """The task that measures a metric, for `trial`; none for validation's own numbers.
+    """Returns the task that measures a metric, in the form of lm.comparison.trial.Tasks.
 
     Args:
-      metric: "validation.loss", or "task.metric", of which a part of the examples may follow ("minimal_pairs.accuracy/agreement").
+      metric: "validation.loss", or "task.metric". A subset of the examples may follow, as in
+        "minimal_pairs.accuracy/agreement".
+
+    Returns:
+      {task: {"task": plug-in}}; empty for validation metrics, which need no task.
 
     Raises:
-      UserError: there is no such task, or it has no such metric.
+      UserError: there is no such task, or it does not have the metric.
     """
     name, dot, what = metric.partition(".")
     if not (name and dot and what):
         raise UserError(
-            f"--metric={metric!r} should be validation.loss or TASK.METRIC, as causal.nll"
+            f"--metric={metric!r} should be validation.loss or TASK.METRIC, such as causal.nll"
         )
     if name == VALIDATION:
         return {}
     valid = plugins.names("tasks")
     if name not in valid:
         raise UserError(
-            f"--metric={metric!r}: no task is called {name!r}; there are: validation (as validation.loss), {', '.join(valid)}"
+            f"--metric={metric!r}: no task is called {name!r}; there are: validation (as"
+            f" validation.loss), {', '.join(valid)}"
         )
     task = plugins.find("tasks", name).Task
     if what.partition("/")[0] not in task.metrics:
@@ -43,18 +58,23 @@ def tasks(metric: str) -> dict[str, dict[str, str]]:
 
 
 def check_comparable(metric: str, fields: Iterable[str]) -> None:
-    """Refuses to compare validation's numbers over fields that make them another quantity.
+    """Checks that values of a metric can be compared between runs.
 
     Args:
-      fields: that are swept.
+      metric: of the sweep.
+      fields: those that are swept.
+
+    Raises:
+      UserError: the metric is one of validation, and a field changes what validation measures.
     """
     changing = [
         field for field in fields if field.startswith(CHANGES_LOSS) and field not in _SAME_LOSS
     ]
     if changing and metric.partition(".")[0] == VALIDATION:
         raise UserError(
-            f"--sweep.{changing[0]} with --metric={metric}: each run's validation asks by its own objective, tokenizer and data, so with"
-            f" another {changing[0]} it is another quantity, and the lowest is not the best; judge by a task, which asks all runs the same:"
+            f"--sweep.{changing[0]} with --metric={metric}: the validation of a run uses its own"
+            f" objective, tokenizer and data, so {changing[0]} changes what it measures, and the"
+            " lowest value is not the best; select by a task, which measures the same for all runs:"
             " --metric=causal.nll, masked.ce or probe.balanced_accuracy"
             + (
                 "; over tokenizers causal.bits_per_byte, since their tokens differ"
@@ -65,58 +85,52 @@ def check_comparable(metric: str, fields: Iterable[str]) -> None:
 
 
 def check(config: Mapping[str, Any], metric: str, split: str) -> None:
-    """Refuses a metric that a run of this config will not have; the program is built, nothing computed.
+    """Checks that a run of a config will have a metric, without computing anything.
+
+    Args:
+      config: the run config.
+      metric: of the sweep.
+      split: that tasks evaluate on.
 
     Raises:
-      UserError: the task does not suit the objective, or its validation has no such number; the message lists what it has.
+      UserError: the task does not suit the objective, or its validation has no such metric; the
+        message lists what there is.
     """
-    from lm.comparison import accounting
-    from lm.data import corpus as corpora
-    from lm.evaluation import evaluator
-    from lm.parallel import mesh
-
-    mesh.initialize()
+    meshes.initialize()
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = accounting.build(config, corpus.tokenizer)
     name, _, what = metric.partition(".")
     objective = config["objective"]["name"]
     if wanted := tasks(metric):
-        if not evaluator.make_tasks(wanted, corpus, split, program.length)[name].suits(
-            program.objective
-        ):
-            fitting = ", ".join([*_suiting(program, corpus, split), "validation.loss"])
+        task = evaluator.make_tasks(wanted, corpus, split, program.length)[name]
+        if not task.suits(program.objective):
+            suitable = ", ".join([*_suitable(program, corpus, split), "validation.loss"])
             raise UserError(
-                f"--metric={metric!r}: task {name!r} does not suit objective {objective!r}; what does: {fitting}"
+                f"--metric={metric!r}: task {name!r} does not suit objective {objective!r};"
+                f" these do: {suitable}"
             )
-    elif what != "loss" and what not in (there := _measured(program, corpus)):
+    elif what != "loss" and what not in (available := _validation_metrics(program, corpus)):
         raise UserError(
-            f"--metric={metric!r}: validation of objective {objective!r} has {', '.join(there)}"
+            f"--metric={metric!r}: validation of objective {objective!r} has {', '.join(available)}"
         )
 
 
-def _suiting(program: Any, corpus: Any, split: str) -> list[str]:
-    """ "task.metric" of the tasks that can be asked without options and suit the objective, each by its first metric."""
-    from lm.evaluation import evaluator
-
-    found = []
+def _suitable(program: Program, corpus: Corpus, split: str) -> list[str]:
+    """The first metric of each task that suits the objective and needs no options."""
+    metrics = []
     for name in plugins.names("tasks"):
         try:
             task = evaluator.make_tasks([name], corpus, split, program.length)[name]
-        except UserError:
-            continue  # it needs options, or labels that the corpus has not
+        except NotApplicable:
+            continue
         if task.suits(program.objective):
-            found.append(f"{name}.{task.metrics[0]}")
-    return found
+            metrics.append(f"{name}.{task.metrics[0]}")
+    return metrics
 
 
-def _measured(program: Any, corpus: Any) -> list[str]:
-    """The numbers of a run's validation that have a direction: "loss", its terms and the metrics beside them, from shapes alone."""
-    import jax
-
-    from lm.parallel import mesh as meshes
-    from lm.training.validation import Validation
-
-    asked = Validation(
+def _validation_metrics(program: Program, corpus: Corpus) -> list[str]:
+    """Validation metrics that have a direction, "loss" and its terms first; from shapes alone."""
+    validation = Validation(
         program,
         program.objective,
         corpus.stores["validation"],
@@ -125,26 +139,31 @@ def _measured(program: Any, corpus: Any) -> list[str]:
         program.training.batch_size,
     )
     batch = {
-        name: jax.ShapeDtypeStruct((asked.size, *array.shape[1:]), array.dtype)
-        for name, array in asked.batches[0].items()
+        name: jax.ShapeDtypeStruct((validation.size, *array.shape[1:]), array.dtype)
+        for name, array in validation.batches[0].items()
     }
+
+    def loss(params: Params, batch: Batch) -> tuple[Any, Any]:
+        return program.objective.loss(program.model(params), batch, None)
+
     with meshes.use(program.mesh, program.mesh_config):
-        terms, metrics = jax.eval_shape(
-            lambda params, batch: program.objective.loss(program.model(params), batch, None),
-            program.shapes["params"],
-            batch,
-        )
-    there = terms | metrics
-    return ["loss", *(name for name in there if name in program.terms or name.endswith(_NAMES))]
+        terms, metrics = jax.eval_shape(loss, program.shapes["params"], batch)
+    names = terms | metrics
+    return ["loss", *(name for name in names if name in program.terms or name.endswith(_SUFFIXES))]
 
 
 def value(
     directory: Path, record: Mapping[str, Any], metric: str
 ) -> tuple[float | None, str | None]:
-    """What a run reached, and whether "higher" or "lower" is better: of a task as its score says; None for both where it has no value.
+    """Reads the value of a metric from the files of a run.
 
     Args:
-      directory, record: of the run and its run.json.
+      directory: of the run.
+      record: its run.json.
+      metric: of the sweep.
+
+    Returns:
+      The value, and whether "higher" or "lower" is better; None for both if the run has no value.
     """
     name, _, what = metric.partition(".")
     if record.get("status") != "done":
@@ -158,7 +177,7 @@ def value(
     else:
         path = directory / "scores.json"
         rows = read_json(path, "scores")["rows"] if path.exists() else []
-        # The untrained model is measured in the same file.
+        # The file may also have scores of an untrained model.
         row = next(
             (
                 row
@@ -168,15 +187,26 @@ def value(
             ),
             {},
         )
-    found = row.get("value")
-    return (found, row["better"]) if found is not None and math.isfinite(found) else (None, None)
+    number = row.get("value")
+    if number is None or not math.isfinite(number):
+        return None, None
+    return number, row["better"]
 
 
 def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
-    """ "higher" or "lower", as the values of a sweep's runs say; None where none has a value."""
+    """Returns whether "higher" or "lower" is better, or None if no run has a value.
+
+    Args:
+      arms: combinations of a sweep, with their "runs".
+    """
     return next((run["better"] for arm in arms for run in arm["runs"] if run["better"]), None)
 
 
 def cost(mean: float, better: str | None) -> float:
-    """A mean as a number of which less is better."""
+    """Returns a mean as a cost, which is better lower.
+
+    Args:
+      mean: of a metric over seeds.
+      better: direction of the metric, "higher" or "lower".
+    """
     return -mean if better == "higher" else mean

@@ -1,4 +1,4 @@
-"""One run of a comparison or sweep, as a worker process does it: train, measure, write down."""
+"""One run of a comparison or sweep, in a worker process: train, evaluate, write scores."""
 
 import functools
 import hashlib
@@ -6,50 +6,66 @@ import json
 import math
 import os
 import platform
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
+
+from lm.comparison import accounting
 from lm.comparison.budgets import Accounting
+from lm.core import plugins
 from lm.core.plain import write_json
 from lm.core.plugins import UserError
+from lm.core.protocols import Tokenizer
+from lm.data import corpus as corpora
+from lm.data import loader
+from lm.data.store import Store
+from lm.evaluation import evaluator
+from lm.inference import preview, samples
 from lm.inference.load import load_run
+from lm.parallel import mesh as meshes
+from lm.stats import scores
+from lm.training import events, loop, records
+from lm.training.program import Program
 
-Tasks = Mapping[str, Mapping[str, Any]]  # a name → the plug-in under "task", and its options
+Tasks = Mapping[str, Mapping[str, Any]]  # name → options, with the plug-in under "task"
 
 
 def check(
     arm: str,
-    config: dict,
+    config: dict[str, Any],
     tasks: Tasks,
     split: str,
     loss_tokens: float | None,
-    anywhere: bool = False,
-    asked: Sequence[Mapping] = (),
+    any_devices: bool = False,
+    candidates: Sequence[Mapping[str, Any]] = (),
     precision: float = math.inf,
 ) -> tuple[Accounting, dict[str, Any]]:
-    """Builds an arm without training, so that a comparison that cannot work ends before it starts.
+    """Builds an arm without training it, so that a comparison that cannot work fails at once.
 
     Args:
-      tasks, split: made on trial, if there are any. loss_tokens: of a row where they were counted before. anywhere: whether this machine
-        need not be one that the arm's mesh is for. asked: tasks of which it says whether they suit the arm. precision: of loss tokens.
+      arm: its name, for messages.
+      config: its run config.
+      tasks: constructed to check that they work on the corpus; may be empty.
+      split: that tasks evaluate on.
+      loss_tokens: targets of a row, if they were counted before.
+      any_devices: whether the arm's mesh may be for the devices of another host.
+      candidates: options of tasks; the result has whether each suits the arm's objective.
+      precision: relative standard error of the loss tokens, if they are counted.
 
     Returns:
-      What a step amounts to, and about the corpus: "data", "machine", "versions", "git"; and "suits", for each of `asked`.
-    """
-    from lm.comparison import accounting
-    from lm.core import plugins
-    from lm.data import corpus as corpora
-    from lm.evaluation import evaluator
-    from lm.parallel import mesh
-    from lm.training import events, loop, records
+      What a step of the arm processes; and "data", "machine", "versions", "git", and "suits", a
+      bool for each of `candidates`.
 
-    mesh.initialize()
+    Raises:
+      UserError: the arm, the split or a task cannot work.
+    """
+    meshes.initialize()
     try:
-        corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False
-        )
-        program = accounting.build(config, corpus.tokenizer, anywhere)
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
+        program = accounting.build(config, corpus.tokenizer, any_devices)
         loop.training_plan(program, corpus.stores["train"])
         events.check_installed(program.training)
         if loss_tokens is None:
@@ -64,92 +80,102 @@ def check(
         raise UserError(
             f"config.tasks={tuple(tasks)!r}: {error}; or leave that task out"
         ) from error
+    stores = corpus.stores if tasks else {}
     about = {
         "data": {
-            "source": corpus.source, "fingerprint": corpus.fingerprint, "tally": corpus.tally,
-            "splits": {name: _sizes(store, corpus.tokenizer) for name, store in corpus.stores.items()} if tasks else {},
+            "source": corpus.source,
+            "fingerprint": corpus.fingerprint,
+            "tally": corpus.tally,
+            "splits": {name: _sizes(store, corpus.tokenizer) for name, store in stores.items()},
             "tokenizer": {"kind": config["tokenizer"]["kind"], "size": corpus.tokenizer.size},
         },
-        "suits": [bool(plugins.find("tasks", each["task"]).Task.suits(None, program.objective)) for each in asked],
-        "machine": records.machine(), "versions": records.versions(), "git": records.git_revision(),
-    }  # fmt: skip
+        "suits": [_suits(options["task"], program) for options in candidates],
+        "machine": records.machine(),
+        "versions": records.versions(),
+        "git": records.git_revision(),
+    }
     return accounting.count(program, config["training"]["batch_size"], loss_tokens), about
 
 
-def train(directory: Path, config: dict, experiment: str) -> None:
-    """Trains, or continues, a run that is not measured by tasks: `directory` is root/<kind>/<trial>.
+def train(directory: Path, config: dict[str, Any], experiment: str) -> None:
+    """Trains a run that no task evaluates, or resumes it.
+
+    Args:
+      directory: of the run, workdir/<kind>/<trial>.
+      config: its run config.
+      experiment: name of the experiment, for event writers.
 
     Raises:
-      Diverged: and the run's record says so, too.
+      Diverged: the loss is not finite; the run's record has the status too.
     """
-    import jax
-
-    from lm.training import events, loop
-
-    root = directory.parent.parent
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # else the user's own
-        jax.config.update("jax_compilation_cache_dir", str(compiled(root)))
+    workdir = directory.parent.parent
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # unless the user has set one
+        jax.config.update("jax_compilation_cache_dir", str(compilation_cache(workdir)))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
-    loop.train(config, directory, quiet=True, group=events.Group(root, experiment, directory.name))
+    group = events.Group(workdir, experiment, directory.name)
+    loop.train(config, directory, quiet=True, group=group)
 
 
 def run(
     directory: Path,
     arm: str,
     seed: int,
-    config: dict,
+    config: dict[str, Any],
     experiment: str,
     tasks: Tasks,
     split: str,
     untrained: str,
-    shows: bool = False,
+    with_samples: bool = False,
 ) -> None:
-    """Trains one arm with one seed, or continues it, and measures it on the tasks that suit it.
+    """Trains an arm with one seed, or resumes it, and evaluates it on the tasks that suit it.
+
+    Writes scores.json last, so a run that has it is done.
 
     Args:
-      directory: of this run. tasks, split: what it is measured on. untrained: name under which its initial values are measured on the
-        shared tasks too; "" for not. shows: whether it leaves samples for the report.
-    """
-    from lm.core import plugins
-    from lm.evaluation import evaluator
-    from lm.inference import preview, samples
-    from lm.stats import scores
+      directory: of the run, workdir/<kind>/<trial>.
+      arm: its name.
+      seed: of the run.
+      config: its run config.
+      experiment: name of the experiment, for event writers.
+      tasks: to evaluate on.
+      split: that tasks evaluate on.
+      untrained: name under which the initial parameters are evaluated on the shared tasks too; ""
+        for not.
+      with_samples: whether to write samples for the report.
 
+    Raises:
+      Diverged: the loss is not finite; the run's record has the status too.
+    """
     train(directory, config, experiment)
     trained = load_run(directory, progress=False)
-    objective = trained.program.objective
-    suiting = [
-        name
-        for name, options in tasks.items()
-        if plugins.find("tasks", options["task"]).Task.suits(None, objective)
-    ]
-    made = evaluator.make_tasks(suiting, trained.corpus, split, trained.program.length, tasks)
-    found = evaluator.score(made, trained.program, trained.params, arm, seed)
+    program, corpus = trained.program, trained.corpus
+    suitable = [name for name, options in tasks.items() if _suits(options["task"], program)]
+    made = evaluator.make_tasks(suitable, corpus, split, program.length, tasks)
+    measured = evaluator.score(made, program, trained.params, arm, seed)
     if untrained:
         shared = {name: task for name, task in made.items() if task.shared}
-        found += evaluator.score(
-            shared, trained.program, trained.program.init()["params"], untrained, seed, "untrained"
-        )
-    scores.write_examples(directory / "examples.npz", found.examples)
-    if shows:
-        store, tokenizer = trained.corpus.stores[split], trained.corpus.tokenizer
-        written = samples.draw(trained.program, trained.params, tokenizer, store)
-        write_json(
-            directory / "samples.json",
-            {"asked": preview.first(objective, store, tokenizer), "samples": written},
-        )
-    notes = {
-        name: left_out
-        for name, task in made.items()
-        if (left_out := list(getattr(task, "notes", ())))
-    }
-    write_json(
-        directory / "scores.json", {"rows": found.rows, "notes": notes}
-    )  # the last: a run that has it is done
+        initial = program.init()["params"]
+        measured += evaluator.score(shared, program, initial, untrained, seed, "untrained")
+    scores.write_examples(directory / "examples.npz", measured.examples)
+    if with_samples:
+        store, tokenizer = corpus.stores[split], corpus.tokenizer
+        texts = samples.draw(program, trained.params, tokenizer, store)
+        example = preview.first(program.objective, store, tokenizer)
+        write_json(directory / "samples.json", {"asked": example, "samples": texts})
+    notes = {name: left_out for name, task in made.items() if (left_out := list(task.notes))}
+    write_json(directory / "scores.json", {"rows": measured.rows, "notes": notes})
 
 
 def ended(directory: Path, scored: bool) -> dict[str, Any] | None:
-    """How a run ended: done, where it is also measured if it is to be `scored`, or diverged, which is a result. None if it did not."""
+    """Returns the outcome of a run from its files, or None if it has not ended.
+
+    Args:
+      directory: of the run.
+      scored: whether the run must have been evaluated to be done.
+
+    Returns:
+      {"status": "done"}, or "diverged" with an "error": divergence is a result.
+    """
     if scored and (directory / "scores.json").exists():
         return {"status": "done"}
     try:
@@ -162,36 +188,38 @@ def ended(directory: Path, scored: bool) -> dict[str, Any] | None:
     return {"status": status} if status == "done" and not scored else None
 
 
-def baselines(path: Path, config: dict, tasks: Tasks, split: str) -> None:
-    """Measures what the tasks are read against, and writes the rows to `path`."""
-    from lm.data import corpus as corpora
-    from lm.evaluation import evaluator
-    from lm.stats import scores
-    from lm.training.program import Program
+def baselines(path: Path, config: dict[str, Any], tasks: Tasks, split: str) -> None:
+    """Evaluates the baselines of all tasks.
 
+    Args:
+      path: file for the rows; the examples are written beside it, as baselines.npz.
+      config: run config of any arm, for its corpus and mesh.
+      tasks: to evaluate on.
+      split: that tasks evaluate on.
+    """
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
     made = evaluator.make_tasks(tasks, corpus, split, program.length, tasks)
-    found = evaluator.baselines(made, program)
-    scores.write_examples(path.with_name("baselines.npz"), found.examples)
-    write_json(path, {"rows": found.rows})
+    measured = evaluator.baselines(made, program)
+    scores.write_examples(path.with_name("baselines.npz"), measured.examples)
+    write_json(path, {"rows": measured.rows})
 
 
 def baselines_ended(path: Path) -> dict[str, Any] | None:
-    """Done, if they are written."""
+    """Returns the outcome "done" if `baselines` has written its file, else None."""
     return {"status": "done"} if path.exists() else None
 
 
-def seconds_per_step(config: dict, steps: int = 4) -> float:
-    """Seconds that a step takes here, over a few after the first, which compiles."""
-    import time
+def seconds_per_step(config: dict[str, Any], steps: int = 4) -> float:
+    """Measures the duration of a training step on this host.
 
-    import jax
+    Args:
+      config: run config of the arm.
+      steps: number of steps to average over, after a first one that compiles.
 
-    from lm.data import corpus as corpora
-    from lm.data import loader
-    from lm.training.program import Program
-
+    Raises:
+      UserError: the config cannot work, for example because its mesh is for other devices.
+    """
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
     store, size = corpus.stores["train"], program.training.batch_size
@@ -201,21 +229,24 @@ def seconds_per_step(config: dict, steps: int = 4) -> float:
     batches = loader.Loader(rows, size, program.mesh, 0)
     state, sums = program.step(program.init(), next(batches))
     jax.block_until_ready(sums)
-    began = time.perf_counter()
+    start = time.perf_counter()
     for _ in range(steps):
         state, sums = program.step(state, next(batches))
     jax.block_until_ready(sums)
-    return (time.perf_counter() - began) / steps
+    return (time.perf_counter() - start) / steps
 
 
-def compiled(root: Path) -> Path:
-    """Where compiled programs are kept: by kind of processor, since hosts that share a directory may not run each other's."""
-    return root / "compiled" / _processor()
+def compilation_cache(workdir: Path) -> Path:
+    """The directory of compiled programs, one for each kind of processor.
+
+    Hosts that share a workdir may not be able to run each other's programs.
+    """
+    return workdir / "compiled" / _processor()
 
 
 @functools.cache
 def _processor() -> str:
-    """A short name of this machine's instruction set."""
+    """A short name of this host's instruction set."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
@@ -224,8 +255,13 @@ def _processor() -> str:
     return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
 
 
-def _sizes(store, tokenizer) -> dict[str, int]:
-    """Documents, words, bytes and tokens of a split; words are counted by the ids that begin one."""
+def _suits(task: str, program: Program) -> bool:
+    """Whether a task plug-in can evaluate models of the program's objective."""
+    return bool(plugins.find("tasks", task).Task.suits(program.objective))
+
+
+def _sizes(store: Store, tokenizer: Tokenizer) -> dict[str, int]:
+    """Documents, words, bytes and tokens of a split; words are counted by their first ids."""
     words = sum(
         int(tokenizer.is_word_start[store.tokens[at : at + 2**24]].sum())
         for at in range(0, len(store.tokens), 2**24)

@@ -1,4 +1,4 @@
-"""Which value of the tuned field each arm goes on with, from the runs of its trials."""
+"""Tuning: short trials of an arm that select the value of one field for its main runs."""
 
 import json
 import math
@@ -10,12 +10,19 @@ from lm.comparison.experiment import Experiment, tuned_value, with_field
 
 
 def directory(workdir: Path, arm: str, index: int) -> Path:
-    """Of a trial; `index` is its factor's."""
+    """The directory of a trial, by the index of its factor."""
     return workdir / "tuning" / f"{arm}-{index}"
 
 
 def config(experiment: Experiment, arm: str, index: int, steps: int) -> dict[str, Any]:
-    """The run config of a trial; `steps`: of a main run."""
+    """Returns the run config of a trial.
+
+    Args:
+      experiment: the experiment.
+      arm: name of the arm.
+      index: of the factor.
+      steps: of a main run of the arm.
+    """
     run, tuning = experiment.runs[arm], experiment.tuning
     run = with_field(run, tuning.field, tuned_value(run, tuning, index, arm))
     return with_field(run, "training.steps", max(1, round(tuning.share * steps))) | {
@@ -24,82 +31,127 @@ def config(experiment: Experiment, arm: str, index: int, steps: int) -> dict[str
 
 
 def trials(experiment: Experiment, workdir: Path, arm: str) -> list[dict[str, Any]]:
-    """Of an arm, in the order of factors: {"value", "loss", "status"}; the loss is the run's last validation, None without one."""
-    found = []
+    """Returns the state of an arm's trials, in the order of factors.
+
+    Args:
+      experiment: the experiment.
+      workdir: of the comparison.
+      arm: name of the arm.
+
+    Returns:
+      {"value", "loss", "status"} for each trial. The loss is the run's last validation loss, or
+      None.
+    """
+    states = []
     for index in range(len(experiment.tuning.factors)):
         value = tuned_value(experiment.runs[arm], experiment.tuning, index, arm)
-        where = directory(workdir, arm, index)
-        record = _read(where / "run.json")
+        run = directory(workdir, arm, index)
+        record = _read(run / "run.json")
         status = str(record.get("status") or "waiting")
-        if status == "running" and (where / "error.json").exists():
+        if status == "running" and (run / "error.json").exists():
             status = "failed"
         loss = record.get("final", {}).get("loss") if status == "done" else None
-        found.append(
+        states.append(
             {
                 "value": value,
                 "loss": loss if loss is not None and math.isfinite(loss) else None,
                 "status": status,
             }
         )
-    return found
+    return states
 
 
-def choose(own: float | int, tried: list[dict[str, Any]]) -> float | int:
-    """The value of the trial with the lowest loss, the first of equals; an arm's own where none has a loss."""
-    scored = [each for each in tried if each["loss"] is not None]
-    return min(scored, key=lambda each: each["loss"])["value"] if scored else own
+def select(own: float | int, tried: list[dict[str, Any]]) -> float | int:
+    """Selects a value by the lowest loss.
+
+    Args:
+      own: the arm's own value, which is selected if no trial has a loss.
+      tried: as from `trials`; of equal losses the first is selected.
+    """
+    scored = [trial for trial in tried if trial["loss"] is not None]
+    return min(scored, key=lambda trial: trial["loss"])["value"] if scored else own
 
 
 def edge(value: float | int, tried: list[dict[str, Any]]) -> str:
-    """ "lowest" or "highest" where the chosen value lies at an end of the grid, so that a better one may lie beyond; else ""."""
-    values = sorted(each["value"] for each in tried)
+    """Returns "lowest" or "highest" if the value is at that end of the values tried, else "".
+
+    A better value may then be beyond that end.
+    """
+    values = sorted(trial["value"] for trial in tried)
     if len(values) < 2 or value not in (values[0], values[-1]):
         return ""
     return "lowest" if value == values[0] else "highest"
 
 
 def record(experiment: Experiment, workdir: Path, steps: Mapping[str, int]) -> dict[str, Any]:
-    """For comparison.json: the trials so far, what was chosen where all of an arm's have ended, and which choices lie at an edge."""
+    """Returns the section "tuning" of comparison.json.
+
+    Args:
+      experiment: the experiment.
+      workdir: of the comparison.
+      steps: of a main run, by arm.
+
+    Returns:
+      The trials so far; for arms whose trials have all ended, the value that was selected, and
+      whether it is at an edge.
+    """
     tuning = experiment.tuning
     tried = {arm: trials(experiment, workdir, arm) for arm in experiment.runs}
-    over = {
-        arm: each
-        for arm, each in tried.items()
-        if all(trial["status"] in ("done", "diverged") for trial in each)
-    }
-    chosen = {arm: chosen_value(experiment, workdir, arm) for arm in over}
-    edges = {arm: edge(chosen[arm], tried[arm]) for arm in over}
+    ended = [
+        arm
+        for arm, states in tried.items()
+        if all(trial["status"] in ("done", "diverged") for trial in states)
+    ]
+    selected = {arm: selected_value(experiment, workdir, arm) for arm in ended}
+    edges = {arm: edge(selected[arm], tried[arm]) for arm in ended}
     return {
-        "field": tuning.field, "share": tuning.share, "seed": tuning.seed, "factors": list(tuning.factors),
+        "field": tuning.field,
+        "share": tuning.share,
+        "seed": tuning.seed,
+        "factors": list(tuning.factors),
         "steps": {arm: max(1, round(tuning.share * count)) for arm, count in steps.items()},
-        "trials": tried, "chosen": chosen, "edges": {arm: which for arm, which in edges.items() if which},
-    }  # fmt: skip
+        "trials": tried,
+        "chosen": selected,
+        "edges": {arm: which for arm, which in edges.items() if which},
+    }
 
 
-def chosen_value(experiment: Experiment, workdir: Path, arm: str) -> float | int:
-    """What an arm's main runs take, once its trials have ended; its own value without tuning."""
+def selected_value(experiment: Experiment, workdir: Path, arm: str) -> float | int:
+    """Returns the value of the tuned field for an arm's main runs.
+
+    Args:
+      experiment: the experiment.
+      workdir: of the comparison; all trials of the arm have ended.
+      arm: name of the arm.
+
+    Returns:
+      The selected value; without tuning the arm's own.
+    """
     own = _own(experiment, arm)
-    return choose(own, trials(experiment, workdir, arm)) if experiment.tuning.factors else own
+    return select(own, trials(experiment, workdir, arm)) if experiment.tuning.factors else own
 
 
-def notes(found: Mapping[str, Any]) -> list[str]:
-    """What a reader should know of `record`'s choices."""
-    field, said = found["field"], []
-    for arm, tried in found["trials"].items():
-        if arm in found["chosen"]:
-            losses = ", ".join(
-                f"{each['value']:.4g} → {each['status'] if each['loss'] is None else format(each['loss'], '.4f')}"
-                for each in tried
-            )
-            which = found["edges"].get(arm)
-            where = f": the {which} tried, so a better one may lie beyond" if which else ""
-            none = (
-                "; none ended well, so it keeps its own"
-                if all(each["loss"] is None for each in tried)
-                else ""
-            )
-            said.append(f"{arm}: {field} {found['chosen'][arm]:.4g}{where}{none} ({losses})")
-    return said
+def notes(section: Mapping[str, Any]) -> list[str]:
+    """Describes what was selected, in a line for each arm.
+
+    Args:
+      section: as from `record`.
+    """
+    field, lines = section["field"], []
+    for arm, tried in section["trials"].items():
+        if arm not in section["chosen"]:
+            continue
+        losses = ", ".join(
+            f"{trial['value']:.4g} → "
+            + (trial["status"] if trial["loss"] is None else format(trial["loss"], ".4f"))
+            for trial in tried
+        )
+        which = section["edges"].get(arm)
+        at_edge = f": the {which} tried, so a better one may lie beyond" if which else ""
+        none_ended = all(trial["loss"] is None for trial in tried)
+        none = "; none ended well, so it keeps its own" if none_ended else ""
+        lines.append(f"{arm}: {field} {section['chosen'][arm]:.4g}{at_edge}{none} ({losses})")
+    return lines
 
 
 def _own(experiment: Experiment, arm: str) -> Any:

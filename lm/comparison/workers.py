@@ -1,4 +1,4 @@
-"""The processes that compute trials side by side: how many, on which cores, and how they end."""
+"""The pool of worker processes: how many run side by side, on which cores, and how they stop."""
 
 import concurrent.futures
 import contextlib
@@ -16,15 +16,22 @@ from typing import IO, Any
 from lm.core.plugins import UserError
 from lm.training import energy
 
-# With transparent huge pages behind malloc a step on a CPU takes 0.77 of the time (experiments/LOG.md); glibc reads this at its start.
+# With transparent huge pages in malloc, a step on a CPU takes 0.77 of the time
+# (experiments/LOG.md). glibc reads this variable when a process starts.
 _TUNABLES = "glibc.malloc.hugetlb=1"
-_MEMORY_PER_WORKER = 2 * 2**30
-_PATIENCE = 60.0  # seconds that runs have for saving when the comparison is stopped
-_cores: list[IO[str]] = []  # locks of this worker's cores; the kernel lets go of them when it ends
+_MEMORY_PER_WORKER = 2 * 2**30  # bytes
+_PATIENCE = 60.0  # seconds that runs have to save when the comparison is stopped
+_core_locks: list[IO[str]] = []  # of this worker's cores; the kernel releases them when it exits
 
 
 def number(wanted: int, trials: int) -> int:
-    """How many trials side by side: as wanted, or one a core on a CPU, as far as memory goes; one where there is an accelerator."""
+    """Returns the number of trials to run side by side.
+
+    Args:
+      wanted: a number to return as it is; 0 for one with an accelerator, and else one for each
+        core, as far as memory allows.
+      trials: number of trials in all.
+    """
     if wanted:
         return int(wanted)
     if os.environ.get("JAX_PLATFORMS", "") != "cpu" and _accelerator():
@@ -36,20 +43,26 @@ def number(wanted: int, trials: int) -> int:
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[concurrent.futures.Executor]:
-    """Worker processes; SIGTERM and Ctrl-C make their runs save, then end this process.
+    """Context manager: worker processes.
+
+    Inside it, SIGTERM and Ctrl-C make all runs save a checkpoint; then this process exits with
+    128 + signal number.
+
+    Args:
+      workers: number of processes.
 
     Raises:
-      UserError: a worker was ended from outside.
+      UserError: a worker was killed from outside.
     """
     os.environ.setdefault("GLIBC_TUNABLES", _TUNABLES)
     context = multiprocessing.get_context("spawn")
-    share = len(os.sched_getaffinity(0)) // workers if workers > 1 else 0
+    cores = len(os.sched_getaffinity(0)) // workers if workers > 1 else 0
     executor = concurrent.futures.ProcessPoolExecutor(
-        workers, context, _start, (os.getpid(), share, workers)
+        workers, context, _start, (os.getpid(), cores, workers)
     )
 
     def stop(number: int, frame: Any) -> None:
-        print("stopping: the runs save; the same command continues", file=sys.stderr, flush=True)
+        print("stopping: saving all runs; the same command resumes", file=sys.stderr, flush=True)
         _end(executor)
         os._exit(128 + number)
 
@@ -59,11 +72,12 @@ def pool(workers: int) -> Iterator[concurrent.futures.Executor]:
             try:
                 yield executor
             except UserError:
-                _end(executor)  # what runs need not be waited for
+                _end(executor)  # without waiting for running trials to complete
                 raise
     except concurrent.futures.process.BrokenProcessPool as error:
         raise UserError(
-            "a worker process was ended from outside (out of memory?); start the same command again, or set --config.workers=1"
+            "a worker process was killed (out of memory?); start the same command again, or set"
+            " --config.workers=1"
         ) from error
     finally:
         for number, handler in before.items():
@@ -71,53 +85,58 @@ def pool(workers: int) -> Iterator[concurrent.futures.Executor]:
 
 
 def _end(executor: concurrent.futures.ProcessPoolExecutor) -> None:
-    """Makes the workers save and end; those that do not are killed."""
+    """Makes the workers save and exit; kills those that do not in time."""
     processes = list((executor._processes or {}).values())
     executor.shutdown(wait=False, cancel_futures=True)
     deadline = time.monotonic() + _PATIENCE
     while any(process.is_alive() for process in processes) and time.monotonic() < deadline:
         for process in processes:
-            process.terminate()  # again and again: a worker may just have begun another run
+            process.terminate()  # repeatedly: a worker may have just started another run
         time.sleep(0.5)
     for process in processes:
         process.kill()
 
 
-def _start(parent: int, share: int, workers: int) -> None:
-    """Prepares a worker process: cores of its own where several work side by side, and an end when the parent ends.
+def _start(parent: int, cores: int, workers: int) -> None:
+    """Initializes a worker process: pins it to cores of its own, and makes it exit with its parent.
 
     Args:
-      parent: process id of lm.compare. share: cores of each worker; 0: all that there are. workers: side by side.
+      parent: process id of the main process.
+      cores: number of cores of each worker; 0 for all cores, without pinning.
+      workers: number of workers.
     """
     import ctypes
 
-    os.environ[energy.SIDE_BY_SIDE] = str(
-        workers
-    )  # a GPU's power is measured for all of them together
-    if share:
-        os.environ["NPROC"] = str(
-            share
-        )  # as many threads in XLA whether pinned or not, so that sums have one order
-        _pin(share, Path(tempfile.gettempdir()) / f"lm-cores-{os.getuid()}")
-    # Ctrl-C goes to every process of the terminal; the parent alone decides and sends SIGTERM, at which a run saves.
+    # A GPU's power is measured for all workers together.
+    os.environ[energy.SIDE_BY_SIDE] = str(workers)
+    if cores:
+        # XLA uses as many threads whether the worker is pinned or not, so that the order of sums is
+        # the same.
+        os.environ["NPROC"] = str(cores)
+        _pin(cores, Path(tempfile.gettempdir()) / f"lm-cores-{os.getuid()}")
+    # Ctrl-C reaches all processes of the terminal. Only the parent handles it: it sends SIGTERM, at
+    # which a run saves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        ctypes.CDLL(None).prctl(
-            1, signal.SIGTERM
-        )  # PR_SET_PDEATHSIG: a killed parent leaves no orphans (Linux)
+        # PR_SET_PDEATHSIG (Linux): workers exit even if the parent is killed.
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
     except (OSError, AttributeError):
         return
     if os.getppid() != parent:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _pin(share: int, directory: Path) -> bool:
-    """Keeps this process on `share` cores that no other worker on this machine has; on all where there are not so many left.
+def _pin(count: int, directory: Path) -> bool:
+    """Pins this process to cores that no other worker on this host has.
 
     Args:
-      directory: of a lock for each core, shared by all of a user's processes here.
+      count: number of cores.
+      directory: of a lock file for each core, shared by all processes of a user on this host.
+
+    Returns:
+      Whether enough cores were free; if not, the process is not pinned.
     """
-    mine: dict[int, IO[str]] = {}
+    locked: dict[int, IO[str]] = {}
     with contextlib.suppress(OSError):
         directory.mkdir(exist_ok=True)
         for core in sorted(os.sched_getaffinity(0)):
@@ -127,18 +146,18 @@ def _pin(share: int, directory: Path) -> bool:
             except OSError:
                 file.close()
                 continue
-            mine[core] = file
-            if len(mine) == share:
-                os.sched_setaffinity(0, mine)
-                _cores.extend(mine.values())
+            locked[core] = file
+            if len(locked) == count:
+                os.sched_setaffinity(0, locked)
+                _core_locks.extend(locked.values())
                 return True
-    for held in mine.values():
-        held.close()
+    for file in locked.values():
+        file.close()
     return False
 
 
 def _available_memory() -> int:
-    """Bytes that programs can still get; file caches count as free, since they give way."""
+    """Bytes that programs can allocate; the page cache counts as free."""
     with contextlib.suppress(OSError, IndexError, ValueError):
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -147,7 +166,7 @@ def _available_memory() -> int:
 
 
 def _accelerator() -> bool:
-    """Whether this machine has a TPU or GPU; asked of the system, not of JAX, which would take it from the workers."""
+    """Whether this host has a TPU or GPU, without JAX, which would take it from the workers."""
     return any(
         Path(path).exists() for path in ("/dev/accel0", "/dev/vfio/0", "/dev/nvidia0", "/dev/kfd")
     )

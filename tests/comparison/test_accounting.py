@@ -84,13 +84,17 @@ def counted(objective, model: str, store, backward: bool = False) -> float:
 @pytest.mark.parametrize(("name", "model"), PAIRS)
 def test_forward(store, name, model):
     objective = make(name, model)
-    assert objective.flops(architecture(model), CONFIG) == pytest.approx(counted(objective, model, store), rel=0.03)
+    assert objective.flops(architecture(model), CONFIG) == pytest.approx(
+        counted(objective, model, store), rel=0.03
+    )
 
 
 @pytest.mark.parametrize(("name", "model", "options"), VARIANTS)
 def test_forward_of_variants(store, name, model, options):
     objective = make(name, model, **options)
-    assert objective.flops(architecture(model), CONFIG) == pytest.approx(counted(objective, model, store), rel=0.03)
+    assert objective.flops(architecture(model), CONFIG) == pytest.approx(
+        counted(objective, model, store), rel=0.03
+    )
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,8 @@ def test_forward_and_backward(store, name, model):
 def test_biphasic_is_its_members_by_share(model, first, second):
     both = make("biphasic", model, first=first, second=second, share=0.3)
     assert both.flops(architecture(model), CONFIG) == round(
-        0.3 * make(first, model).flops(architecture(model), CONFIG) + 0.7 * make(second, model).flops(architecture(model), CONFIG)
+        0.3 * make(first, model).flops(architecture(model), CONFIG)
+        + 0.7 * make(second, model).flops(architecture(model), CONFIG)
     )
 
 

@@ -83,7 +83,9 @@ def test_a_dead_process_of_this_host_is_followed_at_once_by_one(tmp_path):
 
 
 def test_a_process_id_that_is_another_process_now_is_dead(tmp_path):
-    tmp_path.joinpath("a.0").write_text(json.dumps(claims.me() | {"process_started": "1"}))
+    tmp_path.joinpath("a.0").write_text(
+        json.dumps(claims.this_process() | {"process_started": "1"})
+    )
     assert Claims(tmp_path).owner("a") is None
 
 

@@ -37,7 +37,7 @@ def test_tasks_have_names_and_options_of_their_own():
     found = experiment.parse(GIVEN)
     assert found.times == {"a": 1.0}
     assert found.tasks == {"mine": {"task": "causal", "tokens": 64}, "causal": {"task": "causal"}}
-    assert experiment.known_names(found.tasks)["mine"]["task"] == "causal"
+    assert experiment.describe_tasks(found.tasks)["mine"]["task"] == "causal"
     assert experiment.parse(GIVEN | {"tasks": ("causal",), "hypotheses": ()}).tasks == {
         "causal": {"task": "causal"}
     }
@@ -148,10 +148,10 @@ def test_no_field_that_changes_the_loss_is_tuned_by_it(field):
 
 def test_an_arm_with_the_name_of_a_baseline_is_refused():
     with pytest.raises(UserError, match="the arm 'unigram' has the name of a baseline"):
-        experiment.check_compared(
+        experiment.check_comparisons(
             [], {"clm", "unigram"}, {("causal", "nll"): {"unigram", "bigram"}}
         )
-    experiment.check_compared([], {"clm"}, {})
+    experiment.check_comparisons([], {"clm"}, {})
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_a_grid_is_the_product_and_needs_points():
     }
     with pytest.raises(
         UserError,
-        match=r"log\(1e-4,1e-2\) has no number of points for a grid: log\(1e-4,1e-2,8\), or --sampler=random",
+        match=r"log\(1e-4,1e-2\) has no number of points for a grid; give log\(1e-4,1e-2,8\), or --sampler=random",
     ):
         ranges.grid(ranges.fields({"optimizer.learning_rate": "log(1e-4,1e-2)"}, CONFIG))
 

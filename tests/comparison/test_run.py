@@ -159,7 +159,7 @@ def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):
     # It knows what it is about, and has compiled its programs: most of the time would go there.
     workdir.mkdir()
     shutil.copy(whole / "comparison.json", workdir)
-    shutil.copytree(home.root / "compiled", trial.compiled(workdir))
+    shutil.copytree(home.root / "compiled", trial.compilation_cache(workdir))
     arguments = ("-m", "lm.compare", f"--config={file}", f"--workdir={workdir}")
     first = runs.command(*arguments)
     deadline = time.monotonic() + 300
@@ -469,9 +469,7 @@ def test_shared_parameters_start_alike_in_every_arm(home):
     program = {}
     for objective in ("clm", "mlm", "nsp", "mlm_nsp"):
         config = home.config(objective)
-        corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False
-        )
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
         for seed in (0, 1) if objective == "clm" else (0,):
             params = Program(config | {"seed": seed}, corpus.tokenizer).init()["params"]
             program[objective, seed] = {
@@ -495,9 +493,7 @@ def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):
     rows = {}
     for objective in ("clm", "mlm"):
         config = home.config(objective)
-        corpus = corpora.prepare(
-            config["data"], config["tokenizer"], progress=False
-        )
+        corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
         made = compatibility.make(
             config["objective"], corpus.tokenizer, config["data"]["length"], config["model"]["name"]
         )

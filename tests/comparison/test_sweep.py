@@ -6,7 +6,7 @@ import pytest
 import runs
 from runs import home  # noqa: F401
 
-from lm.comparison import optuna_search, selection, sweep
+from lm.comparison import optuna_search, selection, sweep, sweep_results
 from lm.comparison.ranges import parse
 from lm.comparison.sweep import Options
 from lm.core.plugins import UserError
@@ -78,10 +78,12 @@ def test_what_diverged_is_shown_and_not_best(tmp_path):
         )
     (tmp_path / "sweep.json").write_text("{}")
     arms = [
-        sweep._arm(tmp_path, index, {"optimizer.learning_rate": rate}, [0, 1], "validation.loss")
+        sweep_results.collect(
+            tmp_path, index, {"optimizer.learning_rate": rate}, [0, 1], "validation.loss"
+        )
         for index, rate in enumerate((1e-3, 1.0))
     ]
-    text = sweep.write(tmp_path, arms, ranges, [0, 1], Options())
+    text = sweep_results.write(tmp_path, arms, ranges, [0, 1], "validation.loss")
     assert (
         "diverged" in text
         and "--config.optimizer.learning_rate=0.001" in text
@@ -160,11 +162,11 @@ def measured(tmp_path, values, better, metric="f1"):
 def test_the_direction_is_the_scores_own(tmp_path, monkeypatch, metric, better, best):
     measured(tmp_path, [0.2, 0.8, 0.5], better, metric.partition(".")[2])
     drawn = []
-    monkeypatch.setattr(sweep, "draw", lambda *given: drawn.append(given[-1]))
-    arms = [sweep._arm(tmp_path, index, {"seed": index}, [0], metric) for index in range(3)]
-    text = sweep.write(
-        tmp_path, arms, {"seed": parse("seed", "0,1,2", 0)}, [0], Options(metric=metric)
-    )
+    monkeypatch.setattr(sweep_results, "draw", lambda *given: drawn.append(given[-1]))
+    arms = [
+        sweep_results.collect(tmp_path, index, {"seed": index}, [0], metric) for index in range(3)
+    ]
+    text = sweep_results.write(tmp_path, arms, {"seed": parse("seed", "0,1,2", 0)}, [0], metric)
     record, wanted = (
         json.loads((tmp_path / "sweep.json").read_text()),
         "higher" if best else "lower",
@@ -176,7 +178,7 @@ def test_the_direction_is_the_scores_own(tmp_path, monkeypatch, metric, better, 
         and f"({wanted} is better)" in text
     )
     costs = [
-        sweep._cost(tmp_path, [0], metric, index) for index in range(3)
+        sweep_results.cost(tmp_path, [0], metric, index) for index in range(3)
     ]  # what Optuna makes small
     assert min(range(3), key=costs.__getitem__) == best
 
