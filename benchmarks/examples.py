@@ -1,10 +1,11 @@
-"""How fast examples are built, tokens a second on one core, for every objective; and Hugging Face's collators beside them, if asked.
+"""Speed of building examples, in tokens/s on one core, for every objective.
 
   python -m benchmarks.examples [--length=512] [--seconds=2] [--peer=PYTHON]
 
-Tokens are text that the model reads or writes: positions that are not padding. The text is the embedded corpus, already in its token store.
-`--peer` names a Python that has `transformers` and `torch`: rows of the same tokens then go, in turn with ours, through its
-DataCollatorForLanguageModeling (masked and causal) in a process of its own. transformers has no collator for T5's span corruption.
+Tokens are positions that are not padding. The text is the default corpus, already in its token
+store. `--peer` names a Python that has `transformers` and `torch`. Rows of the same tokens then go
+through its DataCollatorForLanguageModeling (masked and causal) in a separate process, alternating
+with ours. transformers has no collator for T5's span corruption.
 """
 
 import json
@@ -15,14 +16,19 @@ import time
 from absl import flags
 
 from lm.core import command
+from lm.core.protocols import Tokenizer
+from lm.data.store import Store
 
-_LENGTH = flags.DEFINE_integer("length", 512, "positions a row", lower_bound=16)
-_SECONDS = flags.DEFINE_float("seconds", 2.0, "to measure each objective for", lower_bound=0.1)
-_ROUNDS = flags.DEFINE_integer("rounds", 3, "times that each is measured, in turn", lower_bound=1)
-_PEER = flags.DEFINE_string("peer", "", "a Python with transformers and torch")
-_BATCH = flags.DEFINE_integer("batch", 32, "rows a batch, for both sides", lower_bound=1)
+_LENGTH = flags.DEFINE_integer("length", 512, "positions per row", lower_bound=16)
+_SECONDS = flags.DEFINE_float("seconds", 2.0, "seconds to measure each objective", lower_bound=0.1)
+_ROUNDS = flags.DEFINE_integer(
+    "rounds", 3, "measurements of each objective, alternating", lower_bound=1
+)
+_PEER = flags.DEFINE_string("peer", "", "path of a Python with transformers and torch")
+_BATCH = flags.DEFINE_integer("batch", 32, "rows per batch", lower_bound=1)
 
-PEERS = {("mlm", "encoder"): "mlm", ("clm", "decoder"): "clm"}  # what transformers collates too
+# Objectives that transformers has a collator for.
+PEERS = {("mlm", "encoder"): "mlm", ("clm", "decoder"): "clm"}
 
 
 def main() -> None:
@@ -81,23 +87,24 @@ def main() -> None:
             ratio = statistics.median(
                 ours / other for ours, other in zip(values, theirs[title], strict=True)
             )
-            line += f"   transformers {statistics.median(theirs[title]) / 1e3:,.0f} k: {ratio:.1f}× as fast"
+            peer_speed = statistics.median(theirs[title]) / 1e3
+            line += f"   transformers {peer_speed:,.0f} k: {ratio:.1f}× as fast"
         print(line)
     if peer:
         peer.close()
 
 
 def models(name: str) -> list[str]:
-    """Where the objective runs by default."""
+    """Models that an objective runs on by default."""
     from lm.core import compatibility
 
     return ["decoder"] if name in ("mixture", "biphasic") else compatibility.models(name)
 
 
 class Peer:
-    """A process that collates the same rows with transformers, and says how many tokens a second it makes."""
+    """A process that collates the same rows with transformers."""
 
-    def __init__(self, python: str, store, tokenizer, length: int):
+    def __init__(self, python: str, store: Store, tokenizer: Tokenizer, length: int) -> None:
         import numpy as np
 
         count = min(256, len(store.tokens) // length)
@@ -115,7 +122,7 @@ class Peer:
         print("peer:", self._read())
 
     def speed(self, kind: str, seconds: float) -> float:
-        """Tokens a second."""
+        """Measures the peer, in tokens/s."""
         self._send({"kind": kind, "seconds": seconds})
         return float(self._read())
 
@@ -125,7 +132,7 @@ class Peer:
         self.process.stdin.close()
         self.process.wait()
 
-    def _send(self, value) -> None:
+    def _send(self, value: object) -> None:
         assert self.process.stdin
         self.process.stdin.write(json.dumps(value) + "\n")
         self.process.stdin.flush()
@@ -134,34 +141,41 @@ class Peer:
         assert self.process.stdout
         line = self.process.stdout.readline()
         if not line:
-            raise SystemExit("the peer ended; has --peer transformers and torch?")
+            raise SystemExit("the peer exited; check that --peer has transformers and torch")
         return line.strip()
 
 
-# What the peer runs. A tokenizer of whole words stands in for a vocabulary: the collators need its special ids only.
+# The peer's program. A word-level tokenizer replaces the vocabulary: the collators only need its
+# special ids.
 _PEER_CODE = """
 import json, sys, time
 first = json.loads(sys.stdin.readline())
 import tokenizers, torch, transformers
 torch.set_num_threads(1)
 special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-names = special + [("w" if start else "##") + str(i) for i, start in list(enumerate(first["starts"]))[len(special):]]
+names = special + [
+    ("w" if start else "##") + str(i)
+    for i, start in list(enumerate(first["starts"]))[len(special):]
+]
 words = {name: i for i, name in enumerate(names)}
 model = tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="[UNK]"))
-tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
-                                                 sep_token="[SEP]", mask_token="[MASK]")
+tokenizer = transformers.PreTrainedTokenizerFast(
+    tokenizer_object=model, pad_token="[PAD]", unk_token="[UNK]", cls_token="[CLS]",
+    sep_token="[SEP]", mask_token="[MASK]")
 mask = torch.ones(len(first["rows"][0]), dtype=torch.long).tolist()
 rows = [{"input_ids": [max(i, 5) for i in row], "attention_mask": mask} for row in first["rows"]]
 rows = [row | {"special_tokens_mask": [0] * len(row["input_ids"])} for row in rows]
-collators = {"mlm": transformers.DataCollatorForLanguageModeling(tokenizer, mlm=True, mlm_probability=0.15),
-             "clm": transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)}
+collate_masked = transformers.DataCollatorForLanguageModeling(
+    tokenizer, mlm=True, mlm_probability=0.15)
+collate_causal = transformers.DataCollatorForLanguageModeling(tokenizer, mlm=False)
+collators = {"mlm": collate_masked, "clm": collate_causal}
 print(f"transformers {transformers.__version__}, torch {torch.__version__}, one thread", flush=True)
 for line in sys.stdin:
-    asked = json.loads(line)
-    collate, size = collators[asked["kind"]], first["batch"]
+    query = json.loads(line)
+    collate, size = collators[query["kind"]], first["batch"]
     collate([dict(row) for row in rows[:size]])
     tokens, at, begin = 0, 0, time.perf_counter()
-    while time.perf_counter() - begin < asked["seconds"]:
+    while time.perf_counter() - begin < query["seconds"]:
         batch = [dict(row) for row in rows[at:at + size]]
         collate(batch)
         tokens += sum(len(row["input_ids"]) for row in batch)

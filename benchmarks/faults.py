@@ -1,19 +1,22 @@
-"""Kills a run at random moments, starts it again each time, and compares its end with that of a run that nothing happened to.
+"""Kills a run at random moments, resumes it, and compares its end with an undisturbed run.
 
-    python -m benchmarks.faults [--kills=30] [--seed=0] [--steps=1200] [--workdir=DIR]
+  python -m benchmarks.faults [--kills=30] [--seed=0] [--steps=1200] [--workdir=DIR]
 
-Half of the kills hit one process, half one of two hosts (python -m tpu.local). Each kind of fault comes about equally often:
+Half of the kills hit a run of one process, half one of two hosts (python -m tpu.local). All kinds
+of fault are about equally frequent:
 
-    -9                  kill -9 at a random step
-    -9 while starting   kill -9 before the first step
-    -9 in a save        kill -9 while a checkpoint is being written
-    -9, then damage     and, before the restart, a bit of the newest checkpoint is flipped or one of its files cut in half
-    TERM                the run must save and exit with 42
-    -9, TERM to a host  the same to one of two hosts; the other must end as well
+  -9                  kill -9 at a random step
+  -9 while starting   kill -9 before the first step
+  -9 in a save        kill -9 while a checkpoint is being written
+  -9, then damage     kill -9; before the restart a bit of the newest checkpoint is flipped, or one
+                      of its files is cut in half
+  TERM                the run must save and exit with 42
+  -9, TERM to a host  the same to one of two hosts; the other must exit as well
 
-Printed: for each kind how often, steps that were computed again, saves that were cut off, checkpoints that were damaged and passed over,
-and the time from the kill until the run was again where it had been. Exit status 1, and the folder is kept, if a run is lost, an exit
-status is not the documented one, or any parameter, optimiser state or line of metrics differs in any bit.
+Prints for each kind the number of faults, recomputed steps, interrupted saves, damaged checkpoints
+that were passed over, and the time from the kill until the run was back where it had been. Exit
+status 1 if a run is lost, an exit status is not the documented one, or any bit of the parameters,
+the optimizer state or the metrics differs. The folder is then kept.
 """
 
 import argparse
@@ -32,36 +35,55 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 ROOT = Path(__file__).resolve().parents[1]
 STOPPED = 42
-KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process; of tpu.local whose host it was
-ALONE = ("-9", "TERM", "-9 in a save", "-9, then damage", "-9 while starting")
-HOSTS = ("-9 to a host", "TERM to a host", "-9 to a host in a save", "-9 to a host, then damage")
+KILLED = (-signal.SIGKILL, 128 + signal.SIGKILL)  # of a process; of tpu.local
+ONE_PROCESS = ("-9", "TERM", "-9 in a save", "-9, then damage", "-9 while starting")
+TWO_HOSTS = (
+    "-9 to a host",
+    "TERM to a host",
+    "-9 to a host in a save",
+    "-9 to a host, then damage",
+)
 CLOCKS = {"seconds", "tokens_per_second", "input_wait_share", "mfu"}
-PATIENCE = 300.0  # seconds without what is waited for
+TIMEOUT = 300.0  # seconds
+RESUMED = re.compile(r"(?:continues|resumes) from step (\d+)\n")  # printed by lm.train
 
 
 @dataclasses.dataclass
 class Fault:
-    """What was done, and what it cost; seconds and damaged are negative readings of clock and folder until it is made up for."""
+    """A fault and its cost.
+
+    Attributes:
+      kind: one of ONE_PROCESS or TWO_HOSTS.
+      step: last logged step when it happened.
+      seconds: time until the run is back at that step; minus the time of the fault until then.
+      recomputed: steps computed again.
+      damaged: damaged checkpoints; minus the earlier ones until the run is back.
+      cut: whether a save was interrupted.
+    """
 
     kind: str
-    step: int  # the last step that was logged when it happened
+    step: int
     seconds: float = 0.0
     recomputed: int = 0
     damaged: int = 0
-    cut: bool = False  # a save was left unfinished
+    cut: bool = False
 
 
 class Session:
     """One start of the run.
 
     Attributes:
-      pids: what can be killed: the process, or the hosts. said: what was printed so far.
+      pids: process ids to kill: of the process, or of the hosts.
+      output: stderr so far.
     """
 
-    def __init__(self, command: list[str], hosts: int, environment: dict[str, str]):
+    def __init__(self, command: list[str], hosts: int, environment: dict[str, str]) -> None:
         launch = [sys.executable, "-m", "tpu.local", f"--n={hosts}", "--"] if hosts > 1 else []
         self.process = subprocess.Popen(
             launch + command,
@@ -71,7 +93,7 @@ class Session:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
         )
-        self.hosts, self.said = hosts, ""
+        self.hosts, self.output = hosts, ""
         self.pids = [self.process.pid] if hosts == 1 else []
         self.reader = threading.Thread(target=self._read, daemon=True)
         self.reader.start()
@@ -79,44 +101,65 @@ class Session:
     def _read(self) -> None:
         assert self.process.stderr is not None
         for line in self.process.stderr:
-            self.said += line
-            found = re.match(r"tpu\.local: host \d+ is process (\d+)", line)
-            if found:
-                self.pids.append(int(found[1]))
+            self.output += line
+            match = re.match(r"tpu\.local: host \d+ is process (\d+)", line)
+            if match:
+                self.pids.append(int(match[1]))
 
-    def until(self, arrived: Callable[[], bool]) -> bool:
-        """Waits for something; False if the run ended before. Raises if neither happens."""
-        deadline = time.monotonic() + PATIENCE
-        while not arrived():
+    def until(self, condition: Callable[[], bool]) -> bool:
+        """Waits for a condition.
+
+        Returns:
+          False if the run ended before.
+
+        Raises:
+          RuntimeError: Neither happened in time.
+        """
+        deadline = time.monotonic() + TIMEOUT
+        while not condition():
             if self.process.poll() is not None:
                 return False
             if time.monotonic() > deadline:
                 self.process.kill()
                 raise RuntimeError(
-                    f"nothing happened for {PATIENCE:.0f} s; the run said:\n{self.said}"
+                    f"nothing happened for {TIMEOUT:.0f} s; output of the run:\n{self.output}"
                 )
             time.sleep(0.002)
         return True
 
     def end(self) -> int:
-        """The exit status."""
-        status = self.process.wait(timeout=PATIENCE)
-        self.reader.join(timeout=PATIENCE)
+        """Waits for the end; returns the exit status."""
+        status = self.process.wait(timeout=TIMEOUT)
+        self.reader.join(timeout=TIMEOUT)
         return status
 
 
 class Run:
-    """A workdir, and how its run is started."""
+    """A workdir and the command of its run."""
 
-    def __init__(self, root: Path, name: str, hosts: int, steps: int):
+    def __init__(self, root: Path, name: str, hosts: int, steps: int) -> None:
         self.workdir, self.hosts, self.steps = root / name, hosts, steps
         fields = {
-            "model.layers": 1, "model.width": 32, "model.heads": 2, "model.feedforward": 64, "data.source": "text", "data.length": 32,
-            "data.path": root / "text", "data.cache": root / "cache", "tokenizer.vocab_size": 400, "mesh.data": 1, "mesh.fsdp": -1,
-            "training.tokens": 0, "training.steps": steps, "training.batch_size": 8, "training.log_every": 1,
-            "training.checkpoint_every": steps // 50, "training.evaluate_every": steps // 20, "training.evaluate_tokens": 2048,
+            "model.layers": 1,
+            "model.width": 32,
+            "model.heads": 2,
+            "model.feedforward": 64,
+            "data.source": "text",
+            "data.length": 32,
+            "data.path": root / "text",
+            "data.cache": root / "cache",
+            "tokenizer.vocab_size": 400,
+            "mesh.data": 1,
+            "mesh.fsdp": -1,
+            "training.tokens": 0,
+            "training.steps": steps,
+            "training.batch_size": 8,
+            "training.log_every": 1,
+            "training.checkpoint_every": steps // 50,
+            "training.evaluate_every": steps // 20,
+            "training.evaluate_tokens": 2048,
             "training.keep": 3,
-        }  # fmt: skip
+        }
         overrides = [f"--config.{name}={value}" for name, value in fields.items()]
         self.command = [
             sys.executable,
@@ -132,10 +175,13 @@ class Run:
             if not name.startswith(("XLA_", "JAX_", "LM_"))
         }
         self.environment = inherited | {
-            "JAX_PLATFORMS": "cpu", "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"), "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
-        }  # fmt: skip
+            "JAX_PLATFORMS": "cpu",
+            "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
+            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        }
 
     def start(self) -> Session:
+        """Starts or resumes the run."""
         return Session(self.command, self.hosts, self.environment)
 
     def step(self) -> int:
@@ -145,10 +191,8 @@ class Run:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 2000))
                 return max(
                     (
-                        int(found)
-                        for found in re.findall(
-                            rb'^{"step": (\d+), .*}$', file.read(), re.MULTILINE
-                        )
+                        int(step)
+                        for step in re.findall(rb'^{"step": (\d+), .*}$', file.read(), re.MULTILINE)
                     ),
                     default=0,
                 )
@@ -163,19 +207,19 @@ class Run:
         """Whether a checkpoint is being written."""
         return any((self.workdir / "checkpoints").glob("*.orbax-checkpoint-tmp*"))
 
-    def passed_over(self) -> int:
-        """How many damaged checkpoints were moved aside."""
+    def quarantined(self) -> int:
+        """Number of damaged checkpoints that the run quarantined."""
         return len(list((self.workdir / "checkpoints").glob("damaged-*")))
 
-    def damage(self, draw: random.Random) -> None:
-        """Flips a bit of the newest checkpoint, or cuts a file of it in half."""
+    def damage(self, rng: random.Random) -> None:
+        """Flips a bit of the newest checkpoint, or cuts one of its files in half."""
         steps = sorted(
             int(path.name)
             for path in (self.workdir / "checkpoints").iterdir()
             if path.name.isdigit()
         )
         newest = self.workdir / "checkpoints" / str(steps[-1])
-        file = draw.choice(
+        file = rng.choice(
             [
                 path
                 for path in sorted(newest.glob("*/**/*"))
@@ -183,155 +227,160 @@ class Run:
             ]
         )
         content = bytearray(file.read_bytes())
-        if draw.random() < 0.5:
-            content[draw.randrange(len(content))] ^= 1 << draw.randrange(8)
+        if rng.random() < 0.5:
+            content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
         else:
             del content[len(content) // 2 :]
         file.write_bytes(content)
 
-    def metrics(self) -> list[dict]:
-        """The lines of metrics.jsonl without clocks."""
+    def metrics(self) -> list[dict[str, Any]]:
+        """The lines of metrics.jsonl without times."""
         lines = (self.workdir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
         return [
             {name: value for name, value in json.loads(line).items() if name not in CLOCKS}
             for line in lines
         ]
 
-    def arrays(self) -> dict:
-        """The last checkpoint."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """The arrays of the last checkpoint."""
         from lm.training.checkpoint import Checkpoints
 
         checkpoints = Checkpoints(self.workdir, read_only=True)
-        found = checkpoints.arrays(checkpoints.latest() or 0)
+        arrays = checkpoints.arrays(checkpoints.latest() or 0)
         checkpoints.close()
-        return found
+        return arrays
 
 
-def write_text(folder: Path, draw: random.Random) -> None:
-    """A small corpus of made-up words."""
+def write_text(folder: Path, rng: random.Random) -> None:
+    """Writes a small corpus of made-up words."""
     if folder.exists():
-        sys.exit(f"error: {folder.parent} holds an earlier soak; give an empty --workdir")
+        sys.exit(f"error: {folder.parent} has an earlier result; give an empty --workdir")
     folder.mkdir(parents=True)
     words = [
-        "".join(
-            draw.choice("bdfgklmnprst") + draw.choice("aeiou") for _ in range(draw.randint(1, 3))
-        )
+        "".join(rng.choice("bdfgklmnprst") + rng.choice("aeiou") for _ in range(rng.randint(1, 3)))
         for _ in range(300)
     ]
     for number in range(150):
         sentences = [
-            " ".join(draw.choices(words, k=draw.randint(6, 14))).capitalize() + "."
-            for _ in range(draw.randint(8, 20))
+            " ".join(rng.choices(words, k=rng.randint(6, 14))).capitalize() + "."
+            for _ in range(rng.randint(8, 20))
         ]
         (folder / f"{number:03}.txt").write_text(" ".join(sentences) + "\n", encoding="utf-8")
 
 
-def torment(run: Run, kinds: list[str], draw: random.Random) -> list[Fault]:
-    """Runs to the end with a fault of each of these kinds on the way, in this order.
+def disturb(run: Run, kinds: list[str], rng: random.Random) -> list[Fault]:
+    """Runs to the end, with a fault of each of these kinds on the way, in this order.
 
     Raises:
-      RuntimeError: a session ended otherwise than it should.
+      RuntimeError: A session did not end as it should.
     """
-    # Spread over the run, at random places; the first after a few checkpoints, so that there is one to fall back to.
-    targets = sorted(draw.randint(run.steps // 12, run.steps * 9 // 10) for _ in kinds)
+    # Random steps over the run. The first comes after a few checkpoints, so that one can be
+    # restored.
+    targets = sorted(rng.randint(run.steps // 12, run.steps * 9 // 10) for _ in kinds)
     faults: list[Fault] = []
-    done, waiting = 0, None  # waiting: the fault whose step is not reached again yet
+    done, pending = 0, None  # pending: the fault whose step is not reached again yet
     while True:
         kind = kinds[done] if done < len(kinds) else ""
         session, began = run.start(), time.monotonic()
 
         if kind == "-9 while starting":
-            delay = draw.uniform(0.2, 5.0)
-            while time.monotonic() - began < delay and "continues from" not in session.said:
+            delay = rng.uniform(0.2, 5.0)
+            while time.monotonic() - began < delay and not RESUMED.search(session.output):
                 time.sleep(0.01)
             os.kill(session.pids[0], signal.SIGKILL)
             if (status := session.end()) not in KILLED:
-                raise RuntimeError(f"{kind}: exit status {status}; the run said:\n{session.said}")
+                raise RuntimeError(
+                    f"{kind}: exit status {status}; output of the run:\n{session.output}"
+                )
             faults.append(Fault(kind, run.step(), time.monotonic() - began))
             done += 1
             print(f"  {done}/{len(kinds)}  {kind}", file=sys.stderr, flush=True)
             continue
-        if waiting:
-            come_back(run, session, waiting)
-            waiting = None
+        if pending:
+            recover(run, session, pending)
+            pending = None
         if not kind:
             if (status := session.end()) != 0:
-                raise RuntimeError(f"exit status {status}; the run said:\n{session.said}")
+                raise RuntimeError(f"exit status {status}; output of the run:\n{session.output}")
             return faults
         reached = session.until(functools.partial(run.reached, targets[done]))
-        time.sleep(draw.uniform(0.0, 0.1))
+        time.sleep(rng.uniform(0.0, 0.1))
         if reached and "in a save" in kind:
             reached = session.until(run.saving)
-            time.sleep(draw.uniform(0.0, 0.03))
+            time.sleep(rng.uniform(0.0, 0.03))
         if not reached or session.process.poll() is not None:
             raise RuntimeError(
-                f"the run ended before it could be hit at step {targets[done]}; give more --steps. It said:\n{session.said}"
+                f"the run ended before it could be hit at step {targets[done]}; give more --steps."
+                f" Output:\n{session.output}"
             )
-        waiting = Fault(kind, run.step(), -time.monotonic(), damaged=-run.passed_over())
-        os.kill(draw.choice(session.pids), signal.SIGTERM if "TERM" in kind else signal.SIGKILL)
+        pending = Fault(kind, run.step(), -time.monotonic(), damaged=-run.quarantined())
+        os.kill(rng.choice(session.pids), signal.SIGTERM if "TERM" in kind else signal.SIGKILL)
         status = session.end()
         if status != STOPPED if "TERM" in kind else status not in KILLED:
             raise RuntimeError(
-                f"{kind} at step {waiting.step}: exit status {status}; the run said:\n{session.said}"
+                f"{kind} at step {pending.step}: exit status {status}; output of the run:\n"
+                f"{session.output}"
             )
-        waiting.step = max(
-            waiting.step, run.step()
-        )  # of a run that was told to stop, the step it came to
-        waiting.cut = run.saving()
+        pending.step = max(
+            pending.step, run.step()
+        )  # a run that stops on SIGTERM continues up to its save
+        pending.cut = run.saving()
         if "damage" in kind:
-            run.damage(draw)
-        faults.append(waiting)
+            run.damage(rng)
+        faults.append(pending)
         done += 1
-        print(f"  {done}/{len(kinds)}  {kind} at step {waiting.step}", file=sys.stderr, flush=True)
+        print(f"  {done}/{len(kinds)}  {kind} at step {pending.step}", file=sys.stderr, flush=True)
 
 
-def come_back(run: Run, session: Session, fault: Fault) -> None:
-    """Waits until the run is again where a fault hit it, and notes what that cost.
+def recover(run: Run, session: Session, fault: Fault) -> None:
+    """Waits until the run is back where a fault hit it, and records the cost.
 
     Raises:
-      RuntimeError: it ended before.
+      RuntimeError: The run ended before.
     """
 
-    def continued() -> list[str]:
-        return re.findall(r"continues from step (\d+)\n", session.said)
+    def resumed() -> list[str]:
+        return RESUMED.findall(session.output)
 
-    if not session.until(lambda: bool(continued())):
+    if not session.until(lambda: bool(resumed())):
         raise RuntimeError(
-            f"the run did not continue after {fault.kind!r} at step {fault.step}; it said:\n{session.said}"
+            f"the run did not resume after {fault.kind!r} at step {fault.step}; output:\n"
+            f"{session.output}"
         )
-    start = int(continued()[0])
+    start = int(resumed()[0])
     if not session.until(lambda: start >= fault.step or run.step() >= fault.step):
         raise RuntimeError(
-            f"the run did not come back from {fault.kind!r} at step {fault.step}; it said:\n{session.said}"
+            f"the run did not recover from {fault.kind!r} at step {fault.step}; output:\n"
+            f"{session.output}"
         )
     fault.recomputed = max(0, fault.step - start)
     fault.seconds += time.monotonic()
-    fault.damaged += run.passed_over()
+    fault.damaged += run.quarantined()
 
 
 def differences(one: Run, other: Run) -> list[str]:
-    """What is not the same in two finished runs, to the last bit."""
-    found = []
+    """Names what differs in two finished runs, in any bit."""
+    result = []
     ends = one.arrays(), other.arrays()
     if ends[0].keys() != ends[1].keys():
-        found.append(f"arrays {sorted(ends[0].keys() ^ ends[1].keys())}")
-    found += [
+        result.append(f"arrays {sorted(ends[0].keys() ^ ends[1].keys())}")
+    result += [
         name
         for name in ends[0]
         if name in ends[1] and ends[0][name].tobytes() != ends[1][name].tobytes()
     ]
     lines = one.metrics(), other.metrics()
-    found += [
+    result += [
         f"metrics.jsonl: {first} and {second}"
         for first, second in zip(*lines, strict=False)
         if first != second
     ][:3]
     if len(lines[0]) != len(lines[1]):
-        found.append(f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines")
+        result.append(f"metrics.jsonl: {len(lines[0])} and {len(lines[1])} lines")
     records = [
         json.loads((run.workdir / "run.json").read_text(encoding="utf-8")) for run in (one, other)
     ]
-    return found + [
+    return result + [
         f"run.json: {name}"
         for name in ("status", "step", "final", "loss_tokens")
         if records[0][name] != records[1][name]
@@ -339,57 +388,64 @@ def differences(one: Run, other: Run) -> list[str]:
 
 
 def table(faults: list[Fault]) -> str:
-    """A line for each kind, and their sum."""
+    """A line for each kind, and their total."""
     lines = [
-        f"{'fault':<28}{'count':>6}{'steps again':>13}{'most':>6}{'saves cut off':>15}{'damaged':>9}{'seconds lost':>14}"
+        f"{'fault':<28}{'count':>6}{'recomputed':>13}{'most':>6}{'cut saves':>15}{'damaged':>9}"
+        f"{'seconds lost':>14}"
     ]
-    for kind in [*ALONE, *HOSTS, "all"]:
-        those = [fault for fault in faults if kind in (fault.kind, "all")]
-        if those:
-            again, seconds = (
-                [fault.recomputed for fault in those],
-                [fault.seconds for fault in those],
+    for kind in [*ONE_PROCESS, *TWO_HOSTS, "all"]:
+        matching = [fault for fault in faults if kind in (fault.kind, "all")]
+        if matching:
+            steps, seconds = (
+                [fault.recomputed for fault in matching],
+                [fault.seconds for fault in matching],
             )
-            cut, damaged = sum(fault.cut for fault in those), sum(fault.damaged for fault in those)
+            cut, damaged = (
+                sum(fault.cut for fault in matching),
+                sum(fault.damaged for fault in matching),
+            )
             lines.append(
-                f"{kind:<28}{len(those):>6}{sum(again):>13}{max(again):>6}{cut:>15}{damaged:>9}{sum(seconds):>14.0f}"
+                f"{kind:<28}{len(matching):>6}{sum(steps):>13}{max(steps):>6}{cut:>15}{damaged:>9}"
+                f"{sum(seconds):>14.0f}"
             )
     return "\n".join(lines)
 
 
 def main() -> int:
+    """Prints the table; returns the exit status."""
     flags = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    flags.add_argument("--kills", type=int, default=30, help="how many (30)")
-    flags.add_argument("--seed", type=int, default=0, help="of kinds and moments (0)")
+    flags.add_argument("--kills", type=int, default=30, help="number of kills (30)")
+    flags.add_argument("--seed", type=int, default=0, help="seed of kinds and moments (0)")
     flags.add_argument(
         "--steps",
         type=int,
         default=1200,
-        help="length of the run of one process; a third for two (1200)",
+        help="steps of the run of one process; two hosts run a third (1200)",
     )
     flags.add_argument(
         "--workdir",
         type=Path,
-        help="a new folder; by default a temporary one, which is removed unless something fails",
+        help="a new folder; default: a temporary one, removed unless something fails",
     )
     args = flags.parse_args()
     os.environ["JAX_PLATFORMS"] = "cpu"
     root = args.workdir or Path(tempfile.mkdtemp(prefix="faults-"))
-    draw = random.Random(args.seed)
-    write_text(root / "text", draw)
+    rng = random.Random(args.seed)
+    write_text(root / "text", rng)
     faults, different, began = [], [], time.monotonic()
     try:
         for hosts, known, count in (
-            (1, ALONE, args.kills - args.kills // 2),
-            (2, HOSTS, args.kills // 2),
+            (1, ONE_PROCESS, args.kills - args.kills // 2),
+            (2, TWO_HOSTS, args.kills // 2),
         ):
             kinds = [known[number % len(known)] for number in range(count)]
-            draw.shuffle(kinds)
+            rng.shuffle(kinds)
             steps = args.steps // (1 if hosts == 1 else 3)
             print(
-                f"{hosts} process{'es' * (hosts > 1)}: {steps} steps without a fault, then with {count}",
+                f"{hosts} process{'es' * (hosts > 1)}: {steps} steps without a fault, then with"
+                f" {count}",
                 file=sys.stderr,
                 flush=True,
             )
@@ -398,15 +454,16 @@ def main() -> int:
             )
             session = undisturbed.start()
             if session.end() != 0:
-                raise RuntimeError(f"the run without faults failed:\n{session.said}")
-            faults += torment(disturbed, kinds, draw)
+                raise RuntimeError(f"the undisturbed run failed:\n{session.output}")
+            faults += disturb(disturbed, kinds, rng)
             different += differences(undisturbed, disturbed)
     except RuntimeError as error:
         print(f"LOST: {error}\nkept: {root}", file=sys.stderr)
         return 1
     print(table(faults))
     print(
-        f"{len(faults)} faults in {time.monotonic() - began:.0f} s; lost runs: 0; differing from the undisturbed run: {len(different)}"
+        f"{len(faults)} faults in {time.monotonic() - began:.0f} s; lost runs: 0;"
+        f" differences from the undisturbed run: {len(different)}"
     )
     if different:
         print("\n".join(different), f"kept: {root}", sep="\n", file=sys.stderr)

@@ -1,22 +1,26 @@
-"""The vocabulary head: gathered positions against all of them, and chunks against the scores of all positions at once.
+"""The vocabulary head: masked positions against all positions, and chunks against full logits.
 
-  python -m benchmarks.head [--steps=20] [--heads_only] [--tokens=16384] [--vocabulary=32768] [--width=256]
+  python -m benchmarks.head [--steps=20] [--heads_only] [--tokens=16384] [--vocabulary=32768]
 
-1. The step of configs/mlm.py:tiny with 8,192 words: the head at the masked positions only, against the head at every position (with a
-   weight of 0 where nothing is asked), by the plain loss on the logits.
-2. Loss and gradients of a causal head at 16k positions and 32k words: in chunks, against the plain loss on all logits; time in turn, and
-   the compiler's own figure for temporary memory.
+1. The step of configs/mlm.py:tiny with 8,192 words. The head at the masked positions only, against
+   the head at every position (weight 0 where nothing is masked) with the plain loss on the logits.
+2. Loss and gradients of a causal head at 16k positions and 32k words. In chunks, against the plain
+   loss on all logits: time, alternating, and the compiler's figure for temporary memory.
 """
 
 import statistics
 import time
+from typing import Any
 
+import jax
 from absl import flags
 
 from lm.core import command
+from lm.core.protocols import Batch, Sums
+from lm.nn.layers import DropoutKeys
 
-_STEPS = flags.DEFINE_integer("steps", 20, "rounds to time, each side in turn", lower_bound=2)
-_HEADS_ONLY = flags.DEFINE_bool("heads_only", False, "leave out the MLM step")
+_STEPS = flags.DEFINE_integer("steps", 20, "rounds to time, alternating", lower_bound=2)
+_HEADS_ONLY = flags.DEFINE_bool("heads_only", False, "skip the MLM step")
 _TOKENS = flags.DEFINE_integer("tokens", 16384, "positions of the causal head", lower_bound=64)
 _VOCABULARY = flags.DEFINE_integer("vocabulary", 32768, "words of the causal head", lower_bound=64)
 _WIDTH = flags.DEFINE_integer("width", 256, "width of the causal head", lower_bound=8)
@@ -24,20 +28,20 @@ _CHUNKS = flags.DEFINE_integer("chunks", 16, "chunks of the causal head", lower_
 
 
 def main() -> None:
+    """Prints both comparisons."""
     if not _HEADS_ONLY.value:
         masked_step()
     causal_head()
 
 
 def masked_step() -> None:
-    """MLM with the head at the masked positions, against the head everywhere."""
-    import jax
+    """Compares MLM with the head at the masked positions and at all positions."""
     import numpy as np
 
     from configs import mlm
     from lm.core.plain import plain
     from lm.data import corpus, loader
-    from lm.nn import heads, token_loss
+    from lm.nn import heads
     from lm.training.program import Program, divide_sums
 
     config = plain(mlm.get_config("tiny"))
@@ -52,32 +56,32 @@ def masked_step() -> None:
     batches = loader.Loader(rows, config["training"]["batch_size"], program["gathered"].mesh)
     gathered = [next(batches) for _ in range(4)]
 
-    def everywhere(batch):
-        """The same targets at their places among all."""
+    def at_all_positions(batch: Batch) -> dict[str, Any]:
+        """The same targets, with weight 0 at all other positions."""
         tokens = np.asarray(batch["tokens"])
-        found = {
+        targets = {
             "targets": np.zeros(tokens.shape, np.int32),
             "weights": np.zeros(tokens.shape, np.float32),
         }
-        for row, (places, weights) in enumerate(
+        for row, (positions, weights) in enumerate(
             zip(np.asarray(batch["target_positions"]), np.asarray(batch["weights"]), strict=True)
         ):
             real = weights > 0
-            found["targets"][row, places[real]] = np.asarray(batch["targets"])[row][real]
-            found["weights"][row, places[real]] = 1.0
+            targets["targets"][row, positions[real]] = np.asarray(batch["targets"])[row][real]
+            targets["weights"][row, positions[real]] = 1.0
         kept = {
             name: value
             for name, value in batch.items()
             if name not in ("target_positions", "targets", "weights")
         }
-        return kept | jax.device_put(found)
+        return kept | jax.device_put(targets)
 
     class Full:
-        """MLM by the logits of every position."""
+        """MLM with the logits of every position."""
 
         terms, heads = objective.terms, objective.heads
 
-        def loss(self, model, batch, key):
+        def loss(self, model: Any, batch: Batch, key: DropoutKeys | None) -> tuple[Sums, Sums]:
             nll, hits = heads.classify(
                 model.logits(model.states(batch, key)),
                 batch["targets"],
@@ -85,13 +89,12 @@ def masked_step() -> None:
             )
             return {"mlm": nll}, {"mlm_accuracy": hits}
 
-    program["full"].objective = Full()
-    sides = {"gathered": gathered, "full": [everywhere(batch) for batch in gathered]}
-    states, seconds, losses = (
-        {side: program[side].init() for side in sides},
-        {side: [] for side in sides},
-        {},
-    )
+    full: Any = Full()
+    program["full"].objective = full
+    sides = {"gathered": gathered, "full": [at_all_positions(batch) for batch in gathered]}
+    states = {side: program[side].init() for side in sides}
+    seconds: dict[str, list[float]] = {side: [] for side in sides}
+    losses = {}
     for round_ in range(_STEPS.value + 2):
         for side, batches_ in sides.items():
             begin = time.perf_counter()
@@ -111,8 +114,7 @@ def masked_step() -> None:
 
 
 def causal_head() -> None:
-    """The chunked cross-entropy against the plain one."""
-    import jax
+    """Compares the chunked cross-entropy with the plain one."""
     import jax.numpy as jnp
     import numpy as np
 
@@ -126,19 +128,23 @@ def causal_head() -> None:
     targets_BT = jnp.asarray(rng.integers(0, V, (rows, T)), jnp.int32)
     weights_BT = jnp.ones((rows, T), jnp.float32)
 
-    def chunked(h, table):
+    def chunked(h: jax.Array, table: jax.Array) -> jax.Array:
         return cross_entropy.cross_entropy(h, table, targets_BT, weights_BT, _CHUNKS.value).loss
 
-    def full(h, table):
+    def full(h: jax.Array, table: jax.Array) -> jax.Array:
         return heads.classify(jnp.einsum("BTD,VD->BTV", h, table), targets_BT, weights_BT)[0][0]
 
-    sides, memory, seconds, values = {"chunked": chunked, "full": full}, {}, {}, {}
+    sides = {"chunked": chunked, "full": full}
+    memory: dict[str, int] = {}
+    seconds: dict[str, list[float]] = {}
+    values: dict[str, Any] = {}
     compiled = {
         side: jax.jit(jax.value_and_grad(function, (0, 1))).lower(h_BTD, table_VD).compile()
         for side, function in sides.items()
     }
     for side, function in compiled.items():
-        memory[side], seconds[side] = function.memory_analysis().temp_size_in_bytes, []
+        analysis: Any = function.memory_analysis()
+        memory[side], seconds[side] = analysis.temp_size_in_bytes, []
     for _ in range(max(3, _STEPS.value // 4)):
         for side, function in compiled.items():
             begin = time.perf_counter()
@@ -149,7 +155,8 @@ def causal_head() -> None:
         name, "full logits", f"{_CHUNKS.value} chunks", seconds["full"][1:], seconds["chunked"][1:]
     )
     print(
-        f"  temporary memory by the compiler: full {memory['full'] / 2**20:,.0f} MiB, chunked {memory['chunked'] / 2**20:,.0f} MiB,"
+        f"  temporary memory by the compiler: full {memory['full'] / 2**20:,.0f} MiB,"
+        f" chunked {memory['chunked'] / 2**20:,.0f} MiB,"
         f" {memory['full'] / memory['chunked']:.1f}× less"
     )
     (loss, grads), (plain_loss, plain_grads) = values["chunked"], values["full"]
@@ -158,18 +165,19 @@ def causal_head() -> None:
         for one, other in zip(grads, plain_grads, strict=True)
     ]
     print(
-        f"  relative difference: loss {abs(float(loss / plain_loss) - 1):.1e}, gradients {max(errors):.1e} of the largest element"
+        f"  relative difference: loss {abs(float(loss / plain_loss) - 1):.1e},"
+        f" gradients {max(errors):.1e} of the largest element"
     )
 
 
 def report(
-    what: str, slow: str, fast: str, slow_seconds: list[float], fast_seconds: list[float]
+    title: str, slow: str, fast: str, slow_seconds: list[float], fast_seconds: list[float]
 ) -> None:
-    """Medians of both sides, and the median of the ratios round by round."""
+    """Prints the medians of both sides, and the median of their ratio over the rounds."""
     ratio = statistics.median(a / b for a, b in zip(slow_seconds, fast_seconds, strict=True))
     print(
-        f"{what}: {slow} {statistics.median(slow_seconds) * 1e3:,.1f} ms, {fast} {statistics.median(fast_seconds) * 1e3:,.1f} ms:"
-        f" {ratio:.2f}× as fast"
+        f"{title}: {slow} {statistics.median(slow_seconds) * 1e3:,.1f} ms,"
+        f" {fast} {statistics.median(fast_seconds) * 1e3:,.1f} ms: {ratio:.2f}× as fast"
     )
 
 

@@ -58,13 +58,12 @@ def experiment(steps: int, seeds: int) -> dict[str, Any]:
 
 def compared(root: Path, config: dict[str, Any]) -> dict[str, float]:
     """Seconds of each part of lm.compare."""
-    from lm.comparison import run as comparison_run
-
-    run_all, times = comparison_run.run_all, {}
+    run: Any = importlib.import_module("lm.comparison.run")
+    run_all, times = run.run_all, {}
     began = time.perf_counter()
 
     def timed(
-        pool: Any, work: Any, claims: Any, slots: Any, show: Any, on_end: Callable[[str], None]
+        pool: Any, jobs: Any, claims: Any, slots: Any, progress: Any, on_end: Callable[[str], None]
     ) -> Any:
         ends = [time.perf_counter()]
         times["start-up"] = ends[0] - began
@@ -73,16 +72,16 @@ def compared(root: Path, config: dict[str, Any]) -> dict[str, float]:
             on_end(name)
             ends.append(time.perf_counter())
 
-        outcomes = run_all(pool, work, claims, slots, show, note)
+        outcomes = run_all(pool, jobs, claims, slots, progress, note)
         times["baselines"], times["trials"] = ends[1] - ends[0], ends[-1] - ends[1]
         return outcomes
 
-    comparison_run.run_all = timed
+    run.run_all = timed
     try:
-        if comparison_run.compare(config, root, "benchmarks.overhead", ""):
+        if run.compare(config, root, "benchmarks.overhead", ""):
             raise SystemExit("a run failed")
     finally:
-        comparison_run.run_all = run_all
+        run.run_all = run_all
     return times | {"report": time.perf_counter() - began - sum(times.values())}
 
 

@@ -1,9 +1,10 @@
-"""How long it takes to score 1,000 minimal pairs at the `:tiny` size: causally, and by both pseudo-log-likelihoods.
+"""Time to score 1,000 minimal pairs at `:tiny`, causally and by both pseudo-log-likelihoods.
 
-    python -m benchmarks.pairs [--pairs=1000]
+  python -m benchmarks.pairs [--pairs=1000]
 
-Wanted on two cores, compilation included: causal under 10 s, PLL under 60 s. The pairs are held-out sentences, and the same with two
-neighbouring words exchanged; the models are untrained. User time is this process's on all cores, for machines that others use as well.
+Targets on two cores, compilation included: causal under 10 s, PLL under 60 s. The pairs are
+held-out sentences and the same with two neighbouring words swapped. The models are untrained. User
+time is this process's over all cores, for machines shared with other work.
 """
 
 import json
@@ -11,16 +12,19 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from absl import flags
 
 from lm.core import command
+from lm.data.corpus import Corpus
 
-_PAIRS = flags.DEFINE_integer("pairs", 1000, "how many", lower_bound=1)
-SHORTEST, LONGEST = 5, 14  # words of a sentence; BLiMP's have 4 to 15
+_PAIRS = flags.DEFINE_integer("pairs", 1000, "pairs to score", lower_bound=1)
+SHORTEST, LONGEST = 5, 14  # words in a sentence; BLiMP's have 4 to 15
 
 
 def main() -> None:
+    """Prints a line per scoring method, with and without compilation."""
     from lm import presets
     from lm.core.plain import plain
     from lm.data import corpus as corpora
@@ -28,7 +32,7 @@ def main() -> None:
     from lm.inference import scoring
     from lm.training.program import Program
 
-    for model, objective, asked in (
+    for model, objective, methods in (
         ("decoder", "clm", ("causal",)),
         ("encoder", "mlm", ("pll", "pll_word")),
     ):
@@ -45,22 +49,24 @@ def main() -> None:
                 program.length,
                 {"minimal_pairs": {"path": str(path)}},
             )
-        pairs = task["minimal_pairs"]
+        pairs: Any = task["minimal_pairs"]
         tokens = sum(map(len, pairs.sentences))
-        assert set(asked) == set(scoring.methods(program.objective))
-        for method in asked:
-            for when in ("compilation included", "again"):
+        assert set(methods) == set(scoring.methods(program.objective))
+        for method in methods:
+            for when in ("compilation included", "compiled"):
                 begin, used = time.perf_counter(), user()
                 pairs.scored(program, params, method)
                 seconds, used = time.perf_counter() - begin, user() - used
                 print(
-                    f"{method:<9} {len(pairs.pairs):,} pairs, {tokens:,} tokens: {seconds:5.1f} s, {used:5.1f} s of user time, {when}"
-                    f" ({len(pairs.pairs) / seconds:,.0f} pairs/s, {tokens / seconds:,.0f} scored tokens/s)"
+                    f"{method:<9} {len(pairs.pairs):,} pairs, {tokens:,} tokens: {seconds:5.1f} s,"
+                    f" {used:5.1f} s of user time, {when}"
+                    f" ({len(pairs.pairs) / seconds:,.0f} pairs/s,"
+                    f" {tokens / seconds:,.0f} scored tokens/s)"
                 )
 
 
-def write(corpus, count: int, path: Path) -> Path:
-    """So many pairs of a sentence of the corpus and the same with two words exchanged."""
+def write(corpus: Corpus, count: int, path: Path) -> Path:
+    """Writes pairs of a sentence of the corpus and the same with two words swapped."""
     lines = []
     for document in corpus.texts("train"):
         for sentence in (sentence for paragraph in document.paragraphs for sentence in paragraph):
@@ -89,7 +95,7 @@ def write(corpus, count: int, path: Path) -> Path:
 
 
 def user() -> float:
-    """Seconds of user time so far."""
+    """Seconds of user time of this process so far."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_utime
 
 

@@ -1,15 +1,19 @@
-"""Our train step beside another codebase's, by the same TPU compiler and without a TPU.
+"""Our train step against another codebase's, by the same TPU compiler and without a TPU.
 
   python -m benchmarks.peers [--rows=small-v5e,1b-v5e] [--workdir=runs/peers] [--scan]
 
-Prints Markdown: a line of ours, one of theirs and their ratio for each row; then the best of our own choices of remat and mesh for the same
-model, slice and rows a step. Theirs are PEERS below. BERT's rows (masked language model, as many tokens a step as `small`) have no peer:
-nobody has published such figures. What was compiled is kept in the workdir by config and source, so the same command
-goes on where it stopped. A row takes 3 to 10 minutes of a free core unrolled, as theirs were compiled; less with --scan (layers in a loop,
-counted as often as it runs).
+Prints Markdown. Each row has a line for our step, one for theirs and one for the ratio. Where we
+would choose another rematerialisation or mesh for the same model, slice and rows per step, the best
+of our choices follows. Their figures are PEERS below. BERT's rows (masked language modelling, as
+many tokens per step as `small`) have no peer: no such figures are published.
 
-est s is the sum of the backend's estimated cycles at the chip's clock: a ratio between programs, no measured time; collectives that run
-beside other work are not in it, so their bytes stand beside it. TFLOP are those of matrix products, loops by their trips.
+Compiled records are kept in the workdir by config and source, so the same command resumes. A row
+takes 3 to 10 minutes of a free core unrolled, as theirs were compiled. --scan is faster (layers in
+a loop, counted as often as it runs).
+
+est s is the sum of the backend's estimated cycles at the chip's clock. It compares programs and is
+not a measured time. It leaves out collectives that overlap with other work, so their bytes are
+listed separately. TFLOP are those of matrix products; loops count by their trips.
 """
 
 import dataclasses
@@ -21,26 +25,34 @@ from typing import Any
 from absl import flags
 
 from lm.core import command
+from tpu.cache import Cache
 
-_ROWS = flags.DEFINE_list("rows", [], "rows to compile, by name; by default all")
-_WORKDIR = flags.DEFINE_string("workdir", "runs/peers", "where records are kept")
-_SCAN = flags.DEFINE_bool("scan", False, "compile the layers as a loop, as runs do: quick")
+_ROWS = flags.DEFINE_list("rows", [], "names of rows to compile; default: all")
+_WORKDIR = flags.DEFINE_string("workdir", "runs/peers", "folder of the compiled records")
+_SCAN = flags.DEFINE_bool("scan", False, "compile the layers as a loop, as runs do; faster")
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """A setting, and what the peer's step takes there.
+    """A setting and the figures of the peer's step.
 
     Attributes:
-      size: of configs/peers.py. tpu: slice. rows: of a step. mesh, model: fields that differ from the config's.
-      peak: GiB of HBM on a device. tflop, seconds, wire (MiB sent): of a step on a device, as the compiler has it.
+      size: size of configs/peers.py.
+      tpu: name of the slice.
+      rows: rows per step.
+      mesh: fields of config.mesh that differ from the config's.
+      model: fields of config.model that differ from the config's.
+      peak: peak HBM of a device, in GiB.
+      tflop: TFLOP of a step on a device, by the compiler.
+      seconds: estimated seconds of a step, by the compiler.
+      wire: MiB that a device sends in a step, by the compiler.
     """
 
     size: str
     tpu: str
     rows: int
     mesh: Mapping[str, int]
-    model: Mapping[str, Any]
+    model: dict[str, Any]
     peak: float
     tflop: float
     seconds: float
@@ -48,7 +60,8 @@ class Row:
 
 
 FSDP, DATA = {"data": 1, "fsdp": -1}, {"data": -1, "fsdp": 1}
-# MaxText, August 2026, compiled by jax 0.10.2 with libtpu 0.0.42.1: unscanned layers, dot-product attention, the same compiler options.
+# MaxText, August 2026, compiled by jax 0.10.2 with libtpu 0.0.42.1: unscanned layers, dot-product
+# attention, the same compiler options.
 PEERS = {
     "small-v5e": Row("small", "v5e-4", 32, FSDP, {"remat": "full"}, 1.07, 7.715, 0.1698, 505),
     "small-v5e-data": Row("small", "v5e-4", 32, DATA, {"remat": "none"}, 14.58, 6.436, 0.1567, 387),
@@ -56,14 +69,14 @@ PEERS = {
     "1b-v5e": Row("1b", "v5e-16", 64, FSDP, {"remat": "full"}, 4.26, 78.51, 0.797, 8341),
     "1b-v5p": Row("1b", "v5p-16", 32, FSDP, {"remat": "full"}, 5.12, 78.50, 0.357, 7785),
 }
-# What else we would run there: the fastest that fits is the row's best. Unrolled, whatever --scan says: a loop copies what the backward
-# pass needs into stacks and out of them.
-_QUICK = {"scan": False, "head_chunks": 1}
+# Our other choices for a row; the fastest that fits is its best. Unrolled even with --scan, because
+# a loop copies what the backward pass needs into stacks and out of them.
+_UNROLLED = {"scan": False, "head_chunks": 1}
 CHOICES = {
-    "small-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],
-    "1b-v5e": [(FSDP, {**_QUICK, "remat": "minimal"})],
+    "small-v5e": [(FSDP, {**_UNROLLED, "remat": "minimal"})],
+    "1b-v5e": [(FSDP, {**_UNROLLED, "remat": "minimal"})],
 }
-# Row -> size of configs/mlm.py, slice.
+# Row → (size of configs/mlm.py, slice).
 BERT = {
     f"bert-{size}-{tpu.partition('-')[0]}": (size, tpu)
     for size, tpu in itertools.product(("base", "large"), ("v5e-4", "v6e-4"))
@@ -72,14 +85,13 @@ _BERT_ROWS = 64  # of 512 tokens
 
 
 def main() -> None:
+    """Prints the table."""
     from lm.core.plugins import UserError
 
     known = [*PEERS, *BERT]
     names = _ROWS.value or known
     if unknown := [name for name in names if name not in known]:
-        raise UserError(
-            f"--rows={','.join(unknown)}: there is no such row; there are {', '.join(known)}"
-        )
+        raise UserError(f"--rows={','.join(unknown)} is unknown; give rows of: {', '.join(known)}")
 
     from tpu import environment
 
@@ -88,33 +100,36 @@ def main() -> None:
 
     from tpu import cache
 
-    kept = cache.Cache(_WORKDIR.value)
+    records = cache.Cache(_WORKDIR.value)
     print(
-        "| row | | remat | mesh | peak GiB | wire MiB | TFLOP | est s |\n|---|---|---|---|---|---|---|---|"
+        "| row | | remat | mesh | peak GiB | wire MiB | TFLOP | est s |\n"
+        "|---|---|---|---|---|---|---|---|"
     )
     for name in names:
-        for line in lines(name, kept) if name in PEERS else bert_lines(name, kept):
+        for line in lines(name, records) if name in PEERS else bert_lines(name, records):
             print(line, flush=True)
 
 
-def lines(name: str, kept: Any) -> Iterator[str]:
-    """Ours at the peer's setting, the peer's, the ratio; our best choice and its ratio."""
+def lines(name: str, records: Cache) -> Iterator[str]:
+    """Yields our step at the peer's setting, the peer's, their ratio, our best and its ratio."""
     row = PEERS[name]
-    ours = measured(row, row.mesh, row.model, kept)
+    ours = measured(row, row.mesh, row.model, records)
     theirs = (row.peak, row.wire, row.tflop, row.seconds)
     yield _line(name, "ours", ours, figures(ours))
     yield _line("", "peer", None, theirs)
     yield _line("", "ours / peer", None, ratios(figures(ours), theirs))
-    found = [measured(row, mesh, row.model | model, kept) for mesh, model in CHOICES.get(name, [])]
-    fitting = [record for record in [*found, ours] if record["fits"]]
-    if found and fitting:
-        best = min(fitting, key=lambda record: figures(record)[-1])
+    others = [
+        measured(row, mesh, row.model | model, records) for mesh, model in CHOICES.get(name, [])
+    ]
+    fitting = [record for record in [*others, ours] if record["fits"]]
+    if others and fitting:
+        best = min(fitting, key=lambda record: record["ceilings"]["schedule"])
         yield _line("", "our best", best, figures(best))
         yield _line("", "our best / peer", None, ratios(figures(best), theirs))
 
 
-def bert_lines(name: str, kept: Any) -> Iterator[str]:
-    """BERT with each block computed again in the backward pass, and with nothing computed again."""
+def bert_lines(name: str, records: Cache) -> Iterator[str]:
+    """Yields BERT with full rematerialisation and without."""
     from configs import mlm
     from lm.core.plain import plain
 
@@ -124,14 +139,14 @@ def bert_lines(name: str, kept: Any) -> Iterator[str]:
         config["model"] |= {"scan": _SCAN.value, "dtype": "bfloat16", "remat": remat}
         config["mesh"] |= FSDP
         config["training"]["batch_size"] = _BERT_ROWS
-        record = _record(config, tpu, kept)
+        record = _record(config, tpu, records)
         yield _line(name if remat == "full" else "", "ours", record, figures(record))
 
 
 def settings(
     row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], scan: bool
 ) -> dict[str, Any]:
-    """The plain config of a row."""
+    """The config of a row, as nested dicts."""
     from configs import peers
     from lm.core.plain import plain
 
@@ -143,29 +158,31 @@ def settings(
 
 
 def measured(
-    row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], kept: Any
+    row: Row, mesh: Mapping[str, int], model: Mapping[str, Any], records: Cache
 ) -> dict[str, Any]:
-    """The record of our step at a row."""
-    return _record(settings(row, mesh, model, _SCAN.value), row.tpu, kept)
+    """The record of our step for a row."""
+    return _record(settings(row, mesh, model, _SCAN.value), row.tpu, records)
 
 
-def _record(config: Mapping[str, Any], tpu: str, kept: Any) -> dict[str, Any]:
-    """The record (tpu/measure.py) of a config's step, from the cache where it is there."""
+def _record(config: Mapping[str, Any], tpu: str, records: Cache) -> dict[str, Any]:
+    """The record (tpu/measure.py) of a config's step, from the cache if it is there."""
     from tpu import cache, measure, slices
 
-    of = slices.parse(tpu)
-    options = measure.options(of, [])
+    slice_ = slices.parse(tpu)
+    options = measure.options(slice_, [])
     print(
-        f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers, remat {config['model']['remat']}",
+        f"{tpu}: {config['objective']['name']}, {config['model']['layers']} layers,"
+        f" remat {config['model']['remat']}",
         file=sys.stderr,
     )
-    return kept.get(
-        cache.key(config, of.name, options), lambda: measure.measure(config, of, options)
+    return records.get(
+        cache.key(config, slice_.name, options),
+        lambda: measure.measure(config, slice_, options),
     )
 
 
 def figures(record: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Peak GiB, wire MiB, TFLOP and estimated seconds of a record; None where it does not fit."""
+    """Peak GiB, wire MiB, TFLOP and estimated seconds of a record; None if it does not fit."""
     if not record["fits"]:
         return None
     return (
@@ -177,6 +194,7 @@ def figures(record: Mapping[str, Any]) -> tuple[float, ...] | None:
 
 
 def ratios(ours: tuple[float, ...] | None, theirs: tuple[float, ...]) -> tuple[float, ...] | None:
+    """Our figures over theirs; None if ours do not fit."""
     return (
         None
         if ours is None
@@ -185,7 +203,7 @@ def ratios(ours: tuple[float, ...] | None, theirs: tuple[float, ...]) -> tuple[f
 
 
 def _line(
-    name: str, what: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None
+    name: str, side: str, record: Mapping[str, Any] | None, values: tuple[float, ...] | None
 ) -> str:
     from lm.parallel.mesh import describe
 
@@ -195,7 +213,7 @@ def _line(
         if values is None
         else [f"{value:,.{0 if value >= 100 else 3}f}" for value in values]
     )
-    return "| " + " | ".join([name, what, record["remat"] if record else "", split, *shown]) + " |"
+    return "| " + " | ".join([name, side, record["remat"] if record else "", split, *shown]) + " |"
 
 
 if __name__ == "__main__":

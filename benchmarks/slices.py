@@ -209,7 +209,7 @@ BY_HAND = (
 
 def planned(records: Cache) -> Iterator[str]:
     """Yields ten meshes by hand and the planner's, whose roofline step should be no longer."""
-    from lm.nn.config import CHOICES
+    from lm.nn.config import TransformerConfig
     from lm.parallel.mesh import describe
     from tpu import measure, search, slices
 
@@ -238,13 +238,13 @@ def planned(records: Cache) -> Iterator[str]:
         yield "| " + " | ".join([mesh, "full", "1", "8", *shown]) + " |"
     planner = search.Search(config, slice_, measure.options(slice_, []), records)
     planner.run(
-        [name for name in CHOICES["remat"] if name != "offload"],
+        [name for name in TransformerConfig.CHOICES["remat"] if name != "offload"],
         [8],
         3,
         40,
         lambda line: print(f"  {line}", file=sys.stderr),
     )
-    seconds, plan, record = planner.found[0]
+    seconds, plan, record = planner.results[0]
     mesh = describe(record["mesh"])
     shown = [
         mesh,

@@ -1,9 +1,9 @@
-"""Speed of the training step and of its input, apart from everything else.
+"""Speed of the training step and of its input, measured separately.
 
   python -m benchmarks.step --config=configs/clm.py:tiny [--steps=30]
 
-Prints tokens/s of the jitted step on batches that are there already (median and best), tokens/s of building batches on one core, and the
-share of a step that input would take if nothing ran in parallel.
+Prints tokens/s of the compiled step on prepared batches (median and best), tokens/s of building
+batches on one core, and the time of input relative to the step without any overlap.
 """
 
 import statistics
@@ -14,9 +14,7 @@ from absl import flags
 from lm.core import command
 
 _CONFIG = command.config_flag()
-_STEPS = flags.DEFINE_integer(
-    "steps", 30, "steps to time, after two that are not counted", lower_bound=1
-)
+_STEPS = flags.DEFINE_integer("steps", 30, "steps to time, after two for warm-up", lower_bound=1)
 
 
 def main() -> None:
@@ -52,14 +50,16 @@ def main() -> None:
     median = statistics.median(seconds)
     flops = size * program.flops_per_row
     print(
-        f"{config['objective']['name']} on {config['model']['name']}: {program.parameters:,} parameters, {tokens:,} tokens a step"
+        f"{config['objective']['name']} on {config['model']['name']}:"
+        f" {program.parameters:,} parameters, {tokens:,} tokens per step"
     )
     print(
-        f"step   median {median * 1e3:.1f} ms ({tokens / median:,.0f} tokens/s, {flops / median / 1e9:.0f} GFLOP/s),"
-        f" best {min(seconds) * 1e3:.1f} ms"
+        f"step   median {median * 1e3:.1f} ms ({tokens / median:,.0f} tokens/s,"
+        f" {flops / median / 1e9:.0f} GFLOP/s), best {min(seconds) * 1e3:.1f} ms"
     )
     print(
-        f"input  {building * 1e3:.1f} ms a batch on one core ({tokens / building:,.0f} tokens/s), {building / median:.1%} of a step"
+        f"input  {building * 1e3:.1f} ms per batch on one core ({tokens / building:,.0f} tokens/s),"
+        f" {building / median:.1%} of a step"
     )
 
 
