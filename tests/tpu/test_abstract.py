@@ -1,4 +1,4 @@
-"""Every config's step as shapes: batches of the real kind without a corpus."""
+"""Every config's step as shapes: batches without a corpus."""
 
 import importlib
 from pathlib import Path
@@ -47,8 +47,7 @@ def test_published_shapes_have_full_rows(name):
     assert program.config.vocab_size >= made["tokenizer"]["vocab_size"]
 
 
-def test_the_batch_is_that_of_a_real_corpus():
-    # The same objective on another store gives the same shapes: a row's do not depend on the text.
+def test_shapes_do_not_depend_on_the_text():
     made = config("mlm", "tiny")
     program = abstract.build(made, jax.devices()[:1])
     batch = abstract.batch(program, made["tokenizer"])
@@ -60,7 +59,7 @@ def test_the_batch_is_that_of_a_real_corpus():
     } == {name: shape.shape for name, shape in batch.items()}
 
 
-def test_the_stand_ins_ids_are_those_of_a_trained_tokenizer():
+def test_the_special_ids_are_those_of_a_trained_tokenizer():
     ids = abstract.Ids(4096, 100)
     assert (ids.pad, ids.bos, ids.eos, ids.unk, ids.cls, ids.sep, ids.mask) == tuple(range(7))
     assert (

@@ -1,6 +1,7 @@
-"""The TPU compiler on a small decoder: what fits, what is counted, and that collectives are those of the theory.
+"""The TPU compiler on a small decoder: memory, counts, and collectives against theory.
 
-Everything crosses in the compute dtype, 2 bytes. Each formula is of the bytes that a device sends in a step, in rings.
+All transfers are in the compute dtype, 2 bytes. Every formula gives the bytes that a device sends
+in a step, in rings.
 """
 
 import copy
@@ -23,13 +24,13 @@ def config(**sections):
     from lm.core.plain import plain
 
     model = presets.model(
-        "decoder", layers=L, width=D, heads=4, feedforward=F, vocab_size=V, max_length=T, positions="rotary", norm="rms", bias=False,
-        activation="gelu_tanh", dtype="bfloat16",
+        "decoder", layers=L, width=D, heads=4, feedforward=F, vocab_size=V, max_length=T,
+        positions="rotary", norm="rms", bias=False, activation="gelu_tanh", dtype="bfloat16",
     )  # fmt: skip
     made = plain(
         presets.run(
-            model, presets.objective("clm"), data={"length": T}, tokenizer={"vocab_size": V}, optimizer={"learning_rate": 3e-4},
-            training={"batch_size": B, "steps": 100},
+            model, presets.objective("clm"), data={"length": T}, tokenizer={"vocab_size": V},
+            optimizer={"learning_rate": 3e-4}, training={"batch_size": B, "steps": 100},
         )
     )  # fmt: skip
     for name, fields in sections.items():
@@ -41,8 +42,8 @@ def config(**sections):
 def measured(**mesh):
     from tpu import measure, slices
 
-    of = slices.parse("v5e-4")
-    return measure.measure(config(mesh={"data": 1, **mesh}), of, measure.options(of, []))
+    tpu = slices.parse("v5e-4")
+    return measure.measure(config(mesh={"data": 1, **mesh}), tpu, measure.options(tpu, []))
 
 
 def sent(record, kind: str, axis: str) -> float:
@@ -58,8 +59,8 @@ def ring(size: int = N) -> float:
     return (size - 1) / size
 
 
-def test_data_parallel_gradients_cross_once():
-    # But for the tied embedding: its gradient from the scores and its gradient from the lookup cross one by one.
+def test_data_parallel_gradients_are_sent_once():
+    # Except for the tied embedding: its gradients of the logits and of the lookup are sent apart.
     record = measured(data=N)
     theory = 2 * ring() * 2 * (MATRICES + 2 * V * D)
     assert sent(record, "all-reduce", "data") == pytest.approx(theory / 2**20, rel=0.1)
@@ -67,8 +68,8 @@ def test_data_parallel_gradients_cross_once():
 
 
 def test_fsdp_gathers_twice_and_scatters_once():
-    # Weights for the forward and for the backward pass; the table for the scores. The lookup moves rows instead: what each device looked
-    # up goes to it, and its gradient back.
+    # Weights are gathered in both passes, the table for the logits only. The lookup moves rows
+    # instead: those that a device looks up are sent to it, and their gradients back.
     record = measured(fsdp=N)
     gathered, scattered = ring() * 2 * (2 * MATRICES + V * D), ring() * 2 * (MATRICES + V * D)
     looked_up = 2 * ring() * 2 * B * T * D / N
@@ -78,23 +79,25 @@ def test_fsdp_gathers_twice_and_scatters_once():
 
 
 def test_tensor_parallel_moves_activations():
-    # Megatron with a split sequence (Korthikanti et al. 2022): a gather before and a scatter after attention and feed-forward, in both
-    # passes; a scatter after the lookup and a gather before the scores.
+    # Megatron with a split sequence (Korthikanti et al. 2022): a gather before and a scatter after
+    # attention and feed-forward, in both passes; a scatter after the lookup and a gather before the
+    # logits.
     record = measured(tensor=N)
     theory = ring() * (L * 2 * 2 * 2 + 2) * 2 * B * T * D
     assert record["wire_mib"] == pytest.approx(theory / 2**20, rel=0.1)
 
 
 def test_context_gathers_keys_and_values():
-    # Of every layer once: they are kept for the backward pass. Their gradients and those of the weights are added up over the pieces.
+    # Once for every layer: they are kept for the backward pass. Their gradients and those of the
+    # weights are summed over the devices.
     record = measured(context=N)
     assert sent(record, "all-gather", "context") == pytest.approx(
         ring() * L * 2 * 2 * B * T * D / 2**20, rel=0.1
     )
 
 
-def test_a_ring_passes_keys_and_values_on():
-    # N - 1 times a piece of both, and their gradients back.
+def test_a_ring_passes_keys_and_values():
+    # N - 1 times a part of both, and their gradients back.
     record = measured(context=N, context_attention="ring")
     assert sent(record, "collective-permute", "context") == pytest.approx(
         (N - 1) / N * L * 2 * 2 * 2 * B * T * D / 2**20, rel=0.1
@@ -103,18 +106,19 @@ def test_a_ring_passes_keys_and_values_on():
     assert sent(record, "all-reduce", "context") == pytest.approx(weights / 2**20, rel=0.1)
 
 
-def test_a_pipeline_hands_on_a_microbatch_a_turn():
-    # M + S - 1 turns, forward and backward; a device has the rows of a microbatch that its data-parallel group has.
+def test_a_pipeline_passes_a_microbatch_each_turn():
+    # M + S - 1 turns, forward and backward; a device has its data-parallel part of a microbatch.
     stages = microbatches = 2
     record = measured(data=2, stage=stages)
-    handed = 2 * B // microbatches // 2 * T * D
+    sent_bytes = 2 * B // microbatches // 2 * T * D
     assert sent(record, "collective-permute", "stage") == pytest.approx(
-        2 * (microbatches + stages - 1) * handed / 2**20, rel=0.1
+        2 * (microbatches + stages - 1) * sent_bytes / 2**20, rel=0.1
     )
 
 
 def test_flops_of_scanned_layers_are_those_of_the_formula():
-    # Every product once forward and twice backward; nothing is computed again; no attention is skipped by this kind.
+    # Every product once forward and twice backward. Nothing is recomputed, and this kind of
+    # attention skips nothing.
     record = measured(data=N)
     assert record["unknown_loops"] == 0
     assert record["flops"] == pytest.approx(record["model_flops"], rel=0.002)
@@ -123,8 +127,8 @@ def test_flops_of_scanned_layers_are_those_of_the_formula():
 def test_the_compilers_own_count_of_unrolled_layers_agrees():
     from tpu import compiling, measure, slices
 
-    of = slices.parse("v5e-4")
-    counted = compiling.cost(config(mesh={"data": N}), of, measure.options(of, []))
+    tpu = slices.parse("v5e-4")
+    counted = compiling.cost(config(mesh={"data": N}), tpu, measure.options(tpu, []))
     assert counted["flops"] == pytest.approx(
         measured(data=N)["flops"], rel=0.05
     )  # it counts additions and the like, too
@@ -133,22 +137,21 @@ def test_the_compilers_own_count_of_unrolled_layers_agrees():
     )  # it counts what stays on the chip, too
 
 
-def test_offloaded_inputs_lie_in_the_hosts_memory(tmp_path):
+def test_offloaded_inputs_are_in_host_memory(tmp_path):
     from tpu import measure, slices
 
-    of = slices.parse("v5e-4")
+    tpu = slices.parse("v5e-4")
     offloaded = config(mesh={"data": 1, "fsdp": N}, model={"remat": "offload"})
-    assert measure.measure(offloaded, of, measure.options(of, []), save=str(tmp_path / "hlo"))[
+    assert measure.measure(offloaded, tpu, measure.options(tpu, []), save=str(tmp_path / "hlo"))[
         "fits"
     ]
     assert f"bf16[{L},{B // N},{T},{D}]" in (tmp_path / "hlo").read_text()
-    held = [
-        line for line in (tmp_path / "hlo").read_text().splitlines() if "S(5)" in line
-    ]  # XLA's name for the host's memory
-    assert any(f"bf16[{L},{B // N},{T},{D}]" in line for line in held)
+    # S(5) is XLA's name for host memory.
+    host = [line for line in (tmp_path / "hlo").read_text().splitlines() if "S(5)" in line]
+    assert any(f"bf16[{L},{B // N},{T},{D}]" in line for line in host)
 
 
-def test_the_record_says_what_memory_holds():
+def test_the_record_of_memory():
     record = measured(fsdp=N)
     assert record["fits"] and record["held"]["parameters"] == pytest.approx(
         4 * record["parameters"] / N / 2**30, rel=0.01
@@ -173,14 +176,14 @@ def test_the_step_is_its_longest_ceiling():
     assert 0 < record["mfu"] < 1
 
 
-def test_the_planner_never_asks_for_more_memory_than_it_takes():
+def test_the_planners_memory_is_a_lower_bound():
     from tpu import cache, estimate, measure, search, slices
 
-    of = slices.parse("v5e-4")
-    looking = search.Search(config(), of, measure.options(of, []), cache.Cache(None))
+    tpu = slices.parse("v5e-4")
+    planner = search.Search(config(), tpu, measure.options(tpu, []), cache.Cache(None))
     for mesh in ({"data": N}, {"fsdp": N}, {"tensor": N}):
         assert (
-            estimate.memory(looking.facts, estimate.Plan(**mesh))
+            estimate.memory(planner.facts, estimate.Plan(**mesh))
             <= measured(**mesh)["memory"]["peak"]
         ), mesh
 
@@ -188,14 +191,13 @@ def test_the_planner_never_asks_for_more_memory_than_it_takes():
 def test_too_large_a_step_is_refused_with_advice():
     from tpu import measure, slices
 
-    of = slices.parse("v5e-4")
+    tpu = slices.parse("v5e-4")
     large = copy.deepcopy(config(mesh={"data": N}))
     large["training"]["batch_size"] = B * 512
-    record = measure.measure(large, of, measure.options(of, []))
+    record = measure.measure(large, tpu, measure.options(tpu, []))
     assert not record["fits"] and record["needs_gib"] > record["has_gib"] == 15.75
-    assert any("remat=full" in each for each in record["advice"]) and any(
-        "--tpu=v5e-8" in each for each in record["advice"]
-    )
+    assert any("remat=full" in flags for flags in record["advice"])
+    assert any("--tpu=v5e-8" in flags for flags in record["advice"])
 
 
 def test_an_unknown_option_is_refused():
@@ -220,11 +222,11 @@ def test_every_slice_is_known_to_the_compiler():
         "tpu7x-8",
         "2xv5e-16",
     ):
-        of = slices.parse(name)
-        devices = compiling.devices(of)
-        assert len(devices) == of.devices and math.prod(of.shape) * of.slices == of.chips
-        assert len({getattr(device, "slice_index", None) or 0 for device in devices}) == of.slices
-        assert any(devices[0].device_kind.startswith(kind) for kind in of.chip.kinds)
+        tpu = slices.parse(name)
+        devices = compiling.devices(tpu)
+        assert len(devices) == tpu.devices and math.prod(tpu.shape) * tpu.slices == tpu.chips
+        assert len({getattr(device, "slice_index", None) or 0 for device in devices}) == tpu.slices
+        assert any(devices[0].device_kind.startswith(kind) for kind in tpu.chip.kinds)
 
 
 def test_the_compiler_knows_every_generations_options():
@@ -235,8 +237,8 @@ def test_the_compiler_knows_every_generations_options():
     from tpu import compiling, flags, slices
 
     for name in ("v2-8", "v3-8", "v4-8", "v5e-4", "v5p-8", "v6e-4", "tpu7x-8"):
-        of = slices.parse(name)
-        here = SingleDeviceSharding(compiling.devices(of)[0])
+        tpu = slices.parse(name)
+        here = SingleDeviceSharding(compiling.devices(tpu)[0])
         jax.jit(jnp.negative).lower(
             jax.ShapeDtypeStruct((8, 128), jnp.float32, sharding=here)
-        ).compile(flags.options(of.generation))
+        ).compile(flags.options(tpu.generation))

@@ -1,4 +1,4 @@
-"""What is said where the TPU compiler is missing or does not fit."""
+"""Errors when the TPU compiler is missing or has the wrong version."""
 
 import pytest
 
@@ -6,21 +6,21 @@ from lm.core.plugins import UserError
 from tpu import environment
 
 
-def test_what_fits():
+def test_versions_that_fit():
     environment.check("0.10.2", "0.0.42.1", "0.0.42.*")
     environment.check("0.10.2", "0.0.42", "0.0.42.*")
     environment.check("0.10.2", "0.0.42.1", None)
 
 
 @pytest.mark.parametrize(
-    ("libtpu", "wanted", "said"),
+    ("libtpu", "required", "message"),
     [
         (None, "0.0.42.*", "not installed"),
         ("0.0.41", "0.0.42.*", "wants libtpu 0.0.42"),
         ("0.0.420", "0.0.42.*", "0.0.420 does not go"),
     ],
 )
-def test_what_does_not(libtpu, wanted, said):
-    with pytest.raises(UserError, match=said) as error:
-        environment.check("0.10.2", libtpu, wanted)
+def test_versions_that_do_not_fit(libtpu, required, message):
+    with pytest.raises(UserError, match=message) as error:
+        environment.check("0.10.2", libtpu, required)
     assert "pip install -e '.[tpu]' -c constraints.txt" in str(error.value)

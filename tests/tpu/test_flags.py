@@ -1,4 +1,4 @@
-"""Compiler options: the generation's, and the user's over them."""
+"""Compiler options: the generation's, overridden by the user's."""
 
 import pytest
 
@@ -16,7 +16,7 @@ def test_every_generation_has_options():
     )
 
 
-def test_the_users_come_last():
+def test_the_users_options_override():
     name = "xla_tpu_enable_latency_hiding_scheduler"
     assert flags.options("v5e")[name] == "true"
     assert flags.options("v5e", [f"{name}=false"])[name] == "false"
@@ -24,6 +24,6 @@ def test_the_users_come_last():
     assert name not in flags.options("v5e", [f"{name}="])
 
 
-def test_what_is_no_option():
+def test_wrong_options_are_refused():
     with pytest.raises(UserError, match="name=value"):
         flags.options("v5e", ["xla_tpu_something"])

@@ -32,8 +32,8 @@ def test_forms(text, expected):
 
 def test_an_iota_of_three_dimensions():
     # Devices [2, 2, 2]; groups vary in the first and the last.
-    found = groups.parse("replica_groups=[2,4]<=[2,2,2]T(1,0,2)", 8)
-    assert found == [(0, 1, 4, 5), (2, 3, 6, 7)]
+    parsed = groups.parse("replica_groups=[2,4]<=[2,2,2]T(1,0,2)", 8)
+    assert parsed == [(0, 1, 4, 5), (2, 3, 6, 7)]
 
 
 def test_pairs():
@@ -64,13 +64,15 @@ def test_axes_of_pairs():
 
 
 def square(wraps: bool) -> groups.Layout:
-    """A mesh a 4 × b 4 that lies on 4 × 4 chips."""
-    place = np.array([(row, column, 0) for row in range(4) for column in range(4)])
-    return groups.Layout(("a", "b"), (4, 4), (0,) * 16, place, (wraps, wraps, False), 50.0, 3.0)
+    """A mesh a 4 × b 4 on 4 × 4 chips."""
+    coordinates = np.array([(row, column, 0) for row in range(4) for column in range(4)])
+    return groups.Layout(
+        ("a", "b"), (4, 4), (0,) * 16, coordinates, (wraps, wraps, False), 50.0, 3.0
+    )
 
 
 @pytest.mark.parametrize(("wraps", "links"), [(False, 1), (True, 2)])
-def test_the_rate_is_of_the_links_that_a_group_can_use(wraps, links):
+def test_the_rate_counts_the_links_that_a_group_can_use(wraps, links):
     layout = square(wraps)
     assert layout.rate([(0, 1, 2, 3)]) == links * 50
     assert layout.rate([(0, 4, 8, 12)]) == links * 50
@@ -79,8 +81,10 @@ def test_the_rate_is_of_the_links_that_a_group_can_use(wraps, links):
 
 
 def test_two_slices():
-    place = np.array([(0, 0, 0), (0, 1, 0)] * 2)
-    layout = groups.Layout(("slice", "fsdp"), (2, 2), (0, 0, 1, 1), place, (False,) * 3, 50.0, 3.0)
+    coordinates = np.array([(0, 0, 0), (0, 1, 0)] * 2)
+    layout = groups.Layout(
+        ("slice", "fsdp"), (2, 2), (0, 0, 1, 1), coordinates, (False,) * 3, 50.0, 3.0
+    )
     assert layout.slices == 2 and layout.slice_axes == ("slice",)
     assert layout.leaves([(0, 2), (1, 3)]) and not layout.leaves([(0, 1), (2, 3)])
     assert layout.rate([(0, 2), (1, 3)]) == 3.0 and layout.rate([(0, 1), (2, 3)]) == 50.0

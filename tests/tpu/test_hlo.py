@@ -1,4 +1,6 @@
-"""The reader of compiled programs, on short programs written by hand in the form that the TPU compiler prints."""
+"""The reader of compiled programs, on short programs in the format of the TPU compiler."""
+
+# ruff: noqa: E501 (HLO is quoted as the compiler prints it)
 
 import pytest
 
@@ -8,14 +10,13 @@ LAYOUT = groups.Layout(("data", "fsdp"), (2, 2))
 
 
 def program(body: str, computations: str = "") -> hlo.Module:
-    return hlo.Module(
-        f"HloModule m, is_scheduled=true\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
-    )
+    entry = f"ENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
+    return hlo.Module(f"HloModule m, is_scheduled=true\n\n{computations}\n\n{entry}")
 
 
 def only(module: hlo.Module) -> hlo.Collective:
-    (found,) = module.collectives(LAYOUT)
-    return found
+    (collective,) = module.collectives(LAYOUT)
+    return collective
 
 
 @pytest.mark.parametrize(
@@ -60,8 +61,14 @@ def only(module: hlo.Module) -> hlo.Collective:
     ],
 )
 def test_bytes_and_wire(line, kind, buffer, wire):
-    found = only(program(f"  %x = {line}"))
-    assert (found.kind, found.bytes, found.wire, found.count, found.axes) == (
+    collective = only(program(f"  %x = {line}"))
+    assert (
+        collective.kind,
+        collective.bytes,
+        collective.wire,
+        collective.count,
+        collective.axes,
+    ) == (
         kind,
         buffer,
         wire,
@@ -74,8 +81,8 @@ def test_a_ring_of_four_sends_three_quarters():
     line = (
         "  %x = f32[1024]{0} all-reduce(%p), channel_id=1, replica_groups=[1,4]<=[4], to_apply=%add"
     )
-    found = only(program(line))
-    assert found.wire == 2 * 3 / 4 * 4096 and found.axes == ("data", "fsdp")
+    collective = only(program(line))
+    assert collective.wire == 2 * 3 / 4 * 4096 and collective.axes == ("data", "fsdp")
 
 
 def test_a_started_operation_counts_once():
@@ -87,8 +94,8 @@ def test_a_started_operation_counts_once():
   %v = (bf16[8]{0:S(3)}, bf16[8]{0:S(3)}, u32[]{:S(2)}) collective-permute-start(%p), channel_id=3, source_target_pairs={{0,2},{2,0}}"""
     gather, permute, on_v4 = program(body).collectives(LAYOUT)
     assert (gather.bytes, gather.wire, gather.axes) == (8192, 4096, ("data",))
-    for each in (permute, on_v4):
-        assert (each.bytes, each.wire, each.axes) == (16, 16, ("data",))
+    for sent in (permute, on_v4):
+        assert (sent.bytes, sent.wire, sent.axes) == (16, 16, ("data",))
 
 
 SPREAD = """%start.1 (a: f32[8,128]) -> f32[16,128] {
@@ -117,18 +124,18 @@ def test_an_operation_spread_over_fusions_counts_once():
     assert only(program(body, SPREAD)).wire == 4096
 
 
-def test_an_all_reduce_of_which_each_keeps_a_part_is_a_reduce_scatter():
+def test_a_fused_all_reduce_and_slice_is_a_reduce_scatter():
     inside = """%all-reduce-scatter.3 (a: f32[8,128]) -> f32[4,128] {
   %a = f32[8,128]{1,0} parameter(0)
   %r = f32[8,128]{1,0} all-reduce(%a), channel_id=1, replica_groups={{0,2},{1,3}}, to_apply=%add
   ROOT %d = f32[4,128]{1,0} dynamic-slice(%r, %i, %j), dynamic_slice_sizes={4,128}
 }"""
-    found = only(
+    collective = only(
         program(
             "  %f = f32[4,128]{1,0} fusion(%p), kind=kCustom, calls=%all-reduce-scatter.3", inside
         )
     )
-    assert (found.kind, found.bytes, found.wire, found.axes) == (
+    assert (collective.kind, collective.bytes, collective.wire, collective.axes) == (
         "reduce-scatter",
         4096,
         2048,
@@ -179,12 +186,12 @@ def test_trips_of_nested_loops_multiply():
     body += '"estimated_cycles":"7"}'
     module = program(body, reordered(LOOPS))
     assert sorted(module.loops) == [3, 5]
-    found = only(module)
-    assert (found.count, found.source) == (15, "while/body/dot_general")
-    assert module.cycles() == 15 * 10 + 7  # what is inside a fused operation is in its own estimate
+    collective = only(module)
+    assert (collective.count, collective.source) == (15, "while/body/dot_general")
+    assert module.cycles() == 15 * 10 + 7  # a fusion's estimate includes its body
 
 
-def test_a_loop_of_unknown_length_counts_once_and_is_told():
+def test_a_loop_of_unknown_length_counts_once_and_is_marked():
     body = "  %w = (s32[]{:T(128)}) while(%t), condition=%outer_cond, body=%outer_body"
     module = program(body, reordered(LOOPS))
     assert sorted(module.loops, key=str) == [3, None] and only(module).count == 3
@@ -196,15 +203,21 @@ def test_between_slices():
         ' frontend_attributes={_xla_host_transfer_handler_name="xla_megascale_runtime",_xla_megascale_transfer_type="ALL_REDUCE"}'
     )
     layout = groups.Layout(("slice", "fsdp"), (2, 2), (0, 0, 1, 1), dcn=1e9)
-    (found,) = program(line).collectives(layout)
-    assert (found.kind, found.bytes, found.wire, found.axes, found.dcn) == (
+    (collective,) = program(line).collectives(layout)
+    assert (
+        collective.kind,
+        collective.bytes,
+        collective.wire,
+        collective.axes,
+        collective.dcn,
+    ) == (
         "all-reduce",
         2**19,
         2**19,
         ("slice",),
         True,
     )
-    assert found.seconds == pytest.approx(2**19 / 1e9)
+    assert collective.seconds == pytest.approx(2**19 / 1e9)
 
 
 def test_largest_buffers_are_padded_and_in_hbm():
@@ -228,6 +241,6 @@ def test_shapes():
     )
 
 
-def test_what_is_no_program():
+def test_text_that_is_not_hlo_is_refused():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.Module("nothing")

@@ -1,4 +1,4 @@
-"""Prices and what a billion tokens cost."""
+"""Prices of chips and of a billion tokens."""
 
 import pytest
 
@@ -10,13 +10,13 @@ def test_every_generation_has_a_price():
     assert set(prices.PER_CHIP_HOUR) == set(slices.SHAPES)
 
 
-def test_the_users_price_comes_first():
+def test_the_users_price_overrides():
     assert prices.table(["v5e=0.6"])["v5e"] == 0.6
     assert prices.table(["v5e=0.6"])["v6e"] == prices.PER_CHIP_HOUR["v6e"]
 
 
 @pytest.mark.parametrize("given", ["v5e", "v5e=cheap", "v5e=-1", "v9=1", "v5e=nan", "v5e=inf"])
-def test_what_is_no_price(given):
+def test_wrong_prices_are_refused(given):
     with pytest.raises(UserError, match="USD per chip-hour"):
         prices.table([given])
 

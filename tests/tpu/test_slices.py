@@ -1,4 +1,4 @@
-"""Names of slices: sizes and shapes of the vendor's tables, and what is said of names that do not exist."""
+"""Names of slices: the vendor's sizes and shapes, and the errors for names that do not exist."""
 
 import math
 
@@ -29,8 +29,8 @@ from tpu import slices
     ],
 )
 def test_names(name, topology, chips, devices, hosts):
-    found = slices.parse(name)
-    assert (found.topology, found.chips, found.devices, found.hosts) == (
+    tpu = slices.parse(name)
+    assert (tpu.topology, tpu.chips, tpu.devices, tpu.hosts) == (
         topology,
         chips,
         devices,
@@ -50,8 +50,8 @@ def test_every_name_is_its_own():
 
 
 def test_several_slices():
-    found = slices.parse("4xv5e-256")
-    assert found.slices == 4 and found.arguments["num_slices"] == 4 and found.name == "4xv5e-256"
+    tpu = slices.parse("4xv5e-256")
+    assert tpu.slices == 4 and tpu.arguments["num_slices"] == 4 and tpu.name == "4xv5e-256"
     assert slices.parse("1xv5e-256").name == "v5e-256"
 
 
@@ -73,7 +73,7 @@ def test_which_dimensions_are_rings(name, wraps):
 
 
 @pytest.mark.parametrize(
-    ("name", "said"),
+    ("name", "message"),
     [
         ("v5e-15", "v5e-16"),
         ("v5p-7", "TensorCores"),
@@ -84,12 +84,12 @@ def test_which_dimensions_are_rings(name, wraps):
         ("", "v5e-16"),
     ],
 )
-def test_names_that_do_not_exist(name, said):
-    with pytest.raises(UserError, match=said):
+def test_names_that_do_not_exist(name, message):
+    with pytest.raises(UserError, match=message):
         slices.parse(name)
 
 
-def test_no_slice_at_all():
+def test_no_slice():
     with pytest.raises(UserError, match="--tpu"):
         slices.parse_all([" "])
 

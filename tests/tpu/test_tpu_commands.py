@@ -1,4 +1,4 @@
-"""The commands from a shell: what they refuse, how they exit, what they load."""
+"""The commands from a shell: errors, exit status, imported modules."""
 
 import os
 import subprocess
@@ -35,13 +35,13 @@ def test_help_loads_nothing_heavy(module):
     }
 
 
-def test_lm_does_not_know_of_tpu():
+def test_lm_does_not_import_tpu():
     for path in (ROOT / "lm").rglob("*.py"):
         assert "from tpu" not in path.read_text(encoding="utf-8"), path
 
 
-def test_without_the_compiler_it_says_what_to_install(tmp_path):
-    # A package of no version in front of the real one.
+def test_a_missing_compiler_is_an_error_that_names_the_remedy(tmp_path):
+    # libtpu seems not to be installed.
     code = (
         "import importlib.metadata as m, runpy, sys\n"
         "real = m.version\n"
@@ -52,17 +52,17 @@ def test_without_the_compiler_it_says_what_to_install(tmp_path):
         "sys.argv = ['tpu.aot', '--config=configs/clm.py:tiny', '--tpu=v5e-4']\n"
         "runpy.run_module('tpu.aot', run_name='__main__')\n"
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT)
     assert (
-        found.returncode == 2
-        and "libtpu" in found.stderr
-        and "pip install -e '.[tpu]' -c constraints.txt" in found.stderr
+        done.returncode == 2
+        and "libtpu" in done.stderr
+        and "pip install -e '.[tpu]' -c constraints.txt" in done.stderr
     )
-    assert "Traceback" not in found.stderr
+    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (("tpu.aot", "--tpu=v5e-15"), "Nearest: v5e-16"),
         (("tpu.aot", "--tpu=v5e-4", "--config.mesh.fsdp=3"), "the product must be 4"),
@@ -77,11 +77,11 @@ def test_without_the_compiler_it_says_what_to_install(tmp_path):
         (("tpu.plan", "--tpu=v5e-4", "--price=v5e"), "USD per chip-hour"),
     ],
 )
-def test_mistakes(arguments, said):
+def test_mistakes(arguments, message):
     try:
         environment.check_installed()
     except UserError as error:
         pytest.skip(str(error))
-    found = run(arguments[0], "--config=configs/clm.py:tiny", *arguments[1:])
-    assert found.returncode == 2 and said in found.stderr, found.stderr
-    assert "Traceback" not in found.stderr and not found.stdout
+    done = run(arguments[0], "--config=configs/clm.py:tiny", *arguments[1:])
+    assert done.returncode == 2 and message in done.stderr, done.stderr
+    assert "Traceback" not in done.stderr and not done.stdout

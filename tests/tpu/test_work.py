@@ -1,4 +1,6 @@
-"""Operations and traffic of programs written by hand."""
+"""FLOPs and traffic of programs written by hand."""
+
+# ruff: noqa: E501 (HLO is quoted as the compiler prints it)
 
 import pytest
 
@@ -7,11 +9,8 @@ from tpu.work import Work
 
 
 def work(body: str, computations: str = "") -> Work:
-    return Work(
-        hlo.Module(
-            f"HloModule m\n\n{computations}\n\nENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
-        )
-    )
+    entry = f"ENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
+    return Work(hlo.Module(f"HloModule m\n\n{computations}\n\n{entry}"))
 
 
 PRODUCT = """
@@ -33,7 +32,8 @@ def test_a_dot():
 
 
 def test_a_batched_product_is_a_convolution_with_holes():
-    # Scores of attention for B 8, N 12, T = S = 128, H 64: the batch dimensions are spatial, dilated by their size less one.
+    # Attention scores for B 8, N 12, T = S = 128, H 64: the batch dimensions are spatial, dilated by
+    # their size less one.
     body = """
   %q = bf16[8,128,12,64]{1,3,2,0} parameter(0)
   %k = bf16[8,128,12,64]{1,3,2,0} parameter(1)
@@ -41,8 +41,8 @@ def test_a_batched_product_is_a_convolution_with_holes():
     assert work(body).flops == 2 * 8 * 12 * 128 * 128 * 64
 
 
-def test_padding_meets_nothing():
-    # A window of 3 over 5 inputs, padded by one at both ends: 3 + 3 × 3 + … = 13 meetings.
+def test_products_with_padding_do_not_count():
+    # A window of 3 over 5 inputs, padded by one at both ends: 2 + 3 × 3 + 2 = 13 products.
     body = """
   %x = f32[1,5,1]{2,1,0} parameter(0)
   %w = f32[3,1,1]{2,1,0} parameter(1)
@@ -119,10 +119,10 @@ LOOP = """%product (a: f32[8,16], b: f32[16,32]) -> f32[8,32] {
 
 def test_a_loop_counts_as_often_as_it_runs():
     body = "  %w = (s32[], f32[8,16], f32[16,32]) while(%t), condition=%cond, body=%body"
-    found = work(body, LOOP)
-    assert found.flops == 7 * 2 * 8 * 16 * 32
+    total = work(body, LOOP)
+    assert total.flops == 7 * 2 * 8 * 16 * 32
     # Padded to tiles of 8 × 128; the loop's counter adds a few bytes.
-    assert found.traffic == pytest.approx(7 * (8 * 128 + 16 * 128 + 8 * 128) * 4, rel=1e-3)
+    assert total.traffic == pytest.approx(7 * (8 * 128 + 16 * 128 + 8 * 128) * 4, rel=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -130,6 +130,9 @@ def test_a_loop_counts_as_often_as_it_runs():
     [('"cost_estimate":{"flops":"500","bytes_accessed":"9"}', 500, 0), ('"x":1', 0, 1)],
 )
 def test_custom_kernels(cost, flops, unknown):
-    body = f'  %k = f32[8]{{0}} custom-call(%p), custom_call_target="tpu_custom_call", backend_config={{"custom_call_config":{{{cost}}}}}'
-    found = work(body)
-    assert (found.flops, found.unknown) == (flops, unknown)
+    body = (
+        '  %k = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call",'
+        f' backend_config={{"custom_call_config":{{{cost}}}}}'
+    )
+    total = work(body)
+    assert (total.flops, total.unknown) == (flops, unknown)
