@@ -1,26 +1,31 @@
-"""What the backward pass computes again instead of keeping it: rematerialisation policies by name.
+"""What the backward pass recomputes instead of keeping: rematerialisation policies by name.
 
-Layers tag values by `jax.ad_checkpoint.checkpoint_name`; a policy says which tags are kept, and where.
+Layers tag values with `tag`; a policy states which tagged values are kept, and where.
 
     none         keeps everything.
-    attention    keeps everything but the insides of attention (scores, softmax), which are computed again from q, k and v.
-    minimal      keeps the results of matrix products (PRODUCTS) and of attention; computes norms, activations and scores again.
-    dots         keeps the results of products with parameters; computes all of attention again too.
+    attention    keeps everything but the insides of attention (scores, softmax), which are
+                 recomputed from q, k and v.
+    minimal      keeps the results of matrix products (PRODUCTS) and of attention; recomputes norms,
+                 activations and scores.
+    dots         keeps the results of products with parameters; recomputes all of attention too.
     full         keeps each block's input only.
     offload      keeps each block's input in the host's memory, nothing on the device.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
+from jax.ad_checkpoint import checkpoint_name
+from jaxtyping import Array, Float
 
 # Tags: results of the projections, of attention, and a block's input.
 PRODUCTS = ("query", "key", "value", "attended", "attention_out", "up", "gate", "feedforward_out")
 BLOCK_INPUT = "block_input"
 
 _policies = jax.checkpoint_policies
-# Policies of a whole block; "none" and "attention" have none.
-POLICIES: dict[str, Callable] = {
+# Policies of a full block; "none" and "attention" have none.
+POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": _policies.save_only_these_names(*PRODUCTS),
     "dots": _policies.dots_with_no_batch_dims_saveable,
     "full": _policies.nothing_saveable,
@@ -33,11 +38,17 @@ POLICIES: dict[str, Callable] = {
 }
 
 
-def block(name: str, function: Callable) -> Callable:
-    """The function of a whole block under the policy of this name."""
+def tag(x: Float[Array, "*B"], name: str) -> Float[Array, "*B"]:
+    """The identity. Policies refer to the value by `name`, one of PRODUCTS or BLOCK_INPUT."""
+    assert name in PRODUCTS or name == BLOCK_INPUT, name
+    return checkpoint_name(x, name)
+
+
+def block(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Applies the policy of this name to the function of a full block."""
     return jax.checkpoint(function, policy=POLICIES[name]) if name in POLICIES else function
 
 
-def attention(name: str, function: Callable) -> Callable:
-    """The function from queries, keys and values to attention's result under the policy of this name."""
+def attention(name: str, function: Callable[..., Array]) -> Callable[..., Array]:
+    """Applies the policy of this name to the function from q, k and v to attention's result."""
     return jax.checkpoint(function) if name == "attention" else function

@@ -3,7 +3,6 @@
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float, Int
 
 from lm.core.protocols import Batch
@@ -11,16 +10,8 @@ from lm.nn import flops, remat
 from lm.nn.attention.mask import Mask
 from lm.nn.config import ModelConfig, TransformerConfig
 from lm.nn.cross_entropy import PLAIN, LossOptions, Sums
-from lm.nn.layers import (
-    Attention,
-    DropoutKeys,
-    Embedding,
-    FeedForward,
-    Norm,
-    RelativeBias,
-    Scope,
-    dropout,
-)
+from lm.nn.embedding import Embedding, RelativeBias
+from lm.nn.layers import Attention, DropoutKeys, FeedForward, Norm, Scope, dropout
 from lm.parallel import pipeline
 
 
@@ -124,7 +115,7 @@ class Stack(nnx.Module):
 
         def body(x, layer):
             block, key = layer
-            x = checkpoint_name(x, remat.BLOCK_INPUT)
+            x = remat.tag(x, remat.BLOCK_INPUT)
             return block(
                 x,
                 positions_BT,

@@ -11,6 +11,7 @@ from golden_models import load
 
 from lm.nn import heads, layers
 from lm.nn.config import TransformerConfig
+from lm.nn.embedding import RelativeBias
 
 # Unoptimised: what is tested is what is computed, and compiling takes a quarter of the time.
 jit = functools.partial(
@@ -129,7 +130,7 @@ def test_t5_buckets(name):
         )
         scope = layers.Scope(jax.random.key(0))
         bias = nnx.eval_shape(
-            lambda config=config, scope=scope: layers.RelativeBias(
+            lambda config=config, scope=scope: RelativeBias(
                 config, scope, bidirectional=name == "both"
             )
         )

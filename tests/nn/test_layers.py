@@ -11,9 +11,11 @@ from flax import nnx
 from jax.sharding import NamedSharding
 
 from lm.models import decoder, encoder, encoder_decoder
-from lm.nn import heads, layers
+from lm.nn import heads, layers, layouts
 from lm.nn.config import TransformerConfig
+from lm.nn.embedding import Embedding, RelativeBias
 from lm.nn.layers import Scope
+from lm.nn.positions import rotate, sinusoids
 from lm.parallel import mesh
 
 TINY = {"width": 16, "heads": 4, "vocab_size": 24, "max_length": 8}
@@ -93,7 +95,7 @@ def test_rotary_against_complex_numbers():
     x, positions = draw(2, 5, 3, 8), np.asarray([[0, 1, 2, 3, 4], [7, 0, 100, 1000, 5]])
     turn = np.exp(1j * positions[:, :, None, None] * 50.0 ** (-2 * np.arange(4) / 8))
     turned = (x[..., :4] + 1j * x[..., 4:]) * turn
-    actual = layers.rotate(jnp.asarray(x), jnp.asarray(positions, jnp.int32), 50.0)
+    actual = rotate(jnp.asarray(x), jnp.asarray(positions, jnp.int32), 50.0)
     np.testing.assert_allclose(actual, np.concatenate([turned.real, turned.imag], -1), atol=2e-4)
     np.testing.assert_array_equal(actual[0, 0], x[0, 0])  # position 0 turns nothing
     np.testing.assert_allclose(
@@ -108,8 +110,8 @@ def test_rotary_scores_depend_on_the_distance_only():
     positions = jnp.arange(40)[None]
     scores = jnp.einsum(
         "BTNH,BSNH->BNTS",
-        layers.rotate(q, positions, 10000.0),
-        layers.rotate(k, positions, 10000.0),
+        rotate(q, positions, 10000.0),
+        rotate(k, positions, 10000.0),
     )
     for offset in range(-39, 40):
         diagonal = np.diagonal(scores[0], offset, axis1=1, axis2=2)
@@ -119,13 +121,13 @@ def test_rotary_scores_depend_on_the_distance_only():
     assert np.abs(np.diff(scores[0, 0, 0])).min() > 1e-4  # and distances do differ
 
 
-@pytest.mark.parametrize("width", [8, layers.LANES])
+@pytest.mark.parametrize("width", [8, layouts.LANES])
 def test_rotation_in_bfloat16_is_the_rounded_one_of_float32(width):
     """Wide heads by another route, and to the bit: values and gradients."""
     x, direction = (jnp.asarray(draw(2, 16, 3, width, seed=seed), jnp.bfloat16) for seed in (1, 2))
     positions = jnp.broadcast_to(3 * jnp.arange(16)[None], (2, 16))
-    low, low_back = jax.vjp(lambda x: layers.rotate(x, positions, 10000.0), x)
-    full, full_back = jax.vjp(lambda x: layers.rotate(x, positions, 10000.0), x.astype(jnp.float32))
+    low, low_back = jax.vjp(lambda x: rotate(x, positions, 10000.0), x)
+    full, full_back = jax.vjp(lambda x: rotate(x, positions, 10000.0), x.astype(jnp.float32))
     assert low.dtype == jnp.bfloat16 and full.dtype == jnp.float32
     np.testing.assert_array_equal(low, full.astype(jnp.bfloat16))
     np.testing.assert_array_equal(
@@ -153,7 +155,7 @@ def test_relative_buckets(count, distance, bidirectional):
     config = TransformerConfig(
         heads=2, positions="relative", relative_buckets=count, relative_distance=distance
     )
-    bias = nnx.eval_shape(lambda: layers.RelativeBias(config, scope(), bidirectional=bidirectional))
+    bias = nnx.eval_shape(lambda: RelativeBias(config, scope(), bidirectional=bidirectional))
     bias.table.set_value(jnp.arange(2.0 * count).reshape(count, 2))
     out = np.asarray(bias(150, 140))
     assert out.shape == (1, 2, 150, 140)
@@ -167,7 +169,7 @@ def test_relative_buckets(count, distance, bidirectional):
 
 @pytest.mark.parametrize("width", [8, 7])
 def test_sinusoids(width):
-    table = layers.sinusoids(50, width)
+    table = sinusoids(50, width)
     half = (width + 1) // 2
     for position in (0, 1, 49):
         angles = [position / 10000 ** (i / half) for i in range(half)]
@@ -226,7 +228,7 @@ def test_feed_forward(activation, bias):
 @pytest.mark.parametrize("positions", ["learned", "sinusoidal", "rotary"])
 def test_embedding(positions):
     config = TransformerConfig(**TINY, positions=positions, types=2, embedding_scaled=True)
-    embedding = filled(lambda: layers.Embedding(config, scope()))
+    embedding = filled(lambda: Embedding(config, scope()))
     w = flat(embedding)
     tokens, places, types = (
         jnp.asarray([[3, 23, 3]]),
@@ -235,7 +237,7 @@ def test_embedding(positions):
     )
     table = {
         "learned": w.get("positions"),
-        "sinusoidal": np.asarray(layers.sinusoids(8, 16)),
+        "sinusoidal": np.asarray(sinusoids(8, 16)),
         "rotary": np.zeros((8, 16)),
     }[positions]
     expected = 4 * w["tokens"][tokens] + table[places] + w["types"][types]
@@ -251,7 +253,7 @@ def test_embedding(positions):
 @pytest.mark.parametrize("tied", [True, False])
 def test_logits(tied):
     embedding = filled(
-        lambda: layers.Embedding(TransformerConfig(**TINY, tied=tied, logits_scaled=True), scope())
+        lambda: Embedding(TransformerConfig(**TINY, tied=tied, logits_scaled=True), scope())
     )
     table = flat(embedding)["tokens" if tied else "unembed"]
     h = draw(2, 3, 16)

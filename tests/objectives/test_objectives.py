@@ -10,6 +10,7 @@ from lm.core.plugins import UserError
 from lm.data import loader, packing, pairs
 from lm.nn import flops, heads, layers
 from lm.nn.config import TransformerConfig
+from lm.nn.embedding import Embedding
 from lm.nn.stack import SingleStack
 from lm.training.program import Program, divide_sums
 
@@ -184,7 +185,7 @@ class FixedModel:
 
     def __init__(self, objective, hidden):
         scope = layers.Scope(jax.random.key(3))
-        self.embedding = layers.Embedding(CONFIG, scope / "embedding")
+        self.embedding = Embedding(CONFIG, scope / "embedding")
         self.heads = objective.heads(CONFIG, scope / "heads")
         self.given, self.batch = hidden, {}
         rng = np.random.default_rng(1)
