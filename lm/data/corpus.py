@@ -1,6 +1,8 @@
 """From the `data` and `tokenizer` sections of a config to token stores. Each step is cached.
 
-    source → documents → splits, as JSON lines → a tokenizer of the training split → a token store per split
+    source → documents → a JSON lines file per split
+    training split → tokenizer
+    split and tokenizer → token store
 
 The cache key of the text is the source's signature, which reads no text. The keys of tokenizer and
 stores are hashes of the text's content.
@@ -30,7 +32,7 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The fields of the `data` section that every source has; the others are fields of its `Config`.
+    """The fields of the `data` section that all sources have; the others are the source's `Config`.
 
     Attributes:
       source: a plug-in of lm/data/sources.

@@ -1,7 +1,8 @@
-"""What a source yields: documents of paragraphs of sentences; and what is counted, dropped and split on the way.
+"""Documents, and what sources do with them: collect, count, drop duplicates, split.
 
-Sources hand raw paragraphs to a `Collector`, which cuts them into sentences, drops what is too short or was seen before,
-cuts what is enormous, and keeps the `Tally`. Only synthetic sources do without (lm/data/synthetic): what they draw must stay as it is.
+Sources pass raw paragraphs to a `Collector`. It cuts them into sentences, drops documents that are
+too short or repeated, cuts very long ones, and counts in a `Tally`. Only synthetic sources do
+without it (lm/data/synthetic): their text must stay as drawn.
 """
 
 import ast
@@ -15,22 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt64
 
 from lm.core.plugins import UserError
 from lm.data import text
 
-MIN_WORDS = 10  # a document below this has nothing to predict from
-MAX_WORDS = 50_000  # a document above this is cut: one unit of this size could empty the validation split or fill it
+MIN_WORDS = 10  # shorter documents give nothing to predict from
+MAX_WORDS = 50_000  # longer ones are cut: a single one could fill the validation split
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Document:
-    """One unit of text. It goes whole to one split, and packing never lets attention look past its ends.
+    """A unit of text. It belongs to one split as a whole, and attention does not cross its ends.
 
     Attributes:
-      name: its stable identity, "numpy.linalg.norm" or "x.md#3"; no machine's path is in it.
-      paragraphs: paragraphs of sentences, neither ever empty.
-      label: the class that a probe may learn to tell ("numpy"); "" where the source knows none.
+      name: a stable identity such as "numpy.linalg.norm" or "x.md#3", without paths of the machine.
+      paragraphs: paragraphs of sentences; neither is ever empty.
+      label: a class for probes to learn ("numpy"), or "".
     """
 
     name: str
@@ -44,16 +46,23 @@ class Document:
 
 
 def split_of(document: Document, validation: float, test: float) -> str:
-    """The split a document belongs to: "train", "validation" or "test".
+    """The split of a document: "train", "validation" or "test".
 
-    It is a function of the document's text alone, so neither the order of files nor new files move a document to another split.
+    It depends on the document's text alone, so that neither the order of files nor new files move a
+    document to another split.
+
+    Args:
+      document: the document.
+      validation: fraction of the documents.
+      test: fraction of the documents.
 
     Raises:
-      UserError: the shares are negative or leave nothing to train on.
+      UserError: the fractions are negative or leave nothing to train on.
     """
     if validation < 0 or test < 0 or validation + test >= 1:
         raise UserError(
-            f"validation={validation} and test={test} should be shares of the documents: not negative, and below 1 together"
+            f"validation={validation} and test={test} should be fractions of the documents: not"
+            " negative, and their sum below 1"
         )
     place = (
         int.from_bytes(hashlib.blake2b(document.text.encode(), digest_size=8).digest(), "big")
@@ -66,13 +75,14 @@ def split_of(document: Document, validation: float, test: float) -> str:
 
 @dataclasses.dataclass(slots=True)
 class Tally:
-    """What a source kept, and what it dropped and why.
+    """Counts of what a source kept and dropped.
 
     Attributes:
-      bytes: of UTF-8 text in the sentences, without what joins them.
-      cut: how many pieces too long documents became, beyond the documents themselves.
-      dropped: {reason: count}; the reason says what is counted ("paragraphs of under 5 words").
-      labels: {label: (documents, words)} of what was kept.
+      documents, paragraphs, sentences, words: numbers kept.
+      bytes: UTF-8 text of the sentences, without what joins them.
+      cut: additional documents that cutting long ones made.
+      dropped: reason → count; the reason names what is counted ("paragraphs of under 5 words").
+      labels: label → numbers of documents and words kept.
     """
 
     documents: int = 0
@@ -97,18 +107,18 @@ class Tally:
         self.labels[document.label] = (documents + 1, before + words)
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Counts something that is not kept."""
+        """Counts what is not kept."""
         if count:
             self.dropped[reason] += count
 
     def summary(self) -> dict[str, Any]:
-        """The counts as plain values, for JSON."""
+        """The counts as values for JSON."""
         return dataclasses.asdict(self) | {"dropped": dict(self.dropped)}
 
     def __str__(self) -> str:
         lines = [
-            f"{self.documents:,} documents, {self.paragraphs:,} paragraphs, {self.sentences:,} sentences, "
-            f"{self.words:,} words, {self.bytes / 1e6:,.2f} MB"
+            f"{self.documents:,} documents, {self.paragraphs:,} paragraphs,"
+            f" {self.sentences:,} sentences, {self.words:,} words, {self.bytes / 1e6:,.2f} MB"
         ]
         if self.cut:
             lines.append(f"  cut: long documents became {self.cut:,} more")
@@ -117,14 +127,7 @@ class Tally:
 
 
 class Collector:
-    """Makes documents of a source's raw paragraphs, and counts in `tally` what it keeps, cuts and drops.
-
-    Args:
-      tally: where to count.
-      near: also drop documents that repeat most of an earlier one; it holds 1 kB a document in memory. Exact repetitions
-        are always dropped.
-      min_words, max_words: documents below the one are dropped, above the other cut into even pieces at paragraph borders.
-    """
+    """Makes documents of raw paragraphs, and counts what is kept, cut and dropped."""
 
     def __init__(
         self,
@@ -133,6 +136,15 @@ class Collector:
         min_words: int = MIN_WORDS,
         max_words: int = MAX_WORDS,
     ):
+        """Starts a collection without documents.
+
+        Args:
+          tally: counts.
+          near: also drop documents that repeat most of an earlier one, at 1 kB of memory per
+            document. Exact repetitions are always dropped.
+          min_words: shorter documents are dropped.
+          max_words: longer ones are cut into even pieces between paragraphs.
+        """
         self.tally = tally
         self.min_words = min_words
         self.max_words = max_words
@@ -142,9 +154,13 @@ class Collector:
     def collect(
         self, name: str, paragraphs: Iterable[str], label: str = "", max_words: int = 0
     ) -> Iterator[Document]:
-        """The documents that raw paragraphs make: mostly one, none if it is dropped, "name#1", "name#2" … if it is cut.
+        """Yields the documents of raw paragraphs: mostly one, none if it is dropped.
 
-        A `max_words` that is not 0 holds for this document alone.
+        Args:
+          name: of the document; pieces of a cut one are "name#1", "name#2" …
+          paragraphs: raw text.
+          label: of the document.
+          max_words: limit of this document; 0 is the collector's.
         """
         split = [sentences for sentences in map(_readable, paragraphs) if sentences]
         words = sum(_words(paragraph) for paragraph in split)
@@ -176,12 +192,13 @@ class Collector:
 
 
 class NearDuplicates:
-    """Finds texts that share at least about four fifths of their word triples with an earlier one.
+    """Finds texts that share about four fifths of their word triples with an earlier one.
 
-    MinHash (Broder 1997) over hashed triples of words, candidates by locality-sensitive bands. No hash depends on the process.
+    MinHash (Broder 1997) of hashed word triples; candidates by locality-sensitive bands. No hash
+    depends on the process.
     """
 
-    ROWS, BANDS, SHARE = 4, 12, 0.8
+    ROWS, BANDS, FRACTION = 4, 12, 0.8
 
     def __init__(self) -> None:
         generator = np.random.default_rng(0)
@@ -193,22 +210,22 @@ class NearDuplicates:
         self._signatures: list[np.ndarray] = []
 
     def seen(self, content: str) -> bool:
-        """Whether an earlier text is nearly the same; if none is, this one is remembered."""
+        """Whether an earlier text is nearly the same; otherwise remembers this one."""
         signature_S = self._signature(content)
         keys = [
             (band, part.tobytes())
             for band, part in enumerate(signature_S.reshape(self.BANDS, self.ROWS))
         ]
         for candidate in {self._bands[key] for key in keys if key in self._bands}:
-            if np.mean(self._signatures[candidate] == signature_S) >= self.SHARE:
+            if np.mean(self._signatures[candidate] == signature_S) >= self.FRACTION:
                 return True
         for key in keys:
             self._bands.setdefault(key, len(self._signatures))
         self._signatures.append(signature_S)
         return False
 
-    def _signature(self, content: str) -> np.ndarray:
-        """Of each random hash function the smallest value over the triples, [rows * bands]."""
+    def _signature(self, content: str) -> UInt64[np.ndarray, "S"]:
+        """The smallest value of each random hash function over the triples."""
         words = content.lower().split()
         if len(words) < content.count("\n") + len(content) / 50:
             words = list(content)  # Chinese: characters are the words
@@ -224,7 +241,7 @@ class NearDuplicates:
 
 
 class _Hashes(dict[str, int]):
-    """64 bits of each word, computed once."""
+    """A hash of 64 bits per word, computed once."""
 
     def __missing__(self, word: str) -> int:
         self[word] = value = int.from_bytes(
@@ -237,7 +254,7 @@ _PUNCTUATION = bytes(range(48)) + b":;<=>?@[\\]^_`{|}~\x7f"
 
 
 def normalised_hash(content: str) -> int:
-    """64 bits of a text that do not depend on case, spaces and ASCII punctuation."""
+    """A hash of 64 bits that does not depend on case, spaces and ASCII punctuation."""
     letters = content.lower().encode().translate(None, _PUNCTUATION)
     return int.from_bytes(hashlib.blake2b(letters, digest_size=8).digest(), "big")
 
@@ -270,7 +287,7 @@ def _syntax(source: bytes) -> bytes:
 
 
 def _readable(paragraph: str) -> tuple[str, ...]:
-    """Its sentences, unless it has no letter or digit at all ("* * *")."""
+    """The sentences of a paragraph; none if it has no letter or digit ("* * *")."""
     return text.sentences(paragraph) if any(map(str.isalnum, paragraph)) else ()
 
 
@@ -281,7 +298,10 @@ def _words(paragraph: Iterable[str]) -> int:
 def _cut(
     paragraphs: list[tuple[str, ...]], words: int, limit: int
 ) -> Iterator[list[tuple[str, ...]]]:
-    """Even pieces of at most about `limit` words: whole paragraphs, or whole sentences of a paragraph that is too long itself."""
+    """Even pieces of at most about `limit` words.
+
+    They are cut between paragraphs, or between sentences of a paragraph that is too long itself.
+    """
     if words <= limit:
         yield paragraphs
         return

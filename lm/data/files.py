@@ -1,4 +1,4 @@
-"""Finds the files of a corpus, reads them, and takes the text out of records; shared by the sources."""
+"""Files of a corpus: finding and reading them, and the text of their records. Sources share it."""
 
 import glob
 import gzip
@@ -11,31 +11,34 @@ from typing import Any
 from lm.core.plugins import UserError
 from lm.data import text
 
-FIELDS = (
-    "text",
-    "paragraphs",
-    "content",
-)  # where a record's text is looked for when data.field is not set, in this order
+# Fields that may hold a record's text if data.field is not set, in this order.
+FIELDS = ("text", "paragraphs", "content")
 
 
 def find(
     paths: Sequence[str], suffixes: Sequence[str], source: str, option: str = "data.path"
 ) -> list[tuple[str, str]]:
-    """The (path, name) of every file, sorted by name; a name is relative to what was given, so it names no machine's folders.
+    """Finds files.
 
     Args:
-      paths: files, directories (all files below with one of the suffixes) or globs (`**` goes down).
-      suffixes: such as ".md"; a `.gz` after them is found too. Files named by path or glob may have any.
-      source: the source's name, for messages. option: what the paths were given as.
+      paths: files, directories (all files below with one of the suffixes) or globs (`**` descends).
+      suffixes: such as ".md"; ".md.gz" is found too. Files named by path or glob may have any.
+      source: the source's name, for messages.
+      option: the option that the paths were given as, for messages.
+
+    Returns:
+      (path, name) of each file, sorted by name. A name is relative to what was given, so that it
+      has no folders of the machine.
 
     Raises:
       UserError: no path is given, or one is missing, unreadable or matches no file.
     """
     if not paths:
         raise UserError(
-            f"data.source={source} needs {option}: a file, a directory or a glob such as 'books/*{suffixes[0]}'"
+            f"data.source={source} needs {option}: a file, a directory or a glob such as"
+            f" 'books/*{suffixes[0]}'"
         )
-    found: dict[str, tuple[str, str]] = {}
+    entries: dict[str, tuple[str, str]] = {}
     for given in paths:
         path = os.path.expanduser(given)
         if os.path.isdir(path):
@@ -73,12 +76,12 @@ def find(
         for file, name in matches:
             if not os.access(file, os.R_OK):
                 raise UserError(f"{option}={given!r}: {file} may not be read")
-            found.setdefault(os.path.realpath(file), (file, name.replace(os.sep, "/")))
-    return sorted(found.values(), key=lambda entry: (entry[1], entry[0]))
+            entries.setdefault(os.path.realpath(file), (file, name.replace(os.sep, "/")))
+    return sorted(entries.values(), key=lambda entry: (entry[1], entry[0]))
 
 
 def identity(files: Iterable[tuple[str, str]]) -> list[tuple[str, int, int]]:
-    """The (name, size, time of change) of each file: cheap, and different when a file is."""
+    """Cheap identities of files: (name, size, time of change in ns) of each (path, name)."""
     return [
         (name, status.st_size, status.st_mtime_ns)
         for path, name in files
@@ -87,15 +90,15 @@ def identity(files: Iterable[tuple[str, str]]) -> list[tuple[str, int, int]]:
 
 
 def open_binary(path: str) -> gzip.GzipFile | io.BufferedReader:
-    """The file's bytes, unpacked if its name ends in .gz."""
+    """Opens a file for reading bytes, decompressed if its name ends in .gz."""
     return gzip.open(path, "rb") if path.lower().endswith(".gz") else open(path, "rb")
 
 
 def read(path: str) -> bytes:
-    """All bytes of a file.
+    """All bytes of a file, decompressed if its name ends in .gz.
 
     Raises:
-      UserError: it cannot be read or unpacked.
+      UserError: it cannot be read.
     """
     try:
         with open_binary(path) as file:
@@ -105,15 +108,20 @@ def read(path: str) -> bytes:
 
 
 def stem(name: str) -> str:
-    """The name without directories and endings."""
+    """The name without directories and suffixes."""
     return Path(name).name.split(".")[0]
 
 
 def pick_field(wanted: str, existing: Iterable[str], where: str) -> str:
-    """The field that holds the text: the one wanted, or without one the first of `FIELDS` that exists.
+    """The field that holds the text.
+
+    Args:
+      wanted: the field's name; "" takes the first of FIELDS that exists.
+      existing: names of the fields that exist.
+      where: the file, for messages.
 
     Raises:
-      UserError: it does not exist; the message lists those that do.
+      UserError: there is no such field; the message lists those that exist.
     """
     existing = list(existing)
     for field in (wanted,) if wanted else FIELDS:
@@ -121,12 +129,13 @@ def pick_field(wanted: str, existing: Iterable[str], where: str) -> str:
             return field
     tried = repr(wanted) if wanted else f"of the usual ones ({', '.join(FIELDS)})"
     raise UserError(
-        f"{where} has no field {tried}; set data.field to one of: {', '.join(existing) or '(it has none)'}"
+        f"{where} has no field {tried}; set data.field to one of:"
+        f" {', '.join(existing) or '(it has none)'}"
     )
 
 
 def paragraphs_of(value: Any) -> Iterator[str] | None:
-    """The paragraphs of a field: text with blank lines, or a list of texts. None if it is neither."""
+    """The paragraphs of a text or of a list of texts; None for other values."""
     if isinstance(value, str):
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):

@@ -1,12 +1,16 @@
-"""Labelled text as it is published: files → training, development and test examples.
+"""Labelled text in published formats: files → training, development and test examples.
 
-    tsv, csv    a header, then an example a line (GLUE's tables are not quoted: quotes are read in .csv only)
-    jsonl       an object a line (SNLI, MNLI: sentence1, sentence2, gold_label; the label "-" says that the annotators did not agree)
-    classes     a file for each class, an example a line; the label is the file's name, or its ending (rt-polarity.pos)
-    conll       a word and its tag a line, columns in between passed over, a blank line after each sentence
+    tsv, csv    a header, then an example per line (quotes count in .csv only, as GLUE has none)
+    jsonl       an object per line (SNLI, MNLI: sentence1, sentence2, gold_label; the label "-"
+                means that the annotators did not agree)
+    classes     a file per class, an example per line; the label is the file's name, or its suffix
+                (rt-polarity.pos)
+    conll       a word and its tag per line, with other columns between them ignored, and a blank
+                line after each sentence
 
-Lines that cannot be read are counted and named, and a file in which they are too many is refused. An example of the test set that stands in
-training too is taken from training. Which part of a single file is held out depends on each example's content alone.
+Broken lines are counted and reported; a file with too many of them is refused. Training examples
+that are also in the test set are removed. Which part of a single file is held out depends on the
+content of each example alone.
 """
 
 import collections
@@ -15,7 +19,7 @@ import dataclasses
 import hashlib
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +39,8 @@ _ENDINGS = {
 }
 TEXTS = ("text", "sentence", "content", "review")
 PAIRS = (
-    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"), ("text_a", "text_b"),
+    ("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"),
+    ("question", "sentence"), ("text_a", "text_b"),
 )  # fmt: skip
 LABELS = ("gold_label", "label", "class")
 UNDECIDED = "-"
@@ -43,16 +48,18 @@ UNDECIDED = "-"
 
 @dataclasses.dataclass(frozen=True)
 class Files:
-    """Where labelled text is, and what its fields are called.
+    """Files of labelled text, and the names of their fields.
 
     Attributes:
-      path: files of training (classes: one for each class). dev: to choose by. test: what is asked. Without these two, they are shares of
-        what `path` has, by a hash of each example. On the validation split `dev` is asked, or a share of `path`; `test` is not read.
-      format: one of FORMATS; by default what the first file's ending says.
+      path: training files; for `classes` one per class.
+      dev: files to select by. Without it, a fraction of `path`, by a hash of each example.
+      test: files to evaluate on, likewise. The validation split evaluates on `dev`, or on a
+        fraction of `path`, and does not read `test`.
+      format: one of FORMATS; "" derives it from the first file's suffix.
       encoding: "utf-8", "latin-1" …
-      text, second, label: names of the fields; by default the first of the usual ones that the file has.
-      held_out: share of a single file that is the test set, and of what is then left that is chosen by.
-      broken: the largest share of broken lines that is passed over.
+      text, second, label: names of fields; "" takes the first of the usual ones that the file has.
+      held_out: fraction of a single file that is the test set, and of the rest to select by.
+      broken: largest fraction of broken lines that is tolerated.
     """
 
     path: tuple[str, ...] = ()
@@ -66,7 +73,7 @@ class Files:
     held_out: float = 0.2
     broken: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.format:
             plugins.choice("format", self.format, FORMATS)
         try:
@@ -77,15 +84,16 @@ class Files:
             ) from None
         if not 0 < self.held_out < 1 or not 0 <= self.broken < 1:
             raise ValueError(
-                f"held_out={self.held_out} and broken={self.broken} are shares: they must lie between 0 and 1"
+                f"held_out={self.held_out} and broken={self.broken} are fractions: they must be"
+                " between 0 and 1"
             )
         if (self.dev or self.test) and not self.path:
-            raise ValueError("dev and test need path, the files of training, beside them")
+            raise ValueError("dev and test need path, the training files, beside them")
 
 
 @dataclasses.dataclass(frozen=True)
 class Example:
-    """One text, two texts, or the words of a sentence; with one label, or a tag for each word."""
+    """One text or two with one label, or the words of a sentence with a tag each."""
 
     texts: tuple[str, ...]
     labels: tuple[str, ...]
@@ -93,7 +101,14 @@ class Example:
 
 @dataclasses.dataclass(frozen=True)
 class Labelled:
-    """Examples to learn from, to choose by, and to ask; and how many were left out, by reason (the first broken line is named)."""
+    """Examples of a task.
+
+    Attributes:
+      train: to train on.
+      dev: to select by.
+      test: to evaluate on.
+      tally: reason → number of examples left out; the first broken line is quoted.
+    """
 
     train: list[Example]
     dev: list[Example]
@@ -102,18 +117,22 @@ class Labelled:
 
     @property
     def note(self) -> str:
-        """What was left out, "" if nothing."""
+        """What was left out, or ""."""
         return "; ".join(f"{count:,} {reason}" for reason, count in self.tally.items())
 
 
 def read(given: Files, kind: str, split: str, where: str) -> Labelled:
-    """The examples of a task.
+    """Reads the examples of a task.
 
     Args:
-      kind: "text", "pair" or "words". split: "validation" or "test". where: the task's name, for messages.
+      given: the files.
+      kind: "text", "pair" or "words".
+      split: "validation" or "test".
+      where: the task's name, for messages.
 
     Raises:
-      UserError: a file is missing, has no such fields, has too many broken lines, or leaves a part without examples.
+      UserError: a file is missing, lacks the fields, has too many broken lines, or leaves a part
+        without examples.
     """
     tally = collections.Counter[str]()
     names = ("path", "dev") if split == "validation" else ("path", "dev", "test")
@@ -128,12 +147,11 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
     elif not test:
         if split == "test" or not given.test:
             train, test = _held_out(train, given.held_out, "test")
-        if (
-            split == "validation"
-        ):  # what is chosen by must not be what is asked, and the test part stays unread
+        # Selection on the validation split must not use the examples of the test split.
+        if split == "validation":
             train, test = _held_out(train, given.held_out, "validation")
-    asked = {example.texts for example in test}
-    train, dev = _without(train, asked, "test", tally), _without(dev, asked, "test", tally)
+    texts = {example.texts for example in test}
+    train, dev = _without(train, texts, "test", tally), _without(dev, texts, "test", tally)
     if dev:
         train = _without(train, {example.texts for example in dev}, "dev", tally)
     else:
@@ -141,30 +159,37 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
     for name, part in (("train", train), ("dev", dev), ("test", test)):
         if not part:
             raise UserError(
-                f"{where}: there is no example in the {name} part; give more, or {where}.{'path' if name == 'train' else name}"
+                f"{where}: there is no example in the {name} part; give more, or"
+                f" {where}.{'path' if name == 'train' else name}"
             )
     return Labelled(train, dev, test, dict(tally))
 
 
 def _held_out(
-    examples: list[Example], share: float, salt: str
+    examples: list[Example], fraction: float, salt: str
 ) -> tuple[list[Example], list[Example]]:
-    """(The rest, the share): each example by a hash of its texts, so that equal ones stay together."""
+    """Splits off a fraction by a hash of the texts, so that equal ones stay together.
+
+    Returns:
+      The rest, and the fraction.
+    """
     sides: tuple[list[Example], list[Example]] = ([], [])
     for example in examples:
         digest = hashlib.blake2b("\0".join((salt, *example.texts)).encode(), digest_size=8).digest()
-        sides[int.from_bytes(digest, "big") < share * 2**64].append(example)
+        sides[int.from_bytes(digest, "big") < fraction * 2**64].append(example)
     return sides
 
 
 def _without(
-    examples: list[Example], others: set[tuple[str, ...]], name: str, tally: collections.Counter
+    examples: list[Example],
+    others: set[tuple[str, ...]],
+    name: str,
+    tally: collections.Counter[str],
 ) -> list[Example]:
     kept = [example for example in examples if example.texts not in others]
     if len(kept) < len(examples):
-        tally[f"examples taken out because the {name} set has them too"] += len(examples) - len(
-            kept
-        )
+        reason = f"examples taken out because the {name} set has them too"
+        tally[reason] += len(examples) - len(kept)
     return kept
 
 
@@ -172,32 +197,36 @@ class _Broken(str):
     """What is wrong with a record."""
 
 
-Record = tuple[int, "Example | _Broken | None"]  # line; None for a label that says nothing
+Record = tuple[int, Example | _Broken | None]  # line, and an example; None without a label
+Row = tuple[int, dict[str, Any] | _Broken]  # line, and its fields
 
 
 def _read(
-    paths: Iterable[str], given: Files, kind: str, where: str, tally: collections.Counter
+    paths: Sequence[str], given: Files, kind: str, where: str, tally: collections.Counter[str]
 ) -> list[Example]:
+    """Examples of all files; what is left out is counted in `tally`."""
     try:
-        found = [path for path, _ in files.find(list(paths), tuple(_ENDINGS), where)]
+        matches = [path for path, _ in files.find(paths, tuple(_ENDINGS), where)]
     except UserError as error:
         raise UserError(str(error).replace("data.path", f"{where}: path")) from None
-    ending = Path(found[0].lower().removesuffix(".gz")).suffix
+    ending = Path(matches[0].lower().removesuffix(".gz")).suffix
     form = given.format or _ENDINGS.get(ending, "conll" if kind == "words" else "classes")
     if (form == "conll") != (kind == "words") or (form == "classes" and kind != "text"):
         forms = {"words": "conll", "pair": "tsv, csv, jsonl", "text": "tsv, csv, jsonl, classes"}[
             kind
         ]
         raise UserError(
-            f"{where}: {found[0]} is taken as {form}, but this task reads {forms}; set {where}.format, or give other files"
+            f"{where}: {matches[0]} is taken as {form}, but this task reads {forms}; set"
+            f" {where}.format, or give other files"
         )
-    if form == "classes" and len(found) < 2:
+    if form == "classes" and len(matches) < 2:
         raise UserError(
-            f"{where}: format 'classes' needs a file for each class, but {where}.path names only {found[0]}"
+            f"{where}: format 'classes' needs a file for each class, but {where}.path names only"
+            f" {matches[0]}"
         )
-    names = _class_names(found)
-    examples = []
-    for path, name in zip(found, names, strict=True):
+    names = _class_names(matches)
+    examples: list[Example] = []
+    for path, name in zip(matches, names, strict=True):
         content = (
             files.read(path).decode(given.encoding, errors="surrogateescape").removeprefix("\ufeff")
         )
@@ -207,13 +236,13 @@ def _read(
         ]
         if broken and len(broken) > given.broken * len(records):
             raise UserError(
-                f"{path}: {len(broken)} of {len(records)} records are broken, more than {where}.broken={given.broken:g}."
-                f" The first: {broken[0]}"
+                f"{path}: {len(broken)} of {len(records)} records are broken, more than"
+                f" {where}.broken={given.broken:g}. The first: {broken[0]}"
             )
         if broken:
             tally[f"broken records in {path} (the first: {broken[0]})"] += len(broken)
-        if empty := sum(record is None for _, record in records):
-            tally[f"examples without an agreed label in {path}"] += empty
+        if undecided := sum(record is None for _, record in records):
+            tally[f"examples without an agreed label in {path}"] += undecided
         examples += [record for _, record in records if isinstance(record, Example)]
     return examples
 
@@ -221,6 +250,7 @@ def _read(
 def _records(
     form: str, content: str, path: str, name: str, given: Files, kind: str, where: str
 ) -> Iterator[Record]:
+    """Parses a file; `name` is the label of a file of a class."""
     if form == "conll":
         yield from _sentences(content, given)
     elif form == "classes":
@@ -241,14 +271,8 @@ def _records(
             elif kind == "pair" and row[fields[-1]] == UNDECIDED:
                 yield line, None
             else:
-                yield (
-                    line,
-                    _example(
-                        [str(row[field]) for field in fields[:-1]],
-                        str(row[fields[-1]]).strip(),
-                        given,
-                    ),
-                )
+                texts = [str(row[field]) for field in fields[:-1]]
+                yield line, _example(texts, str(row[fields[-1]]).strip(), given)
 
 
 def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
@@ -261,44 +285,43 @@ def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
 
 
 def _undecoded(value: str, given: Files) -> _Broken | None:
-    bad = any("\udc80" <= character <= "\udcff" for character in value)
-    return (
-        _Broken(f"is no {given.encoding} text; set encoding, perhaps to latin-1") if bad else None
-    )
+    """A problem if text holds the surrogates of bytes that could not be decoded."""
+    if any("\udc80" <= character <= "\udcff" for character in value):
+        return _Broken(f"is no {given.encoding} text; set encoding, perhaps to latin-1")
+    return None
 
 
 def _fields(row: dict[str, Any], given: Files, kind: str, path: str, where: str) -> list[str]:
-    """The fields of the text or texts, and of the label."""
+    """Names of the fields of the text or texts, and of the label."""
     usual = PAIRS if kind == "pair" else [(name,) for name in TEXTS]
-    set_ = (given.text, given.second)[: 1 + (kind == "pair")]
+    wanted = (given.text, given.second)[: 1 + (kind == "pair")]
     texts: tuple[str, ...] = (
-        set_ if all(set_) else next((names for names in usual if set(names) <= row.keys()), ())
+        wanted if all(wanted) else next((names for names in usual if set(names) <= row.keys()), ())
     )
     label = given.label or next((name for name in LABELS if name in row), "")
     if not texts or not label or not {*texts, label} <= row.keys():
         options = f"{where}.text{f', {where}.second' * (kind == 'pair')} and {where}.label"
         raise UserError(
-            f"{path} has the fields {', '.join(row)}; say by {options} which of them are read"
+            f"{path} has the fields {', '.join(row)}; select those to read by {options}"
         )
     return [*texts, label]
 
 
-def _tsv(content: str) -> Iterator[tuple[int, Any]]:
+def _fields_of(header: list[str], cells: list[str]) -> dict[str, Any] | _Broken:
+    if len(cells) != len(header):
+        return _Broken(f"has {len(cells)} columns, not {len(header)}")
+    return dict(zip(header, cells, strict=True))
+
+
+def _tsv(content: str) -> Iterator[Row]:
     lines = [line.rstrip("\r") for line in content.split("\n")]
     header = lines[0].split("\t")
     for number, line in enumerate(lines[1:], 2):
         if line.strip():
-            cells = line.split("\t")
-            same = len(cells) == len(header)
-            yield (
-                number,
-                dict(zip(header, cells, strict=True))
-                if same
-                else _Broken(f"has {len(cells)} columns, not {len(header)}"),
-            )
+            yield number, _fields_of(header, line.split("\t"))
 
 
-def _csv(content: str) -> Iterator[tuple[int, Any]]:
+def _csv(content: str) -> Iterator[Row]:
     reader = csv.reader(io.StringIO(content, newline=""))
     header = next(reader, [])
     while True:
@@ -310,52 +333,44 @@ def _csv(content: str) -> Iterator[tuple[int, Any]]:
         if cells is None:
             return
         if cells:
-            same = len(cells) == len(header)
-            found = (
-                dict(zip(header, cells, strict=True))
-                if same
-                else _Broken(f"has {len(cells)} columns, not {len(header)}")
-            )
-            yield reader.line_num, found
+            yield reader.line_num, _fields_of(header, cells)
 
 
-def _jsonl(content: str) -> Iterator[tuple[int, Any]]:
+def _jsonl(content: str) -> Iterator[Row]:
     for number, line in enumerate(content.split("\n"), 1):
         if line.strip():
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
                 yield number, _Broken(f"is no JSON: {error}")
+                continue
+            if isinstance(value, dict):
+                yield number, value
             else:
-                yield (
-                    number,
-                    value
-                    if isinstance(value, dict)
-                    else _Broken(f"is a JSON {type(value).__name__}, not an object"),
-                )
+                yield number, _Broken(f"is a JSON {type(value).__name__}, not an object")
 
 
 def _class_names(paths: list[str]) -> list[str]:
-    """What tells the files' names apart: their stems, or their endings where the stems are alike (rt-polarity.pos, rt-polarity.neg)."""
+    """Labels of files: their stems, or their suffixes where stems are equal (rt-polarity.pos)."""
     names = [Path(path.removesuffix(".gz")) for path in paths]
     stems = [name.stem for name in names]
-    return (
-        stems
-        if len(set(stems)) == len(stems)
-        else [name.suffix.lstrip(".") or name.stem for name in names]
-    )
+    if len(set(stems)) == len(stems):
+        return stems
+    return [name.suffix.lstrip(".") or name.stem for name in names]
 
 
 def _sentences(content: str, given: Files) -> Iterator[Record]:
-    """Sentences of word and tag; a broken line breaks its sentence.
+    """Sentences of words and tags; a broken line breaks its sentence.
 
-    Where every word of the file ends in a digit after something else, the digit is the place of a character in its word (Weibo) and is cut.
+    If all words of the file end in a digit after another character, the digit is the position of a
+    character in its word (Weibo) and is cut.
     """
     rows = [(number, line.split()) for number, line in enumerate(content.split("\n"), 1)]
     words = [cells[0] for _, cells in rows if len(cells) > 1]
     numbered = bool(words) and all(len(word) > 1 and word[-1].isdigit() for word in words)
     sentence: list[tuple[str, str]] = []
-    start, problem = 0, None
+    start = 0
+    problem: _Broken | None = None
     for number, cells in [*rows, (len(rows) + 1, [])]:
         if cells and cells[0] != "-DOCSTART-":
             start = start or number

@@ -1,31 +1,41 @@
 """From a dataset of examples to batches on devices.
 
-Batch s holds rows s·B to (s+1)·B of the endless shuffled sequence of examples, on any number of processes: each reads
-the rows that its own devices hold. So a batch is a function of the seed and the step, and resuming needs no state.
+Batch s holds rows s·B to (s+1)·B - 1 of the endless shuffled sequence of examples, on any number of
+processes: each process reads the rows of its own devices. A batch is thus a function of the seed
+and the step, and resuming needs no state.
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Integer
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Example, Objective, Plan
+from lm.data.store import Store
 from lm.parallel import mesh as meshes
 
 
 def examples(
-    objective: Any, store: Any, plan: Any, seed: int, batch_size: int = 0, steps: int = 0
+    objective: Objective, store: Store, plan: Plan, seed: int, batch_size: int = 0, steps: int = 0
 ) -> grain.MapDataset:
-    """The examples of an objective: example i of epoch e is a pure function of (store, seed, e, i) and of the run's progress.
+    """The examples of an objective, in random order.
+
+    Example i of epoch e is a pure function of the store, the seed, e, i and the run's progress.
 
     Args:
-      plan: `objective.plan(store)`. seed: of order and draws.
-      batch_size, steps: of the run: then they repeat for ever, with another order and other draws in each epoch, and know which share of
-        the run is over, alike in all rows of a batch. By default one epoch, as at the end of a run.
+      objective: makes the examples.
+      store: the documents.
+      plan: `objective.plan(store)`.
+      seed: of the order and of what is drawn.
+      batch_size: of the run.
+      steps: of the run. Then examples repeat without end, in another order and with other draws in
+        each epoch, and their progress is that of the step. 0 gives one epoch, with progress 1.
     """
     rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
     if not steps:
@@ -38,18 +48,26 @@ def examples(
     )
 
 
-def padding(objective: Any, store: Any, plan: Any, count: int = 64) -> float:
-    """Share of positions, of all streams, that hold no token; over `count` examples, of each member where there are several."""
+def padding(objective: Any, store: Store, plan: Any, count: int = 64) -> float:
+    """Fraction of positions, of all streams, without a token.
+
+    Args:
+      objective: makes the examples; one with several members gives their weighted mean.
+      store: the documents.
+      plan: `objective.plan(store)`.
+      count: examples to look at.
+    """
     if objective.composed:
-        parts = zip(objective.shares, objective.members.values(), plan.plans.values(), strict=True)
         return float(
-            sum(share * padding(member, store, theirs, count) for share, member, theirs in parts)
+            sum(
+                fraction * padding(objective.members[name], store, plan.plans[name], count)
+                for name, fraction in objective.fractions.items()
+            )
         )
     rows = examples(objective, store, plan, 0)
-    found = [rows[index] for index in range(min(count, len(rows)))]
     segments = [
         example[name]
-        for example in found
+        for example in (rows[index] for index in range(min(count, len(rows))))
         for name in ("segments", "input_segments")
         if name in example
     ]
@@ -57,15 +75,17 @@ def padding(objective: Any, store: Any, plan: Any, count: int = 64) -> float:
 
 
 def local_batches(
-    examples: grain.MapDataset, rows: np.ndarray, batch_size: int
+    examples: grain.MapDataset, rows: Integer[np.ndarray, "rows"], batch_size: int
 ) -> grain.MapDataset:
-    """Batch s of this process, at index s: the given rows of the global batch, stacked.
+    """Batch s of this process, at index s.
 
     Args:
-      examples: an endless dataset. rows: rows of a global batch that this process holds. batch_size: B.
+      examples: an endless dataset.
+      rows: rows of a global batch that this process holds.
+      batch_size: B.
     """
 
-    def read(index: int):
+    def read(index: int) -> Example:
         step, row = divmod(index, len(rows))
         return examples[step * batch_size + int(rows[row])]
 
@@ -74,10 +94,11 @@ def local_batches(
 
 
 class Loader:
-    """Iterates over global batches of an endless dataset from `start` on, read ahead in the background.
+    """Iterates over the global batches of an endless dataset, read ahead in the background.
 
     Attributes:
-      waited: seconds that the caller spent waiting for input.
+      sharding: of each array of a batch.
+      waited: seconds that the caller has waited for input.
     """
 
     def __init__(
@@ -89,9 +110,23 @@ class Loader:
         threads: int = 1,
         ahead: int = 4,
     ):
+        """Starts to read.
+
+        Args:
+          examples: an endless dataset.
+          batch_size: B.
+          mesh: of devices.
+          start: first batch.
+          threads: that read.
+          ahead: batches that are ready in advance.
+
+        Raises:
+          UserError: there is no example, or B does not suit the mesh.
+        """
         if not len(examples):
             raise UserError(
-                "the corpus gives not one example of this length; give more text or a smaller data.length"
+                "the corpus gives no example of this length; give more text or a smaller"
+                " data.length"
             )
         meshes.check_batch(mesh, batch_size)
         self.sharding = NamedSharding(mesh, meshes.spec(("batch",)))
@@ -113,9 +148,15 @@ class Loader:
 
 
 def place(
-    batch: dict[str, np.ndarray], sharding: NamedSharding, batch_size: int
+    batch: Mapping[str, np.ndarray], sharding: NamedSharding, batch_size: int
 ) -> dict[str, jax.Array]:
-    """This process's rows as its part of the global arrays."""
+    """Puts this process's rows of a batch on its devices, as a part of global arrays.
+
+    Args:
+      batch: arrays by name, of this process's rows.
+      sharding: of the global arrays.
+      batch_size: rows of the global arrays.
+    """
     return {
         name: jax.make_array_from_process_local_data(
             sharding, value, (batch_size, *value.shape[1:])

@@ -1,34 +1,47 @@
-"""Masked-token corruption (BERT, Devlin et al. 2019, section 3.1 and its data code; SpanBERT, Joshi et al. 2020).
+"""Masked-token corruption.
 
-What is chosen together (`unit`):
+Sources: BERT (Devlin et al. 2019, section 3.1 and its data code), SpanBERT (Joshi et al. 2020).
+
+What is masked together (`unit`):
 
     token        single tokens
-    word         all pieces of a word or none; a word that overflows the budget is passed over, so a few predictions may be missing
+    word         all pieces of a word; a word that exceeds the budget is passed over, so that a few
+                 predictions may be missing
     token_span   runs of tokens
-    word_span    runs of whole words (SpanBERT: lengths geometric with p = 0.2, at most 10); the last one is cut at the budget
+    word_span    runs of complete words (SpanBERT: lengths geometric with p = 0.2, at most 10); the
+                 last run is cut at the budget
 
-Runs go on from where they begin, as in SpanBERT: the first token after a special one is hidden less often than others. A run's length is
-geometric with parameter `span_p` on 1 … `span_most`, or uniform there where `span_p` is 0 (GPT-BERT: 1 to 3).
+Runs extend to the right of where they begin, as in SpanBERT, so that the first token after a
+special one is masked less often than others. The length of a run is geometric with parameter
+`span_p` on 1 … `span_most`, or uniform there if `span_p` is 0 (GPT-BERT: 1 to 3).
 """
 
 import dataclasses
 import functools
+from collections.abc import Iterator
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, Integer
+
+from lm.core.protocols import Tokenizer
 
 UNITS = ("token", "word", "token_span", "word_span")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How tokens are hidden.
+    """How tokens are masked.
 
     Attributes:
-      rate: share of tokens that are predicted. final_rate: where the rate has moved, linearly, by the end of the run; 0: it stays.
-      mask_share, random_share: shares of the chosen tokens that become [MASK] and a random id; the rest stays as it is. For runs, one
-        draw a run, as in SpanBERT.
-      max_predictions: most predictions a row; 0: no limit.
-      unit, span_p, span_most: what is chosen together; see lm/data/masking.py.
+      rate: fraction of tokens that are predicted.
+      final_rate: rate at the end of the run, approached linearly; 0 keeps `rate`.
+      mask_share: fraction of the selected tokens that become [MASK]. For runs, one draw per run, as
+        in SpanBERT.
+      random_share: fraction of them that become a random id. The rest stays as it is.
+      max_predictions: most predictions per row; 0 is no limit.
+      unit: what is masked together, one of UNITS; see lm/data/masking.py.
+      span_p: parameter of the length of runs; 0 is uniform.
+      span_most: longest run.
     """
 
     rate: float = 0.15
@@ -40,7 +53,7 @@ class Options:
     span_p: float = 0.2
     span_most: int = 10
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.0 < self.rate < 1.0:
             raise ValueError(f"rate={self.rate} must lie between 0 and 1")
         if not 0.0 <= self.final_rate < 1.0:
@@ -52,7 +65,8 @@ class Options:
             or self.mask_share + self.random_share > 1.0 + 1e-9
         ):
             raise ValueError(
-                f"mask_share={self.mask_share} and random_share={self.random_share} must not be negative, nor pass 1 together"
+                f"mask_share={self.mask_share} and random_share={self.random_share} must not be"
+                " negative, and their sum at most 1"
             )
         if self.max_predictions < 0:
             raise ValueError(
@@ -66,39 +80,43 @@ class Options:
             raise ValueError(f"span_most={self.span_most} must be at least 1")
 
     def rate_at(self, progress: float) -> float:
-        """The rate when a share `progress` of the run is over."""
+        """The rate when the fraction `progress` of the run is over."""
         return (
             self.rate + (self.final_rate - self.rate) * progress if self.final_rate else self.rate
         )
 
     def budget(self, length: int) -> int:
-        """The most positions masked in a row of `length`, whenever in the run: the fixed size of a row's targets."""
+        """Most predictions in a row of `length` at any time of the run: the size of its targets."""
         return _budget(length, max(self.rate, self.final_rate), self.max_predictions)
 
 
 def corrupt(
     row: dict[str, np.ndarray],
-    tokenizer,
+    tokenizer: Tokenizer,
     rng: np.random.Generator,
     options: Options,
     progress: float = 1.0,
-    eligible: np.ndarray | bool = True,
+    eligible: Bool[np.ndarray, "T"] | bool = True,
     replacement: bool = False,
 ) -> dict[str, np.ndarray]:
-    """Chooses n = min(max_predictions, max(1, round(rate · tokens))) positions and corrupts them.
+    """Selects n = min(max_predictions, max(1, round(rate · tokens))) positions and corrupts them.
 
-    Special tokens (those with no text behind them) are never chosen; they count among the tokens of the rate, as in the original code.
+    Special tokens (those with no text behind them) are never selected. They count among the tokens
+    of the rate, as in the original code.
 
     Args:
-      row: `tokens` and `segments`, each [T], padding in segment 0.
-      rng: draws of this example and epoch alone.
-      progress: share of the run that is over, for a rate that moves. eligible: [T] places that may be chosen.
-      replacement: draw single tokens with replacement, as ELECTRA's code does: a place that is drawn again counts again, so that fewer
-        than n places are hidden.
+      row: `tokens` and `segments`, [T]; segment 0 is padding.
+      tokenizer: of the tokens.
+      rng: generator of this example in this epoch.
+      options: how tokens are masked.
+      progress: fraction of the run that is over, for a rate that changes.
+      eligible: positions that may be selected.
+      replacement: draw single tokens with replacement, as ELECTRA's code does. A position that is
+        drawn again counts again, so that fewer than n positions are masked.
 
     Returns:
-      The row with corrupted `tokens` and target_positions, targets int32 [P], weights float32 [P] (1 for a masked position, or how often
-      it was drawn; 0 for filling).
+      The row with corrupted `tokens`, and target_positions, targets int32 [P], weights float32 [P].
+      A weight is 1 for a masked position, or the number of times it was drawn; 0 for filling.
     """
     tokens, segments = row["tokens"], row["segments"]
     used = int(np.count_nonzero(segments))
@@ -107,20 +125,18 @@ def corrupt(
     times: np.ndarray | float = 1.0
     if options.unit == "token":
         if replacement and count:
-            chosen, times = np.unique(
-                ordinary[rng.integers(len(ordinary), size=count)], return_counts=True
-            )
-            count = len(chosen)
+            drawn = ordinary[rng.integers(len(ordinary), size=count)]
+            selected, times = np.unique(drawn, return_counts=True)
+            count = len(selected)
         else:
-            chosen = np.sort(rng.permutation(ordinary)[:count])
+            selected = np.sort(rng.permutation(ordinary)[:count])
         group = np.arange(count)
     else:
-        chosen, group = _units(tokens, ordinary, count, tokenizer, rng, options)
-    count = len(chosen)
-    targets = tokens[chosen]
-    draw = rng.random(
-        count if options.unit in ("token", "word") else int(group.max(initial=-1)) + 1
-    )[group]
+        selected, group = _units(tokens, ordinary, count, tokenizer, rng, options)
+    count = len(selected)
+    targets = tokens[selected]
+    draws = count if options.unit in ("token", "word") else int(group.max(initial=-1)) + 1
+    draw = rng.random(draws)[group]
     replaced = np.where(draw < options.mask_share, tokenizer.mask, targets)
     if options.random_share:
         random_ids = rng.integers(tokenizer.size, size=count)
@@ -130,21 +146,28 @@ def corrupt(
             replaced,
         )
     corrupted = tokens.copy()
-    corrupted[chosen] = replaced
+    corrupted[selected] = replaced
     size = options.budget(len(tokens))
-    found = {
+    fields = {
         "target_positions": np.zeros(size, np.int32),
         "targets": np.zeros(size, np.int32),
         "weights": np.zeros(size, np.float32),
     }
-    found["target_positions"][:count] = chosen
-    found["targets"][:count] = targets
-    found["weights"][:count] = times
-    return row | found | {"tokens": corrupted}
+    fields["target_positions"][:count] = selected
+    fields["targets"][:count] = targets
+    fields["weights"][:count] = times
+    return row | fields | {"tokens": corrupted}
 
 
-def _units(tokens, ordinary, count, tokenizer, rng, options) -> tuple[np.ndarray, np.ndarray]:
-    """The chosen positions, ascending, and the number of the word or run that each belongs to."""
+def _units(
+    tokens: Integer[np.ndarray, "T"],
+    ordinary: Int64[np.ndarray, "N"],
+    count: int,
+    tokenizer: Tokenizer,
+    rng: np.random.Generator,
+    options: Options,
+) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
+    """The selected positions, ascending, and the number of the word or run of each."""
     # A unit begins at a word, or where text begins after a special token.
     begins = np.empty(len(ordinary), bool)
     begins[:1] = True
@@ -158,19 +181,13 @@ def _units(tokens, ordinary, count, tokenizer, rng, options) -> tuple[np.ndarray
         borders = list(range(len(ordinary) + 1))
     else:
         borders = [*np.flatnonzero(begins).tolist(), len(ordinary)]
-    breaks = np.append(
-        np.flatnonzero(apart) + 1, len(ordinary)
-    )  # where a run of text ends, counted in `ordinary`
-    lengths = iter(())
+    # Ends of uninterrupted text, counted in `ordinary`.
+    breaks = np.append(np.flatnonzero(apart) + 1, len(ordinary))
+    lengths: Iterator[int] = iter(())
     if options.unit != "word":
-        lengths = iter(
-            (
-                np.searchsorted(
-                    _lengths(options.span_p, options.span_most), rng.random(len(borders) - 1)
-                )
-                + 1
-            ).tolist()
-        )
+        cumulative = _lengths(options.span_p, options.span_most)
+        draws = np.searchsorted(cumulative, rng.random(len(borders) - 1)) + 1
+        lengths = iter(draws.tolist())
     group = np.full(len(ordinary), -1)
     left, groups = count, 0
     for unit in rng.permutation(len(borders) - 1).tolist():
@@ -193,8 +210,8 @@ def _units(tokens, ordinary, count, tokenizer, rng, options) -> tuple[np.ndarray
 
 
 @functools.cache
-def _lengths(p: float, most: int) -> np.ndarray:
-    """Cumulative probabilities of the lengths 1 … most."""
+def _lengths(p: float, most: int) -> Float64[np.ndarray, "lengths"]:
+    """Cumulative probabilities of the lengths 1 … most - 1."""
     weights = p * (1.0 - p) ** np.arange(most) if p else np.ones(most)
     return np.cumsum(weights / weights.sum())[:-1]
 

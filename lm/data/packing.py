@@ -1,12 +1,14 @@
-"""Documents into rows of fixed length, without losing a token.
+"""Packs documents into rows of fixed length, without losing a token.
 
-A plan says which piece of which document lies in which row. It depends on the store and the lengths alone: so objectives that pack alike
-see the same text in the same rows, and row i is found without reading others. A row may have several streams (an encoder-decoder's input
-and output); a piece of n tokens takes `needs[stream][n]` positions of each, special tokens included.
+A plan assigns pieces of documents to rows. It depends on the store and the lengths alone, so that
+objectives that pack alike see the same text in the same rows, and row i can be read without others.
+A row may have several streams (input and output of an encoder-decoder). A piece of n tokens takes
+`needs[stream][n]` positions of each, special tokens included.
 
-    greedy     in the store's order; a document is cut where a row is full: next to no padding
-    best_fit   only documents longer than a row are cut; each piece goes where the least room is left over (Ding et al. 2024, "Fewer
-               truncations improve language modeling"): fewer cuts, a little more padding, and rows of unrelated documents
+    greedy     in the store's order; a document is cut where a row is full: hardly any padding
+    best_fit   only documents longer than a row are cut; each piece goes to the row where it leaves
+               the least room (Ding et al. 2024, "Fewer truncations improve language modeling"):
+               fewer cuts, a little more padding, and rows of unrelated documents
 """
 
 import bisect
@@ -14,33 +16,37 @@ import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int64, Integer
 
-SPECIALS = 2  # room that a piece of plain text leaves for special tokens: [CLS] and [SEP], or the token before it and [EOS]
-SHORTEST = 8  # a document is not cut for fewer tokens than this: the row is padded instead
+# Positions of a piece of plain text for special tokens: [CLS] and [SEP], or the token before it and
+# [EOS].
+SPECIALS = 2
+SHORTEST = 8  # documents are not cut into pieces of fewer tokens: the row is padded instead
 METHODS = ("greedy", "best_fit")
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """Which piece of which document lies in which row.
+    """Pieces of documents in rows.
 
     Attributes:
-      document, start, stop: for each piece, tokens [start, stop) of the document.
-      first: [rows + 1] row i holds pieces first[i] to first[i + 1].
-      note: what was left out, for people; "" if nothing.
+      document: document of each piece.
+      start, stop: tokens [start, stop) of the document.
+      first: row i holds pieces first[i] to first[i + 1] - 1.
+      note: what was left out, or "".
     """
 
-    document: np.ndarray
-    start: np.ndarray
-    stop: np.ndarray
-    first: np.ndarray
+    document: Int64[np.ndarray, "pieces"]
+    start: Int64[np.ndarray, "pieces"]
+    stop: Int64[np.ndarray, "pieces"]
+    first: Int64[np.ndarray, "bounds"]
     note: str = ""
 
     def __len__(self) -> int:
         return len(self.first) - 1
 
     def pieces(self, row: int) -> list[tuple[int, int, int]]:
-        """(document, start, stop) of the row's pieces."""
+        """(document, start, stop) of each piece of a row."""
         span = slice(self.first[row], self.first[row + 1])
         return list(
             zip(
@@ -52,7 +58,7 @@ class Plan:
         )
 
     def without(self, least: int, what: str) -> "Plan":
-        """The plan without pieces of fewer than `least` tokens, and what they are in its note."""
+        """The plan without pieces of fewer than `least` tokens, which its note calls `what`."""
         keep = self.stop - self.start >= least
         if keep.all():
             return self
@@ -63,64 +69,65 @@ class Plan:
         return Plan(self.document[keep], self.start[keep], self.stop[keep], first, note)
 
     def padding(self, length: int) -> float:
-        """Share of the positions of rows of `length` that hold no token, where a piece has SPECIALS special tokens."""
+        """Fraction of positions without a token, in rows of `length` and pieces with SPECIALS."""
         used = int((self.stop - self.start).sum()) + SPECIALS * len(self.document)
         return 1.0 - used / (len(self) * length)
 
 
 def check(method: str) -> None:
-    """Refuses a method that is not there.
+    """Refuses an unknown method.
 
     Raises:
-      ValueError: says which there are.
+      ValueError: the message lists METHODS.
     """
     if method not in METHODS:
         raise ValueError(f"packing={method!r} is not one of {', '.join(METHODS)}")
 
 
-def plain(length: int) -> tuple[np.ndarray, ...]:
-    """The needs of plain text in rows of one stream: [0 … length] → n + SPECIALS."""
+def plain(length: int) -> tuple[Int64[np.ndarray, "sizes"], ...]:
+    """`needs` of plain text in rows of one stream: n + SPECIALS for n from 0 to `length`."""
     return (np.arange(length + 1) + SPECIALS,)
 
 
 def pack(
-    lengths: np.ndarray,
+    lengths: Integer[np.ndarray, "D"],
     rooms: int | Sequence[int],
     method: str = "greedy",
-    needs: Sequence[np.ndarray] | None = None,
+    needs: Sequence[Integer[np.ndarray, "sizes"]] | None = None,
 ) -> Plan:
-    """Packs documents of the given lengths into rows.
+    """Packs documents into rows.
 
     Args:
-      lengths: [D] tokens of each document; empty ones are passed over.
-      rooms: positions a row, of each stream.
+      lengths: tokens of each document; empty documents are passed over.
+      rooms: positions of a row, of each stream.
       method: one of METHODS.
-      needs: for each stream, positions that a piece of n tokens takes, never fewer for a longer piece; `plain` by default. A piece never
-        has more tokens than this table.
+      needs: for each stream, positions of a piece of n tokens, not decreasing; `plain` by default.
+        A piece never has more tokens than this table.
 
     Raises:
-      ValueError: no piece of SHORTEST tokens fits a row, or there is no such method.
+      ValueError: no piece of SHORTEST tokens fits a row, or the method is unknown.
     """
     rooms = (rooms,) if isinstance(rooms, int) else tuple(rooms)
     needs = plain(max(rooms)) if needs is None else needs
-    # fits[stream][room]: the longest piece that fits.
+    # fits[stream][room] is the longest piece that fits.
     fits = [
         (np.searchsorted(need, np.arange(room + 1), side="right") - 1).tolist()
         for need, room in zip(needs, rooms, strict=True)
     ]
-    whole = min(fit[-1] for fit in fits)
-    if whole < SHORTEST:
+    longest = min(fit[-1] for fit in fits)
+    if longest < SHORTEST:
         raise ValueError(
-            f"rows of {' + '.join(map(str, rooms))} positions are too short: not even {SHORTEST} tokens fit one"
+            f"rows of {' + '.join(map(str, rooms))} positions are too short: not even {SHORTEST}"
+            " tokens fit one"
         )
     sizes = np.asarray(lengths).tolist()
     check(method)
     if method == "greedy":
         return _greedy(sizes, rooms, fits, [need.tolist() for need in needs])
     pieces = [
-        (index, begin, min(size, begin + whole))
+        (index, begin, min(size, begin + longest))
         for index, size in enumerate(sizes)
-        for begin in range(0, size, whole)
+        for begin in range(0, size, longest)
     ]
     taken = np.array([stop - begin for _, begin, stop in pieces], np.int64)
     return plan(
@@ -129,23 +136,29 @@ def pack(
 
 
 def plan(rows: Sequence[Sequence[tuple[int, int, int]]]) -> Plan:
-    """The plan with these rows of (document, start, stop)."""
+    """Makes a plan of rows of (document, start, stop)."""
     pieces = np.array([piece for row in rows for piece in row], np.int64).reshape(-1, 3)
     document, start, stop = pieces.T
     return Plan(document, start, stop, np.cumsum([0, *map(len, rows)]))
 
 
-def best_fit(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int]]:
-    """Best fit decreasing: rows of indices of pieces, each row in ascending order.
+def best_fit(
+    needs: Sequence[Integer[np.ndarray, "pieces"]], rooms: Sequence[int]
+) -> list[list[int]]:
+    """Best fit decreasing.
 
     Args:
-      needs: for each stream, positions that each piece takes; at most the room. rooms: positions a row, of each stream.
+      needs: for each stream, positions of each piece, at most the room.
+      rooms: positions of a row, of each stream.
+
+    Returns:
+      Indices of the pieces of each row, ascending.
     """
     tables = [need.tolist() for need in needs]
     rows: list[list[int]] = []
-    left: list[list[int]] = [[] for _ in rooms]  # of each stream, by row
-    open_rows: dict[int, list[int]] = {}  # rows by what is left of the first stream
-    levels: list[int] = []  # its keys that hold a row, ascending
+    left: list[list[int]] = [[] for _ in rooms]  # free positions of each stream, by row
+    open_rows: dict[int, list[int]] = {}  # rows by free positions of the first stream
+    levels: list[int] = []  # keys of `open_rows` that hold a row, ascending
     for piece in np.argsort(-np.asarray(needs[0]), kind="stable").tolist():
         wanted = [table[piece] for table in tables]
         row, at = -1, bisect.bisect_left(levels, wanted[0])
@@ -153,9 +166,9 @@ def best_fit(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int
             level = open_rows[levels[at]]
             row = next(
                 (
-                    each
-                    for each in reversed(level)
-                    if all(left[s][each] >= need for s, need in enumerate(wanted))
+                    candidate
+                    for candidate in reversed(level)
+                    if all(left[s][candidate] >= need for s, need in enumerate(wanted))
                 ),
                 -1,
             )
@@ -180,8 +193,10 @@ def best_fit(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int
     return [sorted(row) for row in rows]
 
 
-def in_order(needs: Sequence[np.ndarray], rooms: Sequence[int]) -> list[list[int]]:
-    """Whole pieces in their order, a new row where the next does not fit; arguments as for `best_fit`."""
+def in_order(
+    needs: Sequence[Integer[np.ndarray, "pieces"]], rooms: Sequence[int]
+) -> list[list[int]]:
+    """Fills rows with uncut pieces in their order; arguments and result as of `best_fit`."""
     rows: list[list[int]] = []
     left = [-1] * len(rooms)
     for piece, wanted in enumerate(zip(*(need.tolist() for need in needs), strict=True)):

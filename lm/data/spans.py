@@ -1,29 +1,40 @@
-"""Span corruption (T5, Raffel et al. 2020, section 3.1.4): spans of text give way to sentinels, and the target spells them out.
+"""Span corruption: sentinels replace spans, and the target spells them out.
+
+Source: T5, Raffel et al. 2020, section 3.1.4.
 
     input    Thank you <extra_id_0> me to your party <extra_id_1> week [EOS]
     target   <extra_id_0> for inviting <extra_id_1> last [EOS]
 
-n tokens at density r and mean span m lose round(n·r) tokens in round(n·r / m) spans, so that sizes are known before anything is drawn:
-568 tokens at 0.15 and 3 give exactly 512 and 114. Noise is rolled by a random offset; without that the first token is never masked and the
-last one always. A span that would be cut in two by the roll, at the text's ends, is paid for by joining two others.
+n tokens at density r and mean span m lose round(n·r) tokens in round(n·r / m) spans, so that sizes
+are fixed before anything is drawn: 568 tokens at 0.15 and 3 give exactly 512 and 114. The lost
+tokens are called noise, as in T5. The noise is rolled by a random offset; otherwise the first token
+would never be lost and the last one always. Where the roll cuts a span in two, at the ends of the
+text, two other spans are joined to keep the number of spans.
 """
 
 import functools
 
 import numpy as np
+from jaxtyping import Int32, Int64, Integer
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Tokenizer
 
 
 def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
-    """(noise tokens, spans) of a text of n ≥ 2 tokens."""
+    """Numbers of noise tokens and of spans of a text of n ≥ 2 tokens."""
     noise = min(max(int(np.round(n * density)), 1), n - 1)
     return noise, min(max(int(np.round(noise / mean_span)), 1), n - noise)
 
 
 @functools.cache
-def sizes(most: int, density: float, mean_span: float) -> tuple[np.ndarray, np.ndarray]:
-    """Tokens of input and target, [EOS] included, of texts of 0 … most tokens; one of fewer than 2 cannot be corrupted and counts as 2."""
+def sizes(
+    most: int, density: float, mean_span: float
+) -> tuple[Int64[np.ndarray, "lengths"], Int64[np.ndarray, "lengths"]]:
+    """Tokens of input and of target, [EOS] included, of texts of 0 … most tokens.
+
+    A text of fewer than 2 tokens cannot be corrupted and counts as 2.
+    """
     table = np.array(
         [counts(max(2, n), density, mean_span) for n in range(most + 1)], np.int64
     ).reshape(-1, 2)
@@ -32,44 +43,49 @@ def sizes(most: int, density: float, mean_span: float) -> tuple[np.ndarray, np.n
 
 
 def raw_length(inputs: int, density: float, mean_span: float) -> int:
-    """The most tokens whose corrupted input, [EOS] included, fits `inputs` positions: 568 for 512 at 0.15 and 3."""
+    """Most tokens whose corrupted input, [EOS] included, fits `inputs` positions.
+
+    568 for 512 positions at density 0.15 and mean span 3.
+    """
     table = sizes(int(inputs / (1.0 - density)) + 8, density, mean_span)[0]
     return int(np.searchsorted(table, inputs, side="right")) - 1
 
 
 def noise_spans(
     n: int, density: float, mean_span: float, rng: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray]:
-    """Where the noise is: (starts, stops) of its spans, ascending, no two adjacent; as many spans and tokens as `counts` says.
+) -> tuple[Int64[np.ndarray, "spans"], Int64[np.ndarray, "spans"]]:
+    """Draws the spans of a text of n tokens: as many spans and noise tokens as `counts` gives.
 
-    The first and the last position are noise exactly as often as positions are on average; but where there is one span only, as a span
-    that lies anywhere covers the ends least.
+    The first and the last position are noise as often as positions are on average. The exception is
+    a single span: placed uniformly, it covers the ends least.
+
+    Returns:
+      Starts and stops, ascending; no two spans are adjacent.
     """
     noise, spans = counts(n, density, mean_span)
     lengths, gaps = _parts(noise, spans, rng), _parts(n - noise, spans, rng)
     if spans == 1:
         start = int(rng.integers(n - noise + 1))
         return np.array([start]), np.array([start + noise])
-    # A circle: span, gap, span, gap …; it is opened `offset` tokens after the first span's start.
+    # A circle of span, gap, span, gap …, opened `offset` tokens after the start of the first span.
     both = np.empty(2 * spans, np.int64)
     both[0::2], both[1::2] = lengths, gaps
     ends = np.cumsum(both)
     offset = int(rng.integers(n))
     place = int(np.searchsorted(ends, offset, side="right"))
     both = np.roll(both, -place)
-    head = int(ends[place]) - offset  # what is left of the part that is opened
-    if place % 2:  # a gap is opened: it lies at both ends
+    head = int(ends[place]) - offset  # rest of the part that is opened
+    if place % 2:  # a gap is opened: it is at both ends
         pieces = np.concatenate([[0, head], both[1:], [both[0] - head]])
     elif head == both[0]:  # opened exactly where a span starts
         pieces = both
-    else:  # a span is opened: one more span than wanted, so two others are joined
+    else:  # a span is opened, which makes one span too many: join two others
         tail = both[0] - head
         if spans == 2:  # the other one joins the opened span's head
             pieces = np.array([head + both[2], both[1] + both[3], tail])
         else:
-            join = 2 * int(
-                rng.integers(1, spans - 1)
-            )  # a span that is neither the opened one nor the last
+            # A span that is neither the opened one nor the last.
+            join = 2 * int(rng.integers(1, spans - 1))
             gap = both[join + 1]
             merged = np.concatenate([both[:join], [both[join] + both[join + 2]], both[join + 3 :]])
             merged[join + 1] += gap
@@ -82,12 +98,23 @@ def noise_spans(
 
 
 def replace(
-    tokens: np.ndarray, starts: np.ndarray, stops: np.ndarray, sentinels: np.ndarray, eos: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """(input, target) with these spans replaced by the first sentinels; both end with `eos`.
+    tokens: Integer[np.ndarray, "n"],
+    starts: Integer[np.ndarray, "spans"],
+    stops: Integer[np.ndarray, "spans"],
+    sentinels: Int32[np.ndarray, "S"],
+    eos: int,
+) -> tuple[Int32[np.ndarray, "inputs"], Int32[np.ndarray, "targets"]]:
+    """Replaces spans by the first sentinels.
 
     Args:
-      tokens: the text. starts, stops: spans, ascending, none empty. sentinels: ids, at least as many.
+      tokens: the text.
+      starts: of spans, ascending, none empty.
+      stops: of spans.
+      sentinels: ids, at least one per span.
+      eos: the id of [EOS].
+
+    Returns:
+      Input and target; both end with `eos`.
     """
     n, count = len(tokens), len(starts)
     change = np.zeros(n + 1, np.int64)
@@ -100,7 +127,7 @@ def replace(
     keep[starts] = True
     inputs = np.append(marked[keep], np.int32(eos))
     targets = np.empty(int((stops - starts).sum()) + count + 1, np.int32)
-    at = np.cumsum(stops - starts + 1) - (stops - starts + 1)  # where each span's sentinel stands
+    at = np.cumsum(stops - starts + 1) - (stops - starts + 1)  # positions of the sentinels
     is_text = np.ones(len(targets), bool)
     is_text[at] = False
     is_text[-1] = False
@@ -110,22 +137,28 @@ def replace(
     return inputs, targets
 
 
-def _parts(total: int, count: int, rng: np.random.Generator) -> np.ndarray:
-    """A uniformly drawn ordered split of `total` into `count` positive parts."""
+def _parts(total: int, count: int, rng: np.random.Generator) -> Int64[np.ndarray, "count"]:
+    """An ordered split of `total` into `count` positive parts, drawn uniformly."""
     if count == 1:
         return np.array([total])
     cuts = np.sort(rng.permutation(total - 1)[: count - 1]) + 1
     return np.diff(cuts, prepend=0, append=total)
 
 
-def check_sentinels(needed: int, tokenizer, length: int) -> None:
+def check_sentinels(needed: int, tokenizer: Tokenizer, length: int) -> None:
     """Refuses a vocabulary with too few sentinels.
 
+    Args:
+      needed: most spans of a row.
+      tokenizer: the vocabulary.
+      length: tokens of a row.
+
     Raises:
-      UserError: says how many are needed.
+      UserError: there are too few; the message gives the number that is needed.
     """
     if needed > len(tokenizer.sentinels):
         raise UserError(
-            f"rows of {length} tokens have up to {needed} spans, but the vocabulary has {len(tokenizer.sentinels)} sentinels; set"
-            f" config.tokenizer.sentinels={needed} (and a new vocabulary), a larger mean span, or a smaller config.data.length"
+            f"rows of {length} tokens have up to {needed} spans, but the vocabulary has"
+            f" {len(tokenizer.sentinels)} sentinels; set config.tokenizer.sentinels={needed} (and a"
+            " new vocabulary), a larger mean span, or a smaller config.data.length"
         )

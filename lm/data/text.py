@@ -1,24 +1,29 @@
-"""Bytes to clean text, text to paragraphs, paragraphs to sentences; English and Chinese."""
+"""From bytes to clean text, paragraphs and sentences, in English and Chinese."""
 
 import codecs
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-MAX_SENTENCE = 2_000  # characters; text without any punctuation is cut here, so that no "sentence" outgrows every buffer
+# Characters. Text without punctuation is cut here, so that no "sentence" exceeds every buffer.
+MAX_SENTENCE = 2_000
 
-_WIDE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0003ffff"  # ideographs and kana: no spaces between words
+# Ideographs and kana, which have no spaces between words.
+_WIDE = "\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\u3040-\u30ff\U00020000-\U0003ffff"
 _WIDE_CHARACTER = re.compile(f"[{_WIDE}]")
-_WIDE_EDGE = f"{_WIDE}\u3000-\u303f\uff00-\uff65\u2018-\u201d\u2026"  # and their punctuation: lines that meet here join without a space
+# The same and their punctuation: lines that meet here are joined without a space.
+_WIDE_EDGE = f"{_WIDE}\u3000-\u303f\uff00-\uff65\u2018-\u201d\u2026"
 _WIDE_BREAK = re.compile(f"(?<=[{_WIDE_EDGE}])[ \\t]*\\n[ \\t]*(?=[{_WIDE_EDGE}])")
 
+# Invisible characters without a meaning.
 _ODD = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x84\x86-\x9f\u00ad\u200b-\u200f\u202a-\u202e\u2060\ufeff]"
-)  # shows nothing, means nothing
+)
 _SPACES = re.compile("[ \t\u00a0\u2000-\u200a\u202f\u205f\u3000]+")
 _BLANK_LINES = re.compile(r"\n[ \t]*\n\s*")
 
-# A place where a sentence may end: Western marks, with what closes around them, before a space; Chinese ones anywhere.
+# Where a sentence may end: Western marks with closing quotes and brackets before a space, and
+# Chinese marks anywhere.
 _CLOSERS = "\"'\u201d\u2019\u00bb)\\]\u300d\u300f\uff09\u300b\u3011\u3009*_"
 _OPENERS = "\"'\u201c\u2018\u00ab([{\u300c\u300e\uff08\u300a\u3010\u3008*_`-\u2013\u2014\u2026. "
 _END = re.compile(
@@ -26,25 +31,28 @@ _END = re.compile(
     f"|[\u3002\uff01\uff1f\uff1b]+[{_CLOSERS}\u3002\uff01\uff1f\u2026]*\\s*"
     f"|(?<=[{_WIDE}])[!?;]+[{_CLOSERS}]*(?=[{_WIDE}])"
 )
-_ASCII_END = re.compile(
-    r"(?P<western>[.!?]+)[\"')\]*_]*(?:\s+|$)"
-)  # the same where nothing else can occur, three times as fast
+# The same for ASCII text, three times as fast.
+_ASCII_END = re.compile(r"(?P<western>[.!?]+)[\"')\]*_]*(?:\s+|$)")
 _LAST_WORD = re.compile(r"[^\s(\[{\"'\u201c\u2018\u2014/]*$")
-_DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]$")  # e.g, i.e, U.S: the last dot is still to come
+_DOTTED = re.compile(r"(?:[^\W\d_]\.)+[^\W\d_]$")  # e.g, i.e, U.S, before the last dot
 _LIST_MARK = re.compile(r"[\"'\u201c(\[]*(?:\d{1,3}|[ivxlcIVXLC]{1,6}|[A-Za-z])[.)\]]*$")
 _NEVER = frozenset(
-    "mr mrs ms messrs mm mme mlle dr prof st mt ft gen col capt cpt lt sgt maj cmdr adm gov sen rep rev hon pres esq fr sr jr "
-    "vs cf viz al approx resp incl eq ex ca est dept univ assn bros ed eds trans repr def abbr misc abs vol".split()
+    "mr mrs ms messrs mm mme mlle dr prof st mt ft gen col capt cpt lt sgt maj cmdr adm gov sen rep"
+    " rev hon pres esq fr sr jr vs cf viz al approx resp incl eq ex ca est dept univ assn bros ed"
+    " eds trans repr def abbr misc abs vol".split()
 ) - {"sr", "jr", "al", "ex"}
 _BEFORE_NUMBER = frozenset(
-    "no nos fig figs eqn eqs sec secs ch chap chaps p pp art ref refs al ver jan feb mar apr jun jul aug sep sept oct nov dec".split()
+    "no nos fig figs eqn eqs sec secs ch chap chaps p pp art ref refs al ver jan feb mar apr jun"
+    " jul aug sep sept oct nov dec".split()
 )
 
 
 def decode(raw: bytes) -> tuple[str, float]:
-    """The text of UTF-8 bytes, or UTF-16 ones with a byte order mark, and the share of characters that were not valid.
+    """Decodes UTF-8, or UTF-16 with a byte order mark.
 
-    Invalid bytes become U+FFFD, which the caller may keep or refuse by the share. Bytes that are no text count as 1.0.
+    Returns:
+      The text, with U+FFFD for invalid bytes, and the fraction of characters that these are. Bytes
+      that are no text give "" and 1.0.
     """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = raw.decode("utf-16", errors="replace")
@@ -56,7 +64,7 @@ def decode(raw: bytes) -> tuple[str, float]:
 
 
 def normalise(content: str) -> str:
-    """Composed characters, one kind of line end, no invisible characters, single spaces; line breaks stay."""
+    """Text in NFC with \\n as line end, single spaces and no invisible characters."""
     content = (
         content.replace("\r\n", "\n")
         .replace("\r", "\n")
@@ -70,9 +78,9 @@ def normalise(content: str) -> str:
 
 
 def paragraphs(content: str) -> Iterator[str]:
-    """The blocks between blank lines, each on one line.
+    """Yields the blocks between blank lines, each on one line.
 
-    A block whose lines are long on average (over 200 characters) is not wrapped text: there each line is a paragraph.
+    Where lines have over 200 characters on average, text is not wrapped: each is a paragraph.
     """
     for block in _BLANK_LINES.split(content):
         lines = [line for line in map(str.strip, block.split("\n")) if line]
@@ -83,7 +91,7 @@ def paragraphs(content: str) -> Iterator[str]:
 
 
 def unwrap(lines: Sequence[str]) -> str:
-    """Lines of one paragraph as one line; Chinese ones meet without a space."""
+    """Joins the lines of a paragraph, Chinese ones without a space."""
     joined = "\n".join(lines)
     if not joined.isascii():
         joined = _WIDE_BREAK.sub("", joined)
@@ -91,12 +99,12 @@ def unwrap(lines: Sequence[str]) -> str:
 
 
 def sentences(paragraph: str) -> tuple[str, ...]:
-    """The sentences of a paragraph; a line break in it always ends one.
+    """The sentences of a paragraph; a line break always ends one.
 
-    Abbreviations, initials, decimals, list numbers and quoted speech that goes on ("Stop!" he said) end none. In Chinese
-    \u3002\uff01\uff1f\uff1b end one, together with the quotation marks that close after them.
+    Abbreviations, initials, decimals, list numbers and quoted speech that continues ("Stop!" he
+    said) end none. The Chinese marks \u3002\uff01\uff1f\uff1b end one, with closing quotes.
     """
-    found: list[str] = []
+    pieces: list[str] = []
     for line in paragraph.split("\n"):
         start = 0
         for end in (_ASCII_END if line.isascii() else _END).finditer(line):
@@ -105,14 +113,14 @@ def sentences(paragraph: str) -> tuple[str, ...]:
                 and _is_boundary(line, start, end)
                 and any(map(str.isalnum, line[start : end.start()]))
             ):
-                found.append(line[start : end.end()])
+                pieces.append(line[start : end.end()])
                 start = end.end()
         rest = line[start:]
         if start and not any(map(str.isalnum, rest)):
-            found[-1] += rest  # what is left of ". . ."
+            pieces[-1] += rest  # the rest of ". . ."
         else:
-            found.append(rest)
-    return tuple(piece for sentence in found for piece in _bounded(sentence.strip()) if piece)
+            pieces.append(rest)
+    return tuple(piece for sentence in pieces for piece in _bounded(sentence.strip()) if piece)
 
 
 def _is_boundary(line: str, start: int, end: re.Match[str]) -> bool:
@@ -147,7 +155,7 @@ def _bounded(sentence: str) -> Iterator[str]:
 
 
 def count_words(content: str) -> int:
-    """Words between spaces; in Chinese and Japanese each character is a word, and punctuation is none."""
+    """Number of words between spaces; each Chinese or Japanese character is a word."""
     if content.isascii():
         return len(content.split())
     rest, wide = _WIDE_CHARACTER.subn(" ", content)

@@ -1,4 +1,4 @@
-"""What the kinds that learn pieces of words share: a sample of the text, and SentencePiece's training."""
+"""Training of subword vocabularies by SentencePiece, for the kinds `unigram` and `bpe`."""
 
 import collections
 import dataclasses
@@ -79,7 +79,7 @@ def train(texts: Iterable[str], config: Config, kind: str, bytes_per_entry: int)
 
 
 def _sample(texts: Iterable[str], limit: int) -> list[str]:
-    """A uniform sample of sentences, about `limit` bytes at most, in one pass and bounded memory."""
+    """A uniform sample of sentences of at most about `limit` bytes, in one pass."""
     draw = random.Random(_SEED).random
     kept: list[tuple[float, str]] = []
     fraction, total = 1.0, 0

@@ -1,4 +1,4 @@
-"""Pieces by byte-pair encoding (Sennrich et al. 2016), with bytes for characters that have no piece."""
+"""Pieces by byte-pair encoding (Sennrich et al. 2016); characters without a piece become bytes."""
 
 import os
 from collections.abc import Iterable

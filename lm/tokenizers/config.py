@@ -1,4 +1,4 @@
-"""The `tokenizer` section of a config: a kind, perhaps an existing file, and the kind's own options."""
+"""The `tokenizer` section of a config: a kind, its options, and perhaps an existing file."""
 
 import dataclasses
 import os
@@ -57,7 +57,7 @@ def load(section: Mapping[str, Any], path: str | os.PathLike = "") -> Tokenizer:
 
 
 def code(kind: str) -> list[str]:
-    """Source files that a vocabulary of this kind depends on: the plug-in, and what the room shares."""
+    """Source files that a vocabulary of this kind depends on: the plug-in and shared modules."""
     others = set(plugins.names("tokenizers")) - {kind}
     return sorted(
         str(path) for path in Path(__file__).parent.glob("*.py") if path.stem not in others

@@ -1,4 +1,4 @@
-"""Pieces of a unigram language model (Kudo 2018), with bytes for characters that have no piece."""
+"""Pieces of a unigram language model (Kudo 2018); characters without a piece become bytes."""
 
 import os
 from collections.abc import Iterable

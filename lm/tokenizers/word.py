@@ -1,4 +1,4 @@
-"""One id for each word between spaces, in alphabetical order and without bytes: for synthetic text."""
+"""One id per word between spaces, in alphabetical order and without bytes: for synthetic text."""
 
 import dataclasses
 import os
@@ -45,8 +45,8 @@ def train(texts: Iterable[str], config: Config) -> Tokenizer:
         if len(words) > room:
             raise UserError(
                 f"tokenizer.vocab_size={config.vocab_size} has room for {room} words beside special"
-                " ids and sentinels, and this text has more. Raise it; for natural text, whose words"
-                " are endless, set tokenizer.kind=unigram"
+                " ids and sentinels, and this text has more. Raise it; for natural text, which has"
+                " words without end, set tokenizer.kind=unigram"
             )
     if not words:
         raise UserError(sentencepiece.NO_TEXT)

@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from lm.core.plugins import UserError
 from lm.data import docstrings, text
-from lm.data.documents import Collector, Document, NearDuplicates, Tally, normalised_hash, split_of
+from lm.data.documents import (
+    Collector,
+    Document,
+    NearDuplicates,
+    Tally,
+    normalised_hash,
+    signature,
+    split_of,
+)
 
 
 def words(count: int, seed: int = 0) -> str:
@@ -124,8 +132,8 @@ def test_split_depends_on_the_text_alone():
 
 
 @pytest.mark.parametrize("validation, test", [(-0.1, 0), (0.5, 0.5), (0, 1)])
-def test_impossible_shares(validation, test):
-    with pytest.raises(UserError, match="shares"):
+def test_impossible_fractions(validation, test):
+    with pytest.raises(UserError, match="fractions"):
         split_of(Document("d", (("text",),)), validation, test)
 
 
@@ -317,3 +325,46 @@ def test_google_and_field_docstrings():
 )
 def test_is_prose(paragraph, expected):
     assert docstrings.is_prose(paragraph) is expected
+
+
+MODULE = '''"""A module."""
+
+import os
+
+
+class Cleaner:
+    """Cleans."""
+
+    def clean(self, text):
+        """Strips."""
+        return text.strip()  # both ends
+
+
+def documented():
+    """Only a docstring."""
+'''
+
+
+def test_cache_keys_follow_the_code_alone(tmp_path):
+    path = tmp_path / "cleaner.py"
+
+    def key(source: str) -> str:
+        path.write_text(source)
+        return signature("x", code=[str(path)])
+
+    first = key(MODULE)
+    assert len(first) == 32 and first == key(MODULE)
+    for same in (
+        MODULE.replace('"""Strips."""', '"""Removes spaces\n\n        at both ends."""'),
+        MODULE.replace('        """Strips."""\n', ""),
+        MODULE.replace("  # both ends", "\n\n        # Not reached."),
+        MODULE.replace("text.strip()", "(\n            text.strip()\n        )"),
+    ):
+        assert same != MODULE and key(same) == first
+    for other in (
+        MODULE.replace("strip", "rstrip"),
+        MODULE.replace("return text", 'text = text or "a"\n        return text'),
+        MODULE.replace("documented", "undocumented"),
+    ):
+        assert key(other) != first
+    assert signature("x", code=[str(path)]) != signature("y", code=[str(path)])

@@ -83,7 +83,7 @@ def test_fields_can_be_named(write):
     )
     with pytest.raises(
         UserError,
-        match=r"has the fields q, r, y; say by tasks.it.text, tasks.it.second and tasks.it.label",
+        match=r"has the fields q, r, y; select those to read by tasks.it.text, tasks.it.second and tasks.it.label",
     ):
         read("pair", path=path)
     found = everything(read("pair", path=path, text="q", second="r", label="y"))
@@ -217,7 +217,7 @@ def test_the_validation_split_never_reads_the_test_file(write):
         ),
         ("text", {"format": "xml"}, "format='xml' is not one of tsv"),
         ("text", {"encoding": "ebcdic"}, "encoding='ebcdic' is not known"),
-        ("text", {"held_out": 1.5}, "must lie between 0 and 1"),
+        ("text", {"held_out": 1.5}, "must be between 0 and 1"),
         ("text", {"test": "a.tsv"}, "need path"),
     ],
 )

@@ -98,16 +98,17 @@ def test_read_ahead_and_threads_change_nothing(store, mesh):
     assert all(same(jax.device_get(next(source)), batch) for batch in batches(store, 10, mesh))
 
 
-class OneProcess:
-    """A sharding as the process sees it that holds these devices."""
+class OneProcess(jax.sharding.NamedSharding):
+    """A sharding as a process sees it that has only these devices."""
 
     def __init__(self, sharding, devices):
-        self.sharding, self.devices = sharding, devices
+        super().__init__(sharding.mesh, sharding.spec)
+        self.devices = devices
 
     def addressable_devices_indices_map(self, shape):
         return {
             device: index
-            for device, index in self.sharding.devices_indices_map(shape).items()
+            for device, index in self.devices_indices_map(shape).items()
             if device in self.devices
         }
 
@@ -235,7 +236,7 @@ def test_waiting_is_measured(store, mesh):
 
 
 def test_an_empty_dataset_and_a_batch_that_does_not_fit(store, mesh):
-    with pytest.raises(UserError, match="gives not one example"):
+    with pytest.raises(UserError, match="gives no example"):
         Loader(dataset(store).slice(slice(0, 0)), BATCH, mesh)
     with pytest.raises(
         UserError,

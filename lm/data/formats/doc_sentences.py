@@ -1,7 +1,7 @@
 """Complete sentences of one document, as many as fit (RoBERTa's DOC-SENTENCES).
 
-RoBERTa lets the batch grow where documents end early. Here a row has a fixed size and takes the ends
-of several documents, which do not see each other. A sentence longer than a row is cut.
+RoBERTa lets the batch grow where documents end early. Here a row has a fixed size and takes the
+ends of several documents, which do not see each other. A sentence longer than a row is cut.
 """
 
 import numpy as np

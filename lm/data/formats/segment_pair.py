@@ -1,4 +1,7 @@
-"""`[CLS] A [SEP] B [SEP]` with segments of several sentences that fill a row (BERT; RoBERTa's SEGMENT-PAIR)."""
+"""`[CLS] A [SEP] B [SEP]` with segments of several sentences that together fill a row.
+
+BERT's pairs; RoBERTa's SEGMENT-PAIR.
+"""
 
 import numpy as np
 
@@ -39,7 +42,7 @@ class Format:
     def row(
         self, store: Store, plan: pairs.Chunks, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types: int32 [T]; labels int32 [1], label_weights float32 [1]."""
+        """tokens, segments, positions, types int32 [T], labels and label_weights [1]."""
         pair = pairs.draw(store, plan, index, self.length, rng, self.relation)
         row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         pairs.lay_out(row, pair, self.first, self.tokenizer.sep)

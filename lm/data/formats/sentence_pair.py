@@ -85,7 +85,7 @@ class Format:
     def row(
         self, store: Store, plan: Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types: int32 [T]; labels int32, label_weights float32 [slots]."""
+        """tokens, segments, positions, types int32 [T], labels and label_weights [slots]."""
         row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         labels, weights = np.zeros(self.slots, np.int32), np.zeros(self.slots, np.float32)
         for at in range(plan.first[index], plan.first[index + 1]):

@@ -1,6 +1,7 @@
-"""Languages whose every probability is known, behind the sources and tasks `recall`, `brackets` and `grammar`.
+"""Languages with exact probabilities: of the sources and tasks `recall`, `brackets` and `grammar`.
 
-Chance is numpy's PCG64 read as uniform numbers alone, so that a seed gives the same text on any machine and with any version of numpy.
+All randomness is uniform numbers of numpy's PCG64, so that a seed gives the same text on any
+machine and with any version of numpy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -9,10 +10,15 @@ from lm.data.documents import Document, Tally
 
 
 def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterator[Document]:
-    """Documents of a synthetic source from the words of their sentences: as they are drawn.
+    """Yields the documents of a synthetic source as drawn.
 
-    Nothing is dropped for being short or for coming twice: that would change the probabilities. A text that comes twice goes to one split
-    all the same (`lm.data.documents.split_of`), so held-out documents are never those of the training split.
+    Short and repeated ones are not dropped, which would change the probabilities. Equal texts go to
+    the same split (`lm.data.documents.split_of`), so that no held-out document is in training.
+
+    Args:
+      name: the source's name, for the documents' names.
+      texts: for each document its sentences, for each sentence its words.
+      tally: counts the documents.
     """
     for number, sentences in enumerate(texts, start=1):
         document = Document(f"{name}#{number}", (tuple(map(" ".join, sentences)),))
@@ -24,7 +30,7 @@ def check(seed: int, documents: int) -> None:
     """Refuses impossible numbers.
 
     Raises:
-      ValueError: says which.
+      ValueError: the seed or the number of documents is impossible.
     """
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed} should be a whole number from 0 to 2^63 - 1")

@@ -1,9 +1,11 @@
-"""Nested brackets of several kinds to a bounded depth: Dyck-(k, m) (Hewitt et al. 2020, "RNNs can generate bounded hierarchical languages
-with optimal memory").
+"""Nested brackets of several kinds to a bounded depth: Dyck-(k, m).
 
-A word is a balanced string that begins with an opening bracket; "." ends it. Inside, below the greatest depth, a bracket opens with
-probability `push`, each kind alike, or the last one closes; at the greatest depth it must close. Back at depth 0 the word ends with
-probability `stop`, or another bracket opens.
+Source: Hewitt et al. 2020, "RNNs can generate bounded hierarchical languages with optimal memory".
+
+A word is a balanced string that begins with an opening bracket; "." ends it. Inside, below the
+greatest depth, a bracket opens with probability `push`, each kind equally often, or the last one
+closes; at the greatest depth it must close. Back at depth 0 the word ends with probability `stop`,
+or another bracket opens.
 """
 
 import dataclasses
@@ -13,16 +15,18 @@ from lm.data.synthetic import grammar
 
 STOP = "."
 OPEN, CLOSE = "(", ")"
-MOST = 1024  # states of the stack's top
+MOST = 1024  # states of the top of the stack
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What the distribution depends on.
+    """Parameters of the distribution.
 
     Attributes:
-      kinds: of brackets, written "(0" and ")0", "(1" and ")1" …
-      depth: the greatest. push: share of brackets that open, inside. stop: share of words that end at depth 0.
+      kinds: kinds of brackets, written "(0" and ")0", "(1" and ")1" …
+      depth: the greatest depth.
+      push: fraction of brackets that open, inside.
+      stop: fraction of words that end at depth 0.
       sentences: words of a document on average.
     """
 
@@ -35,12 +39,14 @@ class Options:
     def __post_init__(self) -> None:
         if self.kinds < 1 or self.depth < 1 or self.kinds * self.depth > MOST:
             raise ValueError(
-                f"kinds={self.kinds} and depth={self.depth} should be at least 1, and their product at most {MOST}"
+                f"kinds={self.kinds} and depth={self.depth} should be at least 1, and their product"
+                f" at most {MOST}"
             )
         for name in ("push", "stop"):
             if not 0.0 < getattr(self, name) < 1.0:
                 raise ValueError(
-                    f"{name}={getattr(self, name)} should be a probability between 0 and 1, neither of them"
+                    f"{name}={getattr(self, name)} should be a probability between 0 and 1, without"
+                    " these"
                 )
         grammar.check(self.sentences)
 
@@ -49,9 +55,11 @@ def make(options: Options) -> grammar.Grammar:
     """The grammar of documents."""
     kinds = range(options.kinds)
 
-    def opening(share: float, *after: str, level: int = 1) -> list[tuple[float, tuple[str, ...]]]:
+    def opening(
+        probability: float, *after: str, level: int = 1
+    ) -> list[tuple[float, tuple[str, ...]]]:
         return [
-            (share / options.kinds, (f"{OPEN}{kind}", f"inside {kind} at {level}", *after))
+            (probability / options.kinds, (f"{OPEN}{kind}", f"inside {kind} at {level}", *after))
             for kind in kinds
         ]
 
@@ -72,9 +80,10 @@ def make(options: Options) -> grammar.Grammar:
 
 
 def entropy(options: Options) -> tuple[float, float]:
-    """(nats, symbols) of a word by formula, "." counted: what `Grammar.expected` must find.
+    """Nats and symbols of a word by formula, "." included: what `Grammar.expected` should give.
 
-    A bracket at level d and all within it: e(d) nats and n(d) symbols, the opening one's choice of kind included.
+    A bracket at level d and all within it has e(d) nats, with the choice of the opening bracket's
+    kind, and n(d) symbols.
     """
 
     def binary(p: float) -> float:

@@ -1,8 +1,10 @@
-"""Probabilistic context-free grammars that are read from left to right without a choice: an exact language model by construction.
+"""Probabilistic context-free grammars that are read from left to right without a choice.
 
-In such a grammar (LL(1), no empty rule) no two rules of a nonterminal can begin with the same word. Put into Greibach's normal form,
-nonterminal → word nonterminals …, each word names its rule: so a text has one derivation, its probability is the product of the rules', and
-the distribution of the next word is that of the nonterminal on top of the stack. Everything below follows from this.
+They are exact language models. In such a grammar (LL(1), without empty rules) no two rules of a
+nonterminal can begin with the same word. In Greibach's normal form, nonterminal → word nonterminals
+…, each word determines its rule. A text thus has one derivation, its probability is the product of
+the rules' probabilities, and the distribution of the next word is that of the symbol on top of the
+stack. Everything below follows from this.
 """
 
 import bisect
@@ -12,41 +14,48 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from jaxtyping import Float64
 
-Rules = Mapping[
-    str, Sequence[tuple[float, tuple[str, ...]]]
-]  # nonterminal: [(probability, right side)]
+# nonterminal → [(probability, right side)]
+Rules = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
 
 
 class Grammar:
-    """A grammar in which the next word tells the rule.
-
-    Args:
-      rules: probabilities of a nonterminal add up to 1. A symbol without rules is a word. start: where every text starts.
+    """A grammar in which the next word determines the rule. S states, W words.
 
     Attributes:
-      words: all words, sorted. states: what can stand on top of the stack: nonterminals, and words that must come next.
-      table: float64 [states, words], the next word's probabilities in each state.
-
-    Raises:
-      ValueError: the grammar is no such grammar; says where.
+      words: all words, sorted.
+      states: what can be on top of the stack: nonterminals, and words that must come next.
+      table: float64 [S, W], probabilities of the next word in each state.
     """
 
+    table: Float64[np.ndarray, "S W"]
+
     def __init__(self, rules: Rules, start: str):
+        """Compiles the rules.
+
+        Args:
+          rules: the probabilities of a nonterminal's rules add up to 1. A symbol without rules is a
+            word.
+          start: the symbol from which every text starts.
+
+        Raises:
+          ValueError: the grammar is not of this kind; the message gives the place.
+        """
         self.rules, self.start = {name: list(sides) for name, sides in rules.items()}, start
         for name, sides in self.rules.items():
-            if not math.isclose(sum(share for share, _ in sides), 1.0, abs_tol=1e-9) or any(
-                share <= 0 or not side for share, side in sides
+            if not math.isclose(sum(p for p, _ in sides), 1.0, abs_tol=1e-9) or any(
+                p <= 0 or not side for p, side in sides
             ):
                 raise ValueError(
-                    f"rules of {name!r} should have shares above 0 that add up to 1, and no empty right side"
+                    f"rules of {name!r} should have probabilities above 0 that add up to 1, and no"
+                    " empty right side"
                 )
         used = {symbol for sides in self.rules.values() for _, side in sides for symbol in side}
         self.words = tuple(sorted(used - self.rules.keys()))
         self.states: list[str] = []
-        self._next: list[
-            dict[str, tuple[float, tuple[int, ...]]]
-        ] = []  # by state, by word: probability, what it leaves on the stack
+        # By state and word: probability, and what the word leaves on the stack.
+        self._next: list[dict[str, tuple[float, tuple[int, ...]]]] = []
         number: dict[str, int] = {}
 
         def state(symbol: str) -> int:
@@ -56,64 +65,71 @@ class Grammar:
             return number[symbol]
 
         state(start)
-        for symbol in self.states:  # grows while it is walked
+        for symbol in self.states:  # grows in the loop
             moves = {
-                word: (share, tuple(map(state, reversed(tail))))
-                for word, share, tail in self._first(symbol)
+                word: (p, tuple(map(state, reversed(tail))))
+                for word, p, tail in self._first(symbol)
             }
             self._next.append(moves)
         column = {word: index for index, word in enumerate(self.words)}
         self.table = np.zeros((len(self.states), len(self.words)))
         for row, moves in enumerate(self._next):
-            for word, (share, _) in moves.items():
-                self.table[row, column[word]] = share
+            for word, (p, _) in moves.items():
+                self.table[row, column[word]] = p
         self.table.flags.writeable = False
 
     def _first(
         self, symbol: str, above: tuple[str, ...] = ()
     ) -> list[tuple[str, float, tuple[str, ...]]]:
-        """(word, probability, what follows) of everything that the symbol can begin with."""
+        """(word, probability, what follows) of each word that the symbol can begin with."""
         if symbol not in self.rules:
             return [(symbol, 1.0, ())]
         if symbol in above:
             raise ValueError(f"{symbol!r} can begin with itself: {' → '.join([*above, symbol])}")
-        found: dict[str, tuple[str, float, tuple[str, ...]]] = {}
-        for share, (head, *rest) in self.rules[symbol]:
+        first: dict[str, tuple[str, float, tuple[str, ...]]] = {}
+        for p, (head, *rest) in self.rules[symbol]:
             for word, inner, tail in self._first(head, (*above, symbol)):
-                if word in found:
+                if word in first:
                     raise ValueError(
-                        f"two rules of {symbol!r} begin with {word!r}, so the word does not tell which"
+                        f"two rules of {symbol!r} begin with {word!r}, which does not determine"
+                        " the rule"
                     )
-                found[word] = (word, share * inner, (*tail, *rest))
-        return list(found.values())
+                first[word] = (word, p * inner, (*tail, *rest))
+        return list(first.values())
 
-    def draw(self, chance: Callable[[], float]) -> list[str]:
-        """A text.
+    def draw(self, uniform: Callable[[], float]) -> list[str]:
+        """Draws a text.
 
         Args:
-          chance: gives uniform numbers from [0, 1).
+          uniform: gives uniform numbers from [0, 1).
         """
         stack, text = [0], []
         while stack:
-            shares, words, tails = self._ladders[stack.pop()]
-            at = bisect.bisect_right(shares, chance(), hi=len(shares) - 1)
+            cumulative, words, tails = self._ladders[stack.pop()]
+            at = bisect.bisect_right(cumulative, uniform(), hi=len(cumulative) - 1)
             text.append(words[at])
             stack += tails[at]
         return text
 
     @functools.cached_property
     def _ladders(self) -> list[tuple[list[float], list[str], list[tuple[int, ...]]]]:
-        """By state: cumulated probabilities, words and what they leave, in the order of the rules."""
+        """By state: cumulative probabilities, words and what they leave, in the rules' order."""
         ladders = []
         for moves in self._next:
-            shares = list(itertools.accumulate(share for share, _ in moves.values()))
-            ladders.append((shares, list(moves), [tail for _, tail in moves.values()]))
+            cumulative = list(itertools.accumulate(p for p, _ in moves.values()))
+            ladders.append((cumulative, list(moves), [tail for _, tail in moves.values()]))
         return ladders
 
     def walk(self, text: Iterable[str], start: str = "") -> tuple[list[int], list[float]]:
-        """Reads a text: (the state before each word, -log p of each word in nats), as far as the grammar can go.
+        """Reads a text as far as the grammar allows.
 
-        Both are shorter than the text where a word cannot come; a text may also end before the grammar would.
+        Args:
+          text: words. It may end before a text of the grammar would.
+          start: the first state; "" is the grammar's own.
+
+        Returns:
+          The state before each word, and -log p of each word in nats. Both are shorter than the
+          text where a word is impossible.
         """
         stack = [self.states.index(start) if start else 0]
         states, surprisals = [], []
@@ -127,7 +143,7 @@ class Grammar:
         return states, surprisals
 
     def log_probability(self, text: Sequence[str], start: str = "") -> float:
-        """log p of a whole text in nats; -inf of what is none."""
+        """log p of a complete text in nats; -inf for other words."""
         stack, total = [self.states.index(start) if start else 0], 0.0
         for word in text:
             move = self._next[stack.pop()].get(word) if stack else None
@@ -138,54 +154,63 @@ class Grammar:
         return -math.inf if stack else total
 
     def expected(self) -> tuple[float, float]:
-        """(entropy in nats, words) of a text, exactly: what a state costs by itself, plus what it leaves on the stack.
+        """Exact entropy in nats and number of words of a text, on average.
 
-        x = c + M x over the states, where M counts how often a state leaves each other one on the stack.
+        A state costs something by itself, and what it leaves on the stack: x = c + M x over the
+        states, where M counts how often a state leaves each other one on the stack.
 
         Raises:
-          ValueError: texts are endless on average.
+          ValueError: texts are infinitely long on average.
         """
         leaves = np.zeros((len(self.states), len(self.states)))
         for row, moves in enumerate(self._next):
-            for share, tail in moves.values():
+            for p, tail in moves.values():
                 for state in tail:
-                    leaves[row, state] += share
+                    leaves[row, state] += p
         logs = np.log(np.where(self.table > 0, self.table, 1.0))
         costs = np.stack([-(self.table * logs).sum(1), np.ones(len(self.states))], 1)
-        found = np.linalg.solve(np.eye(len(self.states)) - leaves, costs)
-        # x = 1 + M x has a positive solution only where M's spectral radius is below 1 (Collatz and Wielandt).
-        if not (found[:, 1] > 0).all():
+        totals = np.linalg.solve(np.eye(len(self.states)) - leaves, costs)
+        # x = 1 + M x has a positive solution only if M's spectral radius is below 1 (Collatz and
+        # Wielandt).
+        if not (totals[:, 1] > 0).all():
             raise ValueError(
-                "texts of this grammar are endless on average; make recursion less likely"
+                "texts of this grammar are infinitely long on average; make recursion rarer"
             )
-        return float(found[0, 0]), float(found[0, 1])
+        return float(totals[0, 0]), float(totals[0, 1])
 
     def rate(self) -> float:
-        """Entropy in nats a word: the least mean negative log-likelihood that any model can have."""
+        """Entropy in nats per word: the least mean negative log-likelihood of any model."""
         entropy, length = self.expected()
         return entropy / length
 
 
-END = "</s>"  # the end of a document, which the tokenizer has as [EOS]; no word of a text is written so
+END = "</s>"  # the end of a document, which is [EOS] in the tokenizer; no word of a text is "</s>"
 MORE = "more sentences"
 
 
 def documents(rules: Rules, start: str, sentences: float) -> Grammar:
-    """The grammar of documents of independent sentences, so many on average; after each the document ends with probability 1/sentences.
+    """The grammar of documents of independent sentences.
+
+    After each sentence the document ends with probability 1/sentences.
+
+    Args:
+      rules: of a sentence.
+      start: the symbol of a sentence.
+      sentences: of a document, on average.
 
     Raises:
-      ValueError: fewer than one sentence.
+      ValueError: `sentences` is not above 1.
     """
     check(sentences)
-    whole: Rules = {
+    outer: Rules = {
         "document": [(1.0, (start, MORE))],
         MORE: [(1.0 / sentences, (END,)), (1.0 - 1.0 / sentences, (start, MORE))],
     }
-    return Grammar({**rules, **whole}, "document")
+    return Grammar({**rules, **outer}, "document")
 
 
 def check(sentences: float) -> None:
-    """Refuses a number of sentences a document.
+    """Refuses an impossible average number of sentences.
 
     Raises:
       ValueError: it is not above 1.
@@ -197,7 +222,7 @@ def check(sentences: float) -> None:
 
 
 def uniform(seed: int, block: int = 4096) -> Callable[[], float]:
-    """Uniform numbers from [0, 1), one at a time, of numpy's PCG64 with this seed."""
+    """A function that gives uniform numbers from [0, 1), one per call, by numpy's PCG64."""
     rng = np.random.Generator(np.random.PCG64(seed))
 
     def endless() -> Iterator[float]:
@@ -208,11 +233,18 @@ def uniform(seed: int, block: int = 4096) -> Callable[[], float]:
 
 
 def texts(language: Grammar, stop: str, seed: int, count: int) -> Iterator[list[list[str]]]:
-    """So many documents as sentences, each of which ends with the word `stop`; END is not written."""
-    chance = uniform(seed)
+    """Draws documents as lists of sentences of words, without END.
+
+    Args:
+      language: the grammar of documents.
+      stop: the last word of a sentence.
+      seed: of the uniform numbers.
+      count: number of documents.
+    """
+    draw = uniform(seed)
     for _ in range(count):
         sentences: list[list[str]] = [[]]
-        for word in language.draw(chance)[:-1]:
+        for word in language.draw(draw)[:-1]:
             if sentences[-1][-1:] == [stop]:
                 sentences.append([])
             sentences[-1].append(word)
