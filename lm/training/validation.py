@@ -57,14 +57,14 @@ class Validation:
                 objective, store, objective.plan(store) if plan is None else plan, SEED
             )
         except UserError as error:
-            message = f"the {split} split: {error} (config.data.{split} is its fraction)"
+            message = f"the {split} split: {error} (its fraction is config.data.{split})"
             raise UserError(message) from error
         parts = meshes.parts("batch", program.mesh)
         size = min(-(-batch_size // parts) * parts, len(examples) // parts * parts)
         if not size:
             raise UserError(
-                f"the {split} split gives {len(examples)} examples of {program.length} tokens, fewer"
-                f" than the {parts} parts of the mesh; give more text or a larger fraction"
+                f"the {split} split gives {len(examples)} examples of {program.length} tokens,"
+                f" fewer than the {parts} parts of the mesh; give more text or a larger fraction"
                 f" config.data.{split}"
             )
         count = max(1, min(tokens // (size * objective.positions), len(examples) // size))
