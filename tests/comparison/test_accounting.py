@@ -1,4 +1,4 @@
-"""FLOPs by formula against what the compiler counts, for every objective on every model that it runs on."""
+"""FLOPs by formula against the compiler's count, for every objective on every model it runs on."""
 
 import jax
 import numpy as np
@@ -17,11 +17,19 @@ from lm.training.program import Program
 
 LENGTH, BATCH, VOCABULARY, SENTINELS = 64, 2, 768, 40
 CONFIG = TransformerConfig(
-    vocab_size=VOCABULARY, width=256, layers=1, heads=2, max_length=LENGTH, scan=False, norm="rms", bias=False, activation="relu",
-)  # fmt: skip
+    vocab_size=VOCABULARY,
+    width=256,
+    layers=1,
+    heads=2,
+    max_length=LENGTH,
+    scan=False,
+    norm="rms",
+    bias=False,
+    activation="relu",
+)
 NAMES = [name for name in plugins.names("objectives") if name != "biphasic"]
 PAIRS = [(name, model) for name in NAMES for model in compatibility.models(name)]
-# What the defaults leave out, and members for the models that the default mixture does not run on.
+# Members for the models that the default mixture does not run on.
 OPTIONS = {
     ("mixture", "encoder"): {"members": {"mlm": {}, "nsp": {}, "rtd": {}}},
     ("mixture", "encoder_decoder"): {"members": {"span_corruption": {}, "prefix_lm": {}}},
@@ -53,7 +61,7 @@ def architecture(model: str):
 
 
 def counted(objective, model: str, store, backward: bool = False) -> float:
-    """Operations a row by the compiler."""
+    """FLOPs of a row as the compiler counts them."""
 
     def build():
         scope = Scope(jax.random.key(0))
@@ -76,7 +84,8 @@ def counted(objective, model: str, store, backward: bool = False) -> float:
         )
 
     function = jax.grad(loss) if backward else loss
-    # Only the machine code is left unoptimised, which nobody runs; the operations are counted after the optimisations of the graph.
+    # Skips optimisation of machine code, which is not run; FLOPs are counted on the optimised
+    # graph.
     quick = {"xla_backend_optimization_level": 0}
     return jax.jit(function).lower(params, batch).compile(quick).cost_analysis()["flops"] / BATCH
 
@@ -121,7 +130,7 @@ def test_forward_and_backward(store, name, model):
         ("encoder_decoder", "prefix_lm", "span_corruption"),
     ],
 )
-def test_biphasic_is_its_members_by_share(model, first, second):
+def test_biphasic_is_the_weighted_sum_of_its_members(model, first, second):
     both = make("biphasic", model, first=first, second=second, share=0.3)
     assert both.flops(architecture(model), CONFIG) == round(
         0.3 * make(first, model).flops(architecture(model), CONFIG)
@@ -129,14 +138,13 @@ def test_biphasic_is_its_members_by_share(model, first, second):
     )
 
 
-def test_targets_are_counted_as_well_as_they_must_be_known(monkeypatch):
-    """Rows of a hybrid have all of their tokens as targets, or some; so few rows do not tell the mean."""
+def test_targets_are_counted_to_the_given_precision(monkeypatch):
+    """Rows of the hybrid have all tokens as targets, or some: few rows do not give the mean."""
     program = Program(config("hybrid", model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])
     rows = random_store(VOCABULARY - 3, 200)
     expected = accounting._targets(program, rows, 5_000).mean()
-    found = accounting.loss_tokens(program, rows, 0.02)
-    assert found == pytest.approx(expected, rel=0.06)
-    # A run that begins by CLM and goes on by MLM changes on purpose, which is no error.
+    assert accounting.loss_tokens(program, rows, 0.02) == pytest.approx(expected, rel=0.06)
+    # A run with a first phase of CLM and a second of MLM: the difference between them is no error.
     phases = Program(config("biphasic", model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])
     assert (
         0
@@ -147,7 +155,7 @@ def test_targets_are_counted_as_well_as_they_must_be_known(monkeypatch):
     monkeypatch.setattr(accounting, "MOST_ROWS", 1024)
     with pytest.raises(
         UserError,
-        match=r"1,024 do not tell their mean to 0\.01%; give a larger config\.budget\.tolerance",
+        match=r"1,024 rows do not give its mean to 0\.01%; set a larger config\.budget\.tolerance",
     ):
         accounting.loss_tokens(program, rows, 1e-4)
     causal = Program(config("clm", model={"layers": 1}), Ids(VOCABULARY), jax.devices()[:1])

@@ -1,4 +1,4 @@
-"""Steps of arms by hand, and what is refused."""
+"""Steps of arms against values by hand, and budgets that are refused."""
 
 import pytest
 from hypothesis import given, settings
@@ -12,42 +12,55 @@ def arm(tokens: int, flops: float = 1.0, loss_tokens: float = 1.0) -> Accounting
     return Accounting(tokens, flops, loss_tokens, 10, "causal")
 
 
-def test_each_kind_of_budget_by_hand():
+def test_budgets_of_all_kinds_by_hand():
     arms = {"small": arm(1000, 2e9, 1000.0), "large": arm(2000, 3e9, 300.0)}
     assert plan(Budget("tokens", 100_000), arms) == {
         "small": {"steps": 100, "tokens": 100_000, "flops": 2e11, "loss_tokens": 100_000},
         "large": {"steps": 50, "tokens": 100_000, "flops": 1.5e11, "loss_tokens": 15_000},
     }
-    assert {name: each["steps"] for name, each in plan(Budget("flops", 6e11), arms).items()} == {
+    assert {
+        name: planned["steps"] for name, planned in plan(Budget("flops", 6e11), arms).items()
+    } == {
         "small": 300,
         "large": 200,
     }
     assert {
-        name: each["steps"] for name, each in plan(Budget("loss_tokens", 30_000), arms).items()
+        name: planned["steps"]
+        for name, planned in plan(Budget("loss_tokens", 30_000), arms).items()
     } == {"small": 30, "large": 100}
     assert arms["large"].flops_per_token == 1.5e6
 
 
-def test_arms_that_cannot_match_are_named_with_a_budget_that_would():
+def test_arms_that_cannot_match_are_named_with_a_budget_that_works():
     arms = {"a": arm(1000), "b": arm(1700), "c": arm(1000)}
     with pytest.raises(
         UserError,
-        match=r"'b' would get 13\.33% more than 'a' in whole steps \(b 1 × 1,700 = 1,700; a 1 × 1,500",
+        match=r"'b' would get 13\.33% more than 'a' in whole steps \(b 1 × 1,700 = 1,700;"
+        " a 1 × 1,500",
     ) as raised:
         plan(Budget("tokens", 1600), {"b": arm(1700), "a": arm(1500)})
     assert "config.budget.value=" in str(raised.value)
     with pytest.raises(UserError, match="config.budget.value=17000 would match") as raised:
         plan(Budget("tokens", 4000, 0.0), arms)
-    assert len({each["tokens"] for each in plan(Budget("tokens", 17000, 0.0), arms).values()}) == 1
+    assert (
+        len({planned["tokens"] for planned in plan(Budget("tokens", 17000, 0.0), arms).values()})
+        == 1
+    )
     assert plan(Budget("tokens", 4000, 0.3), arms)["b"]["steps"] == 2
 
 
-def test_arms_are_matched_with_those_that_get_as_much():
+def test_arms_are_matched_with_arms_of_the_same_multiple():
     times = {"small_4": 4.0, "large_4": 4.0}
     arms = {"small": arm(300), "small_4": arm(300), "large": arm(500), "large_4": arm(500)}
-    assert {name: each["steps"] for name, each in plan(Budget("tokens", 1500), arms, times).items()} == {
-        "small": 5, "small_4": 20, "large": 3, "large_4": 12,
-    }  # fmt: skip
+    assert {
+        name: planned["steps"]
+        for name, planned in plan(Budget("tokens", 1500), arms, times).items()
+    } == {
+        "small": 5,
+        "small_4": 20,
+        "large": 3,
+        "large_4": 12,
+    }
     odd = {"small": arm(300), "large_4": arm(500), "small_4": arm(800)}
     with pytest.raises(
         UserError,
@@ -62,7 +75,7 @@ def test_arms_are_matched_with_those_that_get_as_much():
         plan(Budget("tokens", 200), {"small": arm(300)}, {"small": 0.1})
 
 
-def test_less_than_a_step_is_refused():
+def test_a_budget_below_one_step_is_refused():
     with pytest.raises(UserError, match="100 tokens are less than one step of arm 'a', 1,000"):
         plan(Budget("tokens", 100), {"a": arm(1000)})
 
@@ -88,16 +101,16 @@ def test_impossible_budgets(fields):
     st.integers(1, 10**6),
     st.sampled_from([0.005, 0.01, 0.1]),
 )
-def test_planned_amounts_are_within_the_tolerance_and_the_advice_is_right(sizes, value, tolerance):
+def test_planned_amounts_are_within_the_tolerance_and_the_suggestion_works(sizes, value, tolerance):
     arms = {str(index): arm(size) for index, size in enumerate(sizes)}
     try:
-        found = plan(Budget("tokens", value, tolerance), arms)
+        planned = plan(Budget("tokens", value, tolerance), arms)
     except UserError as error:
         if "would match" not in str(error):
             return
-        advised = float(str(error).split("config.budget.value=")[1].split()[0])
-        assert advised >= value
-        found = plan(Budget("tokens", advised, tolerance), arms)
-    amounts = [each["tokens"] for each in found.values()]
+        suggested = float(str(error).split("config.budget.value=")[1].split()[0])
+        assert suggested >= value
+        planned = plan(Budget("tokens", suggested, tolerance), arms)
+    amounts = [of["tokens"] for of in planned.values()]
     assert max(amounts) <= (1 + tolerance) * min(amounts) * (1 + 1e-9)
-    assert all(each["tokens"] == each["steps"] * arms[name].tokens for name, each in found.items())
+    assert all(of["tokens"] == of["steps"] * arms[name].tokens for name, of in planned.items())

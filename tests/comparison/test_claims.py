@@ -1,4 +1,4 @@
-"""Leases: one owner at a time, whoever dies, and however many ask at once."""
+"""Claims: one owner at a time, whichever process dies, and however many try at once."""
 
 import json
 import multiprocessing
@@ -16,7 +16,7 @@ from lm.comparison import claims
 from lm.comparison.claims import Claims
 
 
-def test_one_of_many_gets_it(tmp_path):
+def test_only_one_of_many_threads_takes_a_claim(tmp_path):
     start = threading.Barrier(16)
 
     def take(_):
@@ -39,12 +39,11 @@ def _add(directory, counter, times):
             counter.write_text(str(int(counter.read_text()) + 1))
 
 
-def test_what_is_held_is_held_alone(tmp_path):
-    """Processes add to a number that they read and write: no addition is lost."""
+def test_a_held_claim_excludes_other_processes(tmp_path):
+    """Processes increment a number in a file: no increment is lost."""
     (tmp_path / "number").write_text("0")
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # JAX may run in this process, and does not bear a fork
+    # JAX may run in this process, and does not survive a fork.
+    context = multiprocessing.get_context("spawn")
     processes = [
         context.Process(target=_add, args=(tmp_path / "claims", tmp_path / "number", 5))
         for _ in range(4)
@@ -56,8 +55,11 @@ def test_what_is_held_is_held_alone(tmp_path):
     assert (tmp_path / "number").read_text() == "20"
 
 
-def test_a_dead_process_of_this_host_is_followed_at_once_by_one(tmp_path):
-    code = f"import time; from lm.comparison.claims import Claims; Claims({str(tmp_path)!r}).take('a'); print(flush=True); time.sleep(60)"
+def test_the_claim_of_a_dead_process_on_this_host_passes_to_one_process_at_once(tmp_path):
+    code = (
+        "import time; from lm.comparison.claims import Claims;"
+        f" Claims({str(tmp_path)!r}).take('a'); print(flush=True); time.sleep(60)"
+    )
     process = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -67,22 +69,16 @@ def test_a_dead_process_of_this_host_is_followed_at_once_by_one(tmp_path):
     assert Claims(tmp_path).take("a") is None and Claims(tmp_path).owner("a")["pid"] == process.pid
     process.send_signal(signal.SIGKILL)
     deadline = time.monotonic() + 10
-    while (
-        Claims(tmp_path).owner("a") and time.monotonic() < deadline
-    ):  # even before its parent has asked how it ended
+    # It is a zombie until its parent waits for it, but no owner any more.
+    while Claims(tmp_path).owner("a") and time.monotonic() < deadline:
         time.sleep(0.01)
     with ThreadPoolExecutor(8) as pool:
-        assert (
-            sum(
-                lease is not None
-                for lease in pool.map(lambda _: Claims(tmp_path).take("a"), range(8))
-            )
-            == 1
-        )
+        leases = list(pool.map(lambda _: Claims(tmp_path).take("a"), range(8)))
+    assert sum(lease is not None for lease in leases) == 1
     process.communicate()
 
 
-def test_a_process_id_that_is_another_process_now_is_dead(tmp_path):
+def test_an_owner_whose_process_id_was_reused_is_dead(tmp_path):
     tmp_path.joinpath("a.0").write_text(
         json.dumps(claims.this_process() | {"process_started": "1"})
     )
@@ -90,26 +86,28 @@ def test_a_process_id_that_is_another_process_now_is_dead(tmp_path):
 
 
 @pytest.mark.parametrize("content", ['{"host": "elsewhere", "pid": 1}', "", '{"host": "elsew'])
-def test_another_host_is_dead_after_silence_by_the_own_clock(tmp_path, monkeypatch, content):
+def test_an_owner_on_another_host_is_dead_after_a_time_without_heartbeats(
+    tmp_path, monkeypatch, content
+):
     path, now = tmp_path / "a.0", 1000.0
     path.write_text(content)
-    os.utime(path, (5, 5))  # its clock is years behind
+    os.utime(path, (5, 5))  # the clock of that host is years behind
     monkeypatch.setattr(time, "monotonic", lambda: now)
-    seen = Claims(tmp_path, patience=60)
-    assert seen.owner("a") and seen.take("a") is None
+    observer = Claims(tmp_path, patience=60)
+    assert observer.owner("a") and observer.take("a") is None
     now += 59
-    assert seen.owner("a")
+    assert observer.owner("a")
     os.utime(path, (6, 6))  # a heartbeat
-    assert seen.owner("a")
+    assert observer.owner("a")
     now += 59
-    assert seen.owner("a")
+    assert observer.owner("a")
     now += 2
-    assert seen.owner("a") is None
-    with seen.take("a") as lease:
+    assert observer.owner("a") is None
+    with observer.take("a") as lease:
         assert lease.path.name == "a.1"
 
 
-def test_a_heart_beats_and_a_lost_lease_is_noticed(tmp_path):
+def test_a_lease_sends_heartbeats_and_notices_its_loss(tmp_path):
     lease, lost = Claims(tmp_path, beat=0.02).take("a"), threading.Event()
     lease.lost = lost.set
     os.utime(lease.path, (5, 5))
@@ -117,5 +115,5 @@ def test_a_heart_beats_and_a_lost_lease_is_noticed(tmp_path):
     while lease.path.stat().st_mtime == 5 and time.monotonic() < deadline:
         time.sleep(0.01)
     assert lease.path.stat().st_mtime > 5 and not lost.is_set()
-    (tmp_path / "a.1").write_text("{}")  # another host took it, since this machine slept
+    (tmp_path / "a.1").write_text("{}")  # another host took over, since this one was suspended
     assert lost.wait(10)

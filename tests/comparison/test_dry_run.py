@@ -1,4 +1,4 @@
-"""A dry run says what would run, and leaves nothing behind."""
+"""A dry run prints what would run, and writes nothing."""
 
 import json
 import runpy
@@ -18,26 +18,30 @@ def experiment(home) -> dict:
         name: {"label": name, "describe": "", "run": home.config(name)} for name in ("clm", "nsp")
     }
     return {
-        "name": "dry", "seeds": (0, 1, 2), "split": "test", "tasks": ("causal",), "workers": 2, "arms": arms,
-        "budget": {"matched": "tokens", "value": 100 * 8 * 32}, "tuning": {"factors": (0.5, 1, 2), "share": 0.5},
-    }  # fmt: skip
+        "name": "dry",
+        "seeds": (0, 1, 2),
+        "split": "test",
+        "tasks": ("causal",),
+        "workers": 2,
+        "arms": arms,
+        "budget": {"matched": "tokens", "value": 100 * 8 * 32},
+        "tuning": {"factors": (0.5, 1, 2), "share": 0.5},
+    }
 
 
 @pytest.fixture
 def aot(monkeypatch):
-    """What tpu.aot answers."""
-    answers = []
+    """Replaces tpu.aot, and returns the configs it is called with."""
+    configs = []
     run = subprocess.run
 
     def fake(command, **options):
         if "tpu.aot" not in command:
             return run(command, **options)
-        asked = next(part for part in command if part.startswith("--config=")).removeprefix(
-            "--config="
-        )
-        answers.append(runpy.run_path(asked)["get_config"]().to_dict())
-        fits = answers[-1]["objective"]["name"] == "clm"
-        said = {
+        flag = next(part for part in command if part.startswith("--config="))
+        configs.append(runpy.run_path(flag.removeprefix("--config="))["get_config"]().to_dict())
+        fits = configs[-1]["objective"]["name"] == "clm"
+        answer = {
             "fits": fits,
             "memory": {"peak": 1.5},
             "usable_gib": 15.75,
@@ -45,13 +49,13 @@ def aot(monkeypatch):
             "needs_gib": 20.0,
             "has_gib": 15.75,
         }
-        return types.SimpleNamespace(stdout=json.dumps(said), stderr="", returncode=0)
+        return types.SimpleNamespace(stdout=json.dumps(answer), stderr="", returncode=0)
 
     monkeypatch.setattr(dry_run.subprocess, "run", fake)
-    return answers
+    return configs
 
 
-def test_it_says_what_would_run(home, monkeypatch, tmp_path, capsys, aot):
+def test_it_prints_what_would_run(home, monkeypatch, tmp_path, capsys, aot):
     runs.in_this_process(monkeypatch)
     monkeypatch.setattr(
         trial,
@@ -61,21 +65,21 @@ def test_it_says_what_would_run(home, monkeypatch, tmp_path, capsys, aot):
     assert (
         dry_run.run(experiment(home), str(tmp_path / "new"), True, "v5e-4") == 1
     )  # one arm does not fit
-    said = " ".join(capsys.readouterr().out.split())
-    assert "25,600" in said and "800" in said and "50 s" in said and "10 s" in said
+    out = " ".join(capsys.readouterr().out.split())
+    assert "25,600" in out and "800" in out and "50 s" in out and "10 s" in out
     assert (
-        "trials: 12 (2 arms × (3 of optimizer.learning_rate at 50% of its budget and 3 seeds)), 2 side by side"
-        in said
+        "trials: 12 (2 arms × (3 of optimizer.learning_rate at 50% of its budget and 3 seeds)), 2"
+        " side by side" in out
     )
     assert (
-        "expected: 2 min of training" in said
+        "expected: 2 min of training" in out
     )  # (50 + 10) s × (3 + 3/2) runs, two at a time: 135 s
-    assert "fits: 1.50 of 15.75 GiB" in said and "does not fit: needs 20.0 of 15.8 GiB" in said
+    assert "fits: 1.50 of 15.75 GiB" in out and "does not fit: needs 20.0 of 15.8 GiB" in out
     assert [config["training"]["steps"] for config in aot] == [100, 100]
     assert not (tmp_path / "new").exists()
 
 
-def test_what_is_missing_is_named(home, monkeypatch, tmp_path):
+def test_a_missing_libtpu_is_named(home, monkeypatch, tmp_path):
     answer = types.SimpleNamespace(
         stdout="", stderr="error: libtpu is not installed; pip install it", returncode=2
     )

@@ -1,4 +1,4 @@
-"""Values to try, as typed."""
+"""Lists and ranges of --sweep.FIELD."""
 
 import math
 import random
@@ -29,9 +29,9 @@ CONFIG = {
         ("optimizer.name", "adamw,muon", ("adamw", "muon")),
     ],
 )
-def test_what_is_typed(field, text, values):
-    found = ranges.fields({field: text}, CONFIG)[field].values
-    assert found == values and [type(each) for each in found] == [type(each) for each in values]
+def test_values_have_the_type_of_the_field(field, text, values):
+    parsed = ranges.fields({field: text}, CONFIG)[field].values
+    assert parsed == values and list(map(type, parsed)) == list(map(type, values))
 
 
 MISTAKES = {
@@ -58,38 +58,39 @@ def test_mistakes(field, text):
 
 
 def test_a_grid_is_the_product_and_needs_points():
-    found = ranges.fields(
+    swept = ranges.fields(
         {"optimizer.learning_rate": "1e-3,1e-2", "model.layers": "int(1,3)"}, CONFIG
     )
-    combinations = ranges.grid(found)
+    combinations = ranges.grid(swept)
     assert len(combinations) == 6 and combinations[1] == {
         "optimizer.learning_rate": 1e-3,
         "model.layers": 2,
     }
     with pytest.raises(
         UserError,
-        match=r"log\(1e-4,1e-2\) has no number of points for a grid; give log\(1e-4,1e-2,8\), or --sampler=random",
+        match=r"log\(1e-4,1e-2\) has no number of points for a grid; give log\(1e-4,1e-2,8\), or"
+        " --sampler=random",
     ):
         ranges.grid(ranges.fields({"optimizer.learning_rate": "log(1e-4,1e-2)"}, CONFIG))
 
 
-def test_draws_are_spread_as_the_range_says_and_go_on_alike():
-    found = ranges.fields(
+def test_draws_have_the_distribution_of_the_range_and_do_not_depend_on_the_count():
+    swept = ranges.fields(
         {"optimizer.learning_rate": "log(1e-4,1e-2)", "model.layers": "int(1,2)"}, CONFIG
     )
-    drawn = ranges.sample(found, 4000, 3)
-    assert drawn[:10] == ranges.sample(found, 10, 3) != ranges.sample(found, 10, 4)
-    rates = [each["optimizer.learning_rate"] for each in drawn]
+    drawn = ranges.sample(swept, 4000, 3)
+    assert drawn[:10] == ranges.sample(swept, 10, 3) != ranges.sample(swept, 10, 4)
+    rates = [values["optimizer.learning_rate"] for values in drawn]
     assert min(rates) >= 1e-4 and max(rates) <= 1e-2
-    # Log-uniform: half lie below the geometric mean, and the mean is (b - a) / ln(b / a).
+    # Log-uniform: half are below the geometric mean, and the mean is (b - a) / ln(b / a).
     assert abs(sum(rate < 1e-3 for rate in rates) / 4000 - 0.5) < 0.04
     assert math.isclose(sum(rates) / 4000, 9.9e-3 / math.log(100), rel_tol=0.06)
-    assert abs(Counter(each["model.layers"] for each in drawn)[1] - 2000) < 160
+    assert abs(Counter(values["model.layers"] for values in drawn)[1] - 2000) < 160
     uniform = ranges.parse("b", "lin(0,1)", None)
     assert abs(sum(uniform.draw(random.Random(seed)) for seed in range(2000)) / 2000 - 0.5) < 0.03
 
 
-def test_swept_fields_are_taken_out_of_the_arguments():
+def test_swept_fields_are_separated_from_the_arguments():
     rest, swept = sweep.split(
         ["x", "--config=a", "--sweep.model.layers=1,2", "-sweep.seed=0", "--sweep"]
     )

@@ -1,4 +1,4 @@
-"""A comparison computes each run once, whoever stops it, counts what counts, and gives every arm the same start."""
+"""Comparisons: each run is trained once, interruptions change nothing, all arms start alike."""
 
 import copy
 import itertools
@@ -28,8 +28,14 @@ RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
 
 
 CHECK = {
-    "text": "better than dice", "arm": "nsp", "task": "next_sentence", "metric": "accuracy", "compare": "", "op": "above", "value": 0.0,
-}  # fmt: skip
+    "text": "better than dice",
+    "arm": "nsp",
+    "task": "next_sentence",
+    "metric": "accuracy",
+    "compare": "",
+    "op": "above",
+    "value": 0.0,
+}
 
 
 @pytest.fixture
@@ -69,51 +75,51 @@ def results(workdir) -> dict[tuple, float]:
 
 
 @pytest.fixture(scope="module")
-def whole(home, tmp_path_factory):
+def complete(home, tmp_path_factory):
     """An uninterrupted comparison, in this process."""
     home.finished("clm")
-    workdir = tmp_path_factory.mktemp("whole") / "comparison"
+    workdir = tmp_path_factory.mktemp("complete") / "comparison"
     with pytest.MonkeyPatch.context() as patch:
         runs.in_this_process(patch)
         assert compare(experiment(home), workdir) == 0
     return workdir
 
 
-def test_a_comparison_leaves_every_run_and_a_report(whole):
-    assert sorted(path.name for path in (whole / "runs").iterdir()) == sorted(RUNS)
-    found = results(whole)
-    trained = {(arm, seed, task) for arm, seed, kind, task, _ in found if kind == "model"}
+def test_a_comparison_writes_all_runs_and_a_report(complete):
+    assert sorted(path.name for path in (complete / "runs").iterdir()) == sorted(RUNS)
+    rows = results(complete)
+    trained = {(arm, seed, task) for arm, seed, kind, task, _ in rows if kind == "model"}
     own = {("clm", "causal"), ("nsp", "next_sentence"), ("clm", "probe"), ("nsp", "probe")}
     assert trained == {(arm, seed, task) for arm, task in own for seed in (0, 1)}
-    assert {arm for arm, _, kind, _, _ in found if kind == "untrained"} == {
+    assert {arm for arm, _, kind, _, _ in rows if kind == "untrained"} == {
         "untrained decoder",
         "untrained encoder",
     }
-    assert {arm for arm, seed, kind, _, _ in found if kind == "baseline" and seed == -1} >= {
+    assert {arm for arm, seed, kind, _, _ in rows if kind == "baseline" and seed == -1} >= {
         "unigram",
         "bigram",
         "majority",
         "bag of words",
     }
-    record = json.loads((whole / "comparison.json").read_text())
+    record = json.loads((complete / "comparison.json").read_text())
     assert (
         record["seeds"] == [0, 1]
         and record["arms"]["clm"]["parameters"] > 10_000
         and record["seconds"] > 0
     )
     assert all(
-        runs.record(whole / "runs" / name)["tokens"] == record["budget"]["value"] for name in RUNS
+        runs.record(complete / "runs" / name)["tokens"] == record["budget"]["value"]
+        for name in RUNS
     )
     for arm, plan in record["planned"].items():
-        made = runs.record(whole / "runs" / f"{arm}-seed0")
+        made = runs.record(complete / "runs" / f"{arm}-seed0")
         assert (plan["steps"], plan["tokens"], plan["flops"]) == (
             made["step"],
             made["tokens"],
             made["flops"],
         )
-        assert plan["loss_tokens"] == pytest.approx(
-            made["loss_tokens"], rel=0.03
-        )  # expected, and drawn
+        # The expected number, against that of a run.
+        assert plan["loss_tokens"] == pytest.approx(made["loss_tokens"], rel=0.03)
         assert (
             record["arms"][arm]["flops_per_token"] == made["flops"] / made["tokens"]
             and record["arms"][arm]["series"] == arm
@@ -125,40 +131,42 @@ def test_a_comparison_leaves_every_run_and_a_report(whole):
         "metrics": ["balanced_accuracy", "accuracy"],
     }
     assert record["hypotheses_fixed"] == record["started"] and "tuning" not in record
-    line = json.loads((whole / "runs" / "clm-seed0" / "metrics.jsonl").read_text().splitlines()[-1])
+    line = json.loads(
+        (complete / "runs" / "clm-seed0" / "metrics.jsonl").read_text().splitlines()[-1]
+    )
     assert line["flops"] == record["planned"]["clm"]["flops"] and line["seconds"] > 0
-    assert "Does it run?" in (whole / "report.html").read_text()
-    assert (whole / "report.md").exists()
+    assert "Does it run?" in (complete / "report.html").read_text()
+    assert (complete / "report.md").exists()
 
 
-def test_an_arm_is_the_run_that_lm_train_makes(home, whole):
-    """The same config with the same seed: the same bits."""
+def test_an_arm_equals_a_run_of_lm_train(home, complete):
+    """The same config and seed give the same bits."""
     config = home.config("clm")
-    assert config["training"]["tokens"] == 0  # the comparison says tokens, the run said steps
+    assert config["training"]["tokens"] == 0  # the comparison sets tokens, this config steps
     assert (
-        runs.record(whole / "runs" / "clm-seed0")["final"]
+        runs.record(complete / "runs" / "clm-seed0")["final"]
         == runs.record(home.finished("clm"))["final"]
     )
 
 
-def test_a_finished_comparison_computes_nothing_again(home, whole, direct, monkeypatch, capsys):
-    before, table = runs.files(whole / "runs"), results(whole)
+def test_a_finished_comparison_is_not_computed_again(home, complete, direct, monkeypatch, capsys):
+    before, table = runs.files(complete / "runs"), results(complete)
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     monkeypatch.setattr(trial, "baselines", lambda *_, **__: pytest.fail("measured again"))
-    assert compare(experiment(home), whole) == 0
-    assert runs.files(whole / "runs") == before and results(whole) == table
+    assert compare(experiment(home), complete) == 0
+    assert runs.files(complete / "runs") == before and results(complete) == table
     assert "4 of 4 runs were finished before" in capsys.readouterr().err
 
 
-def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):
-    """By the command, with worker processes; the kill takes the whole process group once one run is finished."""
+def test_a_killed_comparison_resumes_with_the_same_results(home, complete, tmp_path):
+    """The command with worker processes; the process group is killed once one run is finished."""
     file, workdir = (
         runs.config_file(experiment(home), tmp_path / "config.py"),
         tmp_path / "comparison",
     )
-    # It knows what it is about, and has compiled its programs: most of the time would go there.
+    # Record and compiled programs exist, which would take most of the time.
     workdir.mkdir()
-    shutil.copy(whole / "comparison.json", workdir)
+    shutil.copy(complete / "comparison.json", workdir)
     shutil.copytree(home.root / "compiled", trial.compilation_cache(workdir))
     arguments = ("-m", "lm.compare", f"--config={file}", f"--workdir={workdir}")
     first = runs.command(*arguments)
@@ -181,50 +189,49 @@ def test_killed_and_started_again_it_ends_alike(home, whole, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert f"report: {workdir.resolve() / 'report.html'}" in out and "4 of 4 runs" in out
     assert all(runs.record(workdir / "runs" / name)["status"] == "done" for name in RUNS)
-    ended, uninterrupted = results(workdir), results(whole)
+    ended, uninterrupted = results(workdir), results(complete)
     assert ended == uninterrupted
     # The session that was killed counts in the wall time as well.
     before, after = (
-        json.loads((each / "comparison.json").read_text())["sessions"] for each in (whole, workdir)
+        json.loads((directory / "comparison.json").read_text())["sessions"]
+        for directory in (complete, workdir)
     )
     assert after[: len(before)] == before and len(after) == len(before) + 2
     assert all(
-        each["began"] < each["ended"] <= later["began"]
-        for each, later in itertools.pairwise(after[len(before) :])
+        session["began"] < session["ended"] <= later["began"]
+        for session, later in itertools.pairwise(after[len(before) :])
     )
 
 
-def test_a_run_that_fails_is_told_and_not_counted(
-    home, whole, direct, tmp_path, monkeypatch, capsys
+def test_a_run_that_fails_is_reported_and_not_counted(
+    home, complete, direct, tmp_path, monkeypatch, capsys
 ):
     def fail(config, workdir, **options):
         if workdir.name == "nsp-seed1":
             raise RuntimeError("the disk caught fire")
         raise loop.Diverged("nsp is nan at step 3; training stops.")
 
-    workdir = shutil.copytree(whole, tmp_path / "comparison")
+    workdir = shutil.copytree(complete, tmp_path / "comparison")
     for name in ("nsp-seed0", "nsp-seed1"):
         shutil.rmtree(workdir / "runs" / name)
     with monkeypatch.context() as patch:
         patch.setattr(loop, "train", fail)
         assert compare(experiment(home), workdir) == 1
-    told = capsys.readouterr()
-    assert "nsp-seed1 failed: RuntimeError: the disk caught fire" in told.err
-    assert "nsp-seed0 diverged: nsp is nan at step 3; training stops." in told.err
-    assert "2 of 4 runs" in told.out
+    output = capsys.readouterr()
+    assert "nsp-seed1 failed: RuntimeError: the disk caught fire" in output.err
+    assert "nsp-seed0 diverged: nsp is nan at step 3; training stops." in output.err
+    assert "2 of 4 runs" in output.out
     assert {(arm, seed) for arm, seed, kind, *_ in results(workdir) if kind == "model"} == {
         ("clm", 0),
         ("clm", 1),
     }
     assert "failed" in (workdir / "report.md").read_text()
-    assert compare(experiment(home), workdir) == 0  # started again, what failed is run
-    assert results(workdir) == results(whole)
+    assert compare(experiment(home), workdir) == 0  # started again, it runs what failed
+    assert results(workdir) == results(complete)
 
 
-def test_a_run_that_diverged_is_kept_as_a_result(
-    home, whole, direct, tmp_path, monkeypatch, capsys
-):
-    workdir = shutil.copytree(whole, tmp_path / "comparison")
+def test_a_run_that_diverged_is_a_result(home, complete, direct, tmp_path, monkeypatch, capsys):
+    workdir = shutil.copytree(complete, tmp_path / "comparison")
     made = runs.record(workdir / "runs" / "nsp-seed0")
     (workdir / "runs" / "nsp-seed0" / "run.json").write_text(
         json.dumps(made | {"status": "diverged", "error": "nsp is nan at step 3"})
@@ -232,14 +239,16 @@ def test_a_run_that_diverged_is_kept_as_a_result(
     (workdir / "runs" / "nsp-seed0" / "scores.json").unlink()
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     assert compare(experiment(home), workdir) == 0
-    told = capsys.readouterr()
-    assert "nsp-seed0 diverged: nsp is nan at step 3" in told.err and "3 of 4 runs" in told.out
+    output = capsys.readouterr()
+    assert "nsp-seed0 diverged: nsp is nan at step 3" in output.err and "3 of 4 runs" in output.out
     assert ("nsp", 0, "model", "next_sentence", "accuracy") not in results(workdir)
     assert "diverged" in (workdir / "report.md").read_text()
 
 
-def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole, direct, tmp_path):
-    workdir = shutil.copytree(whole, tmp_path / "comparison")
+def test_a_hypothesis_without_a_comparison_is_refused_and_may_be_corrected(
+    home, complete, direct, tmp_path
+):
+    workdir = shutil.copytree(complete, tmp_path / "comparison")
     wanted = experiment(home) | {
         "hypotheses": (
             {**CHECK, "arm": "clm", "task": "causal", "metric": "nll", "compare": "unigrm"},
@@ -255,7 +264,8 @@ def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole
     (workdir / "comparison.json").write_text(json.dumps(record))
     with pytest.raises(
         UserError,
-        match="compares with 'unigrm', which is no .* with a score on causal nll; there are: bigram, clm, nsp, uni",
+        match="compares with 'unigrm', which is no .* with a score on causal nll;"
+        " there are: bigram, clm, nsp, uni",
     ):
         compare(wanted, workdir)
     wanted["hypotheses"][0]["compare"] = "unigram"
@@ -263,49 +273,52 @@ def test_a_hypothesis_against_nobody_is_refused_and_may_be_corrected(home, whole
     wanted["hypotheses"][0]["compare"] = "bigram"
     with pytest.raises(
         UserError,
-        match="(?s)hypotheses.0.compare: 'unigram' there, 'bigram' now.*were fixed at the first start, 20",
+        match="(?s)hypotheses.0.compare: 'unigram' there, 'bigram' now.*were fixed at the first"
+        " start, 20",
     ):
         compare(wanted, workdir)
 
 
-def test_more_seeds_may_be_added_but_nothing_else_changed(home, whole, direct):
-    table = results(whole)
+def test_more_seeds_may_be_added_but_nothing_else_changed(home, complete, direct):
+    table = results(complete)
     before = {
-        name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")
+        name: stat for name, stat in runs.files(complete).items() if not name.startswith(".claims")
     }
     wanted = experiment(home)
     wanted["arms"]["nsp"]["run"]["optimizer"]["learning_rate"] = 0.5
     with pytest.raises(UserError, match="holds another experiment:\n") as raised:
-        compare(wanted, whole)
+        compare(wanted, complete)
     assert "config.arms.nsp.run.optimizer.learning_rate: 0.001 there, 0.5 now" in str(raised.value)
     assert {
-        name: stat for name, stat in runs.files(whole).items() if not name.startswith(".claims")
+        name: stat for name, stat in runs.files(complete).items() if not name.startswith(".claims")
     } == before
     with pytest.raises(
         UserError, match=r"has runs of the seeds \[1\]: seeds may be added, not left out"
     ):
-        compare(experiment(home) | {"seeds": (0,)}, whole)
-    record = json.loads((whole / "comparison.json").read_text())
+        compare(experiment(home) | {"seeds": (0,)}, complete)
+    record = json.loads((complete / "comparison.json").read_text())
     other = record | {"data": record["data"] | {"fingerprint": "another"}}
-    (whole / "comparison.json").write_text(json.dumps(other))
+    (complete / "comparison.json").write_text(json.dumps(other))
     with pytest.raises(UserError, match="was compared on other data: fingerprint another there"):
-        compare(experiment(home), whole)
-    # As a comparison of seed 0 alone would have left it: seed 1 is added.
-    (whole / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
-    assert compare(experiment(home), whole) == 0
-    assert results(whole) == table
-    (added,) = json.loads((whole / "comparison.json").read_text())["seeds_added"]
-    said = f"Seeds added later: 1 ({added['at'].replace('T', ' ').removesuffix('Z')}). Intervals and p take no account"
-    assert added["seeds"] == [1] and said in (whole / "report.md").read_text()
-    assert compare(experiment(home), whole) == 0, "and said once"
-    assert json.loads((whole / "comparison.json").read_text())["seeds_added"] == [added]
+        compare(experiment(home), complete)
+    # As after a comparison of seed 0 alone; seed 1 is added.
+    (complete / "comparison.json").write_text(json.dumps(record | {"seeds": [0]}))
+    assert compare(experiment(home), complete) == 0
+    assert results(complete) == table
+    (added,) = json.loads((complete / "comparison.json").read_text())["seeds_added"]
+    at = added["at"].replace("T", " ").removesuffix("Z")
+    note = f"Seeds added later: 1 ({at}). Intervals and p take no account"
+    assert added["seeds"] == [1] and note in (complete / "report.md").read_text()
+    assert compare(experiment(home), complete) == 0, "noted once"
+    assert json.loads((complete / "comparison.json").read_text())["seeds_added"] == [added]
 
 
-def test_a_workdir_of_something_else_is_refused(home, tmp_path):
+def test_a_workdir_with_other_files_is_refused(home, tmp_path):
     (tmp_path / "file").write_text("kept")
     before = runs.files(tmp_path)
     with pytest.raises(
-        UserError, match="holds something that is no comparison; give an empty or new directory"
+        UserError,
+        match="contains files that are not of a comparison; give an empty or new directory",
     ):
         compare(experiment(home), tmp_path)
     with pytest.raises(UserError, match="is a file; give a directory"):
@@ -348,15 +361,19 @@ IMPOSSIBLE = {
     ),
     "unequal steps": (
         _with("arms.nsp.run.training.batch_size", 24),
-        "the arms cannot be matched within 1.00% of tokens: 'clm' would get 11.11% more than 'nsp'.*config.budget.value=3072 would match",
+        "the arms cannot be matched within 1.00% of tokens: 'clm' would get 11.11% more than"
+        " 'nsp'.*config.budget.value=3072 would match",
     ),
     "batch of nothing": (_with("arms.nsp.run.training.batch_size", 0), "arm 'nsp'.*batch_size=0"),
-    "no seeds": (_with("seeds", ()), r"config.seeds=\[\] must be different whole numbers from 0"),
-    "equal seeds": (_with("seeds", (1, 1)), "must be different whole numbers"),
-    "a float seed": (_with("seeds", (0.5,)), "must be different whole numbers"),
+    "no seeds": (
+        _with("seeds", ()),
+        r"config.seeds=\[\] must be different complete numbers from 0",
+    ),
+    "equal seeds": (_with("seeds", (1, 1)), "must be different complete numbers"),
+    "a float seed": (_with("seeds", (0.5,)), "must be different complete numbers"),
     "an arm's name": (
         lambda wanted: wanted["arms"].update({"a/b": wanted["arms"]["clm"]}),
-        "an arm's name is made of letters",
+        "names of arms have letters",
     ),
     "the reference": (
         _with("reference", "mlm"),
@@ -388,11 +405,12 @@ IMPOSSIBLE = {
     ),
     "an untrained model": (
         _with("hypotheses", ({**CHECK, "compare": "untrained rnn"},)),
-        "untrained models here are: untrained decoder, un",
+        "untrained models of this experiment are: untrained decoder, un",
     ),
-    "a task that an arm cannot be asked": (
+    "a task that does not suit an arm": (
         _with("hypotheses", ({**CHECK, "arm": "nsp", "task": "causal", "metric": "nll"},)),
-        "asks 'nsp' for causal, which its objective cannot be asked; arms that can: clm",
+        "is about causal of 'nsp', but that task does not suit its objective; arms that it suits:"
+        " clm",
     ),
     "a tuned field": (
         _with("tuning", {"field": "optimizer.rate", "factors": (1, 2)}),
@@ -404,7 +422,7 @@ IMPOSSIBLE = {
     ),
     "tuning of nothing": (
         _with("tuning", {"factors": (1, 2), "share": 0.0}),
-        "config.tuning: share=0.0 must be a share",
+        "config.tuning: share=0.0 must be a fraction",
     ),
     "a task's option": (
         _with("tasks", {"mine": {"task": "causal", "bytes": 3}}),
@@ -429,7 +447,9 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_an_impossible_experiment_ends_before_it_starts(home, direct, tmp_path, what):
+def test_an_impossible_experiment_is_refused_before_anything_is_written(
+    home, direct, tmp_path, what
+):
     change, words = IMPOSSIBLE[what]
     wanted = copy.deepcopy(experiment(home))
     change(wanted)
@@ -438,8 +458,8 @@ def test_an_impossible_experiment_ends_before_it_starts(home, direct, tmp_path, 
     assert list((tmp_path / "comparison").glob("[!.]*")) == []
 
 
-def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
-    """Were it to wait for more work, it would outlive its parent."""
+def test_a_worker_exits_when_its_run_is_stopped(tmp_path, monkeypatch):
+    """If it waited for more work, it would outlive its parent."""
     ends = []
 
     def stop(*_, **__):
@@ -451,45 +471,45 @@ def test_a_worker_that_was_told_to_stop_ends(tmp_path, monkeypatch):
 
     monkeypatch.setattr(loop, "train", stop)
     monkeypatch.setattr(os, "_exit", end)
-    where = tmp_path / "runs" / "clm-seed0"
+    directory = tmp_path / "runs" / "clm-seed0"
     with pytest.raises(runs.Killed), runs.compiled(tmp_path):
         jobs.perform(
             tmp_path / "claims",
             "clm-seed0",
-            where,
+            directory,
             lambda: None,
             trial.run,
-            (where, "clm", 0, {}, "test", {}, "test", ""),
+            (directory, "clm", 0, {}, "test", {}, "test", ""),
         )
     assert ends == [loop.STOPPED]
 
 
-def test_shared_parameters_start_alike_in_every_arm(home):
-    """What two objectives' models have in common has the same initial values at one seed, and other ones at another."""
-    program = {}
+def test_shared_parameters_have_equal_initial_values_in_all_arms(home):
+    """Parameters that two objectives' models share are equal at one seed; seeds differ."""
+    initial = {}
     for objective in ("clm", "mlm", "nsp", "mlm_nsp"):
         config = home.config(objective)
         corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
         for seed in (0, 1) if objective == "clm" else (0,):
             params = Program(config | {"seed": seed}, corpus.tokenizer).init()["params"]
-            program[objective, seed] = {
+            initial[objective, seed] = {
                 jax.tree_util.keystr(path): np.asarray(x)
                 for path, x in jax.tree_util.tree_leaves_with_path(params)
             }
-    shared = set.intersection(*map(set, program.values()))
+    shared = set.intersection(*map(set, initial.values()))
     assert len(shared) >= 8
-    random = [name for name in shared if np.unique(program["clm", 0][name]).size > 1]
+    random = [name for name in shared if np.unique(initial["clm", 0][name]).size > 1]
     assert len(random) >= 2
     for objective in ("mlm", "nsp", "mlm_nsp"):
         for name in shared:
             np.testing.assert_array_equal(
-                program[objective, 0][name], program["clm", 0][name], err_msg=name
+                initial[objective, 0][name], initial["clm", 0][name], err_msg=name
             )
     for name in random:
-        assert (program["clm", 1][name] != program["clm", 0][name]).mean() > 0.9
+        assert (initial["clm", 1][name] != initial["clm", 0][name]).mean() > 0.9
 
 
-def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):
+def test_masked_and_causal_models_read_the_same_text_in_the_same_order(home):
     rows = {}
     for objective in ("clm", "mlm"):
         config = home.config(objective)
@@ -505,8 +525,8 @@ def test_masked_and_causal_models_see_the_same_text_in_the_same_order(home):
     for index in range(20):
         causal, masked = rows["clm"][index], rows["mlm"][index]
         tokens = masked["tokens"].copy()
-        asked = masked["weights"] > 0
-        tokens[masked["target_positions"][asked]] = masked["targets"][asked]
+        is_target = masked["weights"] > 0
+        tokens[masked["target_positions"][is_target]] = masked["targets"][is_target]
         assert [t for t in tokens if t not in specials] == [
             t for t in causal["targets"] if t not in specials
         ]

@@ -1,4 +1,4 @@
-"""Sweeps: all combinations run once, the best by the mean over seeds, and what continues them."""
+"""Sweeps: each combination runs once, the best is the best mean over seeds, and sweeps resume."""
 
 import json
 
@@ -21,14 +21,13 @@ def direct(monkeypatch):
 
 
 def config(home):
-    made = home.config("clm", training={"steps": 3, "log_every": 1})
-    return made
+    return home.config("clm", training={"steps": 3, "log_every": 1})
 
 
 def test_a_grid_over_seeds(home, direct, tmp_path, capsys, monkeypatch):
     swept = {"optimizer.learning_rate": RATES, "seed": "0,1"}
     assert sweep.sweep(config(home), tmp_path / "s", swept, Options()) == 0
-    told = capsys.readouterr().out
+    out = capsys.readouterr().out
     record = json.loads((tmp_path / "s" / "sweep.json").read_text())
     assert sorted(path.name for path in (tmp_path / "s" / "runs").iterdir()) == [
         "000-seed0",
@@ -51,20 +50,20 @@ def test_a_grid_over_seeds(home, direct, tmp_path, capsys, monkeypatch):
     best = min((0, 1), key=means.__getitem__)
     assert (
         record["best"]["index"] == best
-        and f"--config.optimizer.learning_rate={(1e-3, 1e-2)[best]}" in told
+        and f"--config.optimizer.learning_rate={(1e-3, 1e-2)[best]}" in out
     )
-    assert "is best at an end of what was tried" in told
+    assert "is best at an end of what was tried" in out
     assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG") and "± " in (
         tmp_path / "s" / "sweep.md"
     ).read_text()
-    # Again: nothing is computed; another sweep is refused there.
+    # A second call computes nothing; another sweep in the same workdir is refused.
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     assert sweep.sweep(config(home), tmp_path / "s", swept, Options()) == 0
     with pytest.raises(UserError, match="holds another sweep:\n  sweep.seed: '0,1' there, '0' now"):
         sweep.sweep(config(home), tmp_path / "s", swept | {"seed": "0"}, Options())
 
 
-def test_what_diverged_is_shown_and_not_best(tmp_path):
+def test_a_combination_that_diverged_is_listed_but_not_the_best(tmp_path):
     ranges = {"optimizer.learning_rate": parse("optimizer.learning_rate", "1e-3,1.0", 0.1)}
     for name, status, loss in (
         ("000-seed0", "done", 5.0),
@@ -104,10 +103,10 @@ MISTAKES = {
         Options(metric="cusal.nll"),
         "no task is called 'cusal'; there are: validation .*causal",
     ),
-    "another quantity": (
+    "a field that changes the loss": (
         {"objective.name": "clm,mlm"},
         Options(),
-        "it is another quantity, and the lowest is not the best",
+        "changes what it measures, and the lowest value is not the best",
     ),
     "no trials": ({"seed": "0,1"}, Options(sampler="random"), "needs --trials"),
     "trials of a grid": ({"seed": "0,1"}, Options(trials=3), "is for --sampler=random or optuna"),
@@ -115,7 +114,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_mistakes_end_it_before_it_starts(home, tmp_path, what):
+def test_mistakes_are_refused_before_anything_is_written(home, tmp_path, what):
     swept, options, words = MISTAKES[what]
     with pytest.raises(UserError, match=words):
         sweep.sweep(config(home), tmp_path / "s", swept, options)
@@ -123,7 +122,7 @@ def test_mistakes_end_it_before_it_starts(home, tmp_path, what):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_optuna_continues_from_its_journal(home, direct, tmp_path):
+def test_optuna_resumes_from_its_journal(home, direct, tmp_path):
     pytest.importorskip("optuna")
     swept = {"optimizer.learning_rate": "log(1e-3,1e-1)", "training.log_every": "int(1,3)"}
     for trials in (2, 3):
@@ -136,17 +135,17 @@ def test_optuna_continues_from_its_journal(home, direct, tmp_path):
     assert record["best"]["mean"] == max(arm["mean"] for arm in record["arms"])
 
 
-def measured(tmp_path, values, better, metric="f1"):
-    """Runs of three combinations as they end, with the untrained model's score in the same file."""
+def write_runs(tmp_path, values, better, metric="f1"):
+    """Writes finished runs of three combinations, with scores of an untrained model too."""
     for index, value in enumerate(values):
-        where = tmp_path / "runs" / f"{index:03d}-seed0"
-        where.mkdir(parents=True)
-        (where / "run.json").write_text(
+        run = tmp_path / "runs" / f"{index:03d}-seed0"
+        run.mkdir(parents=True)
+        (run / "run.json").write_text(
             json.dumps({"status": "done", "final": {"loss": 1.0, "mlm_accuracy": value, "step": 3}})
         )
         row = {"task": "t", "metric": metric, "better": better}
         rows = [row | {"kind": "untrained", "value": 99.0}, row | {"kind": "model", "value": value}]
-        (where / "scores.json").write_text(json.dumps({"rows": rows}))
+        (run / "scores.json").write_text(json.dumps({"rows": rows}))
     (tmp_path / "sweep.json").write_text("{}")
 
 
@@ -159,10 +158,10 @@ def measured(tmp_path, values, better, metric="f1"):
         ("validation.mlm_accuracy", "lower", 1),
     ],
 )
-def test_the_direction_is_the_scores_own(tmp_path, monkeypatch, metric, better, best):
-    measured(tmp_path, [0.2, 0.8, 0.5], better, metric.partition(".")[2])
+def test_the_direction_comes_from_the_scores(tmp_path, monkeypatch, metric, better, best):
+    write_runs(tmp_path, [0.2, 0.8, 0.5], better, metric.partition(".")[2])
     drawn = []
-    monkeypatch.setattr(sweep_results, "draw", lambda *given: drawn.append(given[-1]))
+    monkeypatch.setattr(sweep_results, "draw", lambda *arguments: drawn.append(arguments[-1]))
     arms = [
         sweep_results.collect(tmp_path, index, {"seed": index}, [0], metric) for index in range(3)
     ]
@@ -177,9 +176,7 @@ def test_the_direction_is_the_scores_own(tmp_path, monkeypatch, metric, better, 
         and drawn == [wanted]
         and f"({wanted} is better)" in text
     )
-    costs = [
-        sweep_results.cost(tmp_path, [0], metric, index) for index in range(3)
-    ]  # what Optuna makes small
+    costs = [sweep_results.cost(tmp_path, [0], metric, index) for index in range(3)]
     assert min(range(3), key=costs.__getitem__) == best
 
 
@@ -188,9 +185,9 @@ UNFIT = {
         {},
         {"objective.name": "clm,mlm"},
         "masked.ce",
-        "'masked' does not suit objective 'clm'; what does:.*causal",
+        "'masked' does not suit objective 'clm'; these do:.*causal",
     ),
-    "by a tuner": (
+    "with Optuna": (
         {"sampler": "optuna", "trials": 2},
         {"objective.name": "mlm,clm"},
         "masked.ce",
@@ -206,11 +203,11 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("what", UNFIT)
-def test_a_metric_that_some_run_will_not_have_is_refused_before_training(
+def test_a_metric_that_some_run_lacks_is_refused_before_training(
     home, direct, tmp_path, what, monkeypatch
 ):
     given, swept, metric, words = UNFIT[what]
-    monkeypatch.setattr(optuna_search, "check_installed", lambda: None)  # it comes to no trial
+    monkeypatch.setattr(optuna_search, "check_installed", lambda: None)  # no trial starts
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained"))
     base = config(home)
     with pytest.raises(UserError, match=words):
@@ -219,7 +216,7 @@ def test_a_metric_that_some_run_will_not_have_is_refused_before_training(
 
 
 @pytest.mark.parametrize("field", ["objective.name", "tokenizer.vocab_size", "data.length"])
-def test_losses_of_different_quantities_are_not_compared(field):
+def test_losses_that_measure_different_things_are_not_compared(field):
     with pytest.raises(
         UserError, match=rf"--sweep.{field} with --metric=validation.loss: .*--metric=causal.nll"
     ):

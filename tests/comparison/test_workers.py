@@ -1,4 +1,4 @@
-"""Workers of several comparisons on one machine never have a core in common, unless they have all of them."""
+"""Workers of several comparisons on one host have disjoint cores, or all cores."""
 
 import multiprocessing
 import os
@@ -9,48 +9,47 @@ import pytest
 from lm.comparison import workers
 
 
-def _worker(share, directory, answers):
-    pinned = workers._pin(share, directory)
+def _worker(count, directory, answers):
+    pinned = workers._pin(count, directory)
     answers.put((pinned, sorted(os.sched_getaffinity(0))))
     time.sleep(60)
 
 
-def test_cores_are_taken_once_and_given_back_by_death(tmp_path):
+def test_cores_have_one_worker_and_are_released_when_it_dies(tmp_path):
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
         pytest.skip("one core")
-    context = multiprocessing.get_context(
-        "spawn"
-    )  # JAX may run in this process, and does not bear a fork
+    # JAX may run in this process, and does not survive a fork.
+    context = multiprocessing.get_context("spawn")
     answers = context.SimpleQueue()
-    share = len(cores) // 2
-    made = []
+    count = len(cores) // 2
+    processes = []
 
-    def ask():
-        made.append(
-            context.Process(target=_worker, args=(share, tmp_path / "cores", answers), daemon=True)
+    def start():
+        processes.append(
+            context.Process(target=_worker, args=(count, tmp_path / "cores", answers), daemon=True)
         )
-        made[-1].start()
+        processes[-1].start()
         return answers.get()
 
-    first, second = ask(), ask()
+    first, second = start(), start()
     assert (
         first[0]
         and second[0]
-        and len(first[1]) == len(second[1]) == share
+        and len(first[1]) == len(second[1]) == count
         and not set(first[1]) & set(second[1])
     )
-    if len(cores) == 2 * share:
-        assert ask() == (False, cores)  # another comparison's: no core is left, so it may use all
-    made[0].kill()
-    made[0].join()
-    assert ask() == (True, first[1])
-    for process in made:
+    if len(cores) == 2 * count:
+        assert start() == (False, cores)  # no core is free: it uses all
+    processes[0].kill()
+    processes[0].join()
+    assert start() == (True, first[1])
+    for process in processes:
         process.kill()
         process.join()
 
 
-def test_as_many_as_wanted_or_as_there_are_cores_and_memory(monkeypatch):
+def test_the_number_of_workers_depends_on_cores_memory_and_accelerators(monkeypatch):
     monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     monkeypatch.setattr(workers, "_available_memory", lambda: 5 * 2**30)
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(8)))
