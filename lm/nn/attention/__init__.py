@@ -1,3 +1,3 @@
-"""Kinds of attention: each file is one, found by its name, but for the masks, which all of them share."""
+"""Kinds of attention: each file is a plug-in, except those in SHARED, which all kinds use."""
 
 SHARED = ("context_parallel", "mask")

@@ -1,7 +1,7 @@
-"""Attention in blocks of queries, compiled by XLA: the scores of one block at a time, against the keys that it may see.
+"""Attention in blocks of queries, compiled by XLA: the scores of one block at a time.
 
-A causal block skips all later keys, which halves the products and the scores; and the scores of a block are small enough for a TPU to keep
-them on the chip. The backward pass computes a block's scores again.
+A causal block skips all later keys, which halves the products and the scores. The scores of a block
+are small enough for a TPU to keep them on the chip. The backward pass recomputes them.
 """
 
 import functools
@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 from lm.nn.attention.mask import Mask, allowed
 
-# A row is cut into blocks of so many queries, but into no more than so many blocks: each block's keys are copied out of the row's, which
-# with eight blocks costs more than it saves (experiments/LOG.md).
-ROWS, MOST = 256, 4
+# Queries of a block, unless the row then had more than MAX_BLOCKS: each block copies its keys out
+# of the row's, which with eight blocks costs more than it saves (experiments/LOG.md).
+MIN_BLOCK = 256
+MAX_BLOCKS = 4
 
 
 def attend(
@@ -28,11 +29,11 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Same contract as `lm.nn.attention.reference.attend`."""
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    block = max(ROWS, -(-T // MOST))
+    block = max(MIN_BLOCK, -(-T // MAX_BLOCKS))
     attend_block = jax.checkpoint(
         functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="xla")
     )
-    # Where the row is a piece of a longer one, only the device knows which.
+    # Where the row is a part of a longer one, which part depends on the device.
     skips = mask.kind == "causal" and mask.query_start is None and mask.key_start is None
     outputs = []
     for start in range(0, T, block):

@@ -1,100 +1,123 @@
-"""Attention over a sequence that is split over devices (context parallelism), for any attention kind.
+"""Attention over a sequence that is split over devices (context parallelism), for every kind.
 
-Each device holds the queries, keys and values of one piece of every row. "gather" collects the keys and values of all pieces and runs
-the chosen kind on them. "ring" (Liu et al. 2023) passes keys and values from device to device, so that none ever holds more than one
-piece of them; it computes blocks by the formula itself, in float32, whatever the kind.
+Each device holds the queries, keys and values of one part of every row. "gather" collects the keys
+and values of all parts and runs the chosen kind on them. "ring" (Liu et al. 2023) passes keys and
+values from device to device, so that none ever holds more than one part of them. It computes blocks
+by the formula itself, in float32, whatever the kind.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from lm.nn.attention.mask import Mask, allowed
 from lm.parallel import mesh as meshes
 
-Attend = Callable[..., jax.Array]
+Attend = Callable[..., Array]  # as `attend` in lm/nn/attention/reference.py
 
 
 def split(attend: Attend) -> Attend:
-    """`attend` on the mesh in use: itself where rows are whole, else the same function of the pieces."""
+    """`attend` on the mesh in use: the same function of rows that devices hold in parts."""
     return attend if meshes.parts("length") == 1 else functools.partial(_attend, attend)
 
 
 def _attend(
-    attend: Attend, q_BTNH, k_BSKH, v_BSKH, mask: Mask, *, scale: float, bias=None
+    attend: Attend,
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    mask: Mask,
+    *,
+    scale: float,
+    bias: Float[Array, "1 N T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    axis, count, T, S = (
-        meshes.axes("length"),
-        meshes.parts("length"),
-        q_BTNH.shape[1],
-        k_BSKH.shape[1],
+    axis, count = meshes.axes("length"), meshes.parts("length")
+    T, S = q_BTNH.shape[1], k_BSKH.shape[1]
+    # Pad rows that the parts do not divide. Padding belongs to no segment: no query sees it.
+    q_BTNH, k_BSKH, v_BSKH = (_pad(x, count) for x in (q_BTNH, k_BSKH, v_BSKH))
+    mask = dataclasses.replace(
+        mask,
+        query_segments=_pad(mask.query_segments, count, -1),
+        key_segments=_pad(mask.key_segments, count, -1),
+        prefix=None if mask.prefix is None else _pad(mask.prefix, count),
     )
-    # Rows that the pieces do not divide are filled up. What is filled in belongs to no segment: no query of the row sees it.
-    q_BTNH, k_BSKH, v_BSKH = (_fill(x, count) for x in (q_BTNH, k_BSKH, v_BSKH))
-    segments = _fill(mask.query_segments, count, -1), _fill(mask.key_segments, count, -1)
-    prefix = None if mask.prefix is None else _fill(mask.prefix, count)
     if bias is not None:
         bias = jnp.pad(bias, ((0, 0), (0, 0), (0, -T % count), (0, -S % count)))
-    keys, rows = (
-        meshes.spec(("batch", "length", "kv_heads", None)),
-        meshes.spec(("batch", "length")),
-    )
-    queries, biases = (
-        meshes.spec(("batch", "length", "heads", None)),
-        meshes.spec((None, "heads", "length", None)),
-    )
+    queries = meshes.spec(("batch", "length", "heads", None))
+    keys = meshes.spec(("batch", "length", "kv_heads", None))
+    rows = meshes.spec(("batch", "length"))  # of all arrays of the mask
+    biases = meshes.spec((None, "heads", "length", None))
 
-    def local(q, k, v, query_segments, key_segments, prefix, bias):
-        start = jax.lax.axis_index(axis) * q.shape[1]
-        mine = Mask(query_segments, key_segments, prefix, mask.kind, start)
+    def local(
+        q: Float[Array, "B T N H"],
+        k: Float[Array, "B S K H"],
+        v: Float[Array, "B S K H"],
+        mask: Mask,
+        bias: Float[Array, "1 N T _"] | None,
+    ) -> Float[Array, "B T N H"]:
+        """Attention of this device's queries to the keys of all devices."""
+        mask = dataclasses.replace(mask, query_start=jax.lax.axis_index(axis) * q.shape[1])
         if meshes.options().context_attention == "ring":
-            return _ring(q, k, v, mine, bias, scale, axis, count)
-        k, v, key_segments = (
-            jax.lax.all_gather(x, axis, axis=1, tiled=True) for x in (k, v, key_segments)
-        )
-        if prefix is not None:
-            prefix = jax.lax.all_gather(prefix, axis, axis=1, tiled=True)
-        return attend(
-            q,
-            k,
-            v,
-            Mask(query_segments, key_segments, prefix, mask.kind, start),
-            scale=scale,
-            bias=bias,
-        )
+            return _ring(q, k, v, mask, bias, scale, axis, count)
+        gather = functools.partial(jax.lax.all_gather, axis_name=axis, axis=1, tiled=True)
+        k, v, segments = gather(k), gather(v), gather(mask.key_segments)
+        prefix = None if mask.prefix is None else gather(mask.prefix)
+        mask = dataclasses.replace(mask, key_segments=segments, prefix=prefix)
+        return attend(q, k, v, mask, scale=scale, bias=bias)
 
-    in_specs = (queries, keys, keys, rows, rows, rows, biases)
+    in_specs = (queries, keys, keys, rows, biases)
     o_BTNH = jax.shard_map(local, in_specs=in_specs, out_specs=queries, check_vma=False)(
-        q_BTNH, k_BSKH, v_BSKH, *segments, prefix, bias
+        q_BTNH, k_BSKH, v_BSKH, mask, bias
     )
     return o_BTNH[:, :T]
 
 
 def _ring(
-    q_BTNH, k_BSKH, v_BSKH, mask: Mask, bias, scale: float, axis: tuple[str, ...], count: int
+    q_BTNH: Float[Array, "B T N H"],
+    k_BSKH: Float[Array, "B S K H"],
+    v_BSKH: Float[Array, "B S K H"],
+    mask: Mask,
+    bias: Float[Array, "1 N T _"] | None,
+    scale: float,
+    axis: tuple[str, ...],
+    count: int,
 ) -> Float[Array, "B T N H"]:
-    """Attention of this device's queries, block of keys by block; each block is computed again in the backward pass."""
+    """Attention of this device's queries, one block of keys after another.
+
+    The backward pass recomputes each block.
+    """
     B, T, N, H = q_BTNH.shape
     S, K = k_BSKH.shape[1:3]
     G = N // K
-    here = jax.lax.axis_index(axis)
+    device = jax.lax.axis_index(axis)
     q_BTKGH = q_BTNH.reshape(B, T, K, G, H)
 
     @jax.checkpoint
-    def block(best, total, o, k, v, key_segments, prefix, key_start):
+    def block(
+        best: Float[Array, "B K G T 1"],
+        total: Float[Array, "B K G T 1"],
+        o: Float[Array, "B K G T H"],
+        k: Float[Array, "B S K H"],
+        v: Float[Array, "B S K H"],
+        segments: Int[Array, "B S"],
+        prefix: Bool[Array, "B S"] | None,
+        key_start: Int[Array, ""],
+    ) -> tuple[Array, Array, Array]:
+        """Adds a block of keys to the softmax so far: its maximum, its sum and the result."""
         logits = (
             jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k, preferred_element_type=jnp.float32) * scale
         )
         if bias is not None:
             part = jax.lax.dynamic_slice_in_dim(bias.astype(jnp.float32), key_start, S, axis=3)
             logits += part.reshape(part.shape[0], K, G, T, S)
-        may = allowed(
-            Mask(mask.query_segments, key_segments, prefix, mask.kind, mask.query_start, key_start)
+        ok = allowed(
+            dataclasses.replace(mask, key_segments=segments, prefix=prefix, key_start=key_start)
         )
-        logits = jnp.where(may[:, :, None], logits, jnp.finfo(jnp.float32).min)
+        logits = jnp.where(ok[:, :, None], logits, jnp.finfo(jnp.float32).min)
         # The result does not depend on the shift: no gradient through it.
         higher = jax.lax.stop_gradient(jnp.maximum(best, logits.max(-1, keepdims=True)))
         weights, shrink = jnp.exp(logits - higher), jnp.exp(best - higher)
@@ -105,16 +128,16 @@ def _ring(
 
     best = jnp.full((B, K, G, T, 1), jnp.finfo(jnp.float32).min)
     total, o = jnp.zeros_like(best), jnp.zeros((B, K, G, T, H), jnp.float32)
-    moving = (k_BSKH, v_BSKH, mask.key_segments, mask.prefix)
-    around = [(device, (device + 1) % count) for device in range(count)]
+    passed = (k_BSKH, v_BSKH, mask.key_segments, mask.prefix)
+    around = [(source, (source + 1) % count) for source in range(count)]
     for step in range(count):
-        best, total, o = block(best, total, o, *moving, (here - step) % count * S)
+        best, total, o = block(best, total, o, *passed, (device - step) % count * S)
         if step < count - 1:
-            moving = jax.tree.map(lambda x: jax.lax.ppermute(x, axis, around), moving)
+            passed = jax.tree.map(lambda x: jax.lax.ppermute(x, axis, around), passed)
     return jnp.moveaxis(o / total, 3, 1).reshape(B, T, N, H).astype(v_BSKH.dtype)
 
 
-def _fill(x: Array, count: int, value: int = 0) -> Array:
+def _pad(x: Shaped[Array, "B T *N"], count: int, value: int = 0) -> Shaped[Array, "B _ *N"]:
     """Pads axis 1 to a multiple of `count`."""
     rest = -x.shape[1] % count
     return (

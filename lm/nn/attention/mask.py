@@ -1,13 +1,15 @@
-"""Who may attend to whom, as a small specification instead of a dense array.
+"""Which query may attend to which key, as a small specification instead of a dense array.
 
-Segments number the documents of a packed row from 1; 0 is padding. A query sees a key of its own segment only, so no
-document sees another. On top of that a mask is bidirectional, causal, or causal after a prefix.
+Segments number the documents of a packed row from 1; 0 is padding. A query sees keys of its own
+segment only, so no document sees another. Within a segment a mask is bidirectional, causal, or
+causal after a prefix.
 """
 
 import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int
 
 KINDS = ("bidirectional", "causal", "prefix")
 
@@ -15,38 +17,49 @@ KINDS = ("bidirectional", "causal", "prefix")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A mask's specification.
+    """A mask's specification. `*B` are axes of the batch, usually one.
 
     Attributes:
-      query_segments: [B, T] segment of each query.
-      key_segments: [B, S] segment of each key.
-      prefix: [B, S] bool for kind "prefix": keys that every query of the segment may see.
+      query_segments: segment of each query.
+      key_segments: segment of each key.
+      prefix: for kind "prefix": keys that every query of the segment may see.
       kind: one of KINDS.
-      query_start, key_start: [] places in the row of the first query and key, where these are a piece of the row; None for 0.
+      query_start: position in the row of the first query, where the queries are a part of the row;
+        None for 0.
+      key_start: position in the row of the first key; None for 0.
     """
 
-    query_segments: jax.Array
-    key_segments: jax.Array
-    prefix: jax.Array | None = None
+    query_segments: Int[Array, "*B T"]
+    key_segments: Int[Array, "*B S"]
+    prefix: Bool[Array, "*B S"] | None = None
     kind: str = dataclasses.field(default="bidirectional", metadata={"static": True})
-    query_start: jax.Array | None = None
-    key_start: jax.Array | None = None
+    query_start: Int[Array, ""] | None = None
+    key_start: Int[Array, ""] | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise ValueError(f"mask kind {self.kind!r} is not one of {', '.join(KINDS)}")
         if self.kind == "prefix" and self.prefix is None:
             raise ValueError("a prefix mask needs the array `prefix`")
 
 
-def allowed(mask: Mask, queries: slice = slice(None), keys: slice = slice(None)) -> jax.Array:
-    """Expands the specification: [B, 1, T, S], True where the query may attend to the key; of ranges of the queries and keys, if given."""
+def allowed(
+    mask: Mask, queries: slice = slice(None), keys: slice = slice(None)
+) -> Bool[Array, "B 1 T S"]:
+    """Expands the specification: True where the query may attend to the key.
+
+    Args:
+      mask: the specification.
+      queries: range of the queries; by default all.
+      keys: range of the keys; by default all.
+    """
     query_BT, key_BS = mask.query_segments, mask.key_segments
     T, S = query_BT.shape[1], key_BS.shape[1]
     query_BT, key_BS = query_BT[:, queries], key_BS[:, keys]
     ok_BTS = query_BT[:, :, None] == key_BS[:, None, :]
     if mask.kind != "bidirectional":
-        query_T, key_S = _places(T, mask.query_start)[queries], _places(S, mask.key_start)[keys]
+        query_T = _positions(T, mask.query_start)[queries]
+        key_S = _positions(S, mask.key_start)[keys]
         past_1TS = (query_T[:, None] >= key_S[None, :])[None]
         if mask.kind == "prefix":
             assert mask.prefix is not None
@@ -55,6 +68,6 @@ def allowed(mask: Mask, queries: slice = slice(None), keys: slice = slice(None))
     return ok_BTS[:, None]
 
 
-def _places(count: int, start: jax.Array | None) -> jax.Array:
-    places = jnp.arange(count)
-    return places if start is None else places + start
+def _positions(count: int, start: Int[Array, ""] | None) -> Int[Array, "T"]:
+    positions = jnp.arange(count)
+    return positions if start is None else positions + start

@@ -16,13 +16,18 @@ def attend(
     scale: float,
     bias: Float[Array, "1 N T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    """Scaled dot-product attention (Vaswani et al. 2017, eq. 1) with grouped queries (Ainslie et al. 2023).
+    """Scaled dot-product attention with grouped queries.
 
-    Softmax is in float32. A query that may see no key at all (padding) gets the mean of all values; nothing reads it.
+    Softmax is in float32. A query that may see no key at all (padding) gets the mean of all values;
+    nothing reads it.
+
+    Sources: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023.
 
     Args:
-      q_BTNH: queries. k_BSKH, v_BSKH: keys and values, N a multiple of K.
-      mask: who may attend to whom.
+      q_BTNH: queries, N a multiple of K.
+      k_BSKH: keys.
+      v_BSKH: values.
+      mask: which query may attend to which key.
       scale: factor on the logits, usually H**-0.5.
       bias: added to the logits after scaling.
     """

@@ -22,7 +22,7 @@ PREFIX = np.asarray([[1, 1, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     """So that even the rows of these tests are several blocks."""
-    monkeypatch.setattr(plugins.find("nn.attention", "blocked"), "ROWS", 3)
+    monkeypatch.setattr(plugins.find("nn.attention", "blocked"), "MIN_BLOCK", 3)
 
 
 def draw(*shape, seed=0):
