@@ -1,4 +1,5 @@
-# make compare, make test and make lint each set up .venv when it is missing or out of date; make test-tpu does so with .venv-tpu.
+# make compare, make test and make lint create or update .venv first; make test-tpu and make
+# setup-tpu do the same with .venv-tpu.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -8,14 +9,15 @@ comma := ,
 
 .PHONY: compare test test-tpu lint setup setup-tpu
 
-# The main job: MLM, CLM, NSP and MLM+NSP on text that Python brings along. Continues where it stopped; WORKDIR=... starts another.
+# Compares MLM, CLM, NSP and MLM + NSP on text that Python ships with. The same command resumes it;
+# WORKDIR=... starts another comparison.
 compare: setup
 	$(BIN)/python -m lm.compare --config=experiments/objectives.py:tiny --workdir=$(WORKDIR)
 
 test: setup
 	$(BIN)/python -m pytest -n 2
 
-# The tests that need the TPU compiler (libtpu, 484 MB; no TPU), in an environment of their own.
+# The tests that need the TPU compiler (libtpu, 484 MB; no TPU), in a separate environment.
 test-tpu: setup-tpu
 	.venv-tpu/bin/python -m pytest tests/tpu
 
@@ -30,6 +32,6 @@ setup: $(VENV)/installed
 
 $(VENV)/installed .venv-tpu/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "error: $(PYTHON) is older than 3.11; set PYTHON=python3.11"; exit 1; }
-	@$(PYTHON) -m venv $(@D) || { echo "error: no virtual environment could be made; on Debian: apt-get install python3-venv"; exit 1; }
+	@$(PYTHON) -m venv $(@D) || { echo "error: cannot create a virtual environment; on Debian: apt-get install python3-venv"; exit 1; }
 	$(@D)/bin/python -m pip install -q --disable-pip-version-check -e '.[test$(if $(findstring tpu,$(@D)),$(comma)tpu)]' -c constraints.txt
 	@touch $@

@@ -10,10 +10,12 @@ small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. ba
 without rematerialisation (tpu/README.md). No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("mlm_sop")
     if size == "tiny":
         objective |= {"head": "plain", "pooling": "segments"}

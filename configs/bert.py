@@ -10,10 +10,12 @@ without rematerialisation (tpu/README.md). No result yet.
 base has exactly the parameters of BertForPreTraining: 110,106,428.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("mlm_nsp")
     if size == "tiny":
         objective |= {"head": "plain", "pooling": "segments"}

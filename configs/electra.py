@@ -12,10 +12,12 @@ mask rate of 0.25 for large; 1,000,000 steps of 256 rows of 512 tokens. base fit
 rematerialisation (tpu/README.md). No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("rtd")
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"generator": 0.5}, learning_rate=0.03)

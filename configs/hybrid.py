@@ -10,10 +10,12 @@ small, base, large: GPT-2's shapes, 100,000 steps of 512 rows of 1,024 tokens. b
 parameters and fits v5e-16 with --config.model.remat=full (tpu/README.md). No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("hybrid")
     if size == "tiny":
         return presets.laptop_run("decoder", objective, learning_rate=0.03)

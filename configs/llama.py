@@ -9,10 +9,12 @@ tokens. tpu/README.md lists the first slice of each TPU generation that holds ba
 No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     sections: dict = {"optimizer": {"learning_rate": 3e-3}, "training": {"tokens": 1_000_000}}
     if size != "tiny":
         sections = {

@@ -9,10 +9,12 @@ without rematerialisation (tpu/README.md). No result yet.
 base has exactly BERT-base's parameters: 109,514,298.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("mlm")
     if size == "tiny":
         return presets.laptop_run("encoder", objective | {"head": "plain"}, learning_rate=0.03)

@@ -9,8 +9,10 @@ tiny (for a CPU) and large have no counterpart there.
 Results of the comparison: tpu/README.md. No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     return presets.peers_run(size, presets.objective("clm"))

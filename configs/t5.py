@@ -11,10 +11,12 @@ small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 2
 and fits v5e-16 without rematerialisation (tpu/README.md). No result yet.
 """
 
+from ml_collections import ConfigDict
+
 from lm import presets
 
 
-def get_config(size: str = "tiny"):
+def get_config(size: str = "tiny") -> ConfigDict:
     objective = presets.objective("span_corruption")
     if size == "tiny":
         return presets.laptop_run("encoder_decoder", objective, learning_rate=0.03)
