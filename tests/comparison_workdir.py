@@ -1,4 +1,4 @@
-"""Makes a workdir as lm.compare leaves it, with numbers like those of a tiny comparison. For tests of what reads one."""
+"""Makes workdirs like those of lm.compare, with numbers of a tiny comparison, for tests."""
 
 import json
 import math
@@ -10,9 +10,11 @@ import pyarrow.parquet
 from lm.stats import scores
 
 ARMS = {
-    "mlm": ("MLM", "mlm", "encoder"), "clm": ("CLM", "clm", "decoder"), "nsp": ("NSP", "nsp", "encoder"),
+    "mlm": ("MLM", "mlm", "encoder"),
+    "clm": ("CLM", "clm", "decoder"),
+    "nsp": ("NSP", "nsp", "encoder"),
     "mlm_nsp": ("MLM + NSP", "mlm_nsp", "encoder"),
-}  # fmt: skip
+}
 OWN = {
     "mlm": ["masked"],
     "clm": ["causal"],
@@ -20,9 +22,13 @@ OWN = {
     "mlm_nsp": ["masked", "next_sentence"],
 }
 UNITS = {
-    "nll": ("nats/token", "lower"), "bits_per_byte": ("bits/byte", "lower"), "perplexity": ("perplexity", "lower"),
-    "ce": ("nats/token", "lower"), "accuracy": ("share", "higher"), "balanced_accuracy": ("share", "higher"),
-}  # fmt: skip
+    "nll": ("nats/token", "lower"),
+    "bits_per_byte": ("bits/byte", "lower"),
+    "perplexity": ("perplexity", "lower"),
+    "ce": ("nats/token", "lower"),
+    "accuracy": ("share", "higher"),
+    "balanced_accuracy": ("share", "higher"),
+}
 PROBE = {
     "mlm": 0.50,
     "clm": 0.60,
@@ -48,15 +54,54 @@ def check(text, arm, task, metric, compare, op, value):
 
 
 CHECKS = [
-    check("CLM is at least 20 % below the unigram baseline", "clm", "causal", "nll", "unigram", "ratio_below", 0.8),
+    check(
+        "CLM is at least 20 % below the unigram baseline",
+        "clm",
+        "causal",
+        "nll",
+        "unigram",
+        "ratio_below",
+        0.8,
+    ),
     check("CLM is below the bigram baseline", "clm", "causal", "nll", "bigram", "ratio_below", 1.0),
-    check("MLM is at least 8 % below the unigram baseline", "mlm", "masked", "ce", "unigram", "ratio_below", 0.92),
-    check("MLM has twice the unigram baseline's accuracy", "mlm", "masked", "accuracy", "unigram", "ratio_above", 2.0),
+    check(
+        "MLM is at least 8 % below the unigram baseline",
+        "mlm",
+        "masked",
+        "ce",
+        "unigram",
+        "ratio_below",
+        0.92,
+    ),
+    check(
+        "MLM has twice the unigram baseline's accuracy",
+        "mlm",
+        "masked",
+        "accuracy",
+        "unigram",
+        "ratio_above",
+        2.0,
+    ),
     check("NSP's interval is above 60 %", "nsp", "next_sentence", "accuracy", "", "above", 0.6),
-    check("CLM's probe is above the untrained model, intervals apart", "clm", "probe", "balanced_accuracy", "untrained decoder",
-          "intervals_apart_above", 0.0),
-    check("MLM's probe is above the bag of words", "mlm", "probe", "balanced_accuracy", "bag of words", "above", 0.0),
-]  # fmt: skip
+    check(
+        "CLM's probe is above the untrained model, intervals apart",
+        "clm",
+        "probe",
+        "balanced_accuracy",
+        "untrained decoder",
+        "intervals_apart_above",
+        0.0,
+    ),
+    check(
+        "MLM's probe is above the bag of words",
+        "mlm",
+        "probe",
+        "balanced_accuracy",
+        "bag of words",
+        "above",
+        0.0,
+    ),
+]
 
 
 def rows_of(seeds):
@@ -168,20 +213,49 @@ def rows_of(seeds):
 
 
 def make(directory, seeds=SEEDS, checks=CHECKS, rows=None, **about):
-    """A workdir as lm.compare leaves it; `about` replaces fields of comparison.json."""
+    """Makes a workdir like one of lm.compare; `about` replaces fields of comparison.json."""
     (directory / "runs").mkdir(parents=True)
     sizes = {"documents": 4_046, "words": 1_161_000, "bytes": 7_380_123, "tokens": 1_755_310}
     comparison = {
-        "name": "Objectives", "question": "Which pretraining objective makes the most of one minute on two cores?",
-        "command": "python -m lm.compare --config=experiments/objectives.py:tiny --workdir=W", "config": "experiments/objectives.py:tiny",
-        "seeds": list(seeds), "budget": {"matched": "tokens", "value": TOKENS}, "hypotheses": checks,
-        "arms": {arm: {"label": label, "objective": objective, "model": model, "describe": f"two layers of width 128, {model}"}
-                 for arm, (label, objective, model) in ARMS.items()},
-        "data": {"source": "python_docs", "fingerprint": "b1946ac92492d234", "tokenizer": {"kind": "unigram", "size": 4096},
-                 "splits": {"train": sizes, "validation": {key: value // 20 for key, value in sizes.items()}}},
-        "machine": {"device": "cpu", "devices": 1, "cores": 2, "memory_gib": 7.8, "python": "3.11.2", "platform": "Linux x86_64"},
-        "versions": {"jax": "0.10.2", "flax": "0.12.0"}, "git": "0123abc", "started": "2026-01-02T03:04:05", "seconds": 602.0, "workers": 2,
-    } | about  # fmt: skip
+        "name": "Objectives",
+        "question": "Which pretraining objective makes the most of one minute on two cores?",
+        "command": "python -m lm.compare --config=experiments/objectives.py:tiny --workdir=W",
+        "config": "experiments/objectives.py:tiny",
+        "seeds": list(seeds),
+        "budget": {"matched": "tokens", "value": TOKENS},
+        "hypotheses": checks,
+        "arms": {
+            arm: {
+                "label": label,
+                "objective": objective,
+                "model": model,
+                "describe": f"two layers of width 128, {model}",
+            }
+            for arm, (label, objective, model) in ARMS.items()
+        },
+        "data": {
+            "source": "python_docs",
+            "fingerprint": "b1946ac92492d234",
+            "tokenizer": {"kind": "unigram", "size": 4096},
+            "splits": {
+                "train": sizes,
+                "validation": {key: value // 20 for key, value in sizes.items()},
+            },
+        },
+        "machine": {
+            "device": "cpu",
+            "devices": 1,
+            "cores": 2,
+            "memory_gib": 7.8,
+            "python": "3.11.2",
+            "platform": "Linux x86_64",
+        },
+        "versions": {"jax": "0.10.2", "flax": "0.12.0"},
+        "git": "0123abc",
+        "started": "2026-01-02T03:04:05",
+        "seconds": 602.0,
+        "workers": 2,
+    } | about
     (directory / "comparison.json").write_text(json.dumps(comparison))
     rng = np.random.default_rng(1)
     for arm, (start, end) in LOSSES.items():
@@ -189,11 +263,23 @@ def make(directory, seeds=SEEDS, checks=CHECKS, rows=None, **about):
             run = directory / "runs" / f"{arm}-seed{seed}"
             run.mkdir()
             record = {
-                "parameters": 983_040 + 1_000 * (arm == "nsp"), "flops": 1.2e13, "tokens": TOKENS,
-                "loss_tokens": TOKENS * (1 if arm == "clm" else 0.15), "padding": 0.0312,
-                "seconds": 58.3 + seed, "tokens_per_second": 18_000.4, "steps": 512, "status": "done", "input_wait_share": 0.004,
-                "config": {"objective": {"name": arm}, "optimizer": {"learning_rate": 0.003}, "seed": seed, "note": "a|b <i> ``` *"},
-            }  # fmt: skip
+                "parameters": 983_040 + 1_000 * (arm == "nsp"),
+                "flops": 1.2e13,
+                "tokens": TOKENS,
+                "loss_tokens": TOKENS * (1 if arm == "clm" else 0.15),
+                "padding": 0.0312,
+                "seconds": 58.3 + seed,
+                "tokens_per_second": 18_000.4,
+                "steps": 512,
+                "status": "done",
+                "input_wait_share": 0.004,
+                "config": {
+                    "objective": {"name": arm},
+                    "optimizer": {"learning_rate": 0.003},
+                    "seed": seed,
+                    "note": "a|b <i> ``` *",
+                },
+            }
             (run / "run.json").write_text(json.dumps(record))
             (run / "scores.json").write_text(json.dumps({"rows": []}))
             bend = rng.normal(0, 0.03)
@@ -224,20 +310,28 @@ def edit(path, **fields):
     path.write_text(json.dumps(json.loads(path.read_text()) | fields))
 
 
-# What newer records have besides: `enrich` adds it to a workdir that `make` made.
+# `enrich` adds these to a workdir from `make`.
 TASKS = {
-    "causal": {"task": "causal", "shared": False, "metrics": ["nll", "bits_per_byte", "perplexity"]},
+    "causal": {
+        "task": "causal",
+        "shared": False,
+        "metrics": ["nll", "bits_per_byte", "perplexity"],
+    },
     "masked": {"task": "masked", "shared": False, "metrics": ["ce", "accuracy"]},
     "next_sentence": {"task": "next_sentence", "shared": False, "metrics": ["accuracy"]},
     "probe": {"task": "probe", "shared": True, "metrics": ["balanced_accuracy", "accuracy"]},
-    "blimp": {"task": "minimal_pairs", "shared": True, "metrics": ["accuracy", "accuracy/anaphor_agreement", "accuracy/binding"]},
-}  # fmt: skip
+    "blimp": {
+        "task": "minimal_pairs",
+        "shared": True,
+        "metrics": ["accuracy", "accuracy/anaphor_agreement", "accuracy/binding"],
+    },
+}
 RATES = (0.001, 0.003, 0.009)
 PAIRS = {"anaphor_agreement": 0.62, "binding": 0.55}
 
 
-def _pairs(arm, seed, share, rng):
-    """Rows of a shared task whose metrics have parts, and what stands behind them."""
+def _pairs(arm, seed, advantage, rng):
+    """Rows of a shared task with metrics of subsets, and their examples."""
     common = {
         "arm": arm,
         "seed": seed,
@@ -249,7 +343,7 @@ def _pairs(arm, seed, share, rng):
     }
     rows, examples, all_hits = [], {}, []
     for part, base in PAIRS.items():
-        hits = (rng.random(400) < base + share).astype(float)
+        hits = (rng.random(400) < base + advantage).astype(float)
         all_hits.append(hits)
         rows.append(common | {"metric": f"accuracy/{part}", "value": hits.mean(), "count": 400})
         examples[f"{arm}/blimp/accuracy/{part}"] = scores.Examples(
@@ -262,27 +356,58 @@ def _pairs(arm, seed, share, rng):
 
 
 def enrich(directory, **about):
-    """Adds to a workdir what today's lm.compare writes besides: tasks, planned, tuning, energy, scores by example, samples."""
+    """Adds tasks, planned steps, tuning, energy, scores by example, and samples to a workdir."""
     record = json.loads((directory / "comparison.json").read_text())
     arms, seeds, rng = list(record["arms"]), record["seeds"], np.random.default_rng(2)
-    trials = {arm: [{"value": rate, "loss": 4.0 + abs(place - 1) * 0.2 + 0.1 * (arm == "nsp"), "status": "done"}
-                    for place, rate in enumerate(RATES)] for arm in arms}  # fmt: skip
+    trials = {
+        arm: [
+            {
+                "value": rate,
+                "loss": 4.0 + abs(place - 1) * 0.2 + 0.1 * (arm == "nsp"),
+                "status": "done",
+            }
+            for place, rate in enumerate(RATES)
+        ]
+        for arm in arms
+    }
     trials[arms[0]][2] = {"value": RATES[2], "loss": None, "status": "diverged"}
     chosen = dict.fromkeys(arms, RATES[1])
     trials[arms[-1]][0]["loss"], chosen[arms[-1]] = 3.5, RATES[0]
-    edit(directory / "comparison.json", **{
-        "tasks": TASKS, "planned": {arm: {"steps": 512, "tokens": TOKENS, "flops": 1.2e13, "loss_tokens": 0.15 * TOKENS} for arm in arms},
-        "tuning": {"field": "optimizer.learning_rate", "share": 0.25, "seed": 1000, "trials": trials, "chosen": chosen},
-        "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4}, "reference": arms[0],
-        "experiment": {"name": record["name"], "seeds": seeds, "budget": record["budget"],
-                       "arms": {arm: {"run": {"objective": {"name": record["arms"][arm]["objective"]}}} for arm in arms}},
-    } | about)  # fmt: skip
+    edit(
+        directory / "comparison.json",
+        **{
+            "tasks": TASKS,
+            "planned": {
+                arm: {"steps": 512, "tokens": TOKENS, "flops": 1.2e13, "loss_tokens": 0.15 * TOKENS}
+                for arm in arms
+            },
+            "tuning": {
+                "field": "optimizer.learning_rate",
+                "share": 0.25,
+                "seed": 1000,
+                "trials": trials,
+                "chosen": chosen,
+            },
+            "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
+            "reference": arms[0],
+            "experiment": {
+                "name": record["name"],
+                "seeds": seeds,
+                "budget": record["budget"],
+                "arms": {
+                    arm: {"run": {"objective": {"name": record["arms"][arm]["objective"]}}}
+                    for arm in arms
+                },
+            },
+        }
+        | about,
+    )
     rows = pa.parquet.read_table(directory / "results.parquet").to_pylist()
     for place, arm in enumerate(arms):
         for seed in seeds:
             run = directory / "runs" / f"{arm}-seed{seed}"
-            found, examples = _pairs(arm, seed, 0.05 * (place % 4), rng)
-            rows += found
+            pair_rows, examples = _pairs(arm, seed, 0.05 * (place % 4), rng)
+            rows += pair_rows
             scores.write_examples(run / "examples.npz", examples)
             lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
             lines = [
@@ -318,7 +443,7 @@ def enrich(directory, **about):
 
 
 def crowd(directory, copies, seeds=SEEDS, tasks=()):
-    """A workdir with `copies` arms for each of `ARMS`, and further shared tasks, all with the scores of the four."""
+    """Makes a workdir with `copies` arms for each of `ARMS`, and further shared tasks."""
     make(directory, seeds)
     names = {f"{arm}_{copy}": arm for copy in range(copies) for arm in ARMS}
     rows, rng = rows_of(seeds), np.random.default_rng(3)
@@ -330,8 +455,10 @@ def crowd(directory, copies, seeds=SEEDS, tasks=()):
     ]
     rows = [
         row | {"arm": name, "value": row["value"] * (1 + 0.01 * rng.normal())}
-        for name, arm in names.items() for row in rows if row["arm"] == arm
-    ] + [row for row in rows if row["kind"] != "model"]  # fmt: skip
+        for name, arm in names.items()
+        for row in rows
+        if row["arm"] == arm
+    ] + [row for row in rows if row["kind"] != "model"]
     for name, arm in names.items():
         for seed in seeds:
             source, run = (
@@ -351,6 +478,6 @@ def crowd(directory, copies, seeds=SEEDS, tasks=()):
         for name, arm in names.items()
     }
     write_rows(directory, rows)
-    checks = [each | {"arm": f"{each['arm']}_0"} for each in CHECKS]
+    checks = [check | {"arm": f"{check['arm']}_0"} for check in CHECKS]
     edit(directory / "comparison.json", arms=described, hypotheses=checks)
     return enrich(directory)

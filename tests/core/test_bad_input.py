@@ -1,4 +1,4 @@
-"""What cannot work is refused in words, before anything is written: what was given, what is allowed, what to do."""
+"""Wrong configs are refused before anything is written; the message explains what to change."""
 
 import shutil
 
@@ -11,7 +11,7 @@ from lm.core.plugins import UserError
 from lm.parallel import mesh
 from lm.training import loop
 
-# Overrides of a run that works: words that the message must have.
+# Objective, overrides of a config that works, and texts that the message has.
 MISTAKES = {
     "width and heads": ("clm", {"model": {"width": 33}}, ["width=33", "heads=2"]),
     "attention": (
@@ -99,7 +99,8 @@ MISTAKES = {
         "clm",
         {"mesh": {"data": 4, "fsdp": 2, "tensor": 1}, "training": {"batch_size": 12}},
         [
-            "config.training.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into (data 4 × fsdp 2)",
+            "config.training.batch_size=12 is not a multiple of the 8 parts that the mesh splits it"
+            " into (data 4 × fsdp 2)",
             "choose a multiple",
         ],
     ),
@@ -138,9 +139,13 @@ MISTAKES = {
     "clip": (
         "clm",
         {"optimizer": {"clip": -1.0}},
-        ["config.optimizer.clip=-1.0 must not be negative"],
+        ["config.optimizer: clip=-1.0 must not be negative"],
     ),
-    "length": ("clm", {"data": {"length": 8}}, ["config.data.length=8 is too short; at least 16"]),
+    "length": (
+        "clm",
+        {"data": {"length": 8}},
+        ["config.data.length=8 is too short; rows need at least 16"],
+    ),
     "length and positions": (
         "clm",
         {"data": {"length": 64}, "model": {"max_length": 32}},
@@ -161,7 +166,7 @@ MISTAKES = {
         {"tokenizer": {"vocab_size": 50}},
         ["config.tokenizer", "vocab_size=50"],
     ),
-    "text that is not there": (
+    "a missing path": (
         "clm",
         {"data": {"path": "{home}/nowhere"}},
         ["data.path=", "nowhere", "there is no such file or directory"],
@@ -196,7 +201,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_told_before_anything_is_written(home, tmp_path, mistake):
+def test_a_mistake_is_reported_before_anything_is_written(home, tmp_path, mistake):
     objective, overrides, words = MISTAKES[mistake]
     (home.root / "empty").mkdir(exist_ok=True)
     (home.root / "blank.txt").write_text("\n \n")
@@ -220,7 +225,7 @@ def test_a_mistake_is_told_before_anything_is_written(home, tmp_path, mistake):
     "room",
     ["models", "nn.attention", "objectives", "optimizers", "data.formats", "data.sources", "tasks"],
 )
-def test_every_unknown_plugin_lists_the_known_ones(room):
+def test_an_unknown_plug_in_lists_the_valid_ones(room):
     with pytest.raises(UserError) as raised:
         plugins.find(room, "nothing")
     assert "'nothing'" in str(raised.value) and str(raised.value).endswith(
@@ -229,7 +234,7 @@ def test_every_unknown_plugin_lists_the_known_ones(room):
     assert len(plugins.names(room)) > 0
 
 
-def test_a_workdir_that_is_something_else_stays_as_it_is(home, tmp_path):
+def test_a_workdir_with_other_files_is_not_changed(home, tmp_path):
     (tmp_path / "file").write_text("kept")
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "one.jpg").write_text("kept")
@@ -256,14 +261,14 @@ def test_a_damaged_store_is_not_trained_on(home, tmp_path):
     config = home.config("clm", data={"cache": str(tmp_path / "cache")})
     with pytest.raises(
         UserError,
-        match=r"is damaged: tokens.bin does not match its checksum. Delete that directory; it is then built again",
+        match=r"is damaged: tokens.bin does not match its checksum. Delete that directory; it is",
     ):
         loop.train(config, tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_changed_corpus_is_not_continued_on(home, tmp_path):
-    """The files at the same path say something else now."""
+def test_a_run_does_not_resume_on_a_changed_corpus(home, tmp_path):
+    """The files at the same path have another content."""
     shutil.copytree(home.finished("clm"), tmp_path / "run")
     shutil.copytree(home.root / "text", tmp_path / "text")
     (tmp_path / "text" / "garden.000.txt").write_text("Quite another text. It has two sentences.\n")
@@ -290,8 +295,8 @@ def test_a_changed_corpus_is_not_continued_on(home, tmp_path):
     assert (tmp_path / "run" / "run.json").read_text() == record
 
 
-def test_a_corpus_that_is_gone_when_a_run_continues(home, tmp_path, monkeypatch):
-    """What is missing is named, and the run waits: with the text back it ends as ever, though all that was made of it is made again."""
+def test_a_corpus_that_is_missing_when_a_run_resumes(home, tmp_path, monkeypatch):
+    """The message names what is missing. With text and caches restored, the run ends alike."""
     text, cache, workdir = tmp_path / "text", tmp_path / "cache", tmp_path / "run"
     shutil.copytree(home.root / "text", text)
     config = home.config("clm", data={"path": str(text), "cache": str(cache)})
@@ -311,7 +316,7 @@ def test_a_corpus_that_is_gone_when_a_run_continues(home, tmp_path, monkeypatch)
     tokens.write_bytes(tokens.read_bytes()[:1000])
     with pytest.raises(
         UserError,
-        match=r"is damaged: tokens.bin has 1,000 bytes, not .*\. Delete that directory; it is then built again",
+        match=r"is damaged: tokens.bin has 1,000 bytes, not .*\. Delete that directory; it is",
     ):
         loop.train(config, workdir, quiet=True)
     assert runs.files(workdir) == before
@@ -320,8 +325,8 @@ def test_a_corpus_that_is_gone_when_a_run_continues(home, tmp_path, monkeypatch)
     runs.assert_same_run(home.finished("clm"), workdir)
 
 
-def test_a_changed_tokenizer_is_not_continued_with(home, tmp_path):
-    """Other options of it are another config; another file at the same path is told by its fingerprint."""
+def test_a_run_does_not_resume_with_a_changed_tokenizer(home, tmp_path):
+    """Other options change the config; another file at the same path changes the fingerprint."""
     shutil.copytree(home.finished("clm"), tmp_path / "run")
     before = runs.files(tmp_path / "run")
     with pytest.raises(UserError, match="config.tokenizer.vocab_size: 600 there, 500 now"):
@@ -335,7 +340,7 @@ def test_a_changed_tokenizer_is_not_continued_with(home, tmp_path):
     )
     with pytest.raises(
         UserError,
-        match=r"fingerprint 4567 there, \w+ now \(tokenizer 0123 there, \w+ now\); give another workdir",
+        match=r"fingerprint 4567 there, \w+ now \(tokenizer 0123 there, \w+ now\); give another",
     ):
         loop.train(home.config("clm"), tmp_path / "run", quiet=True)
 

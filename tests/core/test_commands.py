@@ -1,4 +1,4 @@
-"""Commands start fast, and say what is wrong with what was typed."""
+"""Commands start fast, and report mistakes on the command line without a traceback."""
 
 import resource
 import subprocess
@@ -11,7 +11,7 @@ import runs
 
 from lm.core import command
 
-COMMANDS = ("train", "evaluate", "compare", "sweep")
+COMMANDS = ("train", "evaluate", "compare", "sweep", "preview", "minimal_pairs")
 HEAVY = (
     "jax",
     "flax",
@@ -27,7 +27,7 @@ HEAVY = (
 
 
 def seconds(*arguments: str) -> tuple[float, subprocess.CompletedProcess]:
-    """Processor time of python with these arguments: unlike wall time, it does not depend on what else the machine does."""
+    """Processor time of python with these arguments, which depends less on load than wall time."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     done = subprocess.run(
         [sys.executable, *arguments], cwd=runs.TESTS.parent, capture_output=True, text=True
@@ -37,7 +37,7 @@ def seconds(*arguments: str) -> tuple[float, subprocess.CompletedProcess]:
 
 
 def imported(done: subprocess.CompletedProcess) -> set[str]:
-    """Top-level packages that -X importtime tells of."""
+    """Top-level packages that -X importtime lists."""
     return {
         line.rsplit("|", 1)[1].strip().split(".")[0]
         for line in done.stderr.splitlines()
@@ -57,14 +57,14 @@ def test_importing_the_package_is_quick_and_light():
 @pytest.mark.parametrize("name", COMMANDS)
 def test_help_is_quick_and_light(name):
     took, done = seconds("-X", "importtime", "-m", f"lm.{name}", "--help")
-    assert "python -m lm." + name in done.stdout and "--workdir" in done.stdout
+    assert f"python -m lm.{name}" in done.stdout and "Exit status:" in done.stdout
     assert not imported(done) & set(HEAVY)
     assert took < 2
 
 
 MLM = "--config=configs/mlm.py:tiny"
 MISTAKES = {
-    # What is typed after `python -m`: words that the message must have.
+    # Arguments of `python -m`, and a text that the message has.
     (
         "lm.train",
         MLM,
@@ -160,25 +160,24 @@ MISTAKES = {
 
 @pytest.fixture(scope="module")
 def mistaken(tmp_path_factory):
-    """What each mistake says, two at a time."""
+    """Exit status and output of each command line, run two at a time."""
     place = tmp_path_factory.mktemp("mistakes")
     (place / "file").write_text("kept")
 
-    def say(typed):
+    def output(typed):
         arguments = [part.format(new=place / "new", file=place / "file") for part in typed]
         process = runs.command("-m", *arguments, LM_CACHE=str(place / "cache"))
-        said = process.communicate(timeout=120)
-        return process.returncode, *said
+        return process.returncode, *process.communicate(timeout=120)
 
     with ThreadPoolExecutor(2) as pool:
-        said = dict(zip(MISTAKES, pool.map(say, MISTAKES), strict=True))
-    return place, said
+        outputs = dict(zip(MISTAKES, pool.map(output, MISTAKES), strict=True))
+    return place, outputs
 
 
 @pytest.mark.parametrize("typed", MISTAKES, ids=" ".join)
-def test_a_mistake_is_told_in_words(mistaken, typed):
-    place, said = mistaken
-    code, out, err = said[typed]
+def test_a_mistake_is_reported_without_a_traceback(mistaken, typed):
+    place, outputs = mistaken
+    code, out, err = outputs[typed]
     assert code == 2
     assert err.startswith("error: ")
     assert MISTAKES[typed] in " ".join((out + err).split())
@@ -187,13 +186,13 @@ def test_a_mistake_is_told_in_words(mistaken, typed):
     assert not (place / "new").exists() and (place / "file").read_text() == "kept"
 
 
-def test_only_the_noise_of_a_failed_checkpoint_is_left_out(monkeypatch):
-    told = []
-    monkeypatch.setattr(sys, "__unraisablehook__", told.append)
-    noise, fault = (
+def test_only_consequences_of_a_failed_checkpoint_are_hidden(monkeypatch):
+    printed = []
+    monkeypatch.setattr(sys, "__unraisablehook__", printed.append)
+    consequence, fault = (
         SimpleNamespace(exc_value=RuntimeError(words))
         for words in ("Event loop is closed", "something else")
     )
-    command._unraisable(noise)
+    command._unraisable(consequence)
     command._unraisable(fault)
-    assert told == [fault]
+    assert printed == [fault]

@@ -22,7 +22,7 @@ def test_the_documentation_has_the_table():
 
 @pytest.mark.parametrize("objective", plugins.names("objectives"))
 @pytest.mark.parametrize("model", plugins.names("models"))
-def test_a_pair_runs_or_is_refused_in_words(objective, model):
+def test_a_pair_runs_or_is_refused(objective, model):
     composed = plugins.find("objectives", objective).Objective.composed
     if model in compatibility.models(objective) and not composed:
         made = compatibility.make({"name": objective}, Ids(96, 20), 32, model)
@@ -37,7 +37,7 @@ def test_a_pair_runs_or_is_refused_in_words(objective, model):
         assert composed
 
 
-def test_rows_that_are_too_short():
+def test_rows_that_are_too_short_are_refused():
     with pytest.raises(UserError, match="at least 16"):
         compatibility.make({"name": "clm"}, Ids(), 8, "decoder")
 
@@ -45,7 +45,7 @@ def test_rows_that_are_too_short():
 @pytest.mark.parametrize("name", CONFIGS)
 @pytest.mark.parametrize("size", ["tiny", "small", "base", "large"])
 def test_configs_name_every_option(name, size, monkeypatch):
-    """So that any can be overridden on the command line; and the objective suits the model."""
+    """So any option can be overridden on the command line. The objective runs on the model."""
     monkeypatch.syspath_prepend(str(ROOT))
     section = importlib.import_module(f"configs.{name}").get_config(size).to_dict()
     objective = section["objective"]

@@ -1,4 +1,4 @@
-"""Every plug-in of every room keeps the contract of lm/core/protocols.py. A new file is tested without a change here."""
+"""Every plug-in satisfies its protocol (lm/core/protocols.py). New plug-ins are found by name."""
 
 import dataclasses
 import functools
@@ -13,10 +13,18 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
-from small_corpus import Ids, Tokens, compatible_pairs, config, numbers, quick_compilation, random_store
+from small_corpus import (
+    Ids,
+    Tokens,
+    compatible_pairs,
+    config,
+    numbers,
+    quick_compilation,
+    random_store,
+)
 from task_files import FILES, task_options
 
-from lm.core import compatibility, plugins
+from lm.core import compatibility, plugins, protocols
 from lm.core.plugins import UserError
 from lm.data import corpus as corpora
 from lm.data import loader
@@ -68,7 +76,7 @@ def build(objective: str, model: str = "", tokenizer=None) -> Program:
 
 
 def corpus_for(task, directory):
-    """The stand-in; or a small corpus of the one source that the task knows the answers of."""
+    """The stand-in; for tasks on one synthetic source a small corpus of that source."""
     source = getattr(task, "source", "")
     if not source:
         return corpus()
@@ -86,7 +94,7 @@ def corpus_for(task, directory):
 
 
 @pytest.mark.parametrize(("room", "name"), PLUG_INS)
-def test_every_plug_in_says_what_it_is(room, name):
+def test_every_plug_in_has_a_docstring(room, name):
     module = plugins.find(room, name)
     assert module.__doc__ and len(module.__doc__.strip()) > 20
 
@@ -100,7 +108,7 @@ def test_options_are_a_frozen_dataclass_with_defaults(room, name):
         dataclasses.is_dataclass(cls)
         and cls.__doc__
         and not cls.__doc__.startswith(f"{cls.__name__}(")
-    ), "say what the options are"
+    ), "the docstring describes the options"
     made = plugins.configure(cls, {}, f"config.{room}")
     assert made == cls()
     for field in dataclasses.fields(cls):
@@ -128,6 +136,7 @@ def kinds(example: dict) -> dict:
 def test_a_format(name, relation, ends):
     module, store = plugins.find("data.formats", name), corpus().stores["train"]
     form = module.Format(corpus().tokenizer, LENGTH, relation, ends)
+    assert isinstance(form, protocols.Format)
     first, last = ends or (Ids.cls, Ids.sep)
     plan = form.plan(store)
     assert isinstance(plan.note, str) and len(plan) > 0
@@ -144,7 +153,7 @@ def test_a_format(name, relation, ends):
         row = form.row(store, plan, index, np.random.default_rng(index))
         assert kinds(row) == expected
         assert same(row, form.row(store, plan, index, np.random.default_rng(index))), (
-            "chance that is not the generator's"
+            "randomness that is not from the generator"
         )
         tokens, segments = row["tokens"], row["segments"]
         used = int((segments > 0).sum())
@@ -162,10 +171,10 @@ def test_a_format(name, relation, ends):
         ), "numbered from 1, in order"
         assert 0 <= tokens.min() and tokens.max() < TEXT
         for segment in range(1, count + 1):
-            here = np.flatnonzero(segments == segment)
-            types = row["types"][here]
-            assert row["positions"][here].tolist() == list(range(len(here)))
-            assert tokens[here[0]] == first and tokens[here[-1]] == (
+            places = np.flatnonzero(segments == segment)
+            types = row["types"][places]
+            assert row["positions"][places].tolist() == list(range(len(places)))
+            assert tokens[places[0]] == first and tokens[places[-1]] == (
                 Ids.sep if module.PAIRS else last
             )
             assert types.tolist() == sorted(types.tolist()) and set(types.tolist()) == (
@@ -202,7 +211,7 @@ def objective(name: str, model: str):
 
 
 def dataset(made, steps: int = 0) -> grain.MapDataset:
-    """One epoch, or the endless examples of a run of so many steps of 8 rows."""
+    """One epoch, or the examples of a run of `steps` steps of 8 rows."""
     store = corpus().stores["train"]
     return loader.examples(made, store, made.plan(store), 0, 8 if steps else 0, steps)
 
@@ -211,7 +220,7 @@ def dataset(made, steps: int = 0) -> grain.MapDataset:
 def test_an_objective_runs_on_its_models_and_no_others(name):
     masks = plugins.find("objectives", name).Objective.masks
     assert isinstance(masks, tuple) and masks and set(masks) <= MASKS
-    assert compatibility.models(name), "an objective that no model suits"
+    assert compatibility.models(name), "an objective that runs on no model"
     assert any(paired == name for paired, _ in compatible_pairs())
     for model in plugins.names("models"):
         if (name, model) not in compatible_pairs():
@@ -222,6 +231,7 @@ def test_an_objective_runs_on_its_models_and_no_others(name):
 @pairs
 def test_an_objective_declares_itself(name, model):
     made = objective(name, model)
+    assert isinstance(made, protocols.Objective)
     assert made.mask in made.masks and made.mask in plugins.find("models", model).Model.masks
     assert (
         isinstance(made.scores, tuple)
@@ -278,7 +288,7 @@ def test_a_store_too_small_is_refused_or_gives_no_example(name, model):
 
 @pairs
 def test_losses_and_gradients(name, model):
-    """Over two batches, the first of a run and the last: what has phases passes through all of them."""
+    """On the first and the last batch of a run, which covers all phases of an objective."""
     program, steps = build(name, model), 4
     examples = dataset(program.objective, steps)
     batches = [
@@ -313,7 +323,7 @@ def test_losses_and_gradients(name, model):
     (first, one), (second, two) = both
     for key in one[0] | one[1]:
         assert any((terms | metrics)[key][1] > 0 for terms, metrics in (one, two)), (
-            f"{key} has no weight all along"
+            f"{key} has no weight in either batch"
         )
     reached = jax.tree.map(lambda a, b: bool(a.any() or b.any()), first, second)
     idle = [path for path, leaf in jax.tree_util.tree_leaves_with_path(reached) if not leaf]
@@ -326,19 +336,26 @@ def test_losses_and_gradients(name, model):
 @pytest.mark.parametrize("name", plugins.names("models"))
 def test_a_model(name):
     shape = TransformerConfig(
-        vocab_size=VOCABULARY, width=16, heads=2, layers=2, max_length=LENGTH, types=2, positions="relative", tied=False
-    )  # fmt: skip
+        vocab_size=VOCABULARY,
+        width=16,
+        heads=2,
+        layers=2,
+        max_length=LENGTH,
+        types=2,
+        positions="relative",
+        tied=False,
+    )
     cls = plugins.find("models", name).Model
     assert isinstance(cls.masks, tuple) and cls.masks and set(cls.masks) <= MASKS
     graph, abstract = nnx.split(nnx.eval_shape(lambda: cls(shape, Scope(jax.random.key(0)))))
     for path, param in nnx.to_flat_state(abstract):
         axes = param.get_metadata("axes")
         assert all(axis is None or axis in mesh.RULES for axis in axes), path
-        assert 0 <= len(param.shape) - len(axes) <= 1, (
-            "one leading axis more where layers are stacked"
-        )
+        assert 0 <= len(param.shape) - len(axes) <= 1, "one more leading axis for stacked layers"
         assert param.dtype == jnp.float32
-        assert len(axes) > 1 or groups.is_vector(path), f"{path} has one axis, and would be decayed"
+        assert len(axes) > 1 or groups.is_vector(path), (
+            f"{path} has one axis, but weight decay applies to it"
+        )
 
     rng = np.random.default_rng(0)
     tokens = jnp.asarray(rng.integers(0, VOCABULARY, (2, LENGTH)), jnp.int32)
@@ -350,35 +367,39 @@ def test_a_model(name):
     @jax.jit
     def run(params):
         model, more = nnx.merge(graph, params), {}
-        assert model.__doc__ and hasattr(model, "heads")
+        assert model.__doc__ and isinstance(model, protocols.Model)
         if hasattr(model, "encode"):
             memory = model.encode(
                 tokens, segments_BS=given["segments_BT"], positions_BS=given["positions_BT"]
             )
             more = {"memory_BSD": memory, "memory_segments_BS": given["segments_BT"]}
         hidden = model.hidden(tokens, **given, **more)
-        batch = {"tokens": tokens, "segments": given["segments_BT"], "positions": given["positions_BT"]}
+        batch = {
+            "tokens": tokens,
+            "segments": given["segments_BT"],
+            "positions": given["positions_BT"],
+        }
         batch |= {f"input_{key}": value for key, value in batch.items()}
         assert model.embed(batch).shape == (2, LENGTH, 16)
         same = model.states(batch), hidden
         features = model.features(batch), more.get("memory_BSD", hidden)
         if "prefix" in cls.masks:
-            # The masks that an objective may ask of it: nothing as a prefix is its own mask, the whole row another one.
-            none, whole = (
+            # With an empty prefix the mask is causal; with the full row as prefix it is not.
+            none, full = (
                 model.hidden(tokens, prefix_BT=jnp.full_like(tokens, value), **given)
                 for value in (0, 1)
             )
         else:
-            none, whole = hidden, hidden + 1
-        return hidden, model.logits(hidden), none, whole, same, features
+            none, full = hidden, hidden + 1
+        return hidden, model.logits(hidden), none, full, same, features
 
-    hidden, logits, none, whole, *twins = run(numbers(nnx.to_pure_dict(abstract)))
+    hidden, logits, none, full, *twins = run(numbers(nnx.to_pure_dict(abstract)))
     for ours, theirs in twins:
         np.testing.assert_array_equal(ours, theirs)
     assert hidden.shape == (2, LENGTH, 16) and logits.shape == (2, LENGTH, VOCABULARY)
     assert np.isfinite(hidden).all() and np.std(hidden) > 0
     np.testing.assert_allclose(none, hidden, rtol=0, atol=1e-5)
-    assert np.abs(whole - hidden).max() > 1e-3
+    assert np.abs(full - hidden).max() > 1e-3
 
 
 # Attention.
@@ -389,6 +410,7 @@ def test_a_model(name):
 )
 @pytest.mark.parametrize("name", plugins.names("nn.attention"))
 def test_attention_is_the_reference(name, kind, biased):
+    assert isinstance(plugins.find("nn.attention", name), protocols.Attention)
     rng = np.random.default_rng(0)
     B, T, N, K, H = 2, 24, 4, 2, 8
     q = jnp.asarray(rng.normal(size=(B, T, N, H)), jnp.float32)
@@ -401,13 +423,13 @@ def test_attention_is_the_reference(name, kind, biased):
     )
     bias = jnp.asarray(rng.normal(size=(1, N, T, T)), jnp.float32) if biased else None
     mask = Mask(segments, segments, prefix, kind)
-    kinds = [
-        functools.partial(plugins.find("nn.attention", each).attend, scale=0.3)
-        for each in (name, "reference")
+    functions = [
+        functools.partial(plugins.find("nn.attention", kind).attend, scale=0.3)
+        for kind in (name, "reference")
     ]
-    found, expected = (jax.jit(attend)(q, k, v, mask, bias=bias) for attend in kinds)
+    output, expected = (jax.jit(attend)(q, k, v, mask, bias=bias) for attend in functions)
     used = np.asarray(segments > 0)
-    np.testing.assert_allclose(np.asarray(found)[used], np.asarray(expected)[used], atol=1e-5)
+    np.testing.assert_allclose(np.asarray(output)[used], np.asarray(expected)[used], atol=1e-5)
 
 
 # Optimisers.
@@ -416,6 +438,7 @@ def test_attention_is_the_reference(name, kind, biased):
 @pytest.mark.parametrize("name", plugins.names("optimizers"))
 def test_an_optimiser(name):
     module = plugins.find("optimizers", name)
+    assert isinstance(module, protocols.Optimizer)
     shapes = build("clm").shapes["params"]
     target, start = numbers(shapes, 1), numbers(shapes, 2)
     rates = {
@@ -452,13 +475,13 @@ def test_an_optimiser(name):
         )
         decayed = [path for path, value in jax.tree_util.tree_leaves_with_path(moved) if value]
         assert decayed and not any(map(groups.is_vector, decayed)), (
-            "weight decay must leave norms and biases alone"
+            "weight decay must not apply to norms and biases"
         )
 
 
 # Sources.
 
-# Options for sources that give much without any, or whose documents are longer than rows here.
+# Options for sources that yield much by default, or whose documents exceed the rows of this test.
 SMALL = {
     "python_docs": {"packages": ("json",)},
     "recall": {"pairs": 3, "queries": 2, "slots": 5, "keys": 8, "values": 8, "noise": 2},
@@ -467,8 +490,9 @@ SMALL = {
 
 @pytest.mark.parametrize("name", plugins.names("data.sources"))
 def test_a_source(name):
-    """Asked without options it yields documents, or says what it needs."""
+    """Without options it yields documents, or reports what it needs."""
     module = plugins.find("data.sources", name)
+    assert isinstance(module, protocols.Source)
     source_config, tally = module.Config(**SMALL.get(name, {})), Tally()
     try:
         assert module.signature(source_config) == module.signature(source_config) != ""
@@ -496,29 +520,31 @@ def test_a_task(name, tmp_path):
         with pytest.raises(UserError, match="path"):
             module.Task(module.Config(), corpus(), "test", LENGTH)
     task = module.Task(module.Config(**task_options(name, tmp_path)), of, "test", LENGTH)
+    assert isinstance(task, protocols.Task)
     suited = {
-        model: each for each, model in reversed(compatible_pairs()) if task.suits(objective(each, model))
+        model: each
+        for each, model in reversed(compatible_pairs())
+        if task.suits(objective(each, model))
     }
-    assert suited, "a task that nothing can be asked"
-    asked = [
-        build(each, model, of.tokenizer) for model, each in suited.items()
-    ]  # one on each architecture
-    every = [task.score(program, numbers(program.shapes["params"])) for program in asked]
-    program, scores = asked[0], {metric: score for each in every for metric, score in each.items()}
-    # What only some models can be asked stands beside what all are; parts of a metric are called metric/…
-    assert all(next(iter(each)) == task.metrics[0] for each in every)
+    assert suited, "a task that suits no objective"
+    # One program on each architecture.
+    programs = [build(each, model, of.tokenizer) for model, each in suited.items()]
+    every = [task.score(program, numbers(program.shapes["params"])) for program in programs]
+    scores = {metric: score for metrics in every for metric, score in metrics.items()}
+    # Some metrics exist for some models only; metrics of a subset are called metric/…
+    assert all(next(iter(metrics)) == task.metrics[0] for metrics in every)
     assert {metric.split("/")[0] for metric in scores} <= set(task.metrics)
-    baselines = task.baselines(program)
+    baselines = task.baselines(programs[0])
     assert baselines
     for metrics in (*every, *baselines.values()):
-        assert set(metrics) <= set(scores), "a baseline that the model is not asked"
+        assert set(metrics) <= set(scores), "a baseline's metric that no model has"
         for metric, score in metrics.items():
             assert isinstance(score, Score) and math.isfinite(score.value) and score.count > 0
             assert score.better in ("lower", "higher") and score.unit
-            asked = scores[metric]
+            model = scores[metric]
             assert (score.better, score.unit, score.count) == (
-                asked.better,
-                asked.unit,
-                asked.count,
-            ), "not the same question"
+                model.better,
+                model.unit,
+                model.count,
+            ), "not the same examples"
             assert score.unit != "share" or 0.0 <= score.value <= 1.0
