@@ -117,7 +117,7 @@ def arm(
 def hypothesis(
     text: str, arm: str, task: str, metric: str, op: str, value: float, compare: str = ""
 ) -> dict[str, Any]:
-    """A hypothesis about an arm's score; lm/report/scores.py defines the operations.
+    """A hypothesis about an arm's score; lm/report/verdicts.py defines the operations.
 
     Args:
       text: the hypothesis in words, for the report.
