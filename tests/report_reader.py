@@ -1,4 +1,4 @@
-"""Reads a report back: tables of the page and of its Markdown. For tests."""
+"""Parses a report for tests: tables of the page and of its Markdown."""
 
 import html
 import re
@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 
 
 class Reader(HTMLParser):
-    """Collects the tables (rows of cell texts), the addresses that would be loaded, the ids and the unclosed tags of a page."""
+    """Collects a page's tables (rows of cell texts), loaded addresses, ids and unclosed tags."""
 
     EMPTY = ("meta", "br", "path", "use", "input", "circle", "rect")
 
@@ -67,7 +67,7 @@ class Reader(HTMLParser):
 
 
 def markdown_tables(text):
-    """The tables of a Markdown text, unescaped; empty head lines left out."""
+    """The tables of a Markdown text, unescaped, without empty headers."""
     tables, inside = [], False
     for line in text.splitlines():
         if not line.startswith("|"):

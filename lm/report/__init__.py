@@ -1,55 +1,68 @@
-"""Writes a comparison's report: report.md, report.html and picture.png, from what is in the workdir, finished or not."""
+"""Writes the report of a comparison: report.md, report.html and picture.png.
 
-import os
+The comparison may be unfinished.
+"""
+
 from dataclasses import dataclass
 from pathlib import Path
 
-from lm.report import content, curves, hypotheses, page, pictures, web
+from lm.core import files
+from lm.report import content, curves, hypotheses, page, pictures, verdicts, web
 from lm.report.diff import diff
 from lm.report.read import read
 from lm.report.results import Results
-from lm.report.scores import Judged
+from lm.report.verdicts import HypothesisResult
 
 __all__ = ["Report", "diff", "write"]
 
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Where the files are, and what they say first. `picture` is None while there is nothing to draw."""
+    """The written files and the main results.
+
+    Attributes:
+      html: path of report.html.
+      markdown: path of report.md.
+      picture: path of picture.png; None if there is nothing to plot yet.
+      headline: the verdicts in one sentence.
+      hypotheses: the result of each hypothesis.
+      problems: what is missing or was skipped.
+    """
 
     html: Path
     markdown: Path
     picture: Path | None
     headline: str
-    hypotheses: list[Judged]
+    hypotheses: list[HypothesisResult]
     problems: list[str]
 
 
 def write(workdir: str | Path) -> Report:
-    """Writes the report of the comparison in `workdir` there, replacing an older one.
+    """Writes the report of the comparison in `workdir` to that directory.
 
-    Runs that are missing, failed or diverged are listed and not counted; the rest gives a report all the same.
+    Runs that are missing, failed or diverged are listed and excluded.
+
+    Args:
+      workdir: directory of a comparison; an older report there is replaced.
 
     Raises:
-      UserError: the directory holds no comparison, or one of its files is not what lm.compare writes.
+      UserError: the directory contains no comparison, or one of its files is malformed.
     """
     workdir = Path(workdir)
     comparison = read(workdir)
     results = Results(comparison, workdir)
-    judged, drawn = hypotheses.judge(results), content.drawn(results)
-    panels = [curves.draw(panel, "tokens", "tokens seen") for panel in drawn.panels if panel.seeds]
-    wide = [each for each in (drawn.dots, *(chart for _, chart in drawn.forest[:1])) if each]
+    tested, charts = verdicts.evaluate_all(comparison), content.charts(results)
+    panels = [curves.draw(panel, "tokens", "tokens seen") for panel in charts.panels if panel.seeds]
+    wide = [chart for chart in (charts.dots, *(forest for _, forest in charts.forest[:1])) if chart]
     picture = workdir / "picture.png" if panels or wide else None
-    whole = content.page(results, judged, drawn, picture.name if picture else "")
-    # Everything is made before anything is replaced.
-    texts = {workdir / "report.md": page.markdown(whole), workdir / "report.html": web.page(whole)}
+    document = content.page(results, tested, charts, picture.name if picture else "")
+    # All files are rendered before any is replaced.
+    markdown, html = workdir / "report.md", workdir / "report.html"
+    texts = {markdown: page.markdown(document), html: web.page(document)}
     if picture:
         pictures.png(picture, panels, wide)
     for path, text in texts.items():
-        temporary = path.with_name(path.name + ".part")
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    markdown, document = texts
-    return Report(
-        document, markdown, picture, hypotheses.headline(judged), judged, comparison.problems
-    )
+        with files.replacing(path) as file:
+            file.write(text)
+    headline = hypotheses.headline(tested)
+    return Report(html, markdown, picture, headline, tested, comparison.problems)

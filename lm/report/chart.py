@@ -1,18 +1,19 @@
-"""What a picture shows, in the units of the data: `svg` draws it for the page, `pictures` with matplotlib for the PNG.
+"""Charts in the units of the data: `svg` draws them for the page, `pictures` for the PNG.
 
-Each arm has a colour after Okabe and Ito's palette ("Color Universal Design", 2008), a line style and a marker, so that colour is never the
-only cue; of more arms than colours, the combinations differ.
+Each arm has a colour after Okabe and Ito's palette ("Color Universal Design", 2008), a line style
+and a marker, so that colour is never the only cue. If there are more arms than colours, the
+combinations differ.
 """
 
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-# Okabe-Ito, dark enough on white (yellow is not); `DARK` has the lighter ones for the same arms on a dark page.
+# Okabe-Ito, dark enough on white (yellow is not); `DARK` is lighter, for a dark page.
 LIGHT = ("#0072B2", "#D55E00", "#009E73", "#A8558A", "#8A6A00", "#56758A")
 DARK = ("#56B4E9", "#E8833A", "#2FC295", "#E09AC0", "#E6B93C", "#A9C4D6")
 SHAPES = ("circle", "square", "triangle", "diamond", "down", "plus")
-# On and off lengths in line widths.
+# Lengths of dashes and gaps, in line widths.
 DASHES: tuple[tuple[float, ...], ...] = (
     (),
     (3.5, 1.6),
@@ -26,22 +27,44 @@ _MOST_POINTS = 240
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """`style`: "mean" has the arm's dashes and markers, "fit" its dashes; "thin" is a single seed, "interval" thick and plain."""
+    """A line.
+
+    Attributes:
+      points: (x, y).
+      arm: index of the arm; None for grey.
+      style: "mean" (the arm's dashes and markers), "fit" (the arm's dashes), "thin" (a single seed)
+        or "interval" (thick).
+    """
 
     points: Sequence[tuple[float, float]]
-    arm: int | None  # None is grey
+    arm: int | None
     style: str = "mean"
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    points: Sequence[tuple[float, float, float]]  # (x, low, high)
+    """A band.
+
+    Attributes:
+      points: (x, low, high).
+      arm: index of the arm; None for grey.
+    """
+
+    points: Sequence[tuple[float, float, float]]
     arm: int | None
 
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """`shape`: "arm" is the arm's own, "tick" an upright stroke, "cross" a diverged trial, "ring" what is chosen, "point" a small dot."""
+    """Markers.
+
+    Attributes:
+      points: (x, y).
+      arm: index of the arm; None for grey.
+      shape: "arm" (the arm's own), "tick" (a vertical stroke), "cross" (a diverged trial), "ring"
+        (the selected value) or "point" (a small dot).
+      hollow: whether they are not filled.
+    """
 
     points: Sequence[tuple[float, float]]
     arm: int | None
@@ -51,7 +74,15 @@ class Dots:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """A line across the picture at one value, with its name at the right end, or the left (`early`)."""
+    """A line across the picture at one value.
+
+    Attributes:
+      value: the value.
+      text: its label.
+      upright: whether the line is vertical.
+      solid: whether it is solid, not dashed.
+      early: whether the label is at the left end, not the right.
+    """
 
     value: float
     text: str = ""
@@ -62,26 +93,49 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """`names` are rows of a plot by name, the first on top, in place of numbers."""
+    """An axis.
+
+    Attributes:
+      label: its label.
+      log: whether it is logarithmic.
+      names: row names instead of numbers, the first on top.
+      text: formats a number.
+      start: first value of the axis; None to derive it from the data.
+    """
 
     label: str
     log: bool = False
     names: tuple[str, ...] = ()
     text: Callable[[float], str] = lambda value: f"{value:g}"
-    start: float | None = None  # where the axis begins, whatever the data
+    start: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Chart:
+    """A chart.
+
+    Attributes:
+      title: its title.
+      x: horizontal axis.
+      y: vertical axis.
+      marks: what is drawn.
+      legend: names of arms 0, 1 and so on.
+      note: text instead of an empty chart.
+    """
+
     title: str
     x: Axis
     y: Axis
-    marks: list = field(default_factory=list)  # of Line, Band, Dots, Rule
-    legend: tuple[str, ...] = ()  # of the arms 0, 1 …
-    note: str = ""  # in place of a picture that has nothing to show
+    marks: list[Line | Band | Dots | Rule] = field(default_factory=list)
+    legend: tuple[str, ...] = ()
+    note: str = ""
 
     def span(self, upright: bool) -> tuple[float, float]:
-        """The data's extent on one axis with a margin, in the axis's own units."""
+        """Returns the range of the data on one axis, with a margin.
+
+        Args:
+          upright: whether the axis is the vertical one.
+        """
         axis = self.y if upright else self.x
         if axis.names:
             return len(axis.names) - 0.4, -0.6
@@ -114,23 +168,23 @@ def _values(mark: Line | Band | Dots | Rule, upright: bool) -> list[float]:
 
 
 def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
-    """Round numbers in [low, high], at most about `most`."""
+    """Returns round numbers in [low, high], at most about `most`."""
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         for digits in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
-            found = [
+            values = [
                 digit * 10.0**power
                 for power in range(first, last + 1)
                 for digit in digits
                 if low <= digit * 10.0**power <= high
             ]
-            if len(found) <= most:
+            if len(values) <= most:
                 return (
-                    found
-                    if len(found) > 1 or digits == (1, 2, 3, 5)
+                    values
+                    if len(values) > 1 or digits == (1, 2, 3, 5)
                     else ticks(low, high, False, most)
                 )
-        return found[:: -(-len(found) // most)]
+        return values[:: -(-len(values) // most)]
     raw = (high - low) / most
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(
@@ -143,25 +197,28 @@ def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
 
 
 def thin(points: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
-    """As many of a line's points as a picture can show, the last among them."""
+    """Returns at most about 240 of a line's points, including the last."""
     step = -(-len(points) // _MOST_POINTS)
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
 def colour(arm: int) -> int:
+    """Returns the index of the arm's colour in LIGHT and DARK."""
     return arm % len(LIGHT)
 
 
 def shape(arm: int) -> str:
+    """Returns the arm's marker, one of SHAPES."""
     return SHAPES[(arm + arm // len(LIGHT)) % len(SHAPES)]
 
 
 def dashes(arm: int) -> tuple[float, ...]:
+    """Returns the arm's dashes, one of DASHES."""
     return DASHES[(arm + arm // len(LIGHT)) % len(DASHES)]
 
 
 def amount(value: float) -> str:
-    """A number on an axis with a prefix: 1.5 M."""
+    """Formats a number on an axis with a prefix: 1.5 M."""
     for size, mark in (
         (1e24, " Y"),
         (1e21, " Z"),

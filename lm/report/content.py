@@ -1,4 +1,4 @@
-"""What the report says, part by part, in order; arms, budgets and runs are written here, the rest each in a module of its own."""
+"""The sections of the report in order; those on arms, budgets and excluded runs are here."""
 
 import math
 from dataclasses import dataclass
@@ -15,57 +15,71 @@ from lm.report import (
     tuning,
 )
 from lm.report.chart import Chart
+from lm.report.comparison import Comparison
 from lm.report.page import Details, Heading, Items, Page, Paragraph, Part, Table
-from lm.report.read import Comparison
 from lm.report.results import Results
-from lm.report.scores import Judged
+from lm.report.verdicts import HypothesisResult
 
-# The head of the budget's column, and the words in a sentence.
+# Column header of each budget, and its name in a sentence.
 MATCHED = {
     "tokens": ("Token positions", "token positions"),
-    "loss_tokens": ("Loss-bearing targets", "loss-bearing targets"),
+    "loss_tokens": ("Loss targets", "loss targets"),
     "flops": ("Training FLOPs", "training FLOPs"),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Drawn:
-    """What the PNG shows as well as the page."""
+class Charts:
+    """Charts that both the PNG and the page show.
+
+    Attributes:
+      panels: learning curves, one panel per arm.
+      dots: scores on the first shared task; None without one.
+      forest: differences from the reference arm, by name.
+    """
 
     panels: list[curves.Panel]
     dots: Chart | None
     forest: list[tuple[str, Chart]]
 
 
-def drawn(results: Results) -> Drawn:
-    return Drawn(
+def charts(results: Results) -> Charts:
+    """Returns the charts of the scores."""
+    return Charts(
         curves.panels(results), task_scores.dot_chart(results), task_scores.forest_charts(results)
     )
 
 
-def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) -> Page:
-    """The whole report. `picture` is the PNG's file name, which Markdown shows in place of the SVGs."""
+def page(results: Results, tested: list[HypothesisResult], charts: Charts, picture: str) -> Page:
+    """Returns the report.
+
+    Args:
+      results: the scores.
+      tested: the results of the hypotheses.
+      charts: the charts of the scores.
+      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without one.
+    """
     comparison = results.comparison
-    about = comparison.about
+    record = comparison.record
     facts = [
-        str(about.get("config") or ""),
+        str(record.get("config") or ""),
         "seeds " + ", ".join(map(str, comparison.seeds)),
-        f"started {figures.moment(about['started'])} UTC" if about.get("started") else "",
+        f"started {figures.timestamp(record['started'])} UTC" if record.get("started") else "",
     ]
-    above = any(panel.seeds for panel in pictures.panels)
+    above = any(panel.seeds for panel in charts.panels)
     parts: list[Part] = [
-        *([Paragraph(str(about["question"]), "lead")] if about.get("question") else []),
+        *([Paragraph(str(record["question"]), "lead")] if record.get("question") else []),
         Paragraph(" · ".join(filter(None, facts)), "small"),
-        *hypotheses.section(results, judged),
+        *hypotheses.section(results, tested),
         *_arms(comparison),
         *_budgets(comparison),
-        *curves.section(pictures.panels, picture),
+        *curves.section(charts.panels, picture),
         *tuning.section(results),
-        *task_scores.dots(results, pictures.dots, picture, above),
-        *task_scores.forest(results, pictures.forest, picture),
+        *task_scores.dots(results, charts.dots, picture, above),
+        *task_scores.forest(results, charts.forest, picture),
         *task_scores.matrix(results),
-        *task_scores.details(results, True, "Each objective on its own yardstick"),
-        *task_scores.details(results, False, "The shared yardsticks in full"),
+        *task_scores.details(results, True, "Objective-specific evaluation tasks"),
+        *task_scores.details(results, False, "Shared evaluation tasks in full"),
         *scaling.section(results),
         *samples.section(results),
         *energy.section(results),
@@ -75,28 +89,32 @@ def page(results: Results, judged: list[Judged], pictures: Drawn, picture: str) 
         *setting.machine(comparison),
         *setting.reading(comparison),
     ]
-    return Page(str(about.get("name") or "Comparison"), parts)
+    return Page(str(record.get("name") or "Comparison"), parts)
 
 
 def _arms(comparison: Comparison) -> list[Part]:
     rows = []
-    for arm, about in comparison.arms.items():
+    for arm, description in comparison.arms.items():
         sizes = sorted(
-            {size for run in comparison.of(arm) if (size := run.number("parameters")) is not None}
+            {
+                size
+                for run in comparison.finished(arm)
+                if (size := run.number("parameters")) is not None
+            }
         )
         shown = (
             " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]])))
             if sizes
             else figures.MISSING
         )
-        kinds = [str(about.get(key) or figures.MISSING) for key in ("objective", "model")]
+        kinds = [str(description.get(key) or figures.MISSING) for key in ("objective", "model")]
         rows.append(
             [
                 comparison.label(arm),
                 *kinds,
                 shown,
                 _rates(comparison, arm),
-                f"{len(comparison.of(arm))} of {len(comparison.seeds)}",
+                f"{len(comparison.finished(arm))} of {len(comparison.seeds)}",
             ]
         )
     columns = [
@@ -108,18 +126,18 @@ def _arms(comparison: Comparison) -> list[Part]:
         ("Seeds done", "r"),
     ]
     described = [
-        f"{comparison.label(arm)}: {about['describe']}"
-        for arm, about in comparison.arms.items()
-        if about.get("describe")
+        f"{comparison.label(arm)}: {description['describe']}"
+        for arm, description in comparison.arms.items()
+        if description.get("describe")
     ]
-    about_each: list[Part] = [Items(described)] if described else []
+    descriptions: list[Part] = [Items(described)] if described else []
     if len(described) > curves.MANY:
-        about_each = [Details("What each arm is", about_each, printed=True)]
-    return [Heading("What was compared"), Table(columns, rows), *about_each]
+        descriptions = [Details("Description of each arm", [Items(described)], printed=True)]
+    return [Heading("What was compared"), Table(columns, rows), *descriptions]
 
 
 def _rates(comparison: Comparison, arm: str) -> str:
-    """The learning rate of an arm's runs, as their configs have it."""
+    """The learning rate of an arm's runs, from their configs."""
     rates = set()
     for run in comparison.runs:
         config = run.record.get("config") if run.arm == arm else None
@@ -132,66 +150,76 @@ def _rates(comparison: Comparison, arm: str) -> str:
 
 def _budgets(comparison: Comparison) -> list[Part]:
     def mean(arm: str, key: str) -> float | None:
-        values = [value for run in comparison.of(arm) if (value := run.number(key)) is not None]
+        values = [
+            value for run in comparison.finished(arm) if (value := run.number(key)) is not None
+        ]
         return math.fsum(values) / len(values) if values else None
 
-    planned, rows = comparison.about.get("planned") or {}, []
+    planned, rows = comparison.record.get("planned") or {}, []
     for arm in comparison.arms:
         plan = planned.get(arm) or {}
         amounts = []
         for key in MATCHED:
-            form = figures.flops if key == "flops" else figures.count
+            text = figures.flops if key == "flops" else figures.count
             amounts.append(
-                form(mean(arm, key)) + (f"\nplanned {form(plan[key])}" if plan.get(key) else "")
+                text(mean(arm, key)) + (f"\nplanned {text(plan[key])}" if plan.get(key) else "")
             )
         speed = [
             figures.duration(mean(arm, "seconds")),
             figures.plain(mean(arm, "tokens_per_second")),
         ]
-        shares = [
-            figures.share(mean(arm, "padding")),
-            figures.share(mean(arm, "input_wait_share"), 2),
+        fractions = [
+            figures.percentage(mean(arm, "padding")),
+            figures.percentage(mean(arm, "input_wait_share"), 2),
         ]
         rows.append(
-            [comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *shares]
+            [comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *fractions]
         )
-    budget = comparison.about.get("budget") or {}
-    matched, wanted = budget.get("matched"), budget.get("value")
-    text = "What was matched is not recorded."
+    budget = comparison.record.get("budget") or {}
+    matched, value = budget.get("matched"), budget.get("value")
+    paragraph = "The matched quantity is not recorded."
     if matched in MATCHED:
-        shown = figures.flops(wanted) if matched == "flops" else figures.count(wanted)
-        groups = dict(sorted(comparison.by_times().items()))
+        shown = figures.flops(value) if matched == "flops" else figures.count(value)
+        groups = dict(sorted(comparison.arms_by_multiple().items()))
         multiples = (
-            "" if list(groups) == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
+            ""
+            if list(groups) == [1.0]
+            else f" × {', '.join(f'{multiple:g}' for multiple in groups)}"
         )
-        amount = "" if wanted is None else f", {shown}{multiples} a run"
-        whom = "Matched over the arms" + (
-            " that get the same multiple of the budget" if len(groups) > 1 else ""
+        amount = "" if value is None else f", {shown}{multiples} per run"
+        which = " with the same multiple of the budget" if len(groups) > 1 else ""
+        paragraph = (
+            f"Matched across arms{which}: {MATCHED[matched][1]}{amount}. The other quantities"
+            " differ between objectives."
         )
-        text = (
-            f"{whom}: {MATCHED[matched][1]}{amount}. The other amounts differ as the objectives do."
-        )
-        text += "".join(
-            _spread(comparison, matched, arms, f" of {times:g} × the budget" * (len(groups) > 1))
-            for times, arms in groups.items()
+        paragraph += "".join(
+            _mismatch(
+                comparison, matched, arms, f" with {multiple:g} × the budget" * (len(groups) > 1)
+            )
+            for multiple, arms in groups.items()
         )
     heads = [head + (" (matched)" if key == matched else "") for key, (head, _) in MATCHED.items()]
     columns = [
         ("Arm", "l"),
         ("Steps", "r"),
-        *((head, "r") for head in [*heads, "Time a run", "Tokens/s", "Padding", "Input wait"]),
+        *((head, "r") for head in [*heads, "Time per run", "Tokens/s", "Padding", "Input wait"]),
     ]
     caption = (
-        "Done: means over the finished seeds of each arm. Token positions are those of all rows, an encoder-decoder's input and output "
-        "alike, padding included; padding is measured on the first rows. FLOPs are by formula, a generator's included. Loss-bearing "
-        "targets are predicted tokens, judged tokens, and pair labels where there is a pair loss; a place both predicted and judged "
-        "counts twice. Input wait: share of the time in which the step waited for data."
+        "Means over the finished seeds of each arm. Token positions are those of all rows, of both"
+        " the input and the output of an encoder-decoder, including padding. Padding is measured on"
+        " the first rows. FLOPs are computed by formula and include a generator's. Loss targets are"
+        " predicted tokens, tokens classified by a discriminator, and the labels of a pair loss; a"
+        " token that is both predicted and classified counts twice. Input wait: percentage of the"
+        " time in which the training step waited for data."
     )
-    return [Heading("Budgets"), Paragraph(text), Table(columns, rows, caption)]
+    return [Heading("Budgets"), Paragraph(paragraph), Table(columns, rows, caption)]
 
 
-def _spread(comparison: Comparison, key: str, arms: list[str], which: str) -> str:
-    """A sentence on finished runs of arms, in words `which`, whose matched quantity differs by more than the last batch explains."""
+def _mismatch(comparison: Comparison, key: str, arms: list[str], which: str) -> str:
+    """A warning if the matched quantity differs between finished runs by more than a batch.
+
+    `which` describes these arms.
+    """
     values = [
         value
         for run in comparison.runs
@@ -199,24 +227,33 @@ def _spread(comparison: Comparison, key: str, arms: list[str], which: str) -> st
     ]
     if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
         return ""
-    return f" But finished runs{which} differ in it by up to {figures.share(max(values) / min(values) - 1)}: they are not matched."
+    difference = figures.percentage(max(values) / min(values) - 1)
+    return (
+        f" However, the finished runs{which} differ in it by up to {difference}, so they are not"
+        " matched."
+    )
 
 
 def _unfinished(comparison: Comparison) -> list[Part]:
-    title, runs = Heading("Runs not counted"), [run for run in comparison.runs if not run.done]
+    title, runs = Heading("Excluded runs"), [run for run in comparison.runs if not run.done]
     if not runs:
         return [title, Paragraph("None: every run finished.")]
     rows = []
     for run in runs:
-        why = str(run.record.get("error") or figures.MISSING)
+        error = str(run.record.get("error") or figures.MISSING)
         rows.append(
             [
                 comparison.label(run.arm),
                 str(run.seed),
                 run.status,
                 figures.count(run.number("tokens")),
-                why,
+                error,
             ]
         )
     columns = [("Arm", "l"), ("Seed", "r"), ("Status", "l"), ("Tokens seen", "r"), ("Error", "l")]
-    return [title, Table(columns, rows, "No number in this report includes these runs.")]
+    return [
+        title,
+        Table(
+            columns, rows, "These runs are excluded from all scores, but their energy is counted."
+        ),
+    ]

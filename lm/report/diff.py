@@ -1,22 +1,23 @@
-"""Two comparisons side by side: what was set differently, which verdicts changed, and which scores did by more than their intervals."""
+"""Differences of two comparisons: settings, verdicts, and scores outside their intervals."""
 
 import math
-import os
 from pathlib import Path
 from typing import Any
 
+from lm.core import files
 from lm.core.plain import flat
 from lm.core.plugins import UserError
-from lm.report import figures, hypotheses, page
+from lm.report import figures, hypotheses, page, verdicts
+from lm.report.comparison import Comparison
 from lm.report.page import Heading, Page, Paragraph, Part, Table
-from lm.report.read import Comparison, read
+from lm.report.read import read
 from lm.report.results import Results, metric_name, task_name
-from lm.report.scores import Judged
+from lm.report.verdicts import HypothesisResult
 from lm.stats import intervals
 from lm.stats.intervals import Estimate
 
-# Of comparison.json: what was asked, and on what it was run.
-_ASKED = (
+# Keys of comparison.json: settings of the experiment, and what it ran on.
+_SETTINGS = (
     "question",
     "seeds",
     "split",
@@ -29,8 +30,8 @@ _ASKED = (
     "scaling",
     "energy",
 )
-# Not the tally of documents by name, which is as long as the corpus has names.
-_RUN = (
+# Without the tally of documents by name, which can be very long.
+_ENVIRONMENT = (
     "data.source",
     "data.fingerprint",
     "data.splits",
@@ -40,74 +41,96 @@ _RUN = (
     "machine",
     "workers",
 )
-_LONGEST = 80  # characters of a value
+_LONGEST = 80  # characters per value
 
 
 def diff(first: Path, second: Path) -> str:
-    """What two comparisons have in common and not, as Markdown; also written to diff.md in the second's workdir.
+    """Returns the differences of two comparisons as Markdown.
+
+    They are also written to diff.md in the second workdir.
+
+    Args:
+      first: workdir of a comparison.
+      second: workdir of a comparison.
 
     Raises:
-      UserError: one of them is no workdir of a comparison, or they share no arm.
+      UserError: a directory is not the workdir of a comparison, or the comparisons share no arm.
     """
     sides = [read(Path(workdir)) for workdir in (first, second)]
     shared = [arm for arm in sides[0].arms if arm in sides[1].arms]
     if not shared:
-        have = " and ".join(
+        arms = " and ".join(
             f"{', '.join(side.arms)} ({workdir})"
             for side, workdir in zip(sides, (first, second), strict=True)
         )
         raise UserError(
-            f"the two comparisons share no arm: {have}; compare two workdirs of one experiment, or of versions of it"
+            f"the two comparisons share no arm: {arms}; give two workdirs of one experiment, or of"
+            " versions of it"
         )
     results = [
         Results(side, Path(workdir)) for side, workdir in zip(sides, (first, second), strict=True)
     ]
     parts: list[Part] = [
-        Table([("", "l"), ("Workdir", "l"), ("Name", "l"), ("Config", "l"), ("Started", "l")], [
-            [letter, str(workdir), *(str(side.about.get(key) or figures.MISSING) for key in ("name", "config", "started"))]
-            for letter, workdir, side in zip("AB", (first, second), sides, strict=True)
-        ]),
-        *_settings("What was set", [_set(side) for side in sides], "Nothing: the same arms, budget, seeds and tasks."),
-        *_settings("Data, versions and machine", [_flat(side.about, _RUN) for side in sides], "The same."),
+        Table(
+            [("", "l"), ("Workdir", "l"), ("Name", "l"), ("Config", "l"), ("Started", "l")],
+            [
+                [
+                    letter,
+                    str(workdir),
+                    *(
+                        str(side.record.get(key) or figures.MISSING)
+                        for key in ("name", "config", "started")
+                    ),
+                ]
+                for letter, workdir, side in zip("AB", (first, second), sides, strict=True)
+            ],
+        ),
+        *_changes(
+            "Settings",
+            [_settings(side) for side in sides],
+            "No differences: the same arms, budget, seeds and tasks.",
+        ),
+        *_changes(
+            "Data, versions and machine",
+            [_flat(side.record, _ENVIRONMENT) for side in sides],
+            "No differences.",
+        ),
         *_verdicts(results),
         *_scores(results, shared),
-    ]  # fmt: skip
-    text = page.markdown(Page("What changed from A to B", parts))
-    path = Path(second) / "diff.md"
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    ]
+    text = page.markdown(Page("Changes from A to B", parts))
+    with files.replacing(Path(second) / "diff.md") as file:
+        file.write(text)
     return text
 
 
-def _set(side: Comparison) -> dict[str, Any]:
-    """What the experiment's config said; of older records what stands beside it."""
-    experiment = side.about.get("experiment")
+def _settings(side: Comparison) -> dict[str, Any]:
+    """The config of the experiment; of older records, the keys that they have."""
+    experiment = side.record.get("experiment")
     if isinstance(experiment, dict):
-        whole = {f"arms.{arm}.times": 1.0 for arm in side.arms} | flat(
-            experiment
-        )  # older records have no multiples
-        return {key: value for key, value in whole.items() if not key.startswith("hypotheses")}
+        # Older records have no multiples of the budget.
+        settings = {f"arms.{arm}.times": 1.0 for arm in side.arms} | flat(experiment)
+        return {key: value for key, value in settings.items() if not key.startswith("hypotheses")}
     arms = {
-        arm: {key: about.get(key) for key in ("label", "objective", "model", "describe")}
-        for arm, about in side.arms.items()
+        arm: {key: description.get(key) for key in ("label", "objective", "model", "describe")}
+        for arm, description in side.arms.items()
     }
-    return _flat(side.about, _ASKED) | flat({"arms": arms})
+    return _flat(side.record, _SETTINGS) | flat({"arms": arms})
 
 
-def _flat(about: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
-    whole = flat(about)
+def _flat(record: dict[str, Any], keys: tuple[str, ...]) -> dict[str, Any]:
+    """The values under some keys of a record, flat."""
     return {
-        key: value
-        for key, value in whole.items()
-        if any(key == wanted or key.startswith(wanted + ".") for wanted in keys)
+        field: value
+        for field, value in flat(record).items()
+        if any(field == key or field.startswith(key + ".") for key in keys)
     }
 
 
-def _settings(title: str, sides: list[dict[str, Any]], same: str) -> list[Part]:
+def _changes(title: str, sides: list[dict[str, Any]], same: str) -> list[Part]:
     first, second = sides
     rows = [
-        [key, _said(first, key), _said(second, key)]
+        [key, _text(first, key), _text(second, key)]
         for key in sorted(first.keys() | second.keys())
         if key not in first or key not in second or first[key] != second[key]
     ]
@@ -117,7 +140,7 @@ def _settings(title: str, sides: list[dict[str, Any]], same: str) -> list[Part]:
     ]
 
 
-def _said(side: dict[str, Any], key: str) -> str:
+def _text(side: dict[str, Any], key: str) -> str:
     if key not in side:
         return figures.MISSING
     text = str(side[key])
@@ -125,40 +148,40 @@ def _said(side: dict[str, Any], key: str) -> str:
 
 
 def _verdicts(results: list[Results]) -> list[Part]:
-    """Hypotheses whose verdict, or whose statement, is not the same."""
-    first, second = ({each.text: each for each in hypotheses.judge(side)} for side in results)
-    asked = [
-        {str(each.get("text")): each for each in side.comparison.about.get("hypotheses") or []}
+    """The hypotheses whose verdict or definition changed."""
+    first, second = (
+        {result.text: result for result in verdicts.evaluate_all(side.comparison)}
+        for side in results
+    )
+    definitions = [
+        {str(item.get("text")): item for item in side.comparison.record.get("hypotheses") or []}
         for side in results
     ]
     rows = []
     for text in dict.fromkeys([*first, *second]):
-        told = [side[text] if text in side else None for side in (first, second)]
-        if (
-            told[0]
-            and told[1]
-            and told[0].verdict == told[1].verdict
-            and asked[0].get(text) == asked[1].get(text)
-        ):
-            continue
-        rows.append([text, *map(_told, told)])
+        a, b = first.get(text), second.get(text)
+        same = definitions[0].get(text) == definitions[1].get(text)
+        if not (a and b and a.verdict == b.verdict and same):
+            rows.append([text, _verdict(a), _verdict(b)])
     both = len(first.keys() & second.keys())
-    title = Heading("Verdicts or hypotheses that changed")
+    title = Heading("Changed verdicts or hypotheses")
     if not rows:
         return [title, Paragraph(f"None of {both}." if both else "Neither states a hypothesis.")]
     changed = Table([("Hypothesis", "l"), ("A", "l"), ("B", "l")], rows)
-    return [title, Paragraph(f"{both} hypotheses are in both."), changed]
+    return [title, Paragraph(f"{both} hypotheses are in both comparisons."), changed]
 
 
-def _told(judged: Judged | None) -> str:
-    if judged is None:
-        return "not asked"
-    sign = hypotheses.SIGNS[judged.verdict]
-    return f"{sign} {judged.verdict}: {judged.measured} {judged.interval}, needed {judged.needed}"
+def _verdict(result: HypothesisResult | None) -> str:
+    if result is None:
+        return "not stated"
+    sign = hypotheses.SIGNS[result.verdict]
+    return (
+        f"{sign} {result.verdict}: {result.measured} {result.interval}, required {result.required}"
+    )
 
 
 def _scores(results: list[Results], shared: list[str]) -> list[Part]:
-    """Every score that both have, arms' and baselines'."""
+    """All scores that both have, of arms and baselines."""
     keys = [
         {
             (task, metric)
@@ -172,7 +195,11 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
     for task, metric in sorted(keys[0] & keys[1]):
         for arm in [
             *shared,
-            *(each for each in results[0].who(task) if each not in results[0].comparison.arms),
+            *(
+                entry
+                for entry in results[0].entries(task)
+                if entry not in results[0].comparison.arms
+            ),
         ]:
             one, other = (side.score(arm, task, metric) for side in results)
             if one is None or other is None or one.unit != other.unit:
@@ -189,7 +216,7 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
                 else "changed"
             )
             cells = [
-                " ".join(figures.estimate(each.estimate, one.unit, places)) for each in (one, other)
+                " ".join(figures.estimate(side.estimate, one.unit, places)) for side in (one, other)
             ]
             change = (
                 " ".join(figures.estimate(gap, one.unit, places, signed=True))
@@ -207,41 +234,48 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
             )
     title = Heading("Scores")
     if not rows:
-        return [title, Paragraph("Neither has a score that the other has too.")]
+        return [title, Paragraph("The two comparisons have no score in common.")]
     parts: list[Part] = [
         title,
-        Paragraph(f"{alike} of {len(rows)} are equal within intervals, {apart} are not."),
+        Paragraph(f"{alike} of {len(rows)} scores are equal within intervals, {apart} are not."),
     ]
-    if len({(side.comparison.about.get("data") or {}).get("fingerprint") for side in results}) > 1:
-        warning = "The data or the tokenizer differ, and so the test examples: scores are not of the same quantity."
+    if len({(side.comparison.record.get("data") or {}).get("fingerprint") for side in results}) > 1:
+        warning = (
+            "The data or the tokenizer differ, and therefore the test examples: the scores are not"
+            " the same quantity."
+        )
         parts.append(Paragraph(warning, "warning"))
     columns = [
         ("Arm", "l"),
-        ("On", "l"),
+        ("Task and metric", "l"),
         ("A", "r"),
         ("B", "r"),
-        ("B − A (of shares: points)", "r"),
+        ("B − A (of percentages: points)", "r"),
         ("Verdict", "l"),
     ]
     caption = (
-        "95 % intervals; the difference's is made of both, as of runs that share nothing (Zou and Donner 2008), so it is wide where the "
-        "two share seeds and test examples. They are not corrected for their number."
+        "95 % intervals. That of the difference combines both as if the runs were independent"
+        " (Zou and Donner 2008), so it is too wide if they share seeds and test examples. The"
+        " intervals are not corrected for multiple comparisons."
     )
     return [*parts, Table(columns, rows, caption)]
 
 
 def _difference(first: Estimate, second: Estimate) -> Estimate:
-    """second - first of independent estimates, from their intervals; a score that depends on no seed is a constant."""
-    mean = second.mean - first.mean
-    if any(each.low is None or each.high is None for each in (first, second) if each.n):
+    """second - first of independent estimates, from their intervals.
+
+    A score that does not depend on a seed is a constant.
+    """
+    mean, sides = second.mean - first.mean, (first, second)
+    if any(side.low is None or side.high is None for side in sides if side.n):
         return Estimate(mean, None, None, 0, None, ())
     ends = [
-        (each.low, each.high)
-        if each.low is not None and each.high is not None
-        else (each.mean, each.mean)
-        for each in (first, second)
+        (side.low, side.high)
+        if side.low is not None and side.high is not None
+        else (side.mean, side.mean)
+        for side in sides
     ]
-    if not any(each.has_interval for each in (first, second)):
+    if not any(side.has_interval for side in sides):
         return Estimate(mean, None, None, 0, None, ())
     below = math.hypot(second.mean - ends[1][0], ends[0][1] - first.mean)
     above = math.hypot(ends[1][1] - second.mean, first.mean - ends[0][0])
@@ -249,9 +283,10 @@ def _difference(first: Estimate, second: Estimate) -> Estimate:
 
 
 def _equal(gap: Estimate, first: Estimate, second: Estimate) -> bool | None:
+    """Whether the difference is zero within its interval; None without an interval."""
     if math.isclose(gap.mean, 0.0, abs_tol=1e-12):
         return True
     if not gap.has_interval:
         return False if first.n == second.n == 0 else None
     sides = (intervals.above(gap, 0.0), intervals.below(gap, 0.0))
-    return intervals.HOLDS not in sides
+    return intervals.SUPPORTED not in sides

@@ -1,4 +1,4 @@
-"""Numbers as text: three significant digits, thousands separators, units a reader knows."""
+"""Formats numbers: three significant digits, thousands separators, common units."""
 
 import math
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ MINUS = "\u2212"
 
 
 def decimals(value: float, digits: int = 3) -> int:
-    """How many decimals show `digits` significant digits of a value."""
+    """Returns the number of decimals for `digits` significant digits of a value."""
     if value == 0:
         return digits - 1
-    # Rounding may carry into a further digit (0.9999 is 1.00, not 1.000).
+    # Rounding may carry into another digit: 0.9999 is 1.00, not 1.000.
     rounded = float(f"{value:.{digits - 1}e}")
     return max(0, digits - 1 - math.floor(math.log10(abs(rounded))))
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """A number to three significant digits: 4.86, 0.0123, 1,230."""
+    """Formats a number with three significant digits: 4.86, 0.0123, 1,230."""
     if value is None or not math.isfinite(value):
         return MISSING
     if value and abs(value) < 1e-4:
@@ -28,12 +28,12 @@ def plain(value: float | None, digits: int = 3) -> str:
 
 
 def tick(value: float | None) -> str:
-    """A number of a config or an axis, as short as it is: 0.003, 5.5."""
+    """Formats a number of a config or an axis without trailing zeros: 0.003, 5.5."""
     return MISSING if value is None else f"{value:g}".replace("-", MINUS)
 
 
 def probability(value: float | None) -> str:
-    """A p-value; below a thousandth only that it is."""
+    """Formats a p-value; "< 0.001" for smaller ones."""
     return (
         MISSING
         if value is None or not math.isfinite(value)
@@ -44,17 +44,17 @@ def probability(value: float | None) -> str:
 
 
 def effect(value: float | None) -> str:
-    """An effect size, with its sign."""
+    """Formats an effect size, with its sign."""
     return MISSING if value is None or not math.isfinite(value) else _fixed(value, 2, signed=True)
 
 
 def count(value: float | None) -> str:
-    """A whole number with thousands separators."""
+    """Formats a whole number with thousands separators."""
     return MISSING if value is None or not math.isfinite(value) else _fixed(value, 0)
 
 
 def flops(value: float | None) -> str:
-    """Floating-point operations with a prefix: 1.2e13 is 12 TFLOP."""
+    """Formats floating-point operations with a prefix: 1.2e13 is 12 TFLOP."""
     if value is None or not math.isfinite(value):
         return MISSING
     for power, prefix in (
@@ -66,14 +66,14 @@ def flops(value: float | None) -> str:
         (9, "G"),
         (6, "M"),
     ):
-        # A value that rounds up to the next prefix is shown with it.
+        # A value that rounds up to the next prefix gets that prefix.
         if float(f"{value:.2e}") >= 10**power:
             return f"{float(f'{value:.2e}') / 10**power:.3g} {prefix}FLOP"
     return f"{value:,.0f} FLOP"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds as a person says them: 42 s, 11 min 42 s, 3 h 05 min."""
+    """Formats seconds: 42 s, 11 min 42 s, 3 h 05 min."""
     if seconds is None or not math.isfinite(seconds):
         return MISSING
     whole = round(seconds)
@@ -85,7 +85,7 @@ def duration(seconds: float | None) -> str:
 
 
 def energy(joules: float | None) -> str:
-    """Joules as kilowatt-hours or smaller: 3.6e6 is 1.00 kWh."""
+    """Formats joules as kWh or Wh: 3.6e6 is 1.00 kWh."""
     if joules is None or not math.isfinite(joules):
         return MISSING
     hours = joules / 3600
@@ -93,42 +93,46 @@ def energy(joules: float | None) -> str:
 
 
 def mass(kilograms: float | None) -> str:
-    """Kilograms, or grams of less than a tenth."""
+    """Formats kilograms; below 0.1 kg as grams."""
     if kilograms is None or not math.isfinite(kilograms):
         return MISSING
     return f"{plain(kilograms)} kg" if kilograms >= 0.1 else f"{plain(1000 * kilograms)} g"
 
 
-def moment(written: object) -> str:
-    """A time as records have it, in UTC, for reading: 2026-01-02 03:04:05."""
-    return str(written).replace("T", " ").removesuffix("Z")
+def timestamp(recorded: object) -> str:
+    """Formats a recorded time (ISO 8601, UTC): 2026-01-02 03:04:05."""
+    return str(recorded).replace("T", " ").removesuffix("Z")
 
 
-def share(value: float | None, digits: int = 3) -> str:
-    """A share as a percentage."""
+def percentage(value: float | None, digits: int = 3) -> str:
+    """Formats a fraction as a percentage."""
     return (
         MISSING if value is None or not math.isfinite(value) else f"{plain(100 * value, digits)} %"
     )
 
 
 def measured(value: float, unit: str) -> str:
-    """A score; shares as percentages. Other units stand in the table's head."""
-    return share(value) if unit == "share" else plain(value)
+    """Formats a score: a fraction as a percentage, others without their unit."""
+    return percentage(value) if unit == "share" else plain(value)
 
 
-def gap(value: float, unit: str) -> str:
-    """A difference of two scores; of shares in percentage points."""
+def difference(value: float, unit: str) -> str:
+    """Formats a difference of two scores; of fractions in percentage points."""
     return f"{plain(100 * value)} points" if unit == "share" else plain(value)
 
 
 def places(column: Sequence[Estimate], unit: str) -> int:
-    """The decimals for a column of estimates: three significant digits of the largest mean, one of the narrowest interval, at most five."""
+    """Returns the number of decimals for a column of estimates.
+
+    Enough for three significant digits of the largest mean and one of the narrowest interval, but
+    at most five.
+    """
     scale = _scale(unit)
-    means = [scale * abs(each.mean) for each in column]
+    means = [scale * abs(item.mean) for item in column]
     halves = [
-        scale * (each.high - each.low) / 2
-        for each in column
-        if each.low is not None and each.high is not None
+        scale * (item.high - item.low) / 2
+        for item in column
+        if item.low is not None and item.high is not None
     ]
     needed = [
         decimals(max(means, default=0.0)),
@@ -140,9 +144,14 @@ def places(column: Sequence[Estimate], unit: str) -> int:
 def estimate(
     value: Estimate, unit: str, decimals: int | None = None, signed: bool = False
 ) -> tuple[str, str]:
-    """The mean and the interval as text with the same decimals (`places` of this estimate alone where not given).
+    """Formats the mean and the interval with the same number of decimals.
 
-    A difference (`signed`) of shares is in percentage points, which stand in the table's head.
+    Args:
+      value: the estimate.
+      unit: its unit.
+      decimals: number of decimals; None for `places` of this estimate.
+      signed: whether it is a difference. Of fractions, it is in percentage points; the header has
+        the unit.
     """
     decimals, scale = places([value], unit) if decimals is None else decimals, _scale(unit)
     mean = _fixed(scale * value.mean, decimals, signed) + (
@@ -157,7 +166,7 @@ def estimate(
 
 
 def signed(value: float, unit: str, decimals: int) -> str:
-    """A difference with its sign."""
+    """Formats a difference with its sign."""
     return _fixed(_scale(unit) * value, decimals, signed=True)
 
 

@@ -1,96 +1,114 @@
-"""The verdict: each hypothesis with interval, p and effect, what an inconclusive one would take, and what simple baselines reach."""
+"""Verdicts on the hypotheses, seeds that inconclusive ones need, and comparison with baselines."""
 
 import statistics as moments
 
-from lm.report import figures, scores
+from lm.report import figures
 from lm.report.page import Details, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
-from lm.report.scores import Judged, Score
+from lm.report.scores import Score
+from lm.report.verdicts import HypothesisResult
 from lm.stats import bootstrap, intervals
 
-SIGNS = {intervals.HOLDS: "✓", intervals.FAILS: "✗", intervals.INCONCLUSIVE: "?"}
+SIGNS = {intervals.SUPPORTED: "✓", intervals.REFUTED: "✗", intervals.INCONCLUSIVE: "?"}
 _POWER = 0.8
-_FEW_ROWS = 8  # of baselines ahead, shown without being asked
-_MOST_SEEDS = 1000  # beyond, the number says only that seeds are not what is missing
+_FEW_ROWS = 8  # a longer table of better baselines is collapsed
+_MOST_SEEDS = 1000  # larger numbers of required seeds are not reported
 
 
-def headline(judged: list[Judged]) -> str:
-    """The verdicts in one sentence."""
-    if not judged:
+def headline(tested: list[HypothesisResult]) -> str:
+    """Returns the verdicts in one sentence."""
+    if not tested:
         return "The experiment's config states no hypotheses, so there is no verdict."
-    counts = {verdict: sum(each.verdict == verdict for each in judged) for verdict in SIGNS}
-    shown = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
-    if len(judged) == 1:
-        return f"The one hypothesis is {judged[0].verdict}."
-    if len(judged) in counts.values():
-        return f"All {len(judged)} hypotheses are {judged[0].verdict}."
-    return f"{len(judged)} hypotheses: {shown}."
+    counts = {verdict: sum(item.verdict == verdict for item in tested) for verdict in SIGNS}
+    summary = ", ".join(f"{number} {verdict}" for verdict, number in counts.items() if number)
+    if len(tested) == 1:
+        return f"The one hypothesis is {tested[0].verdict}."
+    if len(tested) in counts.values():
+        return f"All {len(tested)} hypotheses are {tested[0].verdict}."
+    return f"{len(tested)} hypotheses: {summary}."
 
 
-def section(results: Results, judged: list[Judged]) -> list[Part]:
-    """What the report says first."""
+def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
+    """Returns the first section of the report."""
     comparison = results.comparison
-    parts: list[Part] = [Heading("Verdict"), Paragraph(headline(judged), "headline")]
+    parts: list[Part] = [Heading("Verdict"), Paragraph(headline(tested), "headline")]
     if comparison.problems:
         parts += [
             Paragraph("This report is incomplete:", "warning"),
             Items(comparison.problems, "warning"),
         ]
-    if judged:
-        asked = comparison.about.get("hypotheses") or []
+    if tested:
+        hypotheses = comparison.record.get("hypotheses") or []
         rows = []
-        for each, hypothesis in zip(judged, asked, strict=True):
+        for result, hypothesis in zip(tested, hypotheses, strict=True):
             complete = not results.diverged(
                 str(hypothesis.get("arm")), str(hypothesis.get("compare") or "")
             )
             seeds = (
-                _seeds(results, hypothesis, len(judged))
-                if complete and each.verdict == intervals.INCONCLUSIVE
+                _seeds(results, hypothesis, len(tested))
+                if complete and result.verdict == intervals.INCONCLUSIVE
                 else ""
             )
-            why = "; ".join(filter(None, (each.why, seeds)))
-            numbers = [
-                figures.probability(each.p),
-                figures.probability(each.adjusted),
-                figures.effect(each.effect),
-            ]
-            verdict = f"{SIGNS[each.verdict]} {each.verdict}" + (f" ({why})" if why else "")
-            rows.append([each.text, verdict, each.measured, each.interval, each.needed, *numbers])
-        columns = [("Hypothesis", "l"), ("Verdict", "l"), ("Measured", "r"), ("95 % interval", "r"), ("Needed", "l"),
-                   ("p", "r"), ("p, Holm", "r"), ("Effect size", "r")]  # fmt: skip
+            reason = "; ".join(filter(None, (result.reason, seeds)))
+            sign = SIGNS[result.verdict]
+            rows.append(
+                [
+                    result.text,
+                    f"{sign} {result.verdict}" + (f" ({reason})" if reason else ""),
+                    result.measured,
+                    result.interval,
+                    result.required,
+                    figures.probability(result.p),
+                    figures.probability(result.adjusted),
+                    figures.effect(result.effect),
+                ]
+            )
+        columns = [
+            ("Hypothesis", "l"),
+            ("Verdict", "l"),
+            ("Measured", "r"),
+            ("95 % interval", "r"),
+            ("Required", "l"),
+            ("p", "r"),
+            ("p, Holm", "r"),
+            ("Effect size", "r"),
+        ]
         parts.append(Table(columns, rows, _caption(results), stack=True))
-    added = comparison.about.get("seeds_added") or []
-    if said := "; ".join(
-        f"{', '.join(map(str, each['seeds']))} ({figures.moment(each['at'])})" for each in added
+    added = comparison.record.get("seeds_added") or []
+    if seeds := "; ".join(
+        f"{', '.join(map(str, item['seeds']))} ({figures.timestamp(item['at'])})" for item in added
     ):
         parts.append(
             Paragraph(
-                f"Seeds added later: {said}. Intervals and p take no account of a choice made after looking at the others."
+                f"Seeds added later: {seeds}. The intervals and p-values do not account for a"
+                " decision to add seeds that was based on earlier results."
             )
         )
     return parts + baselines(results)
 
 
 def _caption(results: Results) -> str:
-    started = results.comparison.about.get("started")
+    started = results.comparison.record.get("started")
     when = (
-        f"were fixed before the first run, {figures.moment(started)}"
+        f"were fixed before the first run ({figures.timestamp(started)})"
         if started
         else "are those of the config"
     )
     return (
-        f"Hypotheses, directions and thresholds {when}. One is supported when the whole interval lies on the needed side, refuted when "
-        "all of it lies on the other, both only where p adjusted for the number of hypotheses (Holm 1979) is below 0.05; else it is "
-        "inconclusive. p: two-sided, against the threshold. Effect size: Hedges' g, in standard deviations over seeds, of the difference "
-        "from what it is compared with, whatever the threshold; with so few seeds a rough figure. “How to read this” at the end says what "
-        "the intervals cover."
+        f"Hypotheses, directions and thresholds {when}. A hypothesis is supported if the whole"
+        " interval is on the required side of the threshold and refuted if the whole interval is on"
+        " the other side, in both cases only if p, adjusted for the number of hypotheses"
+        " (Holm 1979), is below 0.05; otherwise it is inconclusive. p: two-sided, against the"
+        " threshold. Effect size: Hedges' g, in standard deviations over seeds, of the difference"
+        " from the compared arm or baseline, regardless of the threshold; with so few seeds it is a"
+        " rough estimate. “How to read this report” at the end explains what the intervals cover."
     )
 
 
 def _seeds(results: Results, hypothesis: dict, number: int) -> str:
-    """How many seeds an inconclusive hypothesis would need if what was measured were the truth; empty where that cannot be said.
+    """The seeds that an inconclusive hypothesis needs if the measured difference is the true one.
 
-    Among `number` hypotheses the strictest of Holm's levels is asked for.
+    The level is the strictest of Holm's levels for `number` hypotheses. "" if it is unknown.
     """
     from lm.stats import power
 
@@ -107,11 +125,10 @@ def _seeds(results: Results, hypothesis: dict, number: int) -> str:
     )
     if own is None or (other and against is None) or own.estimate.n < 2:
         return ""
-    if (
-        hypothesis.get("op") == "intervals_apart_above"
-    ):  # asks for more than a difference: no formula here says how many seeds
+    # Disjoint intervals require more than a difference; there is no formula for that here.
+    if hypothesis.get("op") == "intervals_apart_above":
         return ""
-    apart = _apart(own, against, value, ratio)
+    apart = _distances(own, against, value, ratio)
     if len(apart) < 2:
         return ""
     deviation, distance, level = (
@@ -121,31 +138,35 @@ def _seeds(results: Results, hypothesis: dict, number: int) -> str:
     )
     if not distance:
         return ""
-    known = bool(own.examples and (against is None or against.examples))
+    has_examples = bool(own.examples and (against is None or against.examples))
     test = (
         bootstrap.test_error(
             own.examples, against.examples if against else None, value if ratio else 1.0
         )
-        if known
+        if has_examples
         else 0.0
     )
     if power.most_power(distance, level, test) <= _POWER:
-        return "more seeds alone would not decide: the test examples are few"
+        return "more seeds alone would not decide it: there are too few test examples"
     try:
-        wanted = power.seeds_needed(deviation, distance, _POWER, level, test)
-    except ValueError:  # more than it looks for
-        wanted = _MOST_SEEDS + 1
-    if wanted > _MOST_SEEDS:
-        return f"if what was measured is the truth, more than {_MOST_SEEDS:,} seeds would be needed"
-    if wanted <= len(apart) and not known:
-        return "more seeds alone would hardly help: the test examples are few"
+        needed = power.seeds_needed(deviation, distance, _POWER, level, test)
+    except ValueError:  # more than it searches
+        needed = _MOST_SEEDS + 1
+    if needed > _MOST_SEEDS:
+        return (
+            f"more than {_MOST_SEEDS:,} seeds would be needed if the measured difference is the"
+            " true one"
+        )
+    if needed <= len(apart) and not has_examples:
+        return "more seeds alone would hardly help: there are too few test examples"
     return (
-        f"about {max(wanted, len(apart) + 1)} seeds would decide, if what was measured is the truth"
+        f"about {max(needed, len(apart) + 1)} seeds would decide it if the measured difference is"
+        " the true one"
     )
 
 
-def _apart(own: Score, against: Score | None, value: float, ratio: bool) -> list[float]:
-    """How far each seed is from the threshold."""
+def _distances(own: Score, against: Score | None, value: float, ratio: bool) -> list[float]:
+    """The difference of each seed from the threshold."""
     if against is None:
         return [score - value for score in own.values.values()]
     fixed = against.estimate.mean if against.estimate.n == 0 else None
@@ -161,7 +182,10 @@ def _apart(own: Score, against: Score | None, value: float, ratio: bool) -> list
 
 
 def baselines(results: Results) -> list[Part]:
-    """A row for each arm whose mean is behind the best baseline, on its own tasks; on a shared one for the best arm."""
+    """Returns a table of the arms whose mean is worse than the best baseline's.
+
+    On an objective-specific task, it lists every such arm, on a shared task only the best arm.
+    """
     comparison, rows = results.comparison, []
     first: dict[str, dict[str, str]] = {}
     for row in comparison.rows:
@@ -169,25 +193,28 @@ def baselines(results: Results) -> list[Part]:
             first.setdefault(row.arm, {}).setdefault(row.task, row.metric)
     for arm in comparison.arms:
         for task, metric in first.get(arm, {}).items():
-            found = results.score(arm, task, metric)
-            if found and (ahead := _ahead(results, found, task, metric)):
-                rows.append([comparison.label(arm), *ahead])
+            score = results.score(arm, task, metric)
+            if score and (cells := _better_baseline(results, score, task, metric)):
+                rows.append([comparison.label(arm), *cells])
     for task, metrics in results.metrics(own=False).items():
-        each = [found for arm in comparison.arms if (found := results.score(arm, task, metrics[0]))]
-        if each and (ahead := _ahead(results, best := _best(each), task, metrics[0])):
-            rows.append([f"{comparison.label(best.arm)}, the best of all", *ahead])
+        scores = [
+            score for arm in comparison.arms if (score := results.score(arm, task, metrics[0]))
+        ]
+        if scores and (cells := _better_baseline(results, best := _best(scores), task, metrics[0])):
+            rows.append([f"{comparison.label(best.arm)} (best arm)", *cells])
     if not rows:
         return []
     columns = [
-        ("Behind a baseline", "l"),
-        ("On", "l"),
+        ("Arm behind a baseline", "l"),
+        ("Task and metric", "l"),
         ("Score", "r"),
         ("Best baseline", "l"),
-        ("Its score", "r"),
+        ("Baseline score", "r"),
     ]
     caption = (
-        "What simple baselines reach: arms whose mean is behind the best baseline on the same examples. On a yardstick that all arms share "
-        "only the best arm is listed, since the others are behind as well."
+        "Arms whose mean score is worse than that of the best simple baseline on the same examples."
+        " On an evaluation task shared by all arms, only the best arm is listed, since the other"
+        " arms are worse than the baseline as well."
     )
     table = Table(columns, rows, caption)
     if len(rows) <= _FEW_ROWS:
@@ -195,21 +222,21 @@ def baselines(results: Results) -> list[Part]:
     arms = len({row[0] for row in rows})
     return [
         Details(
-            f"What simple baselines reach: {len(rows)} scores of {arms} arms are behind one",
+            f"Simple baselines: {len(rows)} scores of {arms} arms are worse than the best one's",
             [table],
             printed=True,
         )
     ]
 
 
-def _ahead(results: Results, score: Score, task: str, metric: str) -> list[str]:
-    """Task and metric, the score, the best baseline's name and its score where it is better; nothing where none is."""
+def _better_baseline(results: Results, score: Score, task: str, metric: str) -> list[str]:
+    """The cells of a row of `baselines`; empty if no baseline is better."""
     names = dict.fromkeys(row.arm for row in results.rows(task, metric) if row.kind == "baseline")
-    found = [each for name in names if (each := results.score(name, task, metric))]
-    if not found or (best := _best([score, *found])) is score:
+    scores = [item for name in names if (item := results.score(name, task, metric))]
+    if not scores or (best := _best([score, *scores])) is score:
         return []
     places = figures.places([score.estimate, best.estimate], score.unit)
-    own, other = (figures.estimate(each.estimate, score.unit, places)[0] for each in (score, best))
+    own, other = (figures.estimate(item.estimate, score.unit, places)[0] for item in (score, best))
     return [
         f"{task_name(task)}, {metric_name(metric)}",
         own,
@@ -218,11 +245,7 @@ def _ahead(results: Results, score: Score, task: str, metric: str) -> list[str]:
     ]
 
 
-def _best(found: list[Score]) -> Score:
-    """The best by its mean; of equals the first."""
-    return (min if found[0].better == "lower" else max)(found, key=lambda each: each.estimate.mean)
-
-
-def judge(results: Results) -> list[Judged]:
-    """Every hypothesis's verdict, in the order of comparison.json."""
-    return scores.judge_all(results.comparison)
+def _best(scores: list[Score]) -> Score:
+    """The best score by its mean; the first one of equal scores."""
+    best = min if scores[0].better == "lower" else max
+    return best(scores, key=lambda score: score.estimate.mean)

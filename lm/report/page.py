@@ -1,63 +1,84 @@
-"""The parts of a report, and their text as Markdown. `web` writes the same parts as HTML, so the two cannot disagree.
+"""The parts of a report, and the Markdown writer. `lm.report.web` writes the same parts as HTML.
 
 All text is plain text: each writer escapes it for its own format.
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
 class Strong(str):
-    """The text of a table's cell that stands out."""
+    """Text of a table cell in bold."""
 
     __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Heading:
+    """A heading of a section."""
+
     text: str
     level: int = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Paragraph:
+    """A paragraph.
+
+    Attributes:
+      text: its text.
+      role: "", "lead", "headline", "small", "warning", or "markdown" (omitted from HTML).
+    """
+
     text: str
-    role: str = ""  # "", "lead", "headline", "small", "warning", or "markdown": for Markdown alone
+    role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Items:
+    """A list of texts; `role` is "" or "warning"."""
+
     texts: list[str]
     role: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """`columns` are (head, alignment "l" or "r"); `rows` hold as many cells as there are columns.
+    """A table.
 
-    What follows a line break in a cell is of less weight, an interval below its mean: smaller on the page.
+    Attributes:
+      columns: (header, alignment "l" or "r") of each column.
+      rows: the cells of each row. Text after a line break in a cell, such as an interval below its
+        mean, is smaller on the page.
+      caption: text below the table.
+      head: whether to show the headers; a table of names and values has none.
+      stack: whether a narrow screen shows each row as a block instead of a line that scrolls.
     """
 
     columns: list[tuple[str, str]]
     rows: list[list[str]]
     caption: str = ""
-    head: bool = True  # a table of names and values needs no head
-    stack: bool = (
-        False  # on a narrow screen each row is shown as a block, not a line that has to be scrolled
-    )
+    head: bool = True
+    stack: bool = False
 
     def __post_init__(self) -> None:
         if any(len(row) != len(self.columns) for row in self.rows):
             raise ValueError(
-                f"each row of {self.caption or 'a table'!r} should have {len(self.columns)} cells"
+                f"each row of {self.caption or 'a table'!r} must have {len(self.columns)} cells"
             )
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Pictures side by side where there is room: (SVG markup, alternative text) each.
+    """Pictures, side by side if there is room.
 
-    Markdown shows `file` instead, or where there is none the text `elsewhere`, which says where the picture is. `small` panels are many.
+    Attributes:
+      pictures: (SVG markup, alternative text) of each.
+      caption: text below them.
+      file: file name of the picture that Markdown shows instead; "" for none.
+      elsewhere: text that Markdown shows if there is no file.
+      small: whether there are many small panels.
     """
 
     pictures: list[tuple[str, str]]
@@ -69,46 +90,53 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Code:
+    """Preformatted text."""
+
     text: str
     language: str = ""
 
 
+Leaf = Heading | Paragraph | Items | Table | Figure | Code
+
+
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Parts that open on demand. `printed`: on paper they stand open."""
+    """Collapsed parts; with `printed`, they are expanded on paper."""
 
     summary: str
-    parts: "list[Part]"
+    parts: Sequence[Leaf]
     printed: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Tabs:
-    """Views of one thing, of which the page shows one at a time, paper and Markdown all."""
+    """Views of one thing: the page shows one at a time, paper and Markdown show all."""
 
     name: str
-    views: "list[tuple[str, Figure]]"
+    views: list[tuple[str, Figure]]
 
 
-Part = Heading | Paragraph | Items | Table | Figure | Code | Details | Tabs
+Part = Leaf | Details | Tabs
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
+    """A report."""
+
     title: str
     parts: list[Part]
 
 
 def markdown(page: Page) -> str:
-    """The page as GitHub-flavoured Markdown."""
+    """Returns the page as GitHub-flavoured Markdown."""
     return "\n\n".join([f"# {escape(page.title)}", *filter(None, map(_part, page.parts))]) + "\n"
 
 
 def escape(text: str) -> str:
-    """Plain text as Markdown text on one line."""
+    """Returns plain text escaped for Markdown, on one line."""
     text = re.sub(r"\s+", " ", str(text)).strip()
     text = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-    # Underscores within words are left alone by GitHub, but not by every reader.
+    # GitHub does not treat underscores within words as emphasis, but other readers do.
     return re.sub(r"([\\`*_\[\]|~#$!])", r"\\\1", text)
 
 
@@ -117,7 +145,7 @@ def _part(part: Part) -> str:
         case Heading():
             return f"{'#' * part.level} {escape(part.text)}"
         case Paragraph():
-            # A sign or number at the start of a line would make a list of it.
+            # A sign or number at the start of a line would start a list.
             text = re.sub(r"^(\d*)([-+=.])", r"\1\\\2", escape(part.text))
             return (
                 f"**{text}**"
@@ -161,6 +189,6 @@ def _cell(text: str) -> str:
 
 
 def _code(code: Code) -> str:
-    # The fence has to be longer than any run of backticks inside.
+    # The fence must be longer than any run of backticks inside.
     fence = "`" * max(3, 1 + max((len(run) for run in re.findall("`+", code.text)), default=0))
     return f"{fence}{code.language}\n{code.text}\n{fence}"

@@ -1,13 +1,13 @@
-"""Charts with matplotlib: the one PNG on white that a README shows."""
+"""Draws charts with matplotlib: the PNG for READMEs, on white."""
 
 import contextlib
 import io
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from lm.core import files
 from lm.report import chart
 from lm.report.chart import Band, Chart, Dots, Line, Rule
 
@@ -17,12 +17,18 @@ _PANEL = (4.6, 2.9)  # inches
 
 
 def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
-    """Writes panels in columns and below them those as wide as the picture. Needs at least one chart."""
+    """Writes a PNG of at least one chart, atomically.
+
+    Args:
+      path: the file.
+      panels: charts in columns.
+      wide: charts of full width below them.
+    """
     from matplotlib.figure import Figure
 
     columns = min(len(panels), 2 if len(panels) <= 6 else 4) or 2
     lines = -(-len(panels) // columns)
-    heights = [_PANEL[1]] * lines + [0.8 + 0.26 * len(each.y.names) for each in wide]
+    heights = [_PANEL[1]] * lines + [0.8 + 0.26 * len(data.y.names) for data in wide]
     with _style():
         figure = Figure(
             figsize=(_PANEL[0] * columns, sum(heights)), layout="constrained", facecolor="white"
@@ -36,9 +42,8 @@ def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
         figure.savefig(
             buffer, format="png", dpi=110 if columns > 2 else 160, metadata={"Software": None}
         )
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_bytes(buffer.getvalue())
-    os.replace(temporary, path)
+    with files.replacing(path, "wb") as file:
+        file.write(buffer.getvalue())
 
 
 def _draw(axes: Any, data: Chart) -> None:
@@ -80,10 +85,19 @@ def _mark(axes: Any, mark: Line | Band | Dots | Rule) -> None:
             }
             (axes.axvline if mark.upright else axes.axhline)(mark.value, **style)
             if mark.text:
-                # Set in from the right edge: a font wider than matplotlib's must not run out of the picture.
+                # Indented from the right edge, in case a font is wider than matplotlib's.
                 place, side = (0.01, "left") if mark.early else (0.98, "right")
-                axes.annotate(mark.text, (place, mark.value), xycoords=("axes fraction", "data"), xytext=(0, 2.5),
-                              textcoords="offset points", ha=side, va="bottom", color=_FAINT, fontsize=8)  # fmt: skip
+                axes.annotate(
+                    mark.text,
+                    (place, mark.value),
+                    xycoords=("axes fraction", "data"),
+                    xytext=(0, 2.5),
+                    textcoords="offset points",
+                    ha=side,
+                    va="bottom",
+                    color=_FAINT,
+                    fontsize=8,
+                )
         case Band():
             x, low, high = zip(*chart.thin(mark.points), strict=True)
             axes.fill_between(x, low, high, color=_paint(mark.arm), alpha=0.2, linewidth=0)
@@ -151,15 +165,34 @@ def _style() -> Iterator[None]:
     import matplotlib
 
     style: dict[Any, Any] = {
-        "font.family": "sans-serif", "font.sans-serif": ["DejaVu Sans"], "font.size": 9, "axes.titlesize": 9.5, "axes.labelsize": 8.5,
-        "text.color": _INK, "axes.titlecolor": _INK, "axes.labelcolor": _FAINT, "xtick.color": _RULE, "ytick.color": _RULE,
-        "xtick.labelcolor": _FAINT, "ytick.labelcolor": _INK, "xtick.labelsize": 8, "ytick.labelsize": 8.5,
-        "axes.edgecolor": _RULE, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "axes.grid.axis": "y",
-        "grid.color": _RULE, "grid.linewidth": 0.6, "axes.axisbelow": True, "text.parse_math": False, "axes.unicode_minus": True,
-    }  # fmt: skip
-    # rcdefaults first: a person's own matplotlibrc should not change the report.
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 9.5,
+        "axes.labelsize": 8.5,
+        "text.color": _INK,
+        "axes.titlecolor": _INK,
+        "axes.labelcolor": _FAINT,
+        "xtick.color": _RULE,
+        "ytick.color": _RULE,
+        "xtick.labelcolor": _FAINT,
+        "ytick.labelcolor": _INK,
+        "xtick.labelsize": 8,
+        "ytick.labelsize": 8.5,
+        "axes.edgecolor": _RULE,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.grid.axis": "y",
+        "grid.color": _RULE,
+        "grid.linewidth": 0.6,
+        "axes.axisbelow": True,
+        "text.parse_math": False,
+        "axes.unicode_minus": True,
+    }
+    # rcdefaults first: a user's matplotlibrc must not change the report.
     with matplotlib.rc_context(), warnings.catch_warnings():
-        # Labels may be in a script that matplotlib's font lacks; the page's font draws them.
+        # Labels may be in a script that matplotlib's font lacks; the page can show them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(style)

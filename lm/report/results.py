@@ -1,4 +1,4 @@
-"""A comparison's scores and differences, each computed once however many sections ask for it; and the names of tasks and metrics."""
+"""Cached scores and differences of a comparison, and display names of tasks and metrics."""
 
 import dataclasses
 import functools
@@ -8,19 +8,29 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.report import scores
-from lm.report.read import Comparison, Row
+from lm.report.comparison import Comparison, Row
 from lm.report.scores import Score
 from lm.stats import intervals
 from lm.stats.intervals import Estimate
 
 TASKS = {
-    "causal": "next token", "suffix": "second half of a text", "masked": "masked token", "denoising": "words behind sentinels",
-    "next_sentence": "next sentence", "sentence_order": "sentence order", "probe": "linear probe", "minimal_pairs": "minimal pairs",
-    "last_word": "last word", "recall": "associative recall", "brackets": "nested brackets", "grammar": "probabilistic grammar",
-}  # fmt: skip
-# What a reader must know to compare the arms on a task, by the kind of the task.
+    "causal": "next token",
+    "suffix": "second half of a text",
+    "masked": "masked token",
+    "denoising": "masked spans",
+    "next_sentence": "next sentence",
+    "sentence_order": "sentence order",
+    "probe": "linear probe",
+    "minimal_pairs": "minimal pairs",
+    "last_word": "last word",
+    "recall": "associative recall",
+    "brackets": "nested brackets",
+    "grammar": "probabilistic grammar",
+}
+# Caveats for comparisons between arms, by task plug-in.
 NOTES = {
-    "last_word": "Masked models are told how many pieces the last word has, the others are not."
+    "last_word": "Masked models are given the number of pieces in the last word; other models are"
+    " not."
 }
 METRICS = {
     "nll": "negative log-likelihood",
@@ -28,13 +38,22 @@ METRICS = {
     "accuracy_first": "accuracy of the first answer",
 }
 _TOKENS = ("causal", "suffix", "masked", "denoising")
-_ALL_PAIRS = 6  # arms up to which every pair is shown; of more, each is compared with the experiment's reference
+# Up to this many arms, all pairs are compared; otherwise each arm with the reference.
+_ALL_PAIRS = 6
 _UNTRAINED = "untrained "
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """The paired difference of two arms on one metric, with its p-value and effect size where they are known."""
+    """The paired difference first - second of two arms on one metric.
+
+    Attributes:
+      first: name of an arm.
+      second: name of an arm, baseline or untrained model.
+      estimate: the difference with its interval.
+      p: two-sided, against 0; None without an interval.
+      effect: Hedges' g; None without a deviation over seeds.
+    """
 
     first: str
     second: str
@@ -44,26 +63,29 @@ class Gap:
 
 
 class Results:
-    """What was measured in a workdir.
+    """The scores of a comparison.
 
     Attributes:
-      comparison: what `read` found. workdir: where.
-      score(arm, task, metric): its `Score`, or None. gap(first, second, task, metric): a `Gap`, None where there is nothing to pair.
-      who(task, own=None): who has a score on a task, as `scores.who` orders them.
+      comparison: its records.
+      workdir: its directory.
+      score: (arm, task, metric) -> `Score`, or None without one.
+      gap: (first, second, task, metric) -> `Gap`, or None if there is nothing to pair.
+      entries: (task, own=None) -> names with a score on a task, as `scores.entries`.
     """
 
-    def __init__(self, comparison: Comparison, workdir: Path):
+    def __init__(self, comparison: Comparison, workdir: Path) -> None:
         self.comparison, self.workdir = comparison, workdir
         rows: dict[tuple[str, str], list[Row]] = {}
         for row in comparison.rows:
             rows.setdefault((row.task, row.metric), []).append(row)
-        # Scores are looked for among the rows of their own metric only.
+        # Scores are searched among the rows of their own metric only.
         self._parts = {
-            key: dataclasses.replace(comparison, rows=found) for key, found in rows.items()
+            key: dataclasses.replace(comparison, rows=metric_rows)
+            for key, metric_rows in rows.items()
         }
         self.score = functools.cache(self._score)
         self.gap = functools.cache(self._gap)
-        self.who = functools.cache(functools.partial(scores.who, comparison))
+        self.entries = functools.cache(functools.partial(scores.entries, comparison))
 
     def _score(self, arm: str, task: str, metric: str) -> Score | None:
         part = self._parts.get((task, metric))
@@ -71,92 +93,107 @@ class Results:
 
     def _gap(self, first: str, second: str, task: str, metric: str) -> Gap | None:
         one, other = self.score(first, task, metric), self.score(second, task, metric)
-        found = scores.contrast(one, other) if one and other else None
-        return Gap(first, second, found.estimate, found.p, found.effect) if found else None
+        gap = scores.contrast(one, other) if one and other else None
+        return Gap(first, second, gap.estimate, gap.p, gap.effect) if gap else None
 
     def metrics(self, own: bool, parts: bool = False) -> dict[str, list[str]]:
-        """The metrics of each task, its own or the shared ones. `parts`: those of a part of the examples ("accuracy/anaphor_agreement")."""
-        found = {}
+        """Returns the metrics by task.
+
+        Args:
+          own: whether to return objective-specific tasks, or those shared by all arms.
+          parts: whether to return metrics of a subset of the examples, such as
+            "accuracy/anaphor_agreement", or those of all examples.
+        """
+        by_task = {}
         for task, names in self._metrics[own].items():
-            if chosen := [name for name in names if ("/" in name) == parts]:
-                found[task] = chosen
-        return found
+            if selected := [name for name in names if ("/" in name) == parts]:
+                by_task[task] = selected
+        return by_task
 
     @functools.cached_property
     def _metrics(self) -> dict[bool, dict[str, list[str]]]:
         return {own: scores.metrics(self.comparison, own) for own in (False, True)}
 
     def row(self, task: str, metric: str) -> Row:
-        """One row of a metric, for its unit and direction."""
+        """Returns one row of a metric, for its unit and direction."""
         return self._parts[task, metric].rows[0]
 
     def rows(self, task: str, metric: str) -> list[Row]:
+        """Returns all rows of a metric."""
         return self._parts[task, metric].rows
 
     def arms(self, task: str, metric: str) -> list[str]:
-        """The arms that have a score on a metric over at least one seed, in the comparison's order."""
+        """Returns the arms with a score over at least one seed, in the comparison's order."""
         return [
             arm
             for arm in self.comparison.arms
-            if (found := self.score(arm, task, metric)) and found.estimate.n
+            if (score := self.score(arm, task, metric)) and score.estimate.n
         ]
 
     def index(self, arm: str) -> int | None:
-        """The arm's place, which gives its colour, line style and marker; None for a baseline or untrained model."""
+        """Returns the arm's index, which determines its colour, line style and marker.
+
+        None for a baseline or untrained model.
+        """
         arms = list(self.comparison.arms)
         return arms.index(arm) if arm in arms else None
 
     def reference(self, arms: list[str]) -> str:
-        """Of `arms`, the one that others are held against: the experiment's, or the first."""
-        wanted = self.comparison.about.get("reference")
-        return wanted if wanted in arms else arms[0]
+        """Returns the experiment's reference arm if it is among `arms`, otherwise the first one."""
+        reference = self.comparison.record.get("reference")
+        return reference if reference in arms else arms[0]
 
     def pairs(self, task: str, metric: str) -> list[tuple[str, str]]:
-        """Who is compared with whom: few arms each with each, of many each with the reference; none with one that has another budget."""
-        found: list[tuple[str, str]] = []
+        """Returns the pairs of arms to compare.
+
+        All pairs of a few arms, otherwise each arm with the reference. Arms with different
+        multiples of the budget are not compared.
+        """
+        pairs: list[tuple[str, str]] = []
         for arms in self.groups(self.arms(task, metric)).values():
             reference = self.reference(arms)
-            found += (
+            pairs += (
                 itertools.combinations(arms, 2)
                 if len(arms) <= _ALL_PAIRS
                 else [(arm, reference) for arm in arms if arm != reference]
             )
-        return found
+        return pairs
 
     def groups(self, arms: list[str]) -> dict[float, list[str]]:
-        """Those of `arms` that get the same multiple of the budget, and so may be compared, by that multiple."""
+        """Returns `arms` by their multiple of the budget: those of one group are comparable."""
         groups = {
-            times: [arm for arm in arms if arm in alike]
-            for times, alike in sorted(self.comparison.by_times().items())
+            multiple: [arm for arm in arms if arm in group]
+            for multiple, group in sorted(self.comparison.arms_by_multiple().items())
         }
-        return {times: alike for times, alike in groups.items() if alike}
+        return {multiple: group for multiple, group in groups.items() if group}
 
-    def mixed(self, arms: list[str]) -> str:
-        """What to say below a table or picture of arms with different budgets; "" for others."""
+    def budget_note(self, arms: list[str]) -> str:
+        """Returns a caveat if `arms` have different multiples of the budget, otherwise ""."""
         several = len(self.groups([arm for arm in arms if arm in self.comparison.arms])) > 1
         return (
-            " Arms that get other multiples of the budget stand beside each other: compare those of one multiple."
+            " Arms with different multiples of the budget are shown together; compare only arms"
+            " with the same multiple."
             if several
             else ""
         )
 
     @property
-    def shares(self) -> bool:
-        """Whether the experiment asks a task that all arms share; older records do not say, and did."""
-        tasks = self.comparison.about.get("tasks") or {}
+    def has_shared_task(self) -> bool:
+        """Whether the experiment has a task shared by all arms, as all older records have."""
+        tasks = self.comparison.record.get("tasks") or {}
         return not tasks or any(task.get("shared", True) for task in tasks.values())
 
     def untrained(self, arm: str) -> str:
-        """The untrained model that an arm is held against."""
-        about = self.comparison.arms[arm]
-        return str(about.get("untrained") or _UNTRAINED + str(about.get("model")))
+        """Returns the name of the untrained model that an arm is compared with."""
+        description = self.comparison.arms[arm]
+        return str(description.get("untrained") or _UNTRAINED + str(description.get("model")))
 
     def plug_in(self, task: str) -> str:
-        """The kind of a task that has a name of its own in the experiment."""
-        return str((self.comparison.about.get("tasks") or {}).get(task, {}).get("task") or task)
+        """Returns the plug-in of a task, which may have another name in the experiment."""
+        return str((self.comparison.record.get("tasks") or {}).get(task, {}).get("task") or task)
 
-    def note(self, tasks: Iterable[str]) -> str:
-        """What must be known to compare arms on these tasks, to go after a caption; "" where there is nothing."""
+    def task_notes(self, tasks: Iterable[str]) -> str:
+        """Returns the caveats of these tasks, to be appended to a caption; "" without any."""
         tasks = list(tasks)
         notes = [NOTES.get(self.plug_in(task), "") for task in tasks]
         notes += [
@@ -167,32 +204,38 @@ class Results:
         return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
     def diverged(self, *arms: str) -> str:
-        """How many runs of these arms diverged; "" where none did."""
+        """Returns how many runs of these arms diverged, as text; "" if none did."""
         return scores.diverged(self.comparison, *arms)
 
     def better(self, gap: Gap, direction: str) -> bool | None:
-        """Whether the first is better than the second; None where the interval holds zero, or where runs diverged: those that are left
-        are a choice of the outcome."""
+        """Returns whether the first is better than the second.
+
+        None if the interval includes zero, or if runs diverged: the remaining runs are not a random
+        sample.
+        """
         if self.diverged(gap.first, gap.second):
             return None
         higher, lower = (
-            side(gap.estimate, 0.0) == intervals.HOLDS
+            side(gap.estimate, 0.0) == intervals.SUPPORTED
             for side in (intervals.above, intervals.below)
         )
         return higher == (direction == "higher") if higher or lower else None
 
     def counts_tokens(self, task: str) -> bool:
+        """Returns whether the examples of a task are tokens."""
         return self.plug_in(task) in _TOKENS
 
 
 def task_name(task: str) -> str:
+    """Returns the display name of a task."""
     return TASKS.get(task, task.replace("_", " "))
 
 
 def sentence(text: str) -> str:
-    """With a capital letter."""
+    """Returns the text with an initial capital letter."""
     return text[:1].upper() + text[1:]
 
 
 def metric_name(metric: str) -> str:
+    """Returns the display name of a metric."""
     return METRICS.get(metric, metric.replace("_", " "))

@@ -1,50 +1,53 @@
-"""What each arm is asked, and what its first finished seed writes: read from a run's samples.json where it is."""
+"""An example of each arm's objective, and samples of its first finished seed."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-from lm.report.page import Code, Details, Heading, Paragraph, Part
+from lm.report.page import Code, Details, Heading, Leaf, Paragraph, Part
 from lm.report.results import Results
 
-_MOST = 5  # samples an arm
-_LONGEST = 600  # characters of each
+_MOST = 5  # samples per arm
+_LONGEST = 600  # characters per sample
 
 
 def section(results: Results) -> list[Part]:
-    """Nothing where there are no samples."""
+    """Returns the section from the runs' samples.json; empty without samples."""
     comparison, parts = results.comparison, list[Part]()
     for arm in comparison.arms:
-        found: list[Part] = []
-        for run in comparison.of(arm)[:1]:
-            left = _read(results.workdir / "runs" / f"{arm}-seed{run.seed}" / "samples.json", dict)
-            if isinstance(left.get("asked"), str):
-                found += [Paragraph("What it is asked:"), Code(_cut(left["asked"]))]
-            texts = left["samples"] if isinstance(left.get("samples"), list) else []
+        inner: list[Leaf] = []
+        for run in comparison.finished(arm)[:1]:
+            record = _read(
+                results.workdir / "runs" / f"{arm}-seed{run.seed}" / "samples.json", dict
+            )
+            if isinstance(record.get("asked"), str):
+                inner += [
+                    Paragraph("Example of the objective's inputs and targets:"),
+                    Code(_cut(record["asked"])),
+                ]
+            samples = record["samples"] if isinstance(record.get("samples"), list) else []
             pairs = [
-                (str(each.get("prompt") or ""), str(each.get("text") or ""))
-                for each in texts
-                if isinstance(each, dict)
+                (str(sample.get("prompt") or ""), str(sample.get("text") or ""))
+                for sample in samples
+                if isinstance(sample, dict)
             ]
             if pairs:
-                found.append(
-                    Paragraph(
-                        f"What seed {run.seed} writes after “▸”, greedily; “«»” mark what was hidden:"
-                    )
+                inner.append(
+                    Paragraph(f"Greedy output of seed {run.seed} after “▸”; “«»” mark masked text:")
                 )
-                found += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
-        if found:
-            parts.append(Details(comparison.label(arm), found, printed=True))
+                inner += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
+        if inner:
+            parts.append(Details(comparison.label(arm), inner, printed=True))
     return [Heading("Samples"), *parts] if parts else []
 
 
 def _read(path: Path, kind: type) -> Any:
-    """The file's content where it is of a kind; else an empty one: samples are no result, and a report is not refused for want of them."""
+    """The file's content if it is of a type, otherwise an empty one: samples are optional."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return kind()
-    return found if isinstance(found, kind) else kind()
+    return content if isinstance(content, kind) else kind()
 
 
 def _cut(text: str) -> str:

@@ -1,4 +1,4 @@
-"""Scaling: L = E + A/N^α + B/D^β for each series of arms (Hoffmann et al. 2022), and where two of them cross."""
+"""Scaling laws L = E + A/N^α + B/D^β of series of arms (Hoffmann et al. 2022); crossovers."""
 
 import itertools
 import math
@@ -13,44 +13,46 @@ _LETTERS = (("E", "E"), ("A", "A"), ("B", "B"), ("alpha", "α"), ("beta", "β"))
 
 
 def section(results: Results) -> list[Part]:
-    """Nothing where the experiment asks for no fit."""
+    """Returns the section; empty if the experiment has no scaling fit."""
     comparison = results.comparison
-    asked = comparison.about.get("scaling")
-    if not isinstance(asked, dict) or not asked.get("task"):
+    options = comparison.record.get("scaling")
+    if not isinstance(options, dict) or not options.get("task"):
         return []
     from lm.core.plugins import UserError
     from lm.stats import scaling
 
-    task, metric = str(asked["task"]), str(asked.get("metric") or "nll")
+    task, metric = str(options["task"]), str(options.get("metric") or "nll")
     title, series = Heading("Scaling"), dict[str, list[tuple[Any, float]]]()
-    for arm, about in comparison.arms.items():
-        found = results.score(arm, task, metric)
-        if found is None or not about.get("series"):
+    for arm, description in comparison.arms.items():
+        score = results.score(arm, task, metric)
+        if score is None or not description.get("series"):
             continue
-        for run in comparison.of(arm):
+        for run in comparison.finished(arm):
             values = [run.number(key) for key in ("parameters", "tokens", "flops")]
-            if run.seed in found.values and all(values):
+            if run.seed in score.values and all(values):
                 parameters, tokens, flops = (float(value or 0.0) for value in values)
-                point = scaling.Point(parameters, tokens, found.values[run.seed], run.seed)
-                series.setdefault(str(about["series"]), []).append((point, flops))
-    fits, refused = dict[str, Any](), []
+                point = scaling.Point(parameters, tokens, score.values[run.seed], run.seed)
+                series.setdefault(str(description["series"]), []).append((point, flops))
+    fits, notes = dict[str, Any](), []
     if series and results.row(task, metric).better != "lower":
         return [
             title,
             Paragraph(
-                f"The law is one of a loss; {metric_name(metric)}, {task_name(task)}, is better the higher it is."
+                "A scaling law describes a loss, but higher is better for"
+                f" {metric_name(metric)}, {task_name(task)}."
             ),
         ]
     for name, points in series.items():
         try:
             fits[name] = scaling.fit([point for point, _ in points])
         except (UserError, ValueError) as error:
-            refused.append(f"{name}: no fit, {error}")
+            notes.append(f"{name}: no fit, {error}")
     if not series:
         return [
             title,
             Paragraph(
-                f"No finished run of a series has a score on {task_name(task)}, {metric_name(metric)} yet."
+                f"No finished run of a series has a score on {task_name(task)},"
+                f" {metric_name(metric)} yet."
             ),
         ]
     unit, row = f"{metric_name(metric)}, {task_name(task)}", results.row(task, metric)
@@ -62,35 +64,34 @@ def section(results: Results) -> list[Part]:
         340,
     )
     caption = (
-        f"{unit[0].upper()}{unit[1:]}, against training FLOPs: a marker a run; lines: the least loss that the fit gives for the FLOPs, at "
-        "its own best size, as far as the runs reach."
+        f"{unit[0].upper()}{unit[1:]}, against training FLOPs. Markers: individual runs. Lines:"
+        " lowest loss that the fit predicts for the FLOPs, at the compute-optimal size, within the"
+        " range of the runs."
     )
     rows = []
     for name, fit in fits.items():
         rows.append(
-            [name, str(len(series[name])), *(_parameter(fit, letter) for letter, _ in _LETTERS)]
+            [name, str(len(series[name])), *(_constant(fit, letter) for letter, _ in _LETTERS)]
         )
     parts: list[Part] = [
         title,
-        Figure([drawn], caption, elsewhere="The page report.html draws the fits."),
+        Figure([drawn], caption, elsewhere="report.html plots the fits."),
     ]
     if rows:
         columns = [("Series", "l"), ("Runs", "r"), *((sign, "r") for _, sign in _LETTERS)]
         note = (
-            f"L = E + A/N^α + B/D^β: N parameters, D tokens, L in {row.unit}; 95 % intervals below each value. A fit says nothing of what "
-            "lies far beyond its runs."
+            f"L = E + A/N^α + B/D^β: N parameters, D tokens, L in {row.unit}. Below each value: its"
+            " 95 % interval. A fit does not hold far outside the range of its runs."
         )
         parts.append(Table(columns, rows, note))
-    refused += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
-    return parts + (
-        [Items(refused + crossings)]
-        if (crossings := _crossings(scaling, series, fits)) or refused
-        else []
-    )
+    notes += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
+    notes += _crossings(scaling, series, fits)
+    return parts + ([Items(notes)] if notes else [])
 
 
 def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> list[str]:
-    found = []
+    """A sentence on the crossover of each pair of series."""
+    sentences = []
     for first, second in itertools.combinations(fits, 2):
         spent = [flops for name in (first, second) for _, flops in series[name]]
         low, high = min(spent), 100 * max(spent)
@@ -102,22 +103,25 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
             (_per_token(series[first]), _per_token(series[second])),
         )
         if crossing.flops is None:
-            found.append(
-                f"{first} and {second} do not cross between {figures.flops(low)} and {figures.flops(high)}: {crossing.note}."
+            sentences.append(
+                f"{first} and {second} do not cross between {figures.flops(low)} and"
+                f" {figures.flops(high)}: {crossing.note}."
             )
             continue
         ends = [
-            figures.flops(end) if end is not None else "outside of what is looked at"
+            figures.flops(end) if end is not None else "outside the searched range"
             for end in (crossing.low, crossing.high)
         ]
         beyond = "" if crossing.flops <= max(spent) else ", beyond the largest run"
-        text = f"{first} and {second} cross at {figures.flops(crossing.flops)}{beyond} (95 % interval: {ends[0]} to {ends[1]})"
-        found.append(f"{text}: {crossing.note}.")
-    return found
+        sentences.append(
+            f"{first} and {second} cross at {figures.flops(crossing.flops)}{beyond}"
+            f" (95 % interval: {ends[0]} to {ends[1]}): {crossing.note}."
+        )
+    return sentences
 
 
 def _per_token(points: list[tuple[Any, float]]) -> float:
-    """Training FLOPs for each parameter and token, as these runs had it: the geometric mean."""
+    """Training FLOPs per parameter and token: the geometric mean over the runs."""
     return math.exp(
         math.fsum(math.log(flops / (point.parameters * point.tokens)) for point, flops in points)
         / len(points)
@@ -142,7 +146,7 @@ def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
     )
 
 
-def _parameter(fit: Any, letter: str) -> str:
-    """A parameter of the fit above its interval."""
+def _constant(fit: Any, letter: str) -> str:
+    """A constant of the fit, and below it its interval."""
     low, high = fit.intervals[letter]
     return f"{figures.plain(getattr(fit, letter))}\n[{figures.plain(low)}, {figures.plain(high)}]"

@@ -1,22 +1,29 @@
-"""How the page looks: light, dark, phone and print, with no font, script or picture from elsewhere."""
+"""Style sheet of the page: light, dark, phone and print, without external resources."""
 
 from lm.report import chart
 
 
 def sheet() -> str:
-    """The style sheet, with the colours of arms for light, dark and paper."""
+    """Returns the style sheet, with the colours of arms for light, dark and paper."""
     light = "".join(f"--arm{place}:{colour};" for place, colour in enumerate(chart.LIGHT))
     dark = "".join(f"--arm{place}:{colour};" for place, colour in enumerate(chart.DARK))
     day, night = f":root{{{light}{_DAY}}}", f":root{{{dark}{_NIGHT}}}"
-    # Print is always light, and stands last so that it wins over dark.
-    return f"{day}\n@media (prefers-color-scheme:dark){{{night}}}\n{_RULES}\n@media print{{{day}{_PRINT}}}"
+    # Print is always light, and is last to override dark.
+    schemes = f"{day}\n@media (prefers-color-scheme:dark){{{night}}}"
+    return f"{schemes}\n{_RULES}\n@media print{{{day}{_PRINT}}}"
 
 
-_DAY = "--ink:#1c1e21;--faint:#5a6068;--rule:#d9dce0;--paper:#fff;--shade:#f5f6f7;--good:#00664b;--bad:#a34700;--open:#565b62"
-_NIGHT = "--ink:#e6e8ea;--faint:#a3a9b1;--rule:#3c4148;--paper:#15171a;--shade:#1f2226;--good:#4fd0a5;--bad:#f0995c;--open:#b3b9c1"
+_DAY = (
+    "--ink:#1c1e21;--faint:#5a6068;--rule:#d9dce0;--paper:#fff;"
+    "--shade:#f5f6f7;--good:#00664b;--bad:#a34700;--open:#565b62"
+)
+_NIGHT = (
+    "--ink:#e6e8ea;--faint:#a3a9b1;--rule:#3c4148;--paper:#15171a;"
+    "--shade:#1f2226;--good:#4fd0a5;--bad:#f0995c;--open:#b3b9c1"
+)
 
 
-# The four gradients draw a shadow at an edge beyond which a table goes on, and cover it where it ends.
+# The four gradients show a shadow at an edge of a table that can be scrolled further.
 _RULES = """
 *{box-sizing:border-box}
 html{-webkit-text-size-adjust:100%}
@@ -35,13 +42,17 @@ li{margin:.3rem 0}
 .warning{border-left:3px solid var(--bad);padding-left:.9rem;margin-bottom:0}
 ul.warning{padding-left:2rem;margin-bottom:1.2rem}
 .scroll{overflow-x:auto;margin:.4rem 0 1rem}
-.scroll{background:linear-gradient(90deg,var(--paper) 40%,transparent) 0 0/3rem 100% no-repeat local,
+.scroll{background:
+linear-gradient(90deg,var(--paper) 40%,transparent) 0 0/3rem 100% no-repeat local,
 linear-gradient(270deg,var(--paper) 40%,transparent) 100% 0/3rem 100% no-repeat local,
 linear-gradient(90deg,var(--rule),transparent) 0 0/.7rem 100% no-repeat scroll,
 linear-gradient(270deg,var(--rule),transparent) 100% 0/.7rem 100% no-repeat scroll}
-.scroll:focus-visible,pre:focus-visible,summary:focus-visible{outline:2px solid var(--arm0);outline-offset:2px}
-table{border-collapse:collapse;font-size:.9rem;line-height:1.4;font-variant-numeric:tabular-nums lining-nums;min-width:60%}
-th,td{padding:.45rem 1.1rem .45rem 0;border-bottom:1px solid var(--rule);vertical-align:baseline;text-align:left;font-weight:400}
+.scroll:focus-visible,pre:focus-visible,summary:focus-visible{
+outline:2px solid var(--arm0);outline-offset:2px}
+table{border-collapse:collapse;font-size:.9rem;line-height:1.4;
+font-variant-numeric:tabular-nums lining-nums;min-width:60%}
+th,td{padding:.45rem 1.1rem .45rem 0;border-bottom:1px solid var(--rule);vertical-align:baseline;
+text-align:left;font-weight:400}
 tr>:last-child{padding-right:0}
 thead th{color:var(--faint);font-size:.82rem;vertical-align:bottom;border-bottom-color:var(--faint)}
 .r{text-align:right;white-space:nowrap}
@@ -86,7 +97,8 @@ h3{font-size:1rem;margin:1.6rem 0 .5rem;break-after:avoid}
 .tabs input:focus-visible+label{outline:2px solid var(--arm0);outline-offset:2px}
 .tabs .view{display:none;flex:0 0 100%;min-width:0}
 .tabs .view>h3{display:none}
-.tabs input.view0:checked~section.view0,.tabs input.view1:checked~section.view1,.tabs input.view2:checked~section.view2{display:block}
+.tabs input.view0:checked~section.view0,
+.tabs input.view1:checked~section.view1,.tabs input.view2:checked~section.view2{display:block}
 pre{background:var(--shade);padding:.8rem 1rem;overflow-x:auto;border-radius:4px}
 pre,code{font:.84rem/1.5 ui-monospace,"DejaVu Sans Mono",Consolas,monospace}
 details{margin:.5rem 0;max-width:100%}
@@ -97,7 +109,8 @@ h1{font-size:1.5rem}
 h2{margin-top:2.4rem}
 th,td{padding-right:.9rem}
 .stack thead{display:none}
-.stack,.stack tbody,.stack tr,.stack th,.stack td{display:block;min-width:0;text-align:left;white-space:normal}
+.stack,.stack tbody,.stack tr,.stack th,.stack td{
+display:block;min-width:0;text-align:left;white-space:normal}
 .stack tr{border-bottom:1px solid var(--rule);padding:.6rem 0}
 .stack th,.stack td{border:0;padding:.1rem 0}
 .stack tbody th{font-weight:600}

@@ -1,4 +1,4 @@
-"""A chart as an SVG element of the page. It names colours of the page's style sheet, so that it follows light and dark."""
+"""Draws a chart as an SVG element, with the colours of the page's style sheet."""
 
 import html
 import unicodedata
@@ -6,16 +6,20 @@ import unicodedata
 from lm.report import chart
 from lm.report.chart import Band, Chart, Dots, Line, Rule
 
-_TEXT = 11.0  # of labels, in the picture's units
+_TEXT = 11.0  # font size of labels, in the picture's units
 
 
 def draw(
     data: Chart, name: str, alternative: str, width: int = 400, height: int = 0
 ) -> tuple[str, str]:
-    """The picture and its alternative text.
+    """Returns the picture and its alternative text.
 
     Args:
-      name: unique on the page, for what the picture refers to inside itself. height: of itself where rows have names.
+      data: the chart.
+      name: an id that is unique on the page.
+      alternative: the alternative text.
+      width: in pixels.
+      height: in pixels; 0 for the default, which depends on the number of named rows.
     """
     rows = data.y.names
     height = height or (62 + 24 * len(rows) if rows else 262)
@@ -32,7 +36,10 @@ def draw(
         if data.title
         else ""
     )
-    clip = f'<clipPath id="{name}"><rect x="{left - 4:.1f}" y="0" width="{width - left - 4:.1f}" height="{height}"/></clipPath>'
+    clip = (
+        f'<clipPath id="{name}"><rect x="{left - 4:.1f}" y="0" width="{width - left - 4:.1f}"'
+        f' height="{height}"/></clipPath>'
+    )
     opening = (
         f'<svg viewBox="0 0 {width} {height}" role="img" aria-label="{html.escape(alternative)}">'
     )
@@ -54,25 +61,25 @@ def _legend(data: Chart) -> str:
 
 
 class _Plot:
-    """Places of data within a picture."""
+    """Maps data to positions within a picture."""
 
-    def __init__(self, data: Chart, left: float, top: float, right: float, bottom: float):
+    def __init__(self, data: Chart, left: float, top: float, right: float, bottom: float) -> None:
         self.data, self.left, self.top, self.right, self.bottom = data, left, top, right, bottom
         self.spans = (data.span(False), data.span(True))
 
     def x(self, value: float) -> float:
-        return self.left + (self.right - self.left) * _share(value, self.spans[0], self.data.x.log)
+        return self.left + (self.right - self.left) * _fraction(
+            value, self.spans[0], self.data.x.log
+        )
 
     def y(self, value: float) -> float:
-        return self.bottom - (self.bottom - self.top) * _share(
+        return self.bottom - (self.bottom - self.top) * _fraction(
             value, self.spans[1], self.data.y.log
         )
 
     def note(self) -> str:
-        return (
-            f'<text x="{(self.left + self.right) / 2:.1f}" y="{(self.top + self.bottom) / 2:.1f}" class="faint middle">'
-            f"{html.escape(self.data.note)}</text>"
-        )
+        x, y = (self.left + self.right) / 2, (self.top + self.bottom) / 2
+        return _label(x, y, self.data.note, "faint middle")
 
     def axes(self) -> str:
         data, parts = self.data, []
@@ -82,30 +89,20 @@ class _Plot:
             place = self.x(value)
             if rows or data.x.log:
                 parts.append(_stroke([(place, self.top), (place, self.bottom)], "grid"))
-            parts.append(
-                f'<text x="{place:.1f}" y="{self.bottom + 14:.1f}" class="faint middle">{html.escape(data.x.text(value))}</text>'
-            )
+            parts.append(_label(place, self.bottom + 14, data.x.text(value), "faint middle"))
         for row, name in enumerate(rows):
-            shown = html.escape(_short(name, self.left - 10))
-            parts.append(
-                f'<text x="{self.left - 10:.1f}" y="{self.y(row) + 3.8:.1f}" class="end">{shown}</text>'
-            )
+            text = _short(name, self.left - 10)
+            parts.append(_label(self.left - 10, self.y(row) + 3.8, text, "end"))
         for value in [] if rows else chart.ticks(*self.spans[1], data.y.log, 6):
             place = self.y(value)
             parts.append(_stroke([(self.left, place), (self.right, place)], "grid"))
-            shown = html.escape(data.y.text(value))
-            parts.append(
-                f'<text x="{self.left - 6:.1f}" y="{place + 3.8:.1f}" class="faint end">{shown}</text>'
-            )
+            parts.append(_label(self.left - 6, place + 3.8, data.y.text(value), "faint end"))
         parts.append(_stroke([(self.left, self.bottom), (self.right, self.bottom)], "axis"))
-        parts.append(
-            f'<text x="{self.right:.1f}" y="{self.bottom + 30:.1f}" class="faint end">'
-            f"{html.escape(_short(data.x.label, self.right - 4))}</text>"
-        )
+        label = _short(data.x.label, self.right - 4)
+        parts.append(_label(self.right, self.bottom + 30, label, "faint end"))
         if data.y.label:
-            parts.append(
-                f'<text x="0" y="{self.top - 5:.1f}" class="faint">{html.escape(_short(data.y.label, self.right))}</text>'
-            )
+            label = html.escape(_short(data.y.label, self.right))
+            parts.append(f'<text x="0" y="{self.top - 5:.1f}" class="faint">{label}</text>')
         return "".join(parts)
 
     def mark(self, mark: Line | Band | Dots | Rule) -> str:
@@ -117,7 +114,10 @@ class _Plot:
                 below = [
                     (self.x(x), self.y(low)) for x, low, _ in reversed(chart.thin(mark.points))
                 ]
-                return f'<path d="{_path(above + below)}Z" class="band" fill="{_paint(mark.arm)}" clip-path="url(#clip)"/>'
+                return (
+                    f'<path d="{_path(above + below)}Z" class="band" fill="{_paint(mark.arm)}"'
+                    ' clip-path="url(#clip)"/>'
+                )
             case Line():
                 return self._line(mark)
             case Dots():
@@ -149,11 +149,7 @@ class _Plot:
             )
         place = self.y(rule.value)
         x, style = (self.left + 3, "faint") if rule.early else (self.right, "faint end")
-        text = (
-            f'<text x="{x:.1f}" y="{place - 3:.1f}" class="{style}">{html.escape(rule.text)}</text>'
-            if rule.text
-            else ""
-        )
+        text = _label(x, place - 3, rule.text, style) if rule.text else ""
         return _stroke([(self.left, place), (self.right, place)], kind) + text
 
     @staticmethod
@@ -163,7 +159,8 @@ class _Plot:
             case "tick":
                 return f'<path d="M{x:.1f} {y - 11:.1f}v5" stroke="{paint}" class="tick"/>'
             case "cross":
-                return f'<path d="M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8" stroke="{paint}" class="cross"/>'
+                path = f"M{x - 4:.1f} {y - 4:.1f}l8 8m0-8l-8 8"
+                return f'<path d="{path}" stroke="{paint}" class="cross"/>'
             case "ring":
                 return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="8" class="ring"/>'
             case "point":
@@ -180,22 +177,31 @@ class _Plot:
 def _outline(shape: str, x: float, y: float, size: float) -> str:
     wide, high = 1.15 * size, 1.2 * size
     return {
-        "circle": f"M{x - size:.1f} {y:.1f}a{size:.1f} {size:.1f} 0 1 0 {2 * size:.1f} 0a{size:.1f} {size:.1f} 0 1 0 {-2 * size:.1f} 0Z",
-        "square": f"M{x - 0.9 * size:.1f} {y - 0.9 * size:.1f}h{1.8 * size:.1f}v{1.8 * size:.1f}h{-1.8 * size:.1f}Z",
+        "circle": f"M{x - size:.1f} {y:.1f}"
+        f"a{size:.1f} {size:.1f} 0 1 0 {2 * size:.1f} 0"
+        f"a{size:.1f} {size:.1f} 0 1 0 {-2 * size:.1f} 0Z",
+        "square": f"M{x - 0.9 * size:.1f} {y - 0.9 * size:.1f}"
+        f"h{1.8 * size:.1f}v{1.8 * size:.1f}h{-1.8 * size:.1f}Z",
         "triangle": f"M{x:.1f} {y - high:.1f}L{x + wide:.1f} {y + 0.9 * size:.1f}H{x - wide:.1f}Z",
         "down": f"M{x:.1f} {y + high:.1f}L{x + wide:.1f} {y - 0.9 * size:.1f}H{x - wide:.1f}Z",
-        "diamond": f"M{x:.1f} {y - high:.1f}L{x + wide:.1f} {y:.1f}L{x:.1f} {y + high:.1f}L{x - wide:.1f} {y:.1f}Z",
+        "diamond": f"M{x:.1f} {y - high:.1f}L{x + wide:.1f} {y:.1f}"
+        f"L{x:.1f} {y + high:.1f}L{x - wide:.1f} {y:.1f}Z",
         "plus": f"M{x:.1f} {y - high:.1f}V{y + high:.1f}M{x - high:.1f} {y:.1f}H{x + high:.1f}",
     }[shape]
 
 
-def _share(value: float, span: tuple[float, float], log: bool) -> float:
+def _fraction(value: float, span: tuple[float, float], log: bool) -> float:
+    """The position of a value within a span, from 0 to 1."""
     import math
 
     low, high = span
     if log:
         return math.log(max(value, low / 10) / low) / math.log(high / low)
     return (value - low) / (high - low)
+
+
+def _label(x: float, y: float, text: str, kind: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" class="{kind}">{html.escape(text)}</text>'
 
 
 def _path(points: list[tuple[float, float]]) -> str:
@@ -211,14 +217,14 @@ def _paint(arm: int | None) -> str:
 
 
 def _length(text: str, size: float = _TEXT) -> float:
-    """About how wide a text is drawn; wide letters of East Asian scripts count twice."""
+    """The approximate width of a text; wide letters of East Asian scripts count twice."""
     return size * sum(
         1.0 if unicodedata.east_asian_width(letter) in "WF" else 0.59 for letter in text
     )
 
 
 def _short(text: str, room: float, size: float = 1.0) -> str:
-    """A text cut to the room there is."""
+    """The text, cut to the available width."""
     if _length(text, size * _TEXT) <= room:
         return text
     while text and _length(text + "…", size * _TEXT) > room:

@@ -1,4 +1,4 @@
-"""What was measured: dot plot, forest of differences, the table by task, and the details of each task."""
+"""Scores: dot plot, forest plot of differences, table by task, and tables of each task."""
 
 from typing import Any
 
@@ -9,21 +9,24 @@ from lm.report.results import Gap, Results, metric_name, sentence, task_name
 from lm.report.scores import Score
 
 _INTERVAL = ("95 % interval", "r")
-_NONE = "The experiment asks no yardstick that all arms share, whatever they were trained on."
-_FEW = 6  # arms up to which differences are drawn on every shared metric, not the first of each task alone
+_NONE = "The experiment has no evaluation task that is shared by all arms."
+# Up to this many arms, forest plots show every shared metric; otherwise the first of each task.
+_FEW = 6
 
 
 def dot_chart(results: Results) -> Chart | None:
-    """Every arm, untrained model and baseline on the first shared yardstick."""
+    """Returns the scores of arms, untrained models and baselines on the first shared task."""
     for task, metrics in results.metrics(own=False).items():
-        found = [
-            each for arm in results.who(task) if (each := results.score(arm, task, metrics[0]))
+        scores = [
+            score
+            for entry in results.entries(task)
+            if (score := results.score(entry, task, metrics[0]))
         ]
-        if not found:
+        if not scores:
             continue
-        unit, marks = found[0].unit, list[Any]()
+        unit, marks = scores[0].unit, list[Any]()
         scale = 100.0 if unit == "share" else 1.0
-        for place, score in enumerate(found):
+        for place, score in enumerate(scores):
             index, estimate = (
                 results.index(score.arm) if score.kind == "model" else None,
                 score.estimate,
@@ -41,52 +44,61 @@ def dot_chart(results: Results) -> Chart | None:
                     Dots([(scale * value, place) for value in score.values.values()], index, "tick")
                 )
             marks.append(Dots([(scale * estimate.mean, place)], index, hollow=index is None))
-        names = tuple(results.comparison.label(score.arm) for score in found)
+        names = tuple(results.comparison.label(score.arm) for score in scores)
         label = f"{task_name(task)}: {metric_name(metrics[0])}{_in(unit)}"
         return Chart("", Axis(label, text=figures.tick), Axis("", names=names), marks)
     return None
 
 
 def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> list[Part]:
-    """The dot-and-interval plot. `above`: the curves stand in the same PNG, `picture`, which Markdown then shows there."""
-    title = Heading("The shared yardstick")
+    """Returns the section with the dot plot.
+
+    Args:
+      results: the scores.
+      chart: the chart, None if there is none.
+      picture: file name of the PNG.
+      above: whether Markdown already shows the PNG with the learning curves.
+    """
+    title = Heading("The shared evaluation task")
     if chart is None:
-        said = (
-            "No finished run has been measured on the shared yardstick yet."
-            if results.shares
+        text = (
+            "No finished run has been evaluated on the shared task yet."
+            if results.has_shared_task
             else _NONE
         )
-        return [title, Paragraph(said)]
-    shown = svg.draw(
+        return [title, Paragraph(text)]
+    drawn = svg.draw(
         chart,
         "dots",
         f"{chart.x.label} of each arm, untrained model and baseline with 95 % intervals",
         440,
     )
     caption = (
-        f"{sentence(chart.x.label)}. Mean and 95 % interval on a yardstick that all arms share; the small ticks above a dot are single "
-        "seeds. Hollow grey: untrained models and baselines. The numbers stand in a table below."
-        + results.mixed(list(results.comparison.arms))
+        f"{sentence(chart.x.label)}. Mean and 95 % interval on an evaluation task that is shared by"
+        " all arms. Small ticks above a dot: individual seeds. Hollow grey: untrained models and"
+        " baselines. The numbers are in a table below."
+        + results.budget_note(list(results.comparison.arms))
     )
     if above:
         return [
             title,
             Figure(
-                [shown],
+                [drawn],
                 caption,
-                elsewhere=f"{caption} It stands below the curves in the picture above ({picture}).",
+                elsewhere=f"{caption} The plot is below the curves in the figure above"
+                f" ({picture}).",
             ),
         ]
-    return [title, Figure([shown], caption, picture)]
+    return [title, Figure([drawn], caption, picture)]
 
 
 def forest_charts(results: Results) -> list[tuple[str, Chart]]:
-    """For each shared metric every arm's difference from the reference arm: its name and the picture."""
-    few, found = len(results.comparison.arms) <= _FEW, []
+    """Returns (name, chart) of the arms' differences from the reference arm, by shared metric."""
+    few, charts = len(results.comparison.arms) <= _FEW, []
     for task, metrics in results.metrics(own=False).items():
         for metric in metrics if few else metrics[:1]:
             groups = results.groups(results.arms(task, metric))
-            for times, arms in groups.items():
+            for multiple, arms in groups.items():
                 reference, row = results.reference(arms), results.row(task, metric)
                 gaps = [
                     gap
@@ -95,10 +107,10 @@ def forest_charts(results: Results) -> list[tuple[str, Chart]]:
                 ]
                 name, title = f"{task}-{metric}", f"{task_name(task)}: {metric_name(metric)}"
                 if len(groups) > 1:
-                    name, title = f"{name}-{times:g}", f"{title}, {times:g} × the budget"
+                    name, title = f"{name}-{multiple:g}", f"{title}, {multiple:g} × the budget"
                 if gaps:
-                    found.append((name, _forest(results, gaps, title, row.unit, row.better)))
-    return found
+                    charts.append((name, _forest(results, gaps, title, row.unit, row.better)))
+    return charts
 
 
 def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction: str) -> Chart:
@@ -126,32 +138,31 @@ def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction:
     names = tuple(results.comparison.label(gap.first) for gap in gaps)
     side = "better →" if direction == "higher" else "← better"
     points = " (points)" if unit == "share" else _in(unit)
-    label = f"less {results.comparison.label(gaps[0].second)}{points}, {side}"
+    label = f"difference from {results.comparison.label(gaps[0].second)}{points}, {side}"
     return Chart(sentence(title), Axis(label, text=_signed), Axis("", names=names), marks)
 
 
 def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> list[Part]:
-    """The forest plot of paired differences, and below it their table."""
+    """Returns the section with the forest plots and tables of paired differences."""
     parts: list[Part] = [Heading("Differences from the reference arm")]
     if charts:
         drawn = []
         for name, chart in charts:
-            alternative = (
-                f"{chart.title}: difference of each arm, {chart.x.label}, with 95 % intervals"
-            )
+            alternative = f"{chart.title}: each arm with 95 % intervals, {chart.x.label}"
             drawn.append(
                 svg.draw(chart, "forest" + "".join(filter(str.isalnum, name)), alternative, 420)
             )
         caption = (
-            "Paired differences and their 95 % intervals, of runs of one seed. Filled: the interval leaves out zero; hollow: it does not, "
-            "or runs diverged. "
-            f"The intervals are not corrected for their number, {sum(len(chart.y.names) for _, chart in charts)}."
+            "Differences between runs with the same seed, with 95 % intervals. Filled: the interval"
+            " excludes zero. Hollow: it includes zero, or runs diverged. The intervals are not"
+            f" corrected for the {sum(len(chart.y.names) for _, chart in charts)} comparisons."
         )
         parts.append(
             Figure(
                 drawn,
                 caption,
-                elsewhere=f"The lowest part of the picture above ({picture}) draws the first of them.",
+                elsewhere=f"The bottom plot of the figure above ({picture}) shows the first of"
+                " them.",
             )
         )
     tables = [
@@ -161,22 +172,22 @@ def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> l
     ]
     if not tables:
         return (
-            [*parts, Paragraph("There are no two arms with a score on the shared yardstick yet.")]
-            if results.shares
+            [*parts, Paragraph("Fewer than two arms have a score on the shared task so far.")]
+            if results.has_shared_task
             else []
         )
     return parts + (
         list(tables)
         if len(tables) == 1
-        else [Details("Paired differences in numbers", list(tables), printed=True)]
+        else [Details("Tables of paired differences", list(tables), printed=True)]
     )
 
 
 def _pairs(results: Results, task: str, metric: str) -> Table | None:
-    """Differences on a shared yardstick: arm against arm, and against the untrained model of its kind."""
+    """Differences between arms, and from their untrained models, on a shared task."""
     pairs = results.pairs(task, metric)
-    held = [(arm, results.untrained(arm)) for arm in results.arms(task, metric)]
-    pairs += [pair for pair in held if results.score(pair[1], task, metric)]
+    untrained = [(arm, results.untrained(arm)) for arm in results.arms(task, metric)]
+    pairs += [pair for pair in untrained if results.score(pair[1], task, metric)]
     if not pairs:
         return None
     label, row = results.comparison.label, results.row(task, metric)
@@ -191,14 +202,14 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         one, against = results.score(first, task, metric), results.score(second, task, metric)
         assert one and against
         common = sorted(one.values.keys() & against.values.keys())
-        each = ", ".join(
+        by_seed = ", ".join(
             figures.signed(one.values[seed] - against.values[seed], row.unit, places)
             for seed in common
         )
         leads = results.better(gap, row.better)
-        lost = results.diverged(first, second)
+        diverged = results.diverged(first, second)
         verdict = (
-            "? inconclusive" + (f" ({lost})" if lost else "")
+            "? inconclusive" + (f" ({diverged})" if diverged else "")
             if leads is None
             else f"{label(first if leads else second)} better"
         )
@@ -206,41 +217,49 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         rows.append(
             [
                 title,
-                each,
+                by_seed,
                 *figures.estimate(gap.estimate, row.unit, places, signed=True),
                 *numbers,
                 verdict,
             ]
         )
     mark = " (points)" if row.unit == "share" else ""
-    columns = [("First against second", "l"), (f"By seed{mark}", "r"), (f"Mean{mark}", "r"), _INTERVAL, ("p", "r"), ("Effect size", "r"),
-               ("Verdict", "l")]  # fmt: skip
+    columns = [
+        ("First against second", "l"),
+        (f"By seed{mark}", "r"),
+        (f"Mean{mark}", "r"),
+        _INTERVAL,
+        ("p", "r"),
+        ("Effect size", "r"),
+        ("Verdict", "l"),
+    ]
     caption = (
-        f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)}, between runs of the same seed. "
-        "Inconclusive: the interval holds zero, or runs diverged. "
-        f"Intervals and p-values are not corrected for their number, {len(rows)}: of twenty, one misses by chance."
+        f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)},"
+        " between runs with the same seed. Inconclusive: the interval includes zero, or runs"
+        f" diverged. The intervals and p-values are not corrected for the {len(rows)} comparisons;"
+        " on average, one in twenty intervals misses the true difference."
     )
     return Table(columns, rows, caption)
 
 
 def matrix(results: Results) -> list[Part]:
-    """Arms by shared yardsticks."""
+    """Returns the section with the table of arms by shared tasks."""
     title, keys = (
-        Heading("Table by task"),
+        Heading("Scores by shared task"),
         [(task, metrics[0]) for task, metrics in results.metrics(own=False).items()],
     )
     arms = list(
         dict.fromkeys(
             arm
             for key in keys
-            for arm in [*results.comparison.arms, *results.who(key[0])]
+            for arm in [*results.comparison.arms, *results.entries(key[0])]
             if results.score(arm, *key)
         )
     )
     if not arms:
         return (
-            [title, Paragraph("Nothing has been measured on a shared yardstick yet.")]
-            if results.shares
+            [title, Paragraph("There is no score on a shared task yet.")]
+            if results.has_shared_task
             else []
         )
     columns = [
@@ -252,19 +271,19 @@ def matrix(results: Results) -> list[Part]:
     ]
     cells: list[list[str]] = []
     for task, metric in keys:
-        found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
+        scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
         places, best = (
             figures.places(
-                [score.estimate for score in found.values()], results.row(task, metric).unit
+                [score.estimate for score in scores.values()], results.row(task, metric).unit
             ),
             _best(results, task, metric),
         )
         column = []
         for arm in arms:
-            if arm not in found:
+            if arm not in scores:
                 column.append(figures.MISSING)
                 continue
-            text = _stacked(found[arm], places)
+            text = _stacked(scores[arm], places)
             column.append(Strong(text) if arm == best else text)
         cells.append(column)
     rows = [
@@ -272,20 +291,23 @@ def matrix(results: Results) -> list[Part]:
         for place, arm in enumerate(arms)
     ]
     caption = (
-        "The yardsticks that all arms share, each by its first metric: mean and 95 % interval. Bold: the best arm, where the interval of "
-        "its difference from every other arm leaves out zero, not corrected for their number; "
-        "none where runs diverged. ↓ lower is better, ↑ higher is better."
+        "The evaluation tasks that are shared by all arms, each with its first metric: mean and"
+        " 95 % interval. Bold: the best arm, if the interval of its difference from every other arm"
+        " excludes zero, not corrected for multiple comparisons; none if runs diverged."
+        " ↓ lower is better, ↑ higher is better."
     )
     return [
         title,
         Table(
-            columns, rows, caption + results.mixed(arms) + results.note(task for task, _ in keys)
+            columns,
+            rows,
+            caption + results.budget_note(arms) + results.task_notes(task for task, _ in keys),
         ),
     ]
 
 
 def _best(results: Results, task: str, metric: str) -> str:
-    """The arm that is better than each other beyond doubt; "" if none is."""
+    """The arm that is significantly better than every other; "" if none is."""
     direction = results.row(task, metric).better
     scored = {
         arm: score.estimate.mean
@@ -293,9 +315,9 @@ def _best(results: Results, task: str, metric: str) -> str:
         if (score := results.score(arm, task, metric))
     }
     order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
-    if results.mixed(order) or results.diverged(*results.comparison.arms):
+    if results.budget_note(order) or results.diverged(*results.comparison.arms):
         return ""
-    for other in order[1:]:  # the next best first: it decides nearly always
+    for other in order[1:]:  # the second best first, which nearly always decides
         gap = results.gap(order[0], other, task, metric)
         if gap is None or not results.better(gap, direction):
             return ""
@@ -303,37 +325,40 @@ def _best(results: Results, task: str, metric: str) -> str:
 
 
 def details(results: Results, own: bool, title: str) -> list[Part]:
-    """A table for each task: every arm measured on it beside the baselines on the same examples."""
-    found = [_table(results, task, metrics, own) for task, metrics in results.metrics(own).items()]
-    if not found:
-        return [Heading(title), Paragraph("Nothing has been measured yet.")]
-    note = "Rows of one table are the same quantity on the same held-out text and may be compared; one table may not be with another."
+    """Returns the section with a table per task: arms and baselines on the same examples."""
+    tables = [_table(results, task, metrics, own) for task, metrics in results.metrics(own).items()]
+    if not tables:
+        return [Heading(title), Paragraph("There are no scores yet.")]
+    note = (
+        "The rows of one table are the same quantity on the same held-out text and can be compared."
+        " Different tables cannot be compared."
+    )
     parts = [
         Details(
-            f"{sentence(task_name(task))} by part of its examples",
+            f"{sentence(task_name(task))} by subset of examples",
             [_by_part(results, task, metrics, own)],
             printed=True,
         )
         for task, metrics in results.metrics(own, parts=True).items()
     ]
-    return [Heading(title), *([Paragraph(note)] if own else []), *found, *parts]
+    return [Heading(title), *([Paragraph(note)] if own else []), *tables, *parts]
 
 
 def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
-    arms, noun = results.who(task, own), "tokens" if results.counts_tokens(task) else "examples"
+    arms, noun = results.entries(task, own), "tokens" if results.counts_tokens(task) else "examples"
     columns, counts = [(sentence(task_name(task)), "l"), ("Seeds", "r")], dict[str, set[int]]()
     seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
     for metric in metrics:
         columns += [(_column(results, task, metric), "r"), _INTERVAL]
         unit = results.row(task, metric).unit
-        found = {arm: each for arm in arms if (each := results.score(arm, task, metric))}
-        places = figures.places([each.estimate for each in found.values()], unit)
+        scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
+        places = figures.places([score.estimate for score in scores.values()], unit)
         for arm in arms:
-            if arm in found:
-                cells[arm] += figures.estimate(found[arm].estimate, unit, places)
-                seeds[arm] = max(seeds[arm], found[arm].estimate.n)
+            if arm in scores:
+                cells[arm] += figures.estimate(scores[arm].estimate, unit, places)
+                seeds[arm] = max(seeds[arm], scores[arm].estimate.n)
                 counts.setdefault("bytes" if unit.endswith("/byte") else noun, set()).add(
-                    found[arm].count
+                    scores[arm].count
                 )
             else:
                 cells[arm] += [figures.MISSING, figures.MISSING]
@@ -341,57 +366,64 @@ def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
         [results.comparison.label(arm), str(seeds[arm] or figures.MISSING), *cells[arm]]
         for arm in arms
     ]
-    # A loss by byte counts the bytes of the same text.
-    spans = [_span(found) + f" {what}" for what, found in counts.items()]
+    # The count of a loss per byte is the number of bytes of the same text.
+    spans = [f"{_span(numbers)} {unit}" for unit, numbers in counts.items()]
     size = spans[0] + (f" ({', '.join(spans[1:])})" if spans[1:] else "")
     caption = (
         f"On {size} of documents held out from training. ↓ lower is better, ↑ higher is better."
     )
-    return Table(columns, rows, caption + results.mixed(arms) + results.note([task]))
+    return Table(columns, rows, caption + results.budget_note(arms) + results.task_notes([task]))
 
 
 def _by_part(results: Results, task: str, metrics: list[str], own: bool) -> Table:
-    """Parts of a task's examples by arm: phenomena of minimal pairs, lengths, depths."""
+    """Scores by subset of a task's examples: phenomena of minimal pairs, lengths, depths."""
     arms = [
         arm
-        for arm in results.who(task, own)
+        for arm in results.entries(task, own)
         if any(results.score(arm, task, metric) for metric in metrics)
     ]
     columns, rows = (
-        [("Part", "l"), ("Examples", "r"), *((results.comparison.label(arm), "r") for arm in arms)],
+        [
+            ("Subset", "l"),
+            ("Examples", "r"),
+            *((results.comparison.label(arm), "r") for arm in arms),
+        ],
         [],
     )
     several = len({metric.split("/")[0] for metric in metrics}) > 1
     for metric in metrics:
-        whole, _, part = metric.partition("/")
-        found = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
+        base, _, subset = metric.partition("/")
+        scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
         places = figures.places(
-            [score.estimate for score in found.values()], results.row(task, metric).unit
+            [score.estimate for score in scores.values()], results.row(task, metric).unit
         )
-        cells = [_stacked(found[arm], places) if arm in found else figures.MISSING for arm in arms]
-        name = metric_name(part) + (f" ({metric_name(whole)})" if several else "")
-        rows.append([name, _span({score.count for score in found.values()}), *cells])
-    what = ", ".join(
+        cells = [
+            _stacked(scores[arm], places) if arm in scores else figures.MISSING for arm in arms
+        ]
+        name = metric_name(subset) + (f" ({metric_name(base)})" if several else "")
+        rows.append([name, _span({score.count for score in scores.values()}), *cells])
+    names = ", ".join(
         dict.fromkeys(_column(results, task, metric, metric.split("/")[0]) for metric in metrics)
     )
     return Table(
         columns,
         rows,
-        f"{what}: mean and 95 % interval, not corrected for the number of parts, {len(metrics)}.",
+        f"{names}: mean and 95 % interval, not corrected for the {len(metrics)} subsets.",
     )
 
 
 def _column(results: Results, task: str, metric: str, name: str = "") -> str:
     """A metric's name with its unit and direction."""
     row = results.row(task, metric)
-    # "Bits per byte" says its unit already.
+    # "Bits per byte" already includes its unit.
     unit = f" ({row.unit})" if "/" in row.unit and row.unit.replace("/", "_per_") != metric else ""
-    # No line break between a head and its arrow.
-    return f"{sentence(metric_name(name or metric))}{unit}\u00a0{'↓' if row.better == 'lower' else '↑'}"
+    # No line break between a header and its arrow.
+    arrow = "↓" if row.better == "lower" else "↑"
+    return f"{sentence(metric_name(name or metric))}{unit}\u00a0{arrow}"
 
 
 def _stacked(score: Score, places: int) -> str:
-    """The mean, and below it the interval where there is one."""
+    """The mean, and below it the interval if there is one."""
     return "\n".join(
         text
         for text in figures.estimate(score.estimate, score.unit, places)

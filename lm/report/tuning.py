@@ -1,4 +1,4 @@
-"""How sensitive each arm is to its learning rate (or whatever field was tuned): the trials before the main runs."""
+"""Sensitivity of each arm to its learning rate or another tuned field: the tuning trials."""
 
 import math
 from typing import Any
@@ -13,9 +13,9 @@ _NAMES = {"optimizer.learning_rate": "learning rate"}
 
 
 def section(results: Results) -> list[Part]:
-    """Nothing where the experiment tuned nothing."""
+    """Returns the section; empty without tuning."""
     comparison = results.comparison
-    tuning = comparison.about.get("tuning")
+    tuning = comparison.record.get("tuning")
     if not isinstance(tuning, dict) or not tuning.get("trials"):
         return []
     field = str(tuning.get("field") or "the tuned field")
@@ -24,68 +24,75 @@ def section(results: Results) -> list[Part]:
         arm: sorted(tuning["trials"].get(arm) or [], key=lambda trial: trial["value"])
         for arm in comparison.arms
     }
-    trials = {arm: found for arm, found in trials.items() if found}
-    chosen = tuning.get("chosen") or {}
+    trials = {arm: arm_trials for arm, arm_trials in trials.items() if arm_trials}
+    selected = tuning.get("chosen") or {}
     drawn = []
-    for arm, found in trials.items():
-        label = comparison.label(arm)
-        picture = _chart(label, results.index(arm) or 0, found, chosen.get(arm), name)
+    for arm, arm_trials in trials.items():
+        label, value = comparison.label(arm), selected.get(arm)
+        chart = _chart(label, results.index(arm) or 0, arm_trials, value, name)
         size = (300, 220) if len(trials) > MANY else (400, 240)
-        alternative = f"Validation loss of {label} against its {name}, {len(found)} trials, {figures.tick(chosen.get(arm))} chosen"
-        drawn.append(svg.draw(picture, f"tuning{results.index(arm)}", alternative, *size))
-    numbers = sorted({len(found) for found in trials.values()})
-    share = figures.share(tuning.get("share"), 2)
+        alternative = (
+            f"Validation loss of {label} against its {name}, {len(arm_trials)} trials,"
+            f" {figures.tick(value)} selected"
+        )
+        drawn.append(svg.draw(chart, f"tuning{results.index(arm)}", alternative, *size))
+    numbers = sorted({len(arm_trials) for arm_trials in trials.values()})
+    budget = figures.percentage(tuning.get("share"), 2)
     text = (
-        f"Before the main runs each arm was trained with {' or '.join(map(str, numbers))} values of {field}, for {share} of its budget "
-        f"each and with the seed {tuning.get('seed')}, which no main run has; the lowest validation loss of its own objective chose."
+        "Before the main runs, each arm was trained with"
+        f" {' or '.join(map(str, numbers))} values of {field}, for {budget} of its budget each and"
+        f" with the seed {tuning.get('seed')}, which no main run has. The value with the lowest"
+        " validation loss of the arm's own objective was selected."
     )
     if len(numbers) > 1:
-        text += " The arms did not have the same number of trials."
+        text += " The number of trials differs between arms."
     caption = (
-        "Ring: chosen. Cross: diverged or failed, so it has no loss. Losses of different arms are different quantities. The scale of the "
-        f"{name} is logarithmic."
+        "Ring: selected. Cross: diverged or failed, so without a loss. Losses of different arms are"
+        f" different quantities. The axis of the {name} is logarithmic."
     )
     rows = []
-    for arm, found in trials.items():
-        cells = [figures.tick(chosen.get(arm)), *(_trial(trial) for trial in found)]
+    for arm, arm_trials in trials.items():
+        cells = [figures.tick(selected.get(arm)), *(_trial(trial) for trial in arm_trials)]
         rows.append(
-            [comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(found))]
+            [comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(arm_trials))]
         )
     columns = [
         ("Arm", "l"),
-        ("Chosen", "r"),
+        ("Selected", "r"),
         *((f"Trial {place + 1}", "r") for place in range(max(numbers))),
     ]
-    warned = [
-        f"{comparison.label(arm)}: {_edge(found, chosen.get(arm), name)}"
-        for arm, found in trials.items()
-        if _at_edge(found, chosen.get(arm))
+    warnings = [
+        f"{comparison.label(arm)}: {_edge(arm_trials, selected.get(arm), name)}"
+        for arm, arm_trials in trials.items()
+        if _at_edge(arm_trials, selected.get(arm))
     ]
     parts: list[Part] = [Heading(f"Sensitivity to the {name}"), Paragraph(text)]
-    if warned:
+    if warnings:
         parts += [
             Paragraph(
-                "Chosen at the edge of what was tried, so a better value may lie beyond:", "warning"
+                "The selected value is at the edge of the range that was tried, so a better value"
+                " may be outside it:",
+                "warning",
             ),
-            Items(warned, "warning"),
+            Items(warnings, "warning"),
         ]
     return [
         *parts,
         Figure(
             drawn,
             caption,
-            elsewhere="The page report.html draws these losses.",
+            elsewhere="report.html plots these losses.",
             small=len(trials) > MANY,
         ),
-        Table(columns, rows, f"Validation loss of each trial below its {name}."),
+        Table(columns, rows, f"Validation loss of each trial, and below it its {name}."),
     ]
 
 
 def _chart(
-    label: str, index: int, trials: list[dict[str, Any]], chosen: float | None, name: str
+    label: str, index: int, trials: list[dict[str, Any]], selected: float | None, name: str
 ) -> Chart:
     done = [(float(trial["value"]), float(trial["loss"])) for trial in trials if _finished(trial)]
-    lost = [float(trial["value"]) for trial in trials if not _finished(trial)]
+    failed = [float(trial["value"]) for trial in trials if not _finished(trial)]
     x, y = (
         Axis(name, log=True, text=figures.tick),
         Axis("validation loss (nats)", text=figures.tick),
@@ -93,13 +100,13 @@ def _chart(
     if not done:
         return Chart(label, x, y, note="no trial finished")
     losses = [loss for _, loss in done]
-    top = max(losses) + 0.15 * ((max(losses) - min(losses)) or 1.0) if lost else max(losses)
+    top = max(losses) + 0.15 * ((max(losses) - min(losses)) or 1.0) if failed else max(losses)
     marks: list[Any] = [
         Line(done, index, "thin"),
         Dots(done, index),
-        Dots([(value, top) for value in lost], index, "cross"),
+        Dots([(value, top) for value in failed], index, "cross"),
     ]
-    marks.append(Dots([point for point in done if point[0] == chosen], index, "ring"))
+    marks.append(Dots([point for point in done if point[0] == selected], index, "ring"))
     return Chart(label, x, y, marks)
 
 
@@ -117,14 +124,15 @@ def _trial(trial: dict[str, Any]) -> str:
     return f"{shown}\n{figures.tick(trial['value'])}"
 
 
-def _at_edge(trials: list[dict[str, Any]], chosen: float | None) -> bool:
-    """Whether nothing was learnt of what lies beyond the chosen value: a trial that diverged there tells enough."""
+def _at_edge(trials: list[dict[str, Any]], selected: float | None) -> bool:
+    """Whether the selected value is the lowest or highest one that finished or diverged."""
     values = [
         trial["value"] for trial in trials if _finished(trial) or trial.get("status") == "diverged"
     ]
-    return chosen is not None and len(values) > 1 and chosen in (min(values), max(values))
+    return selected is not None and len(values) > 1 and selected in (min(values), max(values))
 
 
-def _edge(trials: list[dict[str, Any]], chosen: float | None, name: str) -> str:
-    lowest = chosen == min(trial["value"] for trial in trials)
-    return f"the {name} {figures.tick(chosen)} is the {'lowest' if lowest else 'highest'} of {len(trials)}"
+def _edge(trials: list[dict[str, Any]], selected: float | None, name: str) -> str:
+    lowest = selected == min(trial["value"] for trial in trials)
+    end = "lowest" if lowest else "highest"
+    return f"the {name} {figures.tick(selected)} is the {end} of {len(trials)}"

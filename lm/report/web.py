@@ -1,4 +1,7 @@
-"""A page as one HTML file: no network, no script, inline style and pictures; light, dark, phone and print."""
+"""Writes a page as one HTML file with inline style and pictures, without scripts or network.
+
+It supports light and dark mode, phones and print.
+"""
 
 import html
 import re
@@ -18,20 +21,22 @@ from lm.report.page import (
     Tabs,
 )
 
-# Cells that start with one of these are verdicts: sign and word carry the meaning, the colour only helps.
+# Cells that start with one of these signs are verdicts; their colour repeats sign and word.
 _TONES = {"✓": "good", "✗": "bad", "?": "open"}
 
 
 def page(page: Page) -> str:
-    """The page as HTML."""
+    """Returns the page as HTML."""
     parts = "\n".join(_part(part, str(number)) for number, part in enumerate(page.parts))
     title = html.escape(page.title)
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
-        "<meta http-equiv=\"Content-Security-Policy\" content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
-        f"<title>{title}</title>\n<style>{style.sheet()}</style>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n{parts}\n</main>\n</body>\n</html>\n"
+        '<meta http-equiv="Content-Security-Policy"'
+        " content=\"default-src 'none'; style-src 'unsafe-inline'\">\n"
+        f"<title>{title}</title>\n<style>{style.sheet()}</style>\n</head>\n<body>\n<main>\n"
+        f"<h1>{title}</h1>\n{parts}\n</main>\n</body>\n</html>\n"
     )
 
 
@@ -40,7 +45,7 @@ def _part(part: Part, number: str) -> str:
         case Heading():
             return f"<h{part.level}>{_text(part.text)}</h{part.level}>"
         case Paragraph(role="markdown"):
-            return ""  # it tells readers of the Markdown what only the page has
+            return ""  # for readers of the Markdown
         case Paragraph():
             return f"<p{_class(part.role)}>{_text(part.text)}</p>"
         case Items():
@@ -56,10 +61,11 @@ def _part(part: Part, number: str) -> str:
         case Code():
             return _code(part)
         case Details():
-            inner = "".join(
-                _part(each, f"{number}-{place}") for place, each in enumerate(part.parts)
+            parts = "".join(
+                _part(inner, f"{number}-{place}") for place, inner in enumerate(part.parts)
             )
-            return f"<details{_class('printed' if part.printed else '')}><summary>{_text(part.summary)}</summary>{inner}</details>"
+            opening = f"<details{_class('printed' if part.printed else '')}>"
+            return f"{opening}<summary>{_text(part.summary)}</summary>{parts}</details>"
         case Tabs():
             return _tabs(part, number)
 
@@ -67,21 +73,24 @@ def _part(part: Part, number: str) -> str:
 def _figure(figure: Figure) -> str:
     shown = "".join(f'<div class="picture">{svg}</div>' for svg, _ in figure.pictures)
     kind = ("small " if figure.small else "") + ("panels" if len(figure.pictures) > 1 else "single")
-    return f'<figure class="{kind}"><div class="row">{shown}</div><figcaption>{_text(figure.caption)}</figcaption></figure>'
+    caption = f"<figcaption>{_text(figure.caption)}</figcaption>"
+    return f'<figure class="{kind}"><div class="row">{shown}</div>{caption}</figure>'
 
 
 def _tabs(tabs: Tabs, number: str) -> str:
-    """Radio buttons and a rule of style show one view: no script. They work by keyboard, and paper shows every view."""
+    """Radio buttons and CSS show one view. They work by keyboard, and paper shows every view."""
     heads, bodies = [], []
     for place, (name, figure) in enumerate(tabs.views):
-        key, chosen = f"tab{number}-{place}", "" if place else " checked"
+        key, checked = f"tab{number}-{place}", "" if place else " checked"
         heads.append(
-            f'<input type="radio" name="tabs{number}" id="{key}" class="view{place}"{chosen}><label for="{key}">{_text(name)}</label>'
+            f'<input type="radio" name="tabs{number}" id="{key}" class="view{place}"{checked}>'
+            f'<label for="{key}">{_text(name)}</label>'
         )
         bodies.append(
             f'<section class="view view{place}"><h3>{_text(name)}</h3>{_figure(figure)}</section>'
         )
-    return f'<div class="tabs" role="group" aria-label="{_text(tabs.name)}">{"".join(heads)}{"".join(bodies)}</div>'
+    opening = f'<div class="tabs" role="group" aria-label="{_text(tabs.name)}">'
+    return f"{opening}{''.join(heads)}{''.join(bodies)}</div>"
 
 
 def _table(table: Table, number: str) -> str:
@@ -103,8 +112,9 @@ def _table(table: Table, number: str) -> str:
     )
     named = f'aria-labelledby="table{number}"' if caption else 'aria-label="table"'
     kind = ' class="stack"' if table.stack else "" if table.head else ' class="facts"'
-    # A wide table scrolls by itself on a phone, and by keyboard.
-    return f'<div class="scroll" tabindex="0" role="region" {named}><table{kind}>{head}<tbody>{body}</tbody></table></div>{caption}'
+    # On a phone, a wide table scrolls on its own; tabindex makes it scroll by keyboard.
+    opening = f'<div class="scroll" tabindex="0" role="region" {named}>'
+    return f"{opening}<table{kind}>{head}<tbody>{body}</tbody></table></div>{caption}"
 
 
 def _cell(text: str, kind: str, name: str, place: int) -> str:
@@ -132,5 +142,5 @@ def _class(role: str) -> str:
 
 
 def _text(text: str) -> str:
-    """Escaped; a number and its per cent sign stay on one line, as does a number with what it is below."""
+    """Escapes text; no line break within "12 %" or "< 0.8"."""
     return re.sub(r"(?<=\d) (?=%)|(?<=&[lg]t;) (?=\d)", "\u00a0", html.escape(text))

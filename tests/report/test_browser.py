@@ -1,4 +1,4 @@
-"""The report as a browser draws it: wide and narrow, light and dark. Needs chromium; nothing is fetched."""
+"""The report in a browser: wide and narrow, light and dark. Needs chromium, no network."""
 
 import html
 import json
@@ -17,35 +17,57 @@ CHROMIUM = next(
     None,
 )
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium is installed")
-# Asks the page, once drawn, what a reader would see; --dump-dom prints the answer with the page.
+# Measures the rendered page; --dump-dom prints the answer with the page.
 PROBE = """
 <script>
-const page = document.scrollingElement, shown = element => element.getClientRects().length > 0;
-const wide = [...document.querySelectorAll("main *")].filter(element => shown(element) && !element.closest(".scroll, pre, svg")
-  && element.getBoundingClientRect().right > innerWidth + 1).map(element => element.tagName + "." + element.className);
-const cut = [...document.querySelectorAll("svg text")].filter(text => shown(text)
-  && text.getBoundingClientRect().right > text.ownerSVGElement.getBoundingClientRect().right + 12).map(text => text.textContent);
-const views = [...document.querySelectorAll(".view")].map(shown);
+const page = document.scrollingElement;
+const visible = element => element.getClientRects().length > 0;
+const right = element => element.getBoundingClientRect().right;
+const wide = [...document.querySelectorAll("main *")]
+  .filter(element => visible(element) && !element.closest(".scroll, pre, svg"))
+  .filter(element => right(element) > innerWidth + 1)
+  .map(element => element.tagName + "." + element.className);
+const cut = [...document.querySelectorAll("svg text")]
+  .filter(text => visible(text) && right(text) > right(text.ownerSVGElement) + 12)
+  .map(text => text.textContent);
+const views = [...document.querySelectorAll(".view")].map(visible);
 document.querySelectorAll(".tabs input")[1]?.click();
-const later = [...document.querySelectorAll(".view")].map(shown);
+const later = [...document.querySelectorAll(".view")].map(visible);
 document.querySelectorAll(".tabs input")[0]?.click();
 const answer = document.createElement("pre");
 answer.id = "answer";
-answer.textContent = JSON.stringify({width: page.scrollWidth, inner: innerWidth, wide, cut, views, later,
-  paper: getComputedStyle(document.body).backgroundColor, ink: getComputedStyle(document.body).color});
+answer.textContent = JSON.stringify({
+  width: page.scrollWidth, inner: innerWidth, wide, cut, views, later,
+  paper: getComputedStyle(document.body).backgroundColor,
+  ink: getComputedStyle(document.body).color
+});
 document.body.append(answer);
 </script>
 """
 
 
 def chromium(tmp_path, page, width, scheme, *more):
-    """Runs the browser on a file; `scheme`: 0 is dark, 1 light."""
+    """Runs the browser on a file; `scheme` is 0 for dark, 1 for light."""
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--disable-extensions", "--hide-scrollbars", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'profile'}", f"--blink-settings=preferredColorScheme={scheme}", f"--window-size={width},1600",
-        "--virtual-time-budget=2000", *more, page.as_uri(),
-    ]  # fmt: skip
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-quic",
+        "--no-first-run",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--disable-extensions",
+        "--hide-scrollbars",
+        "--enable-logging=stderr",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        f"--blink-settings=preferredColorScheme={scheme}",
+        f"--window-size={width},1600",
+        "--virtual-time-budget=2000",
+        *more,
+        page.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr, re.findall(".*CONSOLE.*", done.stderr)
     return done.stdout
@@ -53,7 +75,7 @@ def chromium(tmp_path, page, width, scheme, *more):
 
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
-    """Reports of four and of eight arms, each as it is and with the probe in it."""
+    """Reports of four and of eight arms, each unchanged and with the probe."""
     root, found = tmp_path_factory.mktemp("browser"), {}
     for name, directory in (("few", enrich(make(root / "few"))), ("many", crowd(root / "many", 3))):
         written = report.write(directory).html
@@ -64,12 +86,13 @@ def pages(tmp_path_factory):
     return found
 
 
-# Headless Chromium draws no window narrower than 500 pixels, so a phone's width is set by a frame of that width.
+# Headless Chromium has no windows narrower than 500 pixels, so a frame sets a phone's width.
 def framed(tmp_path, page, width):
     frame = tmp_path / f"frame{width}.html"
     inner = html.escape(page.read_text())
     frame.write_text(
-        f'<body style="margin:0"><iframe id="f" style="border:0;width:{width}px;height:1500px" srcdoc="{inner}"></iframe>'
+        '<body style="margin:0">'
+        f'<iframe id="f" style="border:0;width:{width}px;height:1500px" srcdoc="{inner}"></iframe>'
     )
     return frame
 
@@ -112,7 +135,7 @@ def test_it_is_drawn_light_and_dark(pages, tmp_path, width, scheme):
     paper = pixels[5, 5]
     assert (paper.mean() > 0.9) == bool(scheme) and (paper.mean() < 0.2) == (not scheme)
     drawn = np.abs(pixels - paper).max(-1) > 0.3
-    assert 0.005 < drawn.mean() < 0.5, "text on a page covers a part of it"
+    assert 0.005 < drawn.mean() < 0.5, "text must cover part of the page"
     assert drawn.any(1)[: len(drawn) // 2].mean() > 0.3 and drawn[:, width // 2 :].any()
 
 

@@ -1,4 +1,4 @@
-"""The report as a page, as Markdown and as a picture: that they agree, need no network, and follow light and dark."""
+"""The report as a page, as Markdown and as a picture: they agree, work offline, light and dark."""
 
 import json
 import math
@@ -18,19 +18,19 @@ from lm.stats.intervals import Estimate
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def written_report(tmp_path_factory):
     directory = enrich(make(tmp_path_factory.mktemp("report") / "W"))
     return directory, report.write(directory)
 
 
-def test_every_table_is_the_same_in_both_forms(whole):
-    page, text = Reader(whole[1].html.read_text()), whole[1].markdown.read_text()
+def test_every_table_is_the_same_in_both_forms(written_report):
+    page, text = Reader(written_report[1].html.read_text()), written_report[1].markdown.read_text()
     assert flat(page.tables) == flat(markdown_tables(text))
     assert len(page.tables) == 18 and sum(len(table) for table in page.tables) > 90
 
 
-def test_page_is_self_contained_and_well_formed(whole):
-    text = whole[1].html.read_text()
+def test_page_is_self_contained_and_well_formed(written_report):
+    text = written_report[1].html.read_text()
     page = Reader(text)
     assert page.loads == [] and page.open == []
     assert not {"script", "link", "iframe", "img", "object", "base"} & set(page.tags)
@@ -42,37 +42,37 @@ def test_page_is_self_contained_and_well_formed(whole):
     assert all(address.startswith("#") for address in re.findall(r"url\((.*?)\)", text))
     assert len(page.ids) == len(set(page.ids)) and page.tags.count("svg") == 3 * 4 + 4 + 1 + 3
     used = set(re.findall(r"url\(#(.*?)\)", text)) | set(re.findall(r'href="#(.*?)"', text))
-    assert used and used <= set(page.ids), "a clip path or marker that is not there draws nothing"
+    assert used and used <= set(page.ids), "an undefined clip path or marker draws nothing"
 
 
-def test_pictures_follow_light_and_dark(whole):
-    text = whole[1].html.read_text()
+def test_pictures_follow_light_and_dark(written_report):
+    text = written_report[1].html.read_text()
     pictures = "".join(re.findall("<svg.*?</svg>", text, re.DOTALL))
     named = set(re.findall(r"var\(--(\w+)\)", pictures))
     assert {"faint", "paper", "arm0", "arm1", "arm2", "arm3"} <= named
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", pictures), (
-        "a colour of its own would not follow the page's"
+        "a literal colour would not follow the page's scheme"
     )
     for start in (":root{", "@media (prefers-color-scheme:dark){:root{", "@media print{:root{"):
         assert named <= set(re.findall(r"--(\w+):", text.split(start)[1].split("}")[0]))
 
 
-def test_curves_show_baselines_of_the_same_quantity_only(whole):
-    pictures = re.findall("<svg.*?</svg>", whole[1].html.read_text(), re.DOTALL)
+def test_curves_have_baselines_of_the_same_quantity_only(written_report):
+    pictures = re.findall("<svg.*?</svg>", written_report[1].html.read_text(), re.DOTALL)
     assert ["unigram 6.5" in picture for picture in pictures[:12]] == [True, True, False, False] * 3
     assert "bag of words" in pictures[16] and "untrained encoder" in pictures[16]
 
 
-def test_picture_is_a_png_with_colours(whole):
+def test_picture_is_a_png_with_colours(written_report):
     import matplotlib.image
 
-    pixels = matplotlib.image.imread(whole[1].picture)
+    pixels = matplotlib.image.imread(written_report[1].picture)
     assert pixels.shape[0] > 600 and pixels.shape[1] > 1000
     assert pixels[0, 0, :3].tolist() == [1, 1, 1]
     blue = np.abs(pixels[..., :3] - np.array([0x00, 0x72, 0xB2]) / 255).max(-1) < 0.02
     assert blue.sum() > 200
     assert ((pixels[..., :3] * 255).round() == 1).all(-1).sum() == 0, (
-        "a stand-in colour was not replaced"
+        "a placeholder colour was not replaced"
     )
 
 
@@ -105,7 +105,7 @@ def test_untidy_text_is_escaped(tmp_path):
     assert page.tables[1][1][0] == "<b>a|b</b> $x$ `c` 中文"
     fence = re.search("(?m)^(`{3,})json$", text)[1]
     assert len(fence) == 4 and "a|b <i> ``` *" in text, (
-        "the config's own backticks should not end the block"
+        "the config's own backticks must not end the block"
     )
 
 
@@ -115,31 +115,42 @@ def test_rows_of_the_wrong_length_are_refused():
 
 
 def test_import_is_light():
-    code = "import sys, lm.report; sys.exit(any(name in sys.modules for name in ('matplotlib', 'pyarrow', 'scipy', 'jax')))"
+    heavy = ("matplotlib", "pyarrow", "scipy", "jax")
+    code = f"import sys, lm.report; sys.exit(any(name in sys.modules for name in {heavy}))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_newer_report_replaces_the_older_whole(tmp_path):
+def test_a_newer_report_replaces_the_older_one_atomically(tmp_path):
     directory = make(tmp_path / "W")
     first = report.write(directory).html.read_bytes()
     assert report.write(str(directory)).html.read_bytes() == first, (
-        "the same results should give the same bytes"
+        "the same results must give the same bytes"
     )
-    assert not list(directory.glob("*.part"))
+    assert not list(directory.glob(".report*"))
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (figures.plain(4.8567), "4.86"), (figures.plain(0.99996), "1.00"), (figures.plain(1234.5), "1,230"),
+        (figures.plain(4.8567), "4.86"),
+        (figures.plain(0.99996), "1.00"),
+        (figures.plain(1234.5), "1,230"),
         (figures.plain(-0.0123), "−0.0123"),
-        (figures.plain(0), "0.00"), (figures.plain(1.234e-6), "1.23e−06"), (figures.plain(math.nan), "–"),
+        (figures.plain(0), "0.00"),
+        (figures.plain(1.234e-6), "1.23e−06"),
+        (figures.plain(math.nan), "–"),
         (figures.count(1048576.2), "1,048,576"),
-        (figures.flops(1.2e13), "12 TFLOP"), (figures.flops(9.999e14), "1 PFLOP"), (figures.flops(3.14159e18), "3.14 EFLOP"),
-        (figures.flops(None), "–"), (figures.duration(0.42), "0.42 s"), (figures.duration(59.7), "1 min 00 s"),
-        (figures.duration(702), "11 min 42 s"), (figures.duration(11100), "3 h 05 min"), (figures.share(0.127), "12.7 %"),
+        (figures.flops(1.2e13), "12 TFLOP"),
+        (figures.flops(9.999e14), "1 PFLOP"),
+        (figures.flops(3.14159e18), "3.14 EFLOP"),
+        (figures.flops(None), "–"),
+        (figures.duration(0.42), "0.42 s"),
+        (figures.duration(59.7), "1 min 00 s"),
+        (figures.duration(702), "11 min 42 s"),
+        (figures.duration(11100), "3 h 05 min"),
+        (figures.percentage(0.127), "12.7 %"),
     ],
-)  # fmt: skip
+)
 def test_numbers_as_text(text, expected):
     assert text == expected
 
@@ -157,7 +168,7 @@ def test_interval_and_mean_have_the_same_decimals():
     ) == ("0.0", "[−2.1, +2.1]")
 
 
-def test_one_config_stands_in_full_and_what_others_change(tmp_path):
+def test_one_config_is_complete_and_others_are_differences(tmp_path):
     directory = make(tmp_path / "W")
     configs = {
         "mlm": {"seed": 0, "model": {"name": "decoder", "width": 64}},
@@ -168,9 +179,10 @@ def test_one_config_stands_in_full_and_what_others_change(tmp_path):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"config": config}))
     text = section(report.write(directory).markdown.read_text(), "Reproduce")
     assert '"width": 64' in text and text.count("Full config of MLM, seed 0") == 1
-    told = text.partition("Config of NSP, seed 0: what differs from MLM, seed 0")[2].partition(
-        "</details>"
-    )[0]
-    assert [line for line in told.splitlines() if "=" in line or "none" in line] == [
-        'model.name = "encoder"', "x = [1]", "model.width: there is none",
-    ]  # fmt: skip
+    title = "Config of NSP, seed 0: differences from MLM, seed 0"
+    config = text.partition(title)[2].partition("</details>")[0]
+    assert [line for line in config.splitlines() if "=" in line or ": " in line] == [
+        'model.name = "encoder"',
+        "x = [1]",
+        "model.width: not set",
+    ]

@@ -1,4 +1,4 @@
-"""Reports of many arms: which pairs are compared, which curves have baselines, and how long it takes."""
+"""Reports of many arms: compared pairs, baselines of curves, and run time."""
 
 import time
 
@@ -29,7 +29,7 @@ def pairs(directory):
     return results_of(directory).pairs("probe", "balanced_accuracy")
 
 
-def test_of_many_arms_each_is_compared_with_the_reference(many):
+def test_each_of_many_arms_is_compared_with_the_reference(many):
     comparison_workdir.edit(many / "comparison.json", reference="mlm_1")
     found = pairs(many)
     assert len(found) == 11 and {second for _, second in found} == {"mlm_1"}
@@ -58,7 +58,7 @@ def test_few_arms_are_all_compared(workdir):
         ({"z_loss": 1e-4}, False),
     ],
 )
-def test_baselines_are_drawn_where_the_loss_is_their_quantity(workdir, options, drawn):
+def test_baselines_are_drawn_if_the_loss_is_their_quantity(workdir, options, drawn):
     for run in (workdir / "runs").glob("mlm-seed*"):
         comparison_workdir.edit(run / "run.json", config={"objective": {"name": "mlm", **options}})
     panels = {panel.label: panel for panel in curves.panels(results_of(workdir))}
@@ -66,14 +66,14 @@ def test_baselines_are_drawn_where_the_loss_is_their_quantity(workdir, options, 
     assert panels["CLM"].baselines and not panels["NSP"].baselines
 
 
-def test_padding_stands_in_the_budgets(workdir):
+def test_padding_is_in_the_budgets(workdir):
     (table,) = [part for part in content._budgets(read(workdir)) if hasattr(part, "rows")]
     heads = [head for head, _ in table.columns]
     assert {row[heads.index("Padding")] for row in table.rows} == {"3.12 %"}
 
 
 def test_many_trials_are_reported_quickly(many):
-    """A third of benchmarks/report.py's hundred trials, within more than the share of its 20 s: the machine may be busy."""
+    """A third of benchmarks/report.py's hundred trials in 10 s; the machine may be busy."""
     report.write(many)  # imports
     before = time.process_time()
     report.write(many)

@@ -1,4 +1,4 @@
-"""The report of a synthetic comparison: what it says, number by number."""
+"""The report of a synthetic comparison, number by number."""
 
 import math
 import re
@@ -12,14 +12,14 @@ from lm import report
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def written_report(tmp_path_factory):
     directory = make(tmp_path_factory.mktemp("report") / "W")
     return directory, report.write(directory)
 
 
-def test_verdicts_and_numbers(whole):
-    directory, written = whole
-    assert [each.verdict for each in written.hypotheses] == ["supported"] * 6 + ["refuted"]
+def test_verdicts_and_numbers(written_report):
+    directory, written = written_report
+    assert [result.verdict for result in written.hypotheses] == ["supported"] * 6 + ["refuted"]
     assert written.headline == "7 hypotheses: 6 supported, 1 refuted." and not written.problems
     text = written.markdown.read_text()
     top = flat(markdown_tables(section(text, "Verdict")))[0]
@@ -47,20 +47,31 @@ def test_verdicts_and_numbers(whole):
     assert top[7][1] == "✗ refuted" and top[7][4] == "> bag of words 63.2 %"
 
 
-def test_sections_come_in_order(whole):
-    titles = re.findall("^## (.*)$", whole[1].markdown.read_text(), re.MULTILINE)
+def test_sections_are_in_order(written_report):
+    titles = re.findall("^## (.*)$", written_report[1].markdown.read_text(), re.MULTILINE)
     assert titles == [
-        "Verdict", "What was compared", "Budgets", "Learning curves", "The shared yardstick", "Differences from the reference arm",
-        "Table by task", "Each objective on its own yardstick", "The shared yardsticks in full", "Energy and CO2e",
-        "Runs not counted", "Reproduce", "Data", "Machine and versions",
-        "How to read this",
-    ]  # fmt: skip
-    assert re.findall("<h2>(.*?)</h2>", whole[1].html.read_text()) == titles
+        "Verdict",
+        "What was compared",
+        "Budgets",
+        "Learning curves",
+        "The shared evaluation task",
+        "Differences from the reference arm",
+        "Scores by shared task",
+        "Objective-specific evaluation tasks",
+        "Shared evaluation tasks in full",
+        "Energy and CO2e",
+        "Excluded runs",
+        "Reproduce",
+        "Data",
+        "Machine and versions",
+        "How to read this report",
+    ]
+    assert re.findall("<h2>(.*?)</h2>", written_report[1].html.read_text()) == titles
 
 
-def test_budgets(whole):
-    table = flat(markdown_tables(section(whole[1].markdown.read_text(), "Budgets")))[0]
-    assert table[0][2:5] == ["Token positions (matched)", "Loss-bearing targets", "Training FLOPs"]
+def test_budgets(written_report):
+    table = flat(markdown_tables(section(written_report[1].markdown.read_text(), "Budgets")))[0]
+    assert table[0][2:5] == ["Token positions (matched)", "Loss targets", "Training FLOPs"]
     assert table[1] == [
         "MLM",
         "512",
@@ -74,19 +85,19 @@ def test_budgets(whole):
     ]
 
 
-def test_unmatched_budget_is_said(whole, tmp_path):
+def test_unmatched_budget_is_reported(written_report, tmp_path):
     directory = make(tmp_path / "W")
-    assert "not matched" not in section(whole[1].markdown.read_text(), "Budgets")
+    assert "not matched" not in section(written_report[1].markdown.read_text(), "Budgets")
     edit(directory / "runs/nsp-seed1/run.json", tokens=TOKENS // 2)
-    assert "differ in it by up to 100 %: they are not matched" in section(
+    assert "differ in it by up to 100 %, so they are not matched" in section(
         report.write(directory).markdown.read_text(), "Budgets"
     )
 
 
-def test_paired_differences(whole):
+def test_paired_differences(written_report):
     table = flat(
         markdown_tables(
-            section(whole[1].markdown.read_text(), "Differences from the reference arm")
+            section(written_report[1].markdown.read_text(), "Differences from the reference arm")
         )
     )[0]
     found = {row[0]: row for row in table[1:]}
@@ -110,21 +121,21 @@ def test_paired_differences(whole):
     assert found["CLM against untrained decoder"][-1] == "CLM better"
 
 
-def test_baselines_that_are_ahead_are_named_beside_the_verdict(whole, tmp_path):
-    table = flat(markdown_tables(section(whole[1].markdown.read_text(), "Verdict")))[1]
+def test_better_baselines_are_listed_beside_the_verdict(written_report, tmp_path):
+    table = flat(markdown_tables(section(written_report[1].markdown.read_text(), "Verdict")))[1]
     assert [row[:2] + row[3:] for row in table[1:]] == [
         ["MLM", "masked token, cross-entropy", "bigram", "4.98"],
         ["NSP", "next sentence, accuracy", "TF-IDF overlap", "85.3 %"],
         ["MLM + NSP", "masked token, cross-entropy", "bigram", "4.98"],
         ["MLM + NSP", "next sentence, accuracy", "TF-IDF overlap", "85.3 %"],
-        ["CLM, the best of all", "linear probe, balanced accuracy", "bag of words", "63.2 %"],
+        ["CLM (best arm)", "linear probe, balanced accuracy", "bag of words", "63.2 %"],
     ]
     alone = make(tmp_path / "W", rows=[row for row in rows_of(SEEDS) if row["kind"] != "baseline"])
-    assert "simple baselines" not in report.write(alone).markdown.read_text()
+    assert "simple baseline" not in report.write(alone).markdown.read_text()
 
 
-def test_bytes_are_not_called_tokens(whole):
-    text = section(whole[1].markdown.read_text(), "Each objective on its own yardstick")
+def test_bytes_are_not_called_tokens(written_report):
+    text = section(written_report[1].markdown.read_text(), "Objective-specific evaluation tasks")
     assert (
         "On 103,412 tokens (401,388 bytes) of documents" in text
         and "On 15,511 tokens of" in text
@@ -132,9 +143,11 @@ def test_bytes_are_not_called_tokens(whole):
     )
 
 
-def test_a_constant_guess_has_an_interval_for_its_accuracy_only(whole):
+def test_a_constant_guess_has_an_interval_for_its_accuracy_only(written_report):
     table = flat(
-        markdown_tables(section(whole[1].markdown.read_text(), "The shared yardsticks in full"))
+        markdown_tables(
+            section(written_report[1].markdown.read_text(), "Shared evaluation tasks in full")
+        )
     )[0]
     row = next(row for row in table if row[0] == "majority")
     assert row[2:4] == ["12.5 %", "–"] and row[4] == "17.5 %" and row[5].startswith("[")
@@ -154,7 +167,7 @@ def test_learning_rates_are_shown(tmp_path):
     assert [row[4] for row in table] == ["Learning rate", "0.003", "0.0001", "–", "0.003"]
 
 
-def test_a_share_stays_within_its_limits(tmp_path):
+def test_a_fraction_stays_within_its_limits(tmp_path):
     rows = [
         row | ({"value": [0.99, 1.0, 0.97][row["seed"]]} if row["arm"] == "nsp" else {})
         for row in rows_of(SEEDS)
@@ -162,9 +175,9 @@ def test_a_share_stays_within_its_limits(tmp_path):
     assert report.write(make(tmp_path / "W", rows=rows)).hypotheses[4].interval.endswith(", 100.0]")
 
 
-def test_standard_errors_enter_where_given(whole, tmp_path):
+def test_standard_errors_are_used_if_given(written_report, tmp_path):
     directory = make(tmp_path / "W")
-    narrow = whole[1].hypotheses[0].interval
+    narrow = written_report[1].hypotheses[0].interval
     write_rows(
         directory,
         [row | {"error": 0.2 if row["unit"] == "nats/token" else None} for row in rows_of(SEEDS)],
@@ -184,11 +197,11 @@ def test_comparison_with_a_seeded_other_is_paired(tmp_path):
         check("arm unknown", "elmo", "probe", "balanced_accuracy", "", "above", 0.05),
     ]
     first, second, third = report.write(make(tmp_path / "W", checks=checks)).hypotheses
-    assert first.verdict == "supported" and first.needed == "difference from MLM > 5.00 points"
+    assert first.verdict == "supported" and first.required == "difference from MLM > 5.00 points"
     assert first.measured == "+9.81 points" and first.interval.startswith("[+")
     assert (
         second.verdict == "refuted"
-        and second.needed == "ratio to MLM + NSP < 0.9"
+        and second.required == "ratio to MLM + NSP < 0.9"
         and second.measured.startswith("1.0")
     )
-    assert third.verdict == "inconclusive" and "elmo" in third.why
+    assert third.verdict == "inconclusive" and "elmo" in third.reason

@@ -1,4 +1,4 @@
-"""A workdir with what stands behind its scores: the report's intervals, differences and verdicts are the bootstrap's, or fall back."""
+"""Intervals, differences and verdicts of a workdir with and without per-example values."""
 
 import dataclasses
 import json
@@ -11,7 +11,8 @@ import pytest
 from comparison_workdir import check, make
 
 from lm import report
-from lm.report import scores as judging
+from lm.report import scores as report_scores
+from lm.report import verdicts
 from lm.report.read import read
 from lm.stats import bootstrap, intervals, scores
 from lm.stats.scores import Examples
@@ -21,7 +22,7 @@ SKILL = {"mlm": 0.62, "clm": 0.75, "nsp": 0.60, "mlm_nsp": 0.61}
 
 
 def draw(skill, seeds, rng):
-    """Right or wrong on examples of one difficulty for all."""
+    """1 for correct, 0 for wrong, on examples whose difficulty is the same for all."""
     difficulty = np.random.default_rng(0).random(COUNT)
     noise = np.random.default_rng(rng)
     return {
@@ -36,7 +37,7 @@ def draw(skill, seeds, rng):
     }
 
 
-def behind():
+def sides_by_entry():
     arms = {arm: draw(skill, SEEDS, index) for index, (arm, skill) in enumerate(SKILL.items(), 1)}
     return arms | {"bag of words": draw(0.70, (-1,), 11), "untrained decoder": draw(0.3, SEEDS, 12)}
 
@@ -47,15 +48,27 @@ def hypothesis(arm, compare, op, value, metric="accuracy"):
 
 def workdir(tmp_path, hypotheses=(), keep=True):
     rows = []
-    for arm, by_seed in behind().items():
+    for arm, by_seed in sides_by_entry().items():
         kind = {"bag of words": "baseline", "untrained decoder": "untrained"}.get(arm, "model")
         for seed, each in by_seed.items():
             value = float(each.totals.mean())
-            rows.append({"arm": arm, "seed": seed, "task": "probe", "metric": "accuracy", "value": value, "count": COUNT, "unit": "share",
-                         "better": "higher", "kind": kind, "own": False})  # fmt: skip
+            rows.append(
+                {
+                    "arm": arm,
+                    "seed": seed,
+                    "task": "probe",
+                    "metric": "accuracy",
+                    "value": value,
+                    "count": COUNT,
+                    "unit": "share",
+                    "better": "higher",
+                    "kind": kind,
+                    "own": False,
+                }
+            )
     made = make(tmp_path / "W", SEEDS, list(hypotheses), rows)
     if keep:
-        for arm, by_seed in behind().items():
+        for arm, by_seed in sides_by_entry().items():
             for seed, each in by_seed.items():
                 # As a trial leaves it: the untrained model of a seed beside an arm's.
                 place = (
@@ -74,24 +87,25 @@ def workdir(tmp_path, hypotheses=(), keep=True):
 def test_scores_and_differences_are_the_bootstrap_s(tmp_path):
     comparison = read(workdir(tmp_path))
     assert comparison.problems == []
-    sides = behind()
-    clm, mlm = (judging.score(comparison, arm, "probe", "accuracy") for arm in ("clm", "mlm"))
+    sides = sides_by_entry()
+    clm, mlm = (report_scores.score(comparison, arm, "probe", "accuracy") for arm in ("clm", "mlm"))
     assert clm.estimate == bootstrap.interval(sides["clm"], (0.0, 1.0)) and clm.estimate.covers == (
         "seeds",
         "test set",
     )
     expected = bootstrap.difference(sides["clm"], sides["mlm"])
     assert (
-        judging.difference(clm, mlm) == expected.estimate and judging.contrast(clm, mlm) == expected
+        report_scores.difference(clm, mlm) == expected.estimate
+        and report_scores.contrast(clm, mlm) == expected
     )
-    bag = judging.score(comparison, "bag of words", "probe", "accuracy")
+    bag = report_scores.score(comparison, "bag of words", "probe", "accuracy")
     assert bag.estimate.n == 0 and bag.estimate.covers == ("test set",)
     assert (
-        judging.difference(clm, bag)
+        report_scores.difference(clm, bag)
         == bootstrap.difference(sides["clm"], sides["bag of words"]).estimate
     )
-    untrained = judging.score(comparison, "untrained decoder", "probe", "accuracy")
-    assert judging.difference(clm, untrained).n == 3
+    untrained = report_scores.score(comparison, "untrained decoder", "probe", "accuracy")
+    assert report_scores.difference(clm, untrained).n == 3
     assert (
         comparison.examples("clm", 1, "probe", "accuracy").identity == "probe"
         and comparison.examples("clm", 1, "causal", "nll") is None
@@ -99,19 +113,21 @@ def test_scores_and_differences_are_the_bootstrap_s(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("changed", "said"),
+    ("changed", "problem"),
     [
         (
             ("clm-seed1",),
-            "probe: seed 0 and seed 2 were not asked the same examples as seed 1: their differences are not paired by example",
+            "probe: seed 0 and seed 2 were not evaluated on the same examples as seed 1;"
+            " their differences are not paired by example",
         ),
         (
             [f"clm-seed{seed}" for seed in SEEDS],
-            "probe: mlm and mlm_nsp and nsp were not asked the same examples as clm: their differences are not paired by example",
+            "probe: mlm and mlm_nsp and nsp were not evaluated on the same examples as clm;"
+            " their differences are not paired by example",
         ),
     ],
 )
-def test_who_was_asked_different_examples_is_told(tmp_path, changed, said):
+def test_different_examples_are_reported(tmp_path, changed, problem):
     made = workdir(tmp_path)
     for run in changed:
         place = made / "runs" / run / "examples.npz"
@@ -122,18 +138,20 @@ def test_who_was_asked_different_examples_is_told(tmp_path, changed, said):
                 for name, each in scores.read_examples(place).items()
             },
         )
-    assert read(made).problems == [said]
+    assert read(made).problems == [problem]
 
 
 def test_without_examples_it_falls_back_to_wider_intervals(tmp_path):
-    known, plain = (
+    stored, plain = (
         read(workdir(tmp_path / name, keep=keep)) for name, keep in (("a", True), ("b", False))
     )
-    assert plain.problems == [] and plain.behind == {}
+    assert plain.problems == [] and plain.examples_by_key == {}
     widths = []
-    for comparison in (known, plain):
-        clm, mlm = (judging.score(comparison, arm, "probe", "accuracy") for arm in ("clm", "mlm"))
-        found = judging.contrast(clm, mlm)
+    for comparison in (stored, plain):
+        clm, mlm = (
+            report_scores.score(comparison, arm, "probe", "accuracy") for arm in ("clm", "mlm")
+        )
+        found = report_scores.contrast(clm, mlm)
         assert (found.p < 0.05) == (found.estimate.low > 0 or found.estimate.high < 0)
         widths.append(found.estimate.high - found.estimate.low)
     assert widths[0] < widths[1]
@@ -158,13 +176,13 @@ def test_without_examples_it_falls_back_to_wider_intervals(tmp_path):
 def test_p_agrees_with_the_verdict_and_the_threshold_is_tested(
     tmp_path, compare, op, value, verdict
 ):
-    judged = judging.judge(read(workdir(tmp_path)), hypothesis("clm", compare, op, value))
-    assert judged.verdict == verdict, judged
-    assert (judged.p < 0.05) == (verdict != "inconclusive")
-    assert (judged.effect is None) == (not compare)
-    sides = behind()
+    result = verdicts.evaluate(read(workdir(tmp_path)), hypothesis("clm", compare, op, value))
+    assert result.verdict == verdict, result
+    assert (result.p < 0.05) == (verdict != "inconclusive")
+    assert (result.effect is None) == (not compare)
+    sides = sides_by_entry()
     if compare == "mlm" and op == "above":
-        assert judged.p == pytest.approx(
+        assert result.p == pytest.approx(
             bootstrap.difference(sides["clm"], sides["mlm"], value).p, rel=1e-4
         )
 
@@ -177,9 +195,9 @@ def test_all_hypotheses_are_corrected_together(tmp_path):
         hypothesis("clm", "mlm", "above", 0.0, metric="unknown"),
     ]
     comparison = read(workdir(tmp_path, hypotheses))
-    found = judging.judge_all(comparison)
-    alone = [judging.judge(comparison, each) for each in hypotheses]
-    # The one that is not measured counts in the correction, though it has no p.
+    found = verdicts.evaluate_all(comparison)
+    alone = [verdicts.evaluate(comparison, each) for each in hypotheses]
+    # The hypothesis without a measurement counts in the correction, though it has no p.
     expected = intervals.holm([each.p for each in alone[:3]] + [1.0])
     assert [each.adjusted for each in found[:3]] == expected[:3] and found[3].p is found[
         3
@@ -188,37 +206,37 @@ def test_all_hypotheses_are_corrected_together(tmp_path):
         decided = after.adjusted is not None and after.adjusted < 0.05
         assert after.verdict == (before.verdict if decided else "inconclusive")
         if before.verdict != after.verdict:
-            assert "among all hypotheses" in after.why
+            assert "adjusted for all hypotheses" in after.reason
     assert found[0].verdict == "supported" and found[2].verdict == "inconclusive"
 
 
-def test_holm_turns_a_verdict(tmp_path):
-    weak = judging.Judged("", "", "", "", intervals.HOLDS, "", 0.03, 0.03, 1.0)
-    assert judging._adjusted(weak, 0.049).verdict == "supported"
-    turned = judging._adjusted(weak, 0.09)
+def test_holm_changes_a_verdict(tmp_path):
+    weak = verdicts.HypothesisResult("", "", "", "", intervals.SUPPORTED, "", 0.03, 0.03, 1.0)
+    assert verdicts._with_adjusted_p(weak, 0.049).verdict == "supported"
+    turned = verdicts._with_adjusted_p(weak, 0.09)
     assert (
         turned.verdict == "inconclusive"
-        and turned.why == "p is 0.030 alone, 0.090 among all hypotheses"
+        and turned.reason == "p is 0.030 unadjusted, 0.090 adjusted for all hypotheses"
         and turned.adjusted == 0.09
     )
 
 
 def test_a_side_that_diverged_is_inconclusive(tmp_path):
-    """The seeds that are left are a choice of the outcome."""
+    """The remaining seeds are not a random sample."""
     directory = workdir(
         tmp_path, [hypothesis("clm", "mlm", "above", 0.0), hypothesis("clm", "", "above", 0.6)]
     )
-    assert [each.verdict for each in judging.judge_all(read(directory))] == [
+    assert [each.verdict for each in verdicts.evaluate_all(read(directory))] == [
         "supported",
         "supported",
     ]
     run = directory / "runs" / "mlm-seed2"
     (run / "scores.json").unlink(missing_ok=True)
     (run / "run.json").write_text('{"status": "diverged"}')
-    against, alone = judging.judge_all(read(directory))
+    against, alone = verdicts.evaluate_all(read(directory))
     assert (against.verdict, alone.verdict) == ("inconclusive", "supported")
-    assert against.why.startswith("1 of ") and "runs of MLM diverged" in against.why
-    # Nor is a winner named elsewhere, or a number of seeds that would settle it.
+    assert against.reason.startswith("1 of ") and "runs of MLM diverged" in against.reason
+    # Nor does the report name a better arm or a number of seeds that would decide it.
     text = report.write(directory).markdown.read_text()
     table = next(
         line
@@ -231,9 +249,7 @@ def test_a_side_that_diverged_is_inconclusive(tmp_path):
         for line in text.splitlines()
         if line.startswith("|") and "? inconclusive" in line and "Hypothesis" not in line
     ][:1]
-    assert (
-        "diverged" in verdict and "seeds" not in verdict and "test examples are few" not in verdict
-    )
+    assert "diverged" in verdict and "seeds" not in verdict and "few test examples" not in verdict
 
 
 def test_no_likelihood_is_negative(tmp_path):
@@ -244,12 +260,12 @@ def test_no_likelihood_is_negative(tmp_path):
         if (row["arm"], row["metric"]) == ("clm", "nll"):
             row["value"] = (0.01, 2.5, 0.02)[row["seed"]]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows), path)
-    estimate = judging.score(read(directory), "clm", "causal", "nll").estimate
+    estimate = report_scores.score(read(directory), "clm", "causal", "nll").estimate
     assert estimate.low == 0.0 and estimate.high > 3
 
 
 def test_perplexity_has_the_interval_of_the_likelihood():
-    found = judging._perplexity([100.0, 120.0, 90.0], 0.95)
+    found = report_scores._perplexity([100.0, 120.0, 90.0], 0.95)
     nll = intervals.over_seeds([math.log(value) for value in (100.0, 120.0, 90.0)])
     assert (found.mean, found.low, found.high) == pytest.approx(
         [math.exp(each) for each in (nll.mean, nll.low, nll.high)]
@@ -263,31 +279,29 @@ def test_one_seed_is_inconclusive(tmp_path):
     (made / "comparison.json").write_text(json.dumps(about | {"seeds": [0]}))
     comparison = read(made)
     comparison.rows[:] = [row for row in comparison.rows if row.seed <= 0]
-    judged = judging.judge(comparison, hypothesis("clm", "bag of words", "above", 0.0))
+    result = verdicts.evaluate(comparison, hypothesis("clm", "bag of words", "above", 0.0))
     assert (
-        judged.verdict == "inconclusive"
-        and judged.p is None
-        and judged.why == "one seed gives no interval"
+        result.verdict == "inconclusive"
+        and result.p is None
+        and result.reason == "one seed gives no interval"
     )
 
 
-def test_broken_and_foreign_examples_are_passed_over_and_named(tmp_path):
+def test_broken_and_foreign_examples_are_ignored_and_reported(tmp_path):
     made = workdir(tmp_path)
     (made / "runs" / "mlm-seed1" / "examples.npz").write_bytes(b"not a zip")
     wrong = {"clm/probe/accuracy": Examples(np.zeros(COUNT), np.ones(COUNT), "probe")}
     scores.write_examples(made / "runs" / "clm-seed0" / "examples.npz", wrong)
     comparison = read(made)
     assert any("mlm-seed1/examples.npz cannot be read" in each for each in comparison.problems)
-    assert any(
-        "1 score with examples that give another value" in each for each in comparison.problems
-    )
+    assert any("do not agree with 1 score" in each for each in comparison.problems)
     for arm in ("mlm", "clm"):
-        found = judging.score(comparison, arm, "probe", "accuracy")
+        found = report_scores.score(comparison, arm, "probe", "accuracy")
         assert found.examples == {} and found.estimate.has_interval
 
 
 def test_a_hundred_trials_are_quick(tmp_path):
-    """20 arms × 5 seeds × 10 metrics of 2,000 examples: every score and every difference from the first arm in seconds."""
+    """20 arms × 5 seeds × 10 metrics of 2,000 examples: all scores and differences in seconds."""
     rng = np.random.default_rng(0)
     weights = np.full(2000, 1.0)
     arms = [
@@ -308,7 +322,7 @@ def test_a_hundred_trials_are_quick(tmp_path):
     assert time.process_time() - begin < 10
 
 
-def test_rows_may_be_missing(tmp_path):
+def test_results_may_be_missing(tmp_path):
     made = workdir(tmp_path)
     (made / "results.parquet").unlink()
-    assert read(made).behind == {}
+    assert read(made).examples_by_key == {}

@@ -1,4 +1,4 @@
-"""What the report says of newer records: budgets planned, curves, sensitivity, forest, table by task, samples, energy."""
+"""Sections: planned budgets, curves, sensitivity, forest, scores by task, samples, energy."""
 
 import json
 import math
@@ -24,16 +24,22 @@ def results_of(directory):
     return Results(read(directory), directory)
 
 
-def test_new_sections_stand_where_they_belong(rich):
+def test_optional_sections_are_in_order(rich):
     titles = re.findall("^## (.*)$", rich[1].markdown.read_text(), re.MULTILINE)
     assert titles[:8] == [
-        "Verdict", "What was compared", "Budgets", "Learning curves", "Sensitivity to the learning rate", "The shared yardstick",
-        "Differences from the reference arm", "Table by task",
-    ]  # fmt: skip
+        "Verdict",
+        "What was compared",
+        "Budgets",
+        "Learning curves",
+        "Sensitivity to the learning rate",
+        "The shared evaluation task",
+        "Differences from the reference arm",
+        "Scores by shared task",
+    ]
     assert titles.index("Samples") < titles.index("Energy and CO2e") < titles.index("Reproduce")
 
 
-def test_planned_budgets_stand_below_what_was_done(rich):
+def test_planned_budgets_are_below_actual_ones(rich):
     table = flat(markdown_tables(section(rich[1].markdown.read_text(), "Budgets")))[0]
     assert table[1][2:5] == [
         f"{TOKENS:,} planned {TOKENS:,}",
@@ -42,22 +48,22 @@ def test_planned_budgets_stand_below_what_was_done(rich):
     ]
 
 
-def test_an_inconclusive_hypothesis_says_how_many_seeds_it_would_take(tmp_path):
+def test_an_inconclusive_hypothesis_has_the_number_of_seeds_it_needs(tmp_path):
     from lm.stats import power
 
-    asked = check(
+    hypothesis = check(
         "MLM's probe is above 50 %", "mlm", "probe", "balanced_accuracy", "", "above", 0.5
     )
-    directory = make(tmp_path / "W", checks=[asked])
+    directory = make(tmp_path / "W", checks=[hypothesis])
     written = report.write(directory)
     values = list(results_of(directory).score("mlm", "probe", "balanced_accuracy").values.values())
     mean = math.fsum(values) / 3
     deviation = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / 2)
-    wanted = power.seeds_needed(deviation, abs(mean - 0.5))
-    assert written.hypotheses[0].verdict == "inconclusive" and wanted > 3
+    needed = power.seeds_needed(deviation, abs(mean - 0.5))
+    assert written.hypotheses[0].verdict == "inconclusive" and needed > 3
     verdict = flat(markdown_tables(section(written.markdown.read_text(), "Verdict")))[0][1][1]
-    told = f"about {wanted} seeds would decide" if wanted <= 1000 else "more than 1,000 seeds"
-    assert told in verdict
+    text = f"about {needed} seeds would decide" if needed <= 1000 else "more than 1,000 seeds"
+    assert text in verdict
 
 
 def test_curves_have_three_views_of_the_same_losses(rich):
@@ -72,10 +78,10 @@ def test_curves_have_three_views_of_the_same_losses(rich):
         and page.count('type="radio"') == 3
         and page.count(" checked>") == 1
     )
-    assert "minutes of training" not in page and "seconds of training" in page
+    assert "training time (minutes)" not in page and "training time (seconds)" in page
 
 
-def test_flops_of_a_point_follow_from_the_run_where_the_line_lacks_them(tmp_path):
+def test_flops_of_a_point_are_derived_from_the_run_if_the_line_lacks_them(tmp_path):
     directory = make(tmp_path / "W")
     run = next(run for run in read(directory).runs if (run.arm, run.seed) == ("clm", 0))
     points = curves.read(directory, run)
@@ -84,7 +90,7 @@ def test_flops_of_a_point_follow_from_the_run_where_the_line_lacks_them(tmp_path
     assert views == ["Tokens", "FLOPs"]
 
 
-def test_sensitivity_shows_every_trial_and_warns_of_an_edge(rich):
+def test_sensitivity_lists_every_trial_and_warns_of_an_edge(rich):
     text = section(rich[1].markdown.read_text(), "Sensitivity to the learning rate")
     table = flat(markdown_tables(text))[0]
     assert table[1] == ["MLM", "0.003", "4.200 0.001", "4.000 0.003", "diverged 0.009"]
@@ -99,7 +105,7 @@ def test_sensitivity_shows_every_trial_and_warns_of_an_edge(rich):
     )
 
 
-def test_a_trial_that_diverged_beyond_the_chosen_value_is_no_edge(tmp_path):
+def test_no_edge_if_a_trial_diverged_beyond_the_selected_value(tmp_path):
     directory = enrich(make(tmp_path / "W"))
     record = json.loads((directory / "comparison.json").read_text())
     trials = [
@@ -115,14 +121,14 @@ def test_a_trial_that_diverged_beyond_the_chosen_value_is_no_edge(tmp_path):
     )
 
 
-def test_the_forest_holds_every_arm_but_the_reference(rich):
+def test_the_forest_has_every_arm_but_the_reference(rich):
     results = results_of(rich[0])
     charts = dict(task_scores.forest_charts(results))
     assert list(charts) == ["probe-balanced_accuracy", "probe-accuracy", "blimp-accuracy"]
     picture = charts["probe-balanced_accuracy"]
     assert (
         picture.y.names == ("CLM", "NSP", "MLM + NSP")
-        and picture.x.label == "less MLM (points), better →"
+        and picture.x.label == "difference from MLM (points), better →"
     )
     (first,) = [
         mark.points[0][0]
@@ -134,7 +140,7 @@ def test_the_forest_holds_every_arm_but_the_reference(rich):
         100 * sum(values[0][seed] - values[1][seed] for seed in SEEDS) / 3
     )
     hollow = {mark.arm for mark in picture.marks if isinstance(mark, chart.Dots) and mark.hollow}
-    assert hollow == {3}, "only MLM + NSP's interval holds zero"
+    assert hollow == {3}, "only MLM + NSP's interval includes zero"
 
 
 def test_lower_is_better_points_the_other_way(tmp_path):
@@ -145,7 +151,7 @@ def test_lower_is_better_points_the_other_way(tmp_path):
     ]
     write_rows(directory, rows)
     charts = dict(task_scores.forest_charts(results_of(directory)))
-    assert charts["masked-ce"].x.label == "less MLM (nats/token), ← better"
+    assert charts["masked-ce"].x.label == "difference from MLM (nats/token), ← better"
 
 
 def rows_with_shared_loss(directory):
@@ -154,14 +160,14 @@ def rows_with_shared_loss(directory):
     return pyarrow.parquet.read_table(directory / "results.parquet").to_pylist()
 
 
-def test_the_best_arm_is_bold_only_beyond_doubt(rich):
-    text = section(rich[1].markdown.read_text(), "Table by task")
+def test_the_best_arm_is_bold_only_if_significant(rich):
+    text = section(rich[1].markdown.read_text(), "Scores by shared task")
     results = results_of(rich[0])
-    sure = [
+    significant = [
         results.gap("mlm_nsp", other, "blimp", "accuracy").estimate.low > 0
         for other in ("mlm", "clm", "nsp")
     ]
-    assert len(re.findall(r"\*\*", text)) == 2 + 2 * all(sure) and re.search(
+    assert len(re.findall(r"\*\*", text)) == 2 + 2 * all(significant) and re.search(
         r"^\| CLM \| \*\*60\.\d % ", text, re.MULTILINE
     )
     table = flat(markdown_tables(text))[0]
@@ -170,15 +176,18 @@ def test_the_best_arm_is_bold_only_beyond_doubt(rich):
     assert "<strong>60." in rich[1].html.read_text()
 
 
-def test_what_a_reader_must_know_of_a_task_stands_below_its_tables(rich):
-    results, told = results_of(rich[0]), "Masked models are told how many pieces the last word has"
-    assert told not in rich[1].markdown.read_text()
-    results.comparison.about["tasks"]["blimp"]["task"] = "last_word"
+def test_caveats_of_a_task_are_below_its_tables(rich):
+    results, note = (
+        results_of(rich[0]),
+        "Masked models are given the number of pieces in the last word",
+    )
+    assert note not in rich[1].markdown.read_text()
+    results.comparison.record["tasks"]["blimp"]["task"] = "last_word"
     for parts in (task_scores.matrix(results), task_scores.details(results, False, "In full")):
-        assert sum(told in part.caption for part in parts if isinstance(part, content.Table)) == 1
+        assert sum(note in part.caption for part in parts if isinstance(part, content.Table)) == 1
 
 
-def test_what_was_left_out_of_a_task_s_files_stands_below_its_tables(tmp_path):
+def test_notes_on_a_task_s_files_are_below_its_tables(tmp_path):
     directory = enrich(make(tmp_path / "W"))
     note = "x.jsonl: 1 of 100 lines are broken (line 3 is no JSON) and left out"
     for seed in SEEDS:
@@ -193,20 +202,20 @@ def test_what_was_left_out_of_a_task_s_files_stands_below_its_tables(tmp_path):
     assert captions[0].count(f"Blimp: {note}.") == 1
 
 
-def test_parts_of_a_task_have_a_table_of_their_own(rich):
-    text = section(rich[1].markdown.read_text(), "The shared yardsticks in full")
+def test_subsets_of_a_task_have_their_own_table(rich):
+    text = section(rich[1].markdown.read_text(), "Shared evaluation tasks in full")
     tables = flat(markdown_tables(text))
-    assert [row[0] for row in tables[-1]] == ["Part", "anaphor agreement", "binding"] and tables[
+    assert [row[0] for row in tables[-1]] == ["Subset", "anaphor agreement", "binding"] and tables[
         -1
     ][1][1] == "400"
-    assert "anaphor" not in " ".join(tables[1][0]) and "Blimp by part of its examples" in text
+    assert "anaphor" not in " ".join(tables[1][0]) and "Blimp by subset of examples" in text
 
 
-def test_samples_are_shown_as_text_and_only_where_they_are(rich, tmp_path):
+def test_samples_are_text_and_optional(rich, tmp_path):
     text, page = rich[1].markdown.read_text(), rich[1].html.read_text()
     assert "The \\[MASK\\] of names is sorted." in text or "The [MASK] of names is sorted." in text
     assert "sorted by &lt;b&gt;clm&lt;/b&gt; before" in page and page.count(
-        "What it is asked:"
+        "Example of the objective&#x27;s inputs and targets:"
     ) == len(ARMS)
     directory = make(tmp_path / "W")
     (directory / "runs" / "clm-seed0" / "samples.json").write_text("[broken")
@@ -216,7 +225,8 @@ def test_samples_are_shown_as_text_and_only_where_they_are(rich, tmp_path):
 def test_energy_adds_up_and_names_its_constants(rich):
     text = section(rich[1].markdown.read_text(), "Energy and CO2e")
     rows = flat(markdown_tables(text))[0]
-    # Per arm three runs of 58.3, 59.3 and 60.3 s and three trials of 15 s, at 10 W: a core of two for each of two workers.
+    # Per arm, three runs of 58.3, 59.3 and 60.3 s and three trials of 15 s at 10 W: one core for
+    # each of two workers.
     joules = (58.3 + 59.3 + 60.3 + 45) * 10
     assert rows[1] == [
         "MLM",
@@ -229,7 +239,7 @@ def test_energy_adds_up_and_names_its_constants(rich):
     assert all(
         name in text
         for name in (
-            "assumed: 10 W a core, 1 core a run",
+            "assumed: 10 W per core, 1 core per run",
             "Core time",
             "PUE 1.1",
             "Grid 0.4",
@@ -248,44 +258,49 @@ def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
     row = next(row for row in flat(markdown_tables(text))[0] if row[0] == "CLM")
     assert row[3:] == ["3.00 kWh", figures.mass(3 * 1.5 * 0.02 + 450 * 1.5 / 3.6e6 * 0.02)]
     assert (
-        "measured (RAPL); assumed" in text or "assumed: 10 W a core, 1 core a run; measured" in text
+        "measured (RAPL); assumed" in text
+        or "assumed: 10 W per core, 1 core per run; measured" in text
     )
-    assert "PUE 1.5, as the config says" in text
+    assert "PUE 1.5, from the config" in text
 
 
 @pytest.mark.parametrize(
     ("machine", "watts"),
     [
-        ({"device": "NVIDIA H200", "devices": 2}, 1400), ({"device": "NVIDIA L40S", "devices": 1}, 300),
-        ({"device": "TPU v4", "devices": 4}, 680), ({"device": "NVIDIA L4", "devices": 1}, 72), ({}, 10),
-        ({"device": "quantum", "devices": 1}, 300), ({"device": "cpu", "cores": 8}, 80),
+        ({"device": "NVIDIA H200", "devices": 2}, 1400),
+        ({"device": "NVIDIA L40S", "devices": 1}, 300),
+        ({"device": "TPU v4", "devices": 4}, 680),
+        ({"device": "NVIDIA L4", "devices": 1}, 72),
+        ({}, 10),
+        ({"device": "quantum", "devices": 1}, 300),
+        ({"device": "cpu", "cores": 8}, 80),
     ],
-)  # fmt: skip
+)
 def test_assumed_power(machine, watts):
     found = energy.power({"machine": machine})
-    assert found.watts == watts and found.assumed and found.why.startswith("assumed")
+    assert found.watts == watts and found.assumed and found.source.startswith("assumed")
 
 
-def test_given_power_is_no_assumption():
+def test_power_from_the_config_is_not_assumed():
     found = energy.power({"machine": {"device": "cpu", "cores": 8}, "energy": {"watts": 33.0}})
     assert found.watts == 33 and not found.assumed
-    # Of one device: eight of 400 W, which two runs side by side share.
+    # The config has the power of one device: eight of 400 W, shared by two concurrent runs.
     about = {"machine": {"device": "NVIDIA A100", "devices": 8}, "energy": {"watts": 400.0}}
-    assert energy.power(about).watts == 3200 and "400 W a device" in energy.power(about).why
+    assert energy.power(about).watts == 3200 and "400 W per device" in energy.power(about).source
     assert (
         energy.power(about | {"workers": 2}).watts == 1600
-        and "shared by 2 runs" in energy.power(about | {"workers": 2}).why
+        and "shared by 2 concurrent runs" in energy.power(about | {"workers": 2}).source
     )
 
 
-def test_a_run_is_charged_the_cores_and_devices_that_it_had():
-    """Workers are pinned: of eight cores each of four has two, and says so."""
+def test_a_run_counts_its_own_cores_and_devices():
+    """Workers are pinned: each of four has two of eight cores, and records it."""
     about, run = {"machine": {"device": "cpu", "cores": 8}, "workers": 4}, {"machine": {"cores": 2}}
     assert (
         energy.power(about, run).watts == energy.power(about).watts == 20
         and energy.power(about, run).parts == 2
     )
-    # As records said before: the machine's cores were those of one worker.
+    # In older records, the machine's cores are those of one worker.
     assert (
         energy.power(
             {"machine": {"device": "cpu", "cores": 1}, "workers": 2}, {"machine": {"cores": 1}}
@@ -297,14 +312,14 @@ def test_a_run_is_charged_the_cores_and_devices_that_it_had():
         {"machine": {"cores": 16}},
     )
     assert shared.watts == 350 and shared.parts == 0.5
-    # Begun on one machine, continued on another: each run's own counts.
+    # Started on one machine, resumed on another: each run's own machine counts.
     elsewhere = energy.power(
         about, {"machine": {"device": "NVIDIA H200", "devices": 2, "cores": 16}}
     )
-    assert elsewhere.watts == 2 * 700 / 4 and "H200" in elsewhere.why
+    assert elsewhere.watts == 2 * 700 / 4 and "H200" in elsewhere.source
 
 
-def test_given_power_counts_more_than_measured():
+def test_power_from_the_config_overrides_measured_energy():
     record, given = (
         {"energy_joules": 7.0, "energy_source": "RAPL"},
         energy.power({"energy": {"watts": 50.0}}),
@@ -316,25 +331,33 @@ def test_given_power_counts_more_than_measured():
 
 
 def test_headlines():
-    class Told:
+    class Result:
         def __init__(self, verdict):
             self.verdict = verdict
 
-    told = {name: Told(name) for name in ("supported", "refuted", "inconclusive")}
+    by_verdict = {name: Result(name) for name in ("supported", "refuted", "inconclusive")}
     assert hypotheses.headline([]).startswith("The experiment's config states no hypotheses")
-    assert hypotheses.headline([told["refuted"]]) == "The one hypothesis is refuted."
-    assert hypotheses.headline([told["supported"]] * 2) == "All 2 hypotheses are supported."
-    mixed = [told["inconclusive"], told["supported"], told["refuted"], told["supported"]]
+    assert hypotheses.headline([by_verdict["refuted"]]) == "The one hypothesis is refuted."
+    assert hypotheses.headline([by_verdict["supported"]] * 2) == "All 2 hypotheses are supported."
+    mixed = [
+        by_verdict["inconclusive"],
+        by_verdict["supported"],
+        by_verdict["refuted"],
+        by_verdict["supported"],
+    ]
     assert hypotheses.headline(mixed) == "4 hypotheses: 2 supported, 1 refuted, 1 inconclusive."
 
 
 @pytest.mark.parametrize(
     ("low", "high", "log", "expected"),
     [
-        (0, 1, False, [0, 0.2, 0.4, 0.6, 0.8, 1]), (-13, 14, False, [-10, -5, 0, 5, 10]), (4.03, 4.22, False, [4.05, 4.1, 4.15, 4.2]),
-        (0.0009, 0.011, True, [0.001, 0.002, 0.003, 0.005, 0.01]), (1e6, 1e12, True, [1e6, 1e8, 1e10, 1e12]),
+        (0, 1, False, [0, 0.2, 0.4, 0.6, 0.8, 1]),
+        (-13, 14, False, [-10, -5, 0, 5, 10]),
+        (4.03, 4.22, False, [4.05, 4.1, 4.15, 4.2]),
+        (0.0009, 0.011, True, [0.001, 0.002, 0.003, 0.005, 0.01]),
+        (1e6, 1e12, True, [1e6, 1e8, 1e10, 1e12]),
     ],
-)  # fmt: skip
+)
 def test_ticks_are_round_numbers_within_the_axis(low, high, log, expected):
     assert chart.ticks(low, high, log, 6) == pytest.approx(expected)
 
@@ -362,8 +385,8 @@ def contrast(first, second):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_colours_stand_out_from_the_paper(rich):
-    """WCAG 2.1: 4.5 for text, 3 for what carries meaning in a picture."""
+def test_colours_have_enough_contrast(rich):
+    """WCAG 2.1: 4.5 for text, 3 for graphics."""
     sheet = re.search("<style>(.*?)</style>", rich[1].html.read_text(), re.DOTALL)[1]
     for block in re.findall(r":root\{(--arm0.*?)\}", sheet):
         colours = dict(re.findall(r"--(\w+):(#[0-9a-fA-F]{3,6})", block))
@@ -382,7 +405,7 @@ def test_colours_stand_out_from_the_paper(rich):
         )
 
 
-def test_tables_and_pictures_are_named_for_those_who_do_not_see_them(rich):
+def test_tables_and_pictures_have_accessible_names(rich):
     page = rich[1].html.read_text()
     assert all('role="img" aria-label="' in opening for opening in re.findall("<svg[^>]*>", page))
     assert all('scope="' in head for head in re.findall("<th[^>]*>", page.replace("<thead>", "")))
@@ -394,7 +417,7 @@ def test_tables_and_pictures_are_named_for_those_who_do_not_see_them(rich):
 
 
 @pytest.mark.parametrize("shared", [False, True])
-def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path, shared):
+def test_scaling_is_fitted_by_series_with_crossovers(tmp_path, shared):
     directory = make(tmp_path / "W", seeds=(0,), checks=[])
     laws = {"one": (2.0, 400.0, 400.0, 0.40, 0.35), "other": (1.8, 450.0, 450.0, 0.40, 0.35)}
     arms, rows = {}, []
@@ -466,32 +489,35 @@ def test_scaling_is_fitted_by_series_and_says_where_two_cross(tmp_path, shared):
     assert "one and other cross at" in text
     forests, mixed = (
         task_scores.forest_charts(results_of(directory)),
-        "Arms that get other multiples of the budget stand beside each other",
+        "Arms with different multiples of the budget are shown together",
     )
-    whole = written.markdown.read_text()
-    assert mixed in section(whole, "Each objective on its own yardstick")
+    text = written.markdown.read_text()
+    assert mixed in section(text, "Objective-specific evaluation tasks")
     if not shared:
         assert (
             not forests
-            and "The experiment asks no yardstick that all arms share" in whole
-            and "## Table by task" not in whole
+            and "The experiment has no evaluation task that is shared by all arms" in text
+            and "## Scores by shared task" not in text
         )
         return
     assert [picture.title for _, picture in forests] == [
         f"Linear probe: accuracy, {times} × the budget" for times in (1, 4, 16)
     ]
     assert forests[1][1].y.names == tuple(arm for arm in arms if arm.endswith("4e+07"))[1:], (
-        "no arm of another budget"
+        "no arm with another budget"
     )
-    assert mixed in section(whole, "Table by task")
+    assert mixed in section(text, "Scores by shared task")
     pairs = results_of(directory).pairs("probe", "accuracy")
     assert len(pairs) == 3 * 15 and all(
         first.split("_")[2] == second.split("_")[2] for first, second in pairs
     )
-    said = "Matched over the arms that get the same multiple of the budget: token positions, 1,048,576 × 1, 4, 16 a run."
+    matched = (
+        "Matched across arms with the same multiple of the budget: token positions,"
+        " 1,048,576 × 1, 4, 16 per run."
+    )
     assert (
-        said in section(written.markdown.read_text(), "Budgets")
-        and "they are not matched" not in written.markdown.read_text()
+        matched in section(written.markdown.read_text(), "Budgets")
+        and "so they are not matched" not in written.markdown.read_text()
     )
     assert 'class="mean"' in next(
         picture

@@ -1,4 +1,4 @@
-"""Reports of comparisons that are partial, broken, or have one seed."""
+"""Reports of comparisons that are unfinished, damaged, or have one seed."""
 
 import json
 import math
@@ -14,7 +14,7 @@ from lm.report.read import read
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def written_report(tmp_path_factory):
     directory = make(tmp_path_factory.mktemp("report") / "W")
     return directory, report.write(directory)
 
@@ -33,30 +33,34 @@ def test_partial_results_still_give_a_report(tmp_path):
     written = report.write(directory)
     text = written.markdown.read_text()
     states = [
-        row[1:3] + row[4:]
-        for row in flat(markdown_tables(section(text, "Runs not counted")))[0][1:]
+        row[1:3] + row[4:] for row in flat(markdown_tables(section(text, "Excluded runs")))[0][1:]
     ]
     assert states == [
-        ["1", "diverged", "loss is nan at step 17"], ["2", "unreadable", "–"], ["0", "failed", "out of memory"],
-        ["1", "not finished", "–"], ["2", "not started", "–"],
-    ]  # fmt: skip
+        ["1", "diverged", "loss is nan at step 17"],
+        ["2", "unreadable", "–"],
+        ["0", "failed", "out of memory"],
+        ["1", "not finished", "–"],
+        ["2", "not started", "–"],
+    ]
     problems = " ".join(written.problems)
     assert (
-        "5 of 12 runs give no result (2 not finished yet)" in problems
+        "5 of 12 runs have no result (2 not finished yet)" in problems
         and "clm-seed2/run.json is not JSON" in problems
     )
     assert (
-        "clm-seed0/metrics.jsonl: 1 unreadable" in problems
-        and "rows of runs that are not done left out" in problems
+        "clm-seed0/metrics.jsonl: skipped 1 unreadable line of 22" in problems
+        and "rows of unfinished runs" in problems
     )
     assert all(part in text for part in ("This report is incomplete", "not finished"))
     nsp = written.hypotheses[4]
     assert (
-        nsp.verdict == "inconclusive" and nsp.measured == "–" and "not measured yet: NSP" in nsp.why
+        nsp.verdict == "inconclusive"
+        and nsp.measured == "–"
+        and "not measured yet: NSP" in nsp.reason
     )
     seeds = {
         row[0]: row[1]
-        for row in flat(markdown_tables(section(text, "Each objective on its own yardstick")))[0]
+        for row in flat(markdown_tables(section(text, "Objective-specific evaluation tasks")))[0]
     }
     assert seeds["MLM"] == "2" and seeds["MLM + NSP"] == "3"
 
@@ -69,29 +73,31 @@ def test_a_trial_that_failed_after_training_is_not_counted(tmp_path):
         json.dumps({"status": "failed", "error": "probe: out of memory", "at": "now"})
     )
     (directory / "runs/nsp-seed2/error.json").write_text("{")
-    # One from an earlier try says nothing about a run that has been scored since.
+    # An error of an earlier attempt does not matter once the run is scored.
     (directory / "runs/mlm-seed0/error.json").write_text(
         json.dumps({"status": "failed", "error": "old"})
     )
     written = report.write(directory)
     text = written.markdown.read_text()
     states = [
-        row[:3] + row[4:] for row in flat(markdown_tables(section(text, "Runs not counted")))[0][1:]
+        row[:3] + row[4:] for row in flat(markdown_tables(section(text, "Excluded runs")))[0][1:]
     ]
     assert states == [
         ["MLM", "1", "not finished", "–"],
         ["CLM", "0", "failed", "probe: out of memory"],
         ["NSP", "2", "failed", "–"],
     ]
-    assert "3 of 12 runs give no result (1 not finished yet)" in " ".join(written.problems)
-    assert [[run.seed for run in read(directory).of(arm)] for arm in ("mlm", "clm", "nsp")] == [
+    assert "3 of 12 runs have no result (1 not finished yet)" in " ".join(written.problems)
+    assert [
+        [run.seed for run in read(directory).finished(arm)] for arm in ("mlm", "clm", "nsp")
+    ] == [
         [0, 2],
         [1, 2],
         [0, 1],
     ]
     seeds = {
         row[0]: row[1]
-        for row in flat(markdown_tables(section(text, "The shared yardsticks in full")))[0]
+        for row in flat(markdown_tables(section(text, "Shared evaluation tasks in full")))[0]
     }
     assert (seeds["MLM"], seeds["CLM"], seeds["NSP"]) == ("2", "2", "2")
 
@@ -106,7 +112,7 @@ def test_nothing_finished_yet(tmp_path):
     assert "All 7 hypotheses are inconclusive." == written.headline
     text = written.markdown.read_text()
     assert (
-        "12 of 12 runs give no result" in text
+        "12 of 12 runs have no result" in text
         and "no results.parquet yet" in text
         and "picture.png" not in text
     )
@@ -117,12 +123,13 @@ def test_one_seed_gives_no_interval(tmp_path):
     written = report.write(make(tmp_path / "W", seeds=[7]))
     assert {each.verdict for each in written.hypotheses} == {"inconclusive"}
     assert all(
-        each.interval == "none: one seed" and "one seed" in each.why for each in written.hypotheses
+        each.interval == "none: one seed" and "one seed" in each.reason
+        for each in written.hypotheses
     )
-    assert "With one seed there is none." in written.markdown.read_text()
+    assert "With one seed there is no interval." in written.markdown.read_text()
 
 
-def test_resumed_run_counts_the_later_line(tmp_path):
+def test_the_later_line_counts_after_a_resume(tmp_path):
     directory = make(tmp_path / "W")
     with (directory / "runs/clm-seed0/metrics.jsonl").open("a") as file:
         file.write(
@@ -146,7 +153,7 @@ def test_resumed_run_counts_the_later_line(tmp_path):
         (lambda d: edit(d / "comparison.json", seeds=["a"]), "each of 'seeds'"),
         (
             lambda d: edit(d / "comparison.json", hypotheses=[{"text": "x"}]),
-            "a check needs text, arm",
+            "a hypothesis needs text, arm",
         ),
         (
             lambda d: edit(d / "comparison.json", hypotheses=[CHECKS[0] | {"op": "near"}]),
@@ -172,15 +179,15 @@ def test_bad_input_is_a_user_error_and_writes_nothing(tmp_path, damage, message)
     assert not (directory / "report.html").exists() and not (directory / "report.md").exists()
 
 
-def test_every_section_says_something(whole, tmp_path):
-    assert "in the picture above (picture.png)" in section(
-        whole[1].markdown.read_text(), "The shared yardstick"
+def test_no_section_is_empty(written_report, tmp_path):
+    assert "in the figure above (picture.png)" in section(
+        written_report[1].markdown.read_text(), "The shared evaluation task"
     )
     directory = make(tmp_path / "W")
     for path in (directory / "runs").glob("*/metrics.jsonl"):
         path.unlink()
     text = report.write(directory).markdown.read_text()
     assert "(picture.png)" in section(
-        text, "The shared yardstick"
+        text, "The shared evaluation task"
     ) and "picture.png" not in section(text, "Learning curves")
     assert not re.search("^## .*\n\n## ", text, re.MULTILINE)

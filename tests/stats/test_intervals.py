@@ -169,8 +169,8 @@ def test_coverage_over_seeds():
 
 def test_coverage_over_seeds_and_test_set():
     # Each experiment draws one test set that its three models share, as in lm.compare. A model of
-    # skill p solves example i if its difficulty u_i < p. Models fail on the same examples, the worst
-    # case for an interval over seeds alone.
+    # skill p solves example i if its difficulty u_i < p. Models fail on the same examples, which is
+    # the worst case for an interval over seeds alone.
     rng = np.random.default_rng(2)
     skill = rng.normal(0.6, 0.01, (1000, 3))
     difficulty = rng.random((1000, 1, 500), dtype=np.float32)
