@@ -1,4 +1,4 @@
-"""Docstrings to prose: reads reStructuredText, Google's and numpy's conventions, and leaves what is English."""
+"""From docstrings to prose: reStructuredText, and the conventions of Google and numpy."""
 
 import inspect
 import re
@@ -13,25 +13,27 @@ _COMMENT = re.compile(r"^(\s*)\.\.(?:\s+[_\[|].*|\s+\w.*|\s*)$")
 _OPTION = re.compile(r"^\s*:[\w-]+:(\s.*)?$")
 _BULLET = re.compile(r"^\s*(?:[-*+\u2022]|\(?(?:\d{1,2}|[a-z]|#)[.)])\s+(?=\S)")
 _ENTRY = re.compile(
-    r"^\s*\*{0,2}[\w.`*\\/, |\[\]'\"-]{1,60}(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\))?\s*:\s+(?=\S)|^\s*\*{0,2}[\w.`*\\, ]+:\s*$"
+    r"^\s*\*{0,2}[\w.`*\\/, |\[\]'\"-]{1,60}(?:\s*\([^()]*(?:\([^()]*\)[^()]*)*\))?\s*:\s+(?=\S)"
+    r"|^\s*\*{0,2}[\w.`*\\, ]+:\s*$"
 )
 _GOOGLE = re.compile(r"^\s*(?:[A-Z][\w -]{2,28}):\s*$")
 _DROPPED_SECTIONS = frozenset(
-    "see also|references|reference|bibliography|citation|citations|usage|call signature|call signatures".split(
-        "|"
-    )
+    "see also|references|reference|bibliography|citation|citations|usage|call signature"
+    "|call signatures".split("|")
 )
 _LISTED_SECTIONS = frozenset(
-    "parameters|other parameters|returns|return|yields|receives|raises|warns|attributes|methods|args|arguments|keyword arguments|"
-    "keyword args|params|kwargs|fields|properties|static args|class attributes|input|inputs|output|outputs|required parameters|"
-    "optional parameters|functions|classes|constants|exceptions".split("|")
+    "parameters|other parameters|returns|return|yields|receives|raises|warns|attributes|methods"
+    "|args|arguments|keyword arguments|keyword args|params|kwargs|fields|properties|static args"
+    "|class attributes|input|inputs|output|outputs|required parameters|optional parameters"
+    "|functions|classes|constants|exceptions".split("|")
 )
 _PROSE_DIRECTIVES = frozenset(
     "note warning important tip hint caution attention danger admonition topic epigraph".split()
 )
 _LEGAL = (
-    "copyright;(c) 19;(c) 20;all rights reserved;under the terms of;licensed under;licenced under;license agreement;permission is hereby;"
-    "redistribution and use;without warranty;warranties;spdx-;public license;apache license;bsd license;mit license;psf license"
+    "copyright;(c) 19;(c) 20;all rights reserved;under the terms of;licensed under;licenced under"
+    ";license agreement;permission is hereby;redistribution and use;without warranty;warranties"
+    ";spdx-;public license;apache license;bsd license;mit license;psf license"
 ).split(";")
 _MATH = re.compile(r"\$[^$\n]*\$|:math:`[^`]*`")
 _ROLE = re.compile(r"(?<![\w`]):(?:[\w.+-]+:)?[\w.+-]+:`{1,2}([^`]+)`{1,2}")
@@ -42,12 +44,13 @@ _INLINE = [
     (re.compile(r"`([^`<>]+?)\s*<[^`<>]+>`_{0,2}"), r"\1"),
     (re.compile(r"(?<![\w\])])\[([^\[\]]+)\]\((?:[^()\s]|\([^()]*\))+\)"), r"\1"),
     (re.compile(r"(?<![\w\])])\[([^\[\]]+)\]\[[^\[\]]*\]"), r"\1"),
+    # A sentence makes no sense without such a reference: the mark removes it.
     (
         re.compile(
             rf"(?<=\s)(?:in|by|from|see|at|to|of)\s+(?:{_REFERENCE}|{_ADDRESS})", re.IGNORECASE
         ),
         "\uffff",
-    ),  # pointless without
+    ),
     (re.compile(_ADDRESS, re.IGNORECASE), ""),
     (re.compile(rf"\s?{_REFERENCE}|\s\[\d{{1,2}}\](?!\w)"), ""),
     (re.compile(r"`{1,3}([^`]+)`{1,3}_{0,2}"), r"\1"),
@@ -62,22 +65,24 @@ _INLINE = [
 ]
 _WORD = re.compile(r"[(\"']*[A-Za-z][a-z']*(?:-[a-z]+)*[.,;:!?)\"']*$|[AIa]$")
 _COMMON = frozenset(
-    "the a an of to in is are be and or for with that this it as by from on if not can will when which at has used using than its "
-    "you your may must should all any one two each into only no other returns return".split()
+    "the a an of to in is are be and or for with that this it as by from on if not can will when"
+    " which at has used using than its you your may must should all any one two each into only no"
+    " other returns return".split()
 )
 
 
 def clean(docstring: str) -> list[str]:
-    """The prose of a docstring or a plain reStructuredText page, as paragraphs.
+    """The paragraphs of prose of a docstring, or of a page of reStructuredText.
 
-    Code, doctests, tables, formulas, references, headings, type annotations and markup go; the descriptions of parameters
-    are joined to paragraphs. A line break in a paragraph is the border of a list item, which ends a sentence.
+    Code, doctests, tables, formulas, references, headings, type annotations and markup are removed.
+    Descriptions of parameters are joined to paragraphs. A line break in a paragraph separates list
+    items, and ends a sentence.
     """
     return ["\n".join(items) for items in _Reader(inspect.cleandoc(docstring)).paragraphs]
 
 
 def is_prose(paragraph: str) -> bool:
-    """Whether it reads as English: mostly words, common ones among them, no legal text and no leftover of a template."""
+    """Whether a paragraph is English: mostly words, some common, no legal text, no template."""
     lower = paragraph.lower()
     words = paragraph.split()
     return (
@@ -89,24 +94,38 @@ def is_prose(paragraph: str) -> bool:
 
 
 class _Reader:
-    """Goes through a docstring's lines once, and leaves `paragraphs`: lists of items, each on one line."""
+    """Reads the lines of a docstring once.
+
+    Attributes:
+      paragraphs: lists of items, each on one line.
+      items: items of the current paragraph.
+      lines: lines of the current item.
+      words: number of words in `items`.
+      section: "listed" or "dropped" in such a section, or "".
+      base: indentation of its heading.
+      google: whether the section is in Google's style: it ends at the next line that is not
+        indented, and the name and text of an entry are on one line.
+      entry: indentation of its entries; -1 before the first.
+      brackets: open brackets of the name and type of a parameter.
+      skip: lines with a deeper indentation are a block to remove; None outside.
+    """
 
     def __init__(self, docstring: str):
         self.paragraphs: list[list[str]] = []
-        self.items: list[str] = []  # of the paragraph being read
-        self.lines: list[str] = []  # of the item being read
-        self.words = 0  # in self.items
-        self.section = ""  # "listed" or "dropped" while in such a section
-        self.base = 0  # its heading's indentation
-        self.google = False  # it ends at the next line that is not indented, and its entries hold their name and text in one line
-        self.entry = -1  # the indentation of its entries, from the first on
-        self.brackets = 0  # that the name and type of a parameter left open
-        self.skip: int | None = None  # lines indented deeper than this are a block that goes
+        self.items: list[str] = []
+        self.lines: list[str] = []
+        self.words = 0
+        self.section = ""
+        self.base = 0
+        self.google = False
+        self.entry = -1
+        self.brackets = 0
+        self.skip: int | None = None
         lines = docstring.split("\n")
-        fences = (
-            sum(line.lstrip().startswith("```") for line in lines) // 2 * 2
-        )  # in pairs: an odd last one opens nothing
-        fenced = until_blank = False  # lines up to the closing fence, or to the next blank line, go
+        # In pairs: an odd last fence opens nothing.
+        fences = sum(line.lstrip().startswith("```") for line in lines) // 2 * 2
+        # Lines up to the closing fence, or up to the next blank line, are removed.
+        fenced = until_blank = False
         for number, line in enumerate(lines):
             stripped = line.strip()
             if stripped.startswith("```") and fences:
@@ -146,7 +165,7 @@ class _Reader:
         self.end_paragraph()
 
     def heading(self, line: str, stripped: str, indent: int, lines: list[str], number: int) -> bool:
-        """Whether the line is a heading: underlined, or a known name such as "Args:" before an indented line."""
+        """Whether the line is a heading: underlined, or a known one such as "Args:"."""
         following = lines[number + 1] if number + 1 < len(lines) else ""
         if _RULE.match(following) and len(following.strip()) >= 0.6 * len(stripped):
             self.begin_section(stripped.lower(), indent, google=False)
@@ -167,7 +186,7 @@ class _Reader:
         return True
 
     def markup(self, line: str, stripped: str, indent: int) -> bool:
-        """Whether the line is markup, a comment, a rule of grammar or a row of columns: it goes, or only its content stays."""
+        """Whether the line is markup, a comment, a grammar rule or columns; only text is kept."""
         if directive := _DIRECTIVE.match(line):
             self.end_paragraph()
             if directive[2] in _PROSE_DIRECTIVES:
@@ -196,7 +215,7 @@ class _Reader:
         return True
 
     def text(self, line: str, stripped: str, indent: int, following: str) -> None:
-        """An ordinary line; in a list of parameters it may be the name and type of one, which go."""
+        """Reads an ordinary line, and removes the name and type of a parameter."""
         if self.section == "listed":
             self.entry = indent if self.entry < 0 else self.entry
             deeper = len(following) - len(following.lstrip()) > indent
@@ -254,7 +273,7 @@ class _Reader:
             self.close()
 
     def end_paragraph(self) -> None:
-        """At a blank line. The parameters of a list stay together though blank lines may stand between them."""
+        """Ends a paragraph at a blank line, except in a list of parameters."""
         self.end_item()
         if self.section != "listed":
             self.close()
@@ -266,7 +285,7 @@ class _Reader:
 
 
 def inline(item: str) -> str:
-    """Text without inline markup, addresses and formulas; a sentence with a long formula goes whole."""
+    """Text without inline markup, addresses and formulas, or sentences with long formulas."""
     if "`" in item or "$" in item:
         item = _MATH.sub(_formula, item)
         item = _ROLE.sub(_role, item)
@@ -280,19 +299,19 @@ def inline(item: str) -> str:
 
 
 def _role(match: re.Match[str]) -> str:
-    """:func:`~a.b` shows "b", :ref:`this <there>` "this", :class:`a.b` itself."""
-    shown = match[1].split("<")[0].strip() or match[1].strip("<> ")
-    if shown.startswith("sphx_glr"):
-        return "\uffff"  # the label of a gallery page, whose title is not here
-    return shown[1:].rsplit(".", 1)[-1] if shown.startswith("~") else shown.lstrip("!")
+    """Text of a role: "b" of :func:`~a.b`, "this" of :ref:`this <label>`, "a.b" of :class:`a.b`."""
+    label = match[1].split("<")[0].strip() or match[1].strip("<> ")
+    if label.startswith("sphx_glr"):
+        return "\uffff"  # the label of a gallery page, without its title
+    return label[1:].rsplit(".", 1)[-1] if label.startswith("~") else label.lstrip("!")
 
 
 def _formula(match: re.Match[str]) -> str:
-    """A short formula in plain signs, a long one as a mark that takes its sentence along."""
-    shown = match[0].removeprefix(":math:").strip("$` ")
-    shown = re.sub(
+    """A short formula as plain text; a mark that removes the sentence for a long one."""
+    formula = match[0].removeprefix(":math:").strip("$` ")
+    formula = re.sub(
         r"\\(?:math\w+|text\w*|operatorname|bm|hat|bar|tilde|vec|left|right|quad|[,;!: ])|[{}]",
         "",
-        shown,
+        formula,
     ).replace("\\", "")
-    return shown if len(shown) <= 24 else "\uffff"
+    return formula if len(formula) <= 24 else "\uffff"

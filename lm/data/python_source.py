@@ -1,8 +1,9 @@
-"""Python source files to prose: finds docstrings by parsing, so nothing of the source is ever imported or executed.
+"""From Python source files to prose: parses docstrings, and imports or executes nothing.
 
-Run as a module it is the worker of `sources/python_docs.py`: file names come in on stdin, documents go out on stdout, both
-as JSON. Parsing is most of the work, so it is done in such processes. They are plain subprocesses, because a fork would copy
-the threads of jax and multiprocessing's spawn would import the user's main module again; and they import no numpy.
+Run as a module it is the worker of `sources/python_docs.py`: file names on stdin, documents on
+stdout, both as JSON. Parsing is most of the work and is done in such processes. They are plain
+subprocesses, because a fork would copy the threads of jax, and multiprocessing's spawn would import
+the user's main module again. They do not import numpy.
 """
 
 import ast
@@ -15,21 +16,26 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from lm.data import docstrings, text
 
-OWN_DOCUMENT = 120  # words from which a class, a method or a function is a document of its own
-SMALL_MODULE = 40  # words up to which a module joins the other small ones of its directory
+OWN_DOCUMENT = 120  # words from which a class, a method or a function is its own document
+SMALL_MODULE = 40  # words up to which a module is joined to other small ones of its directory
 MIN_PARAGRAPH = 5  # words
 SHORT = f"paragraphs of under {MIN_PARAGRAPH} words"
 NO_PROSE = "paragraphs that are no English prose (code, tables, templates, licences)"
 
-TOPICS = "pydoc_data.topics"  # the module that is a dict of pages
+TOPICS = "pydoc_data.topics"  # a module with a dict of pages
 
-Named = tuple[str, list[str]]  # a document's name and its paragraphs
+Named = tuple[str, list[str]]  # name and paragraphs of a document
 
 
 def read_directory(
     files: Iterable[tuple[str, str]], drops: collections.Counter[str]
 ) -> Iterator[Named]:
-    """The documents of the (path, module name) in one directory; what is dropped is counted in `drops`."""
+    """Yields the documents of a directory.
+
+    Args:
+      files: (path, module name) of each source file.
+      drops: counts what is dropped, by reason.
+    """
     small: list[str] = []
     package = ""
     for path, module in files:
@@ -49,49 +55,54 @@ def read_directory(
 
 
 def read_file(path: str, module: str, drops: collections.Counter[str]) -> Iterator[Named]:
-    """What stands in a source file: each big class, method or function by itself, then the module with all that is small.
+    """Yields the documents of a source file: the module, then large classes, methods and functions.
+
+    Args:
+      path: of the file.
+      module: name of the module, whose document has all shorter docstrings.
+      drops: counts what is dropped, by reason.
 
     Raises:
-      SyntaxError, ValueError: it is not source of this Python version.
+      SyntaxError, ValueError: it is no source of this Python version.
     """
     with open(path, "rb") as file:
         source = file.read()
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of other people's escape sequences
+        warnings.simplefilter("ignore")  # about escape sequences in packages
         tree = ast.parse(source)
     if module == TOPICS:
         yield from _topics(tree, drops)
         return
-    found: list[Named] = []
-    rest = _prose(_docstring(tree), drops) + _gather(tree.body, module, found, drops)
+    large: list[Named] = []
+    rest = _prose(_docstring(tree), drops) + _gather(tree.body, module, large, drops)
     yield module, rest
-    yield from found
+    yield from large
 
 
 def _gather(
-    body: Sequence[ast.stmt], name: str, found: list[Named], drops: collections.Counter[str]
+    body: Sequence[ast.stmt], name: str, large: list[Named], drops: collections.Counter[str]
 ) -> list[str]:
-    """Puts what is big enough for a document into `found`, and returns the paragraphs of the rest."""
+    """Appends large documents to `large`, and returns the paragraphs of the rest."""
     rest: list[str] = []
     for node in body:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
             inner = f"{name}.{node.name}"
             paragraphs = _prose(_docstring(node), drops)
             if isinstance(node, ast.ClassDef):
-                paragraphs += _gather(node.body, inner, found, drops)
+                paragraphs += _gather(node.body, inner, large, drops)
         elif isinstance(node, ast.If | ast.Try | ast.With):
             handlers = [
                 statement for handler in getattr(node, "handlers", []) for statement in handler.body
             ]
             rest += _gather(
-                [*node.body, *handlers, *getattr(node, "orelse", [])], name, found, drops
+                [*node.body, *handlers, *getattr(node, "orelse", [])], name, large, drops
             )
             continue
         else:
             inner, docstring = _attached(node, name)
             paragraphs = _prose(docstring, drops) if docstring else []
         if _words(paragraphs) >= OWN_DOCUMENT:
-            found.append((inner, paragraphs))
+            large.append((inner, paragraphs))
         else:
             rest += paragraphs
     return rest
@@ -102,7 +113,10 @@ def _docstring(node: ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunc
 
 
 def _attached(node: ast.stmt, name: str) -> tuple[str, str]:
-    """Documentation beside its subject: numpy's and scipy's `add_newdoc("module", "name", "text")`, and `x.__doc__ = "text"`."""
+    """Name and text of documentation outside its subject.
+
+    numpy's and scipy's `add_newdoc("module", "name", "text")`, and `x.__doc__ = "text"`.
+    """
     value = getattr(node, "value", None)
     if isinstance(node, ast.Expr) and isinstance(value, ast.Call):
         called = (
@@ -136,7 +150,7 @@ def _attached(node: ast.stmt, name: str) -> tuple[str, str]:
 
 
 def _topics(tree: ast.Module, drops: collections.Counter[str]) -> Iterator[Named]:
-    """The language reference that `help()` shows: a dict literal of pages."""
+    """Yields the pages of `help()`, which are a dict literal."""
     for node in tree.body:
         if isinstance(node, ast.Assign) and isinstance(node.value, ast.Dict):
             for key, page in ast.literal_eval(node.value).items():
@@ -160,7 +174,7 @@ def _words(paragraphs: Iterable[str]) -> int:
 
 
 def _main() -> None:
-    gc.disable()  # syntax trees are all live while they are program: collecting doubles the time
+    gc.disable()  # all of a syntax tree is in use while it is built: collecting doubles the time
     drops: collections.Counter[str] = collections.Counter()
     documents = [
         document for files in json.load(sys.stdin) for document in read_directory(files, drops)

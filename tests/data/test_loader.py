@@ -209,9 +209,11 @@ def test_padding_is_counted_over_all_streams():
     )
     assert loader.padding(one, None, range(2)) == 5 / 8
     assert loader.padding(two, None, range(1)) == 1 / 8
-    # Of objectives made of others: each member's, by its share of the run.
+    # Of composed objectives: each member's, by its fraction of the run.
     both = types.SimpleNamespace(
-        composed=True, shares=(0.25, 0.75), members={"one": one, "two": two}
+        composed=True,
+        fractions={"one": 0.25, "two": 0.75},
+        members={"one": one, "two": two},
     )
     assert (
         loader.padding(both, None, types.SimpleNamespace(plans={"one": range(2), "two": range(1)}))

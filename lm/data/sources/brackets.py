@@ -1,6 +1,7 @@
-"""Nested brackets of several kinds to a bounded depth, Dyck-(k, m) (Hewitt et al. 2020), with an entropy that is known exactly.
+"""Nested brackets of several kinds to a bounded depth, with an exact entropy: Dyck-(k, m).
 
-lm/data/synthetic/brackets.py says how they are drawn, lm/tasks/brackets.py measures them. Needs tokenizer.kind=word.
+lm/data/synthetic/brackets.py defines the distribution (Hewitt et al. 2020); lm/tasks/brackets.py
+measures it. Needs tokenizer.kind=word.
 """
 
 import dataclasses
@@ -14,7 +15,12 @@ from lm.data.synthetic import brackets, grammar
 
 @dataclasses.dataclass(frozen=True)
 class Config(brackets.Options):
-    """`brackets.Options`, and how much: seed and number of documents."""
+    """`brackets.Options`, and the amount.
+
+    Attributes:
+      seed: of the draws.
+      documents: number of documents.
+    """
 
     seed: int = 0
     documents: int = 20_000
@@ -25,7 +31,7 @@ class Config(brackets.Options):
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n are the same whatever their number is."""
+    """The documents, a pure function of the config; the first n do not depend on their number."""
     return synthetic.collect(
         "brackets",
         grammar.texts(brackets.make(config), brackets.STOP, config.seed, config.documents),
@@ -34,7 +40,7 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 
 def signature(config: Config) -> str:
-    """Changes with the options and the code that draws."""
+    """An identity of the options and the code that draws."""
     return identity(
         dataclasses.astuple(config),
         code=(__file__, synthetic.__file__, brackets.__file__, grammar.__file__),

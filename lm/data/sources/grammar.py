@@ -1,7 +1,7 @@
-"""Sentences of an English-like probabilistic grammar with agreement over a distance, of which every probability is known.
+"""Sentences of an English-like grammar with agreement over a distance, and exact probabilities.
 
-lm/data/synthetic/english.py has the rules, lm/tasks/grammar.py measures the distance to the best possible loss, and
-`python -m lm.minimal_pairs` writes minimal pairs. Needs tokenizer.kind=word.
+lm/data/synthetic/english.py has the rules; lm/tasks/grammar.py measures the distance to the best
+possible loss; `python -m lm.minimal_pairs` writes minimal pairs. Needs tokenizer.kind=word.
 """
 
 import dataclasses
@@ -15,7 +15,13 @@ from lm.data.synthetic import english, grammar
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """seed and number of documents; sentences: of a document on average."""
+    """Parameters of the distribution, and the amount.
+
+    Attributes:
+      sentences: of a document, on average.
+      seed: of the draws.
+      documents: number of documents.
+    """
 
     sentences: float = 8.0
     seed: int = 0
@@ -27,7 +33,7 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n are the same whatever their number is."""
+    """The documents, a pure function of the config; the first n do not depend on their number."""
     return synthetic.collect(
         "grammar",
         grammar.texts(english.make(config.sentences), english.STOP, config.seed, config.documents),
@@ -36,7 +42,7 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 
 def signature(config: Config) -> str:
-    """Changes with the options and the code that draws."""
+    """An identity of the options and the code that draws."""
     return identity(
         dataclasses.astuple(config),
         code=(__file__, synthetic.__file__, english.__file__, grammar.__file__),

@@ -1,6 +1,6 @@
-"""A dataset of the Hugging Face hub, streamed through the optional package `datasets`; no code of a dataset is ever run.
+"""A dataset of the Hugging Face hub, streamed by the optional package `datasets`.
 
-Where `field` is not set, it is the first of "text", "paragraphs", "content" that the first record has.
+No code of a dataset is run.
 """
 
 import dataclasses
@@ -19,10 +19,11 @@ class Config:
 
     Attributes:
       name: the dataset's name on the hub.
-      subset: its configuration, where it has several.
-      field: the field with the text, or with a list of texts (paragraphs).
-      split: which of the dataset's own splits to read; this project splits it again, by document.
-      limit: how many records to read, in the dataset's order; 0 reads all.
+      subset: its configuration, if it has several.
+      field: the field of the text, or of a list of texts (paragraphs); "" is the first of "text",
+        "paragraphs" and "content" that the first record has.
+      split: which of the dataset's own splits to read. Its documents are split again.
+      limit: number of records to read, in the dataset's order; 0 is all.
     """
 
     name: str = ""
@@ -37,22 +38,25 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """One document a record.
+    """Yields one document per record.
 
     Raises:
-      UserError: `datasets` is not installed, the dataset cannot be opened, or has no such field.
+      UserError: `datasets` is not installed, or the dataset cannot be opened or has no such field.
     """
     return _documents(config, _open(config), tally)
 
 
 def signature(config: Config) -> str:
-    """Changes with the options; the hub is not asked whether the dataset has changed."""
+    """An identity of the options. Changes of the dataset on the hub go unnoticed."""
     if not config.name:
         raise UserError(_NO_NAME)
     return identity(dataclasses.astuple(config), code=(__file__, files.__file__))
 
 
-_NO_NAME = "data.source=huggingface needs data.name: a dataset's name on the hub, such as 'wikitext' (with data.subset=wikitext-2-raw-v1)"
+_NO_NAME = (
+    "data.source=huggingface needs data.name: a dataset's name on the hub, such as 'wikitext' (with"
+    " data.subset=wikitext-2-raw-v1)"
+)
 
 
 def _open(config: Config) -> Iterable[dict[str, Any]]:
@@ -68,14 +72,15 @@ def _open(config: Config) -> Iterable[dict[str, Any]]:
         return datasets.load_dataset(
             config.name, config.subset or None, split=config.split, streaming=True
         )
-    except Exception as error:  # whatever goes wrong, on the network or in the names given
+    except Exception as error:  # of the network, or of a wrong name
         raise UserError(_problem(config, error)) from error
 
 
 def _problem(config: Config, error: Exception) -> str:
     return (
-        f"the dataset name={config.name!r} subset={config.subset!r} split={config.split!r} cannot be read: "
-        f"{type(error).__name__}: {error}. Check data.name, data.subset, data.split and the network"
+        f"the dataset name={config.name!r} subset={config.subset!r} split={config.split!r}"
+        f" cannot be read: {type(error).__name__}: {error}. Check data.name, data.subset, data.split and the"
+        " network"
     )
 
 

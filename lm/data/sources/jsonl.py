@@ -1,8 +1,8 @@
-"""JSON Lines (.jsonl, .ndjson) and JSON files (.json: a list of objects, or one object), also packed with gzip.
+"""JSON Lines (.jsonl, .ndjson) and JSON files (.json: a list of objects, or one); also gzipped.
 
-A record is an object with a text field: a string, in which blank lines separate paragraphs, or a list of strings, its
-paragraphs. Where `field` is not set, it is the first of "text", "paragraphs", "content" that the first record has. A record may
-also be a string itself. JSON Lines are streamed; a .json file is read whole.
+A record is an object with a text field: a string whose blank lines separate paragraphs, or a list
+of strings, its paragraphs. A record may also be a string. JSON Lines are streamed; a .json file is
+read at once.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from lm.data import files, text
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
 
-MAX_BROKEN = 0.01  # share of lines; beyond it the file is something else than the user thinks
+MAX_BROKEN = 0.01  # largest fraction of broken records: with more, the file is something else
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
@@ -25,7 +25,8 @@ class Config:
 
     Attributes:
       path: files, directories or globs.
-      field: the field with the text.
+      field: the field of the text; "" is the first of "text", "paragraphs" and "content" that the
+        first record has.
     """
 
     path: tuple[str, ...] = ()
@@ -33,26 +34,27 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """One document a record.
+    """Yields one document per record.
 
     Raises:
-      UserError: a path matches nothing, a file has no such field, or more than 1 % of its lines are broken.
+      UserError: a path matches nothing, a file has no such field, or more than 1 % of its records
+        are broken.
     """
     return _documents(files.find(config.path, _SUFFIXES, "jsonl"), config.field, tally)
 
 
 def signature(config: Config) -> str:
-    """Changes with the field and with any file's name, size or time."""
-    found = files.find(config.path, _SUFFIXES, "jsonl")
-    return identity(config.field, files.identity(found), code=(__file__, files.__file__))
+    """An identity of the field, and of the names, sizes and times of the files."""
+    matches = files.find(config.path, _SUFFIXES, "jsonl")
+    return identity(config.field, files.identity(matches), code=(__file__, files.__file__))
 
 
-def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Iterator[Document]:
+def _documents(matches: list[tuple[str, str]], wanted: str, tally: Tally) -> Iterator[Document]:
     collector = Collector(tally)
-    for path, name in found:
+    for path, name in matches:
         field = ""
         number = 0
-        broken: list[str] = []  # what is wrong, a line each
+        broken: list[str] = []  # problems, one per record
         for number, (place, record) in enumerate(_records(path), start=1):
             problem = record.reason if isinstance(record, _Broken) else ""
             if isinstance(record, dict):
@@ -65,9 +67,8 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
                 problem = f"is a JSON {type(record).__name__}, not an object"
             paragraphs = None if problem else files.paragraphs_of(record)
             if paragraphs is None:
-                broken.append(
-                    f"{place} {problem or f'has no text in field {field!r}, but {str(record)[:40]!r}'}"
-                )
+                no_text = f"has no text in field {field!r}, but {str(record)[:40]!r}"
+                broken.append(f"{place} {problem or no_text}")
                 tally.drop("records without text (broken JSON, or no such field)")
                 if number >= 100:
                     _check(path, broken, number)
@@ -80,8 +81,9 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
 def _check(path: str, broken: list[str], number: int) -> None:
     if len(broken) > MAX_BROKEN * number:
         raise UserError(
-            f"{path}: {len(broken)} of {number} records are broken, more than {MAX_BROKEN:.0%}. The first: {broken[0]}. "
-            "Give JSON Lines, or a JSON list of objects, with text or a list of texts in data.field"
+            f"{path}: {len(broken)} of {number} records are broken, more than {MAX_BROKEN:.0%}. The"
+            f" first: {broken[0]}. Give JSON Lines, or a JSON list of objects, with text or a list"
+            " of texts in data.field"
         )
 
 
@@ -91,7 +93,7 @@ class _Broken:
 
 
 def _records(path: str) -> Iterator[tuple[str, Any]]:
-    """The (place, value or _Broken) of each record."""
+    """Yields (place, value or _Broken) of each record."""
     if path.lower().removesuffix(".gz").endswith(".json"):
         content, bad = text.decode(files.read(path))
         if bad > 0.01:
@@ -103,7 +105,8 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
         except ValueError as error:
             if "Extra data" not in str(error):
                 raise UserError(f"{path} is no valid JSON: {error}") from error
-        else:  # not valid as a whole, but there is more after the first value: it may be JSON Lines under another name
+            # There is more after the first value: the file may be JSON Lines with another suffix.
+        else:
             for number, record in enumerate(value if isinstance(value, list) else [value], start=1):
                 yield f"record {number}", record
             return

@@ -1,10 +1,8 @@
-"""Parquet files with a column of texts, or of lists of texts (paragraphs); read row group by row group.
-
-Where `field` is not set, it is the first of "text", "paragraphs", "content" that exists.
-"""
+"""Parquet files with a column of texts, or of lists of texts (paragraphs), read by row groups."""
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Any
 
 from lm.core.plugins import UserError
 from lm.data import files
@@ -21,7 +19,8 @@ class Config:
 
     Attributes:
       path: files, directories or globs.
-      field: the column with the text.
+      field: the column of the text; "" is the first of "text", "paragraphs" and "content" that
+        exists.
     """
 
     path: tuple[str, ...] = ()
@@ -29,7 +28,7 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """One document a row.
+    """Yields one document per row.
 
     Raises:
       UserError: a path matches nothing, a file is not Parquet, or has no such column of texts.
@@ -38,17 +37,17 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 
 def signature(config: Config) -> str:
-    """Changes with the field and with any file's name, size or time."""
-    found = files.find(config.path, _SUFFIXES, "parquet")
-    return identity(config.field, files.identity(found), code=(__file__, files.__file__))
+    """An identity of the field, and of the names, sizes and times of the files."""
+    matches = files.find(config.path, _SUFFIXES, "parquet")
+    return identity(config.field, files.identity(matches), code=(__file__, files.__file__))
 
 
-def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Iterator[Document]:
+def _documents(matches: list[tuple[str, str]], wanted: str, tally: Tally) -> Iterator[Document]:
     import pyarrow
     import pyarrow.parquet
 
     collector = Collector(tally)
-    for path, name in found:
+    for path, name in matches:
         number = 0
         try:
             with pyarrow.parquet.ParquetFile(path) as table:
@@ -56,7 +55,8 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
                 kind = table.schema_arrow.field(field).type
                 if not _is_text(kind):
                     raise UserError(
-                        f"{path}: data.field={field!r} is of type {kind}, and should be text or lists of text"
+                        f"{path}: data.field={field!r} is of type {kind}, and should be text or"
+                        " lists of text"
                     )
                 for batch in table.iter_batches(_ROWS, columns=[field]):
                     for value in batch.column(0).to_pylist():
@@ -73,7 +73,8 @@ def _documents(found: list[tuple[str, str]], wanted: str, tally: Tally) -> Itera
         tally.drop("empty files", number == 0)
 
 
-def _is_text(kind) -> bool:  # a pyarrow.DataType, which is not imported at the top
+def _is_text(kind: Any) -> bool:
+    """Whether a pyarrow.DataType is text or lists of text. The module does not import pyarrow."""
     from pyarrow import types
 
     if types.is_list(kind) or types.is_large_list(kind):

@@ -1,8 +1,9 @@
-"""The English that every Python installation carries: the pages of `help()`, and the docstrings of the standard library and packages.
+"""The English of a Python installation: pages of `help()`, and docstrings of installed packages.
 
-Nothing is downloaded, imported or executed: source files are parsed, by as many processes as there are cores. A document is a
-class, a method or a function with much to say, or a module with all its smaller ones; its label is the top-level package, and
-"topics" for the pages of `help()`. Parts written in C have no source and stay out.
+Nothing is downloaded, imported or executed: source files are parsed, by one process per core. A
+document is a class, a method or a function with a long docstring, or a module with all its shorter
+ones. Its label is the top-level package, or "topics" for the pages of `help()`. Modules written in
+C have no source and are left out.
 """
 
 import concurrent.futures
@@ -24,19 +25,21 @@ from lm.data import docstrings, python_source
 from lm.data.documents import Collector, Document, Tally, normalised_hash
 from lm.data.documents import signature as identity
 
-# What `lm` depends on, itself or through another package, and that has much prose. Packages that are not installed are passed over.
+# Dependencies of `lm`, direct or not, with much prose. Those that are not installed are skipped.
 PACKAGES = (
-    "topics stdlib numpy scipy jax flax optax orbax grain sklearn matplotlib mpl_toolkits pyarrow rich absl etils ml_collections "
-    "treescope fsspec pygments PIL pyparsing joblib packaging dateutil"
+    "topics stdlib numpy scipy jax flax optax orbax grain sklearn matplotlib mpl_toolkits pyarrow"
+    " rich absl etils ml_collections treescope fsspec pygments PIL pyparsing joblib packaging"
+    " dateutil"
 ).split()
 _SKIPPED = frozenset(
-    "test tests testing _vendor vendor vendored externals extern _distutils idlelib lib2to3 turtledemo ensurepip __pycache__".split()
+    "test tests testing _vendor vendor vendored externals extern _distutils idlelib lib2to3"
+    " turtledemo ensurepip __pycache__".split()
 )
 _TEST = re.compile(r"test_|conftest$|.*_test(util|utils)?$")
 _MIN_WORDS, _MAX_WORDS = 30, 2_000
-_BATCH = 4_000_000  # bytes of source a worker gets at once
+_BATCH = 4_000_000  # bytes of source per call of a worker
 
-Directory = list[tuple[str, str]]  # the (path, module name) of each source file in it
+Directory = list[tuple[str, str]]  # (path, module name) of each source file
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,23 +47,24 @@ class Config:
     """Options.
 
     Attributes:
-      packages: names as they are imported, "stdlib" and "topics"; all of them must be there. () takes those of `PACKAGES` that are.
+      packages: names as in imports, "stdlib" and "topics"; all must be installed. () takes those of
+        PACKAGES that are.
     """
 
     packages: tuple[str, ...] = ()
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, in an order that depends only on what is installed.
+    """Yields the documents in an order that depends only on what is installed.
 
     Raises:
-      UserError: a package that was asked for has no source here.
+      UserError: a package of the config has no source here.
     """
     return _documents(_directories(config, tally), tally)
 
 
 def signature(config: Config) -> str:
-    """Changes with any source file's name or size, with the Python version, and with the code that cleans."""
+    """An identity of the Python version, and of names and sizes of source files."""
     files = [
         (module, os.stat(path).st_size)
         for files in _directories(config, Tally())
@@ -90,7 +94,7 @@ def _documents(directories: list[Directory], tally: Tally) -> Iterator[Document]
 
 
 def _read(directories: list[Directory]) -> Iterator[dict[str, Any]]:
-    """What the workers found, in the order of the directories."""
+    """Yields the workers' results in the order of the directories."""
     batches: list[list[Directory]] = [[]]
     size = 0
     for files in directories:
@@ -105,7 +109,7 @@ def _read(directories: list[Directory]) -> Iterator[dict[str, Any]]:
 
 
 def _work(batch: list[Directory]) -> dict[str, Any]:
-    """Reads some directories in a process of its own; a thread waits for it."""
+    """Reads some directories in a subprocess, for which a thread waits."""
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path),
         "PYTHONIOENCODING": "utf-8",
@@ -130,19 +134,20 @@ def _directories(config: Config, tally: Tally) -> list[Directory]:
     """
     directories: list[Directory] = []
     for package in config.packages or PACKAGES:
-        found = _package(package)
-        if not found and config.packages:
+        sources = _package(package)
+        if not sources and config.packages:
             close = difflib.get_close_matches(package, PACKAGES, n=1)
             raise UserError(
                 f"data.packages: there is no Python source of {package!r} here"
                 + (f" (did you mean {close[0]!r}?)" if close else "")
-                + "; give installed packages by the name they are imported with, or 'stdlib', or 'topics'"
+                + "; give installed packages by their names in imports, or 'stdlib', or 'topics'"
             )
-        tally.drop("packages that are not installed", not found)
-        directories += found
+        tally.drop("packages that are not installed", not sources)
+        directories += sources
     if not directories:
         raise UserError(
-            "this Python has no source files to read docstrings from; name text files instead: data.source=text data.path=…"
+            "this Python has no source files to read docstrings from; give text files instead:"
+            " data.source=text data.path=…"
         )
     return directories
 
@@ -155,9 +160,8 @@ def _package(package: str) -> list[Directory]:
     if package == "stdlib":
         return list(_walk(standard, ()))
     try:
-        spec = (
-            importlib.util.find_spec(package) if package.isidentifier() else None
-        )  # a top-level name: imports nothing
+        # Finding a top-level name imports nothing.
+        spec = importlib.util.find_spec(package) if package.isidentifier() else None
     except (ImportError, ValueError):
         spec = None
     if spec is None:
@@ -172,7 +176,7 @@ def _package(package: str) -> list[Directory]:
 
 
 def _walk(directory: Path, package: tuple[str, ...]) -> Iterator[Directory]:
-    """The modules of a directory, then those of the directories in it; no tests, and nothing that is copied from elsewhere."""
+    """Yields a directory's modules, then those of its subdirectories, without tests and copies."""
     entries = sorted(os.scandir(directory), key=lambda entry: entry.name)
     files = []
     for entry in entries:

@@ -1,7 +1,8 @@
-"""Associative recall, MQAR (Arora et al. 2023): pairs of a key and a value, then some keys again, each with its value.
+"""Associative recall, MQAR (Arora et al. 2023): key-value pairs, then some of them again.
 
-A document is one sequence of 2 · (pairs + slots) symbols; give rows room for it whole: data.length two more than that, for [BOS] and [EOS].
-lm/data/synthetic/recall.py says how it is drawn, lm/tasks/recall.py measures it. Needs tokenizer.kind=word.
+A document is one sequence of 2 · (pairs + slots) symbols. For rows that hold it uncut, data.length
+is at least two more, for [BOS] and [EOS]. lm/data/synthetic/recall.py defines the distribution;
+lm/tasks/recall.py measures it. Needs tokenizer.kind=word.
 """
 
 import dataclasses
@@ -15,7 +16,12 @@ from lm.data.synthetic import recall
 
 @dataclasses.dataclass(frozen=True)
 class Config(recall.Options):
-    """`recall.Options`, and how much: seed and number of documents."""
+    """`recall.Options`, and the amount.
+
+    Attributes:
+      seed: of the draws.
+      documents: number of documents.
+    """
 
     seed: int = 0
     documents: int = 30_000
@@ -26,13 +32,13 @@ class Config(recall.Options):
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n are the same whatever their number is."""
+    """The documents, a pure function of the config; the first n do not depend on their number."""
     texts = recall.draw(config, config.seed, config.documents)
     return synthetic.collect("recall", ([text] for text in texts), tally)
 
 
 def signature(config: Config) -> str:
-    """Changes with the options and the code that draws."""
+    """An identity of the options and the code that draws."""
     return identity(
         dataclasses.astuple(config), code=(__file__, synthetic.__file__, recall.__file__)
     )

@@ -1,9 +1,11 @@
-"""Plain text and Markdown files (.txt, .text, .md, .markdown; also packed with gzip); blank lines separate paragraphs.
+"""Plain text and Markdown files (.txt, .text, .md, .markdown; also gzipped).
 
-A file of up to 10,000 words is one document. A longer one is split at its highest headings that occur more than once, and
-its parts in the same way, so that a book becomes its chapters and a dump of articles its articles: whole documents go to one
-split, and a corpus needs enough of them. Where a long part has no headings it is cut at paragraph borders, to pieces of about
-2,000 words. Headings are those of Markdown and, in every file, of WikiText (" = Title = "). They are no part of the text.
+Blank lines separate paragraphs. A file of up to 10,000 words is one document. A longer one is split
+at its highest headings that occur more than once, and its parts likewise, so that a book becomes
+its chapters and a dump of articles its articles: a corpus needs enough documents, as each belongs
+to one split. A long part without headings is cut between paragraphs, into pieces of about 2,000
+words. Headings are those of Markdown and, in every file, of WikiText (" = Title = "). They are left
+out of the text.
 """
 
 import dataclasses
@@ -15,10 +17,10 @@ from lm.data import files, text
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
 
-CHAPTER = 10_000  # words up to which a part stays whole
-PIECE = 2_000  # words, of what is cut without headings
-SMALL = 200  # words; a shorter part joins the next one (title pages, two-line poems)
-MAX_INVALID = 0.01  # share of characters
+CHAPTER = 10_000  # words up to which a part is not split
+PIECE = 2_000  # words of a piece that is cut without headings
+SMALL = 200  # words; shorter parts are joined to the next one (title pages, two-line poems)
+MAX_INVALID = 0.01  # fraction of characters
 
 _SUFFIXES = (".md", ".markdown", ".txt", ".text")
 _FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ ]*\n(?:[^\n]*\n){0,200}?\1[ ]*(?:\n|$)")
@@ -63,7 +65,7 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents of all files, sorted by name; the label is the file's name without its ending.
+    """Yields the documents of all files, sorted by name; labels are file names without suffixes.
 
     Raises:
       UserError: a path is missing or matches nothing, or a file cannot be read.
@@ -72,15 +74,15 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
 
 
 def signature(config: Config) -> str:
-    """Changes with any file's name, size or time."""
+    """An identity of the names, sizes and times of the files."""
     return identity(
         files.identity(files.find(config.path, _SUFFIXES, "text")), code=(__file__, files.__file__)
     )
 
 
-def _documents(found: list[tuple[str, str]], tally: Tally) -> Iterator[Document]:
+def _documents(matches: list[tuple[str, str]], tally: Tally) -> Iterator[Document]:
     collector = Collector(tally, near=True)
-    for path, name in found:
+    for path, name in matches:
         content, invalid = text.decode(files.read(path))
         if invalid > MAX_INVALID:
             tally.drop(f"files of which over {MAX_INVALID:.0%} is no UTF-8 text")
@@ -93,13 +95,13 @@ def _documents(found: list[tuple[str, str]], tally: Tally) -> Iterator[Document]
         sections = list(_sections(text.normalise(content), is_markdown))
         tally.drop("headings, which begin documents", sum(level > 0 for level, _ in sections))
         parts = list(_parts(sections))
-        for number, (paragraphs, whole) in enumerate(parts, start=1):
+        for number, (paragraphs, uncut) in enumerate(parts, start=1):
             part = name if len(parts) == 1 else f"{name}#{number}"
-            yield from collector.collect(part, paragraphs, files.stem(name), 0 if whole else PIECE)
+            yield from collector.collect(part, paragraphs, files.stem(name), 0 if uncut else PIECE)
 
 
 def _sections(content: str, is_markdown: bool) -> Iterator[Section]:
-    """The text between headings."""
+    """Yields the text between headings."""
     if is_markdown:
         content = _FENCED.sub("\n", _COMMENT.sub("", _FRONT_MATTER.sub("", content, count=1)))
     level = 0
@@ -141,8 +143,10 @@ def _wiki_level(line: str) -> int:
 
 
 def _paragraphs(lines: list[str], is_markdown: bool) -> list[str]:
-    found = list(text.paragraphs("\n".join(lines)))
-    return [plain for plain in map(_inline, found) if plain] if is_markdown else found
+    paragraphs = list(text.paragraphs("\n".join(lines)))
+    if not is_markdown:
+        return paragraphs
+    return [plain for plain in map(_inline, paragraphs) if plain]
 
 
 def _inline(paragraph: str) -> str:
@@ -152,14 +156,13 @@ def _inline(paragraph: str) -> str:
 
 
 def _parts(sections: list[Section]) -> Iterator[tuple[list[str], bool]]:
-    """The (paragraphs, whether to keep them whole) that become documents."""
+    """Yields (paragraphs, whether to leave them uncut) of each document."""
     words = [sum(map(text.count_words, paragraphs)) for _, paragraphs in sections]
     if sum(words) <= CHAPTER:
         yield _joined(sections), True
         return
-    levels = [
-        level for level, _ in sections[1:] if level
-    ]  # the first one's heading stands above them all
+    # The heading of the first section is above all of them.
+    levels = [level for level, _ in sections[1:] if level]
     for level in sorted(set(levels)):
         parts: list[list[Section]] = [[]]
         size = 0

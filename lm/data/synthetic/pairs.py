@@ -1,8 +1,11 @@
-"""Minimal pairs from the English-like grammar: sentences that it can make, beside ones that it cannot, one word or two apart.
+"""Minimal pairs of the English-like grammar: a possible sentence and an impossible one.
 
-Each paradigm is a grammar of its own: a frame round a marked place, of which all parts come from the language. The mark is the state in
-which the critical word is read, so the place is found by reading; the word there is exchanged, and the language itself says that the good
-sentence is possible and the bad one is not. Fields and terms are BLiMP's (Warstadt et al. 2020).
+The two differ in one word or two.
+
+Each paradigm is a grammar of its own: a frame around a marked place, all of whose parts come from
+the language. The mark is the state in which the critical word is read, so that reading finds the
+place. The word there is exchanged; the language itself confirms that the good sentence is possible
+and the bad one is not. Fields and terms are BLiMP's (Warstadt et al. 2020).
 """
 
 import dataclasses
@@ -28,9 +31,9 @@ from lm.data.synthetic.english import (
 
 OTHER = {"s": "p", "p": "s"}
 MARK, TOO = "critical", "critical too"  # TOO is always "the"
-_TRIES = 500  # sentences drawn one after another that were there before: then there are no more
+_TRIES = 500  # repeated sentences in a row, after which there are taken to be no more
 
-# Words by number; the word of the other number is the wrong one.
+# Words by number. The word of the other number is the incorrect one.
 _FORMS = [
     NOUNS,
     INTRANSITIVE,
@@ -40,7 +43,8 @@ _FORMS = [
     {n: [w] for n, w in SELF.items()},
 ]
 _EXCHANGE = {
-    word: forms[OTHER[number]][at] for forms in _FORMS for number in NUMBERS for at, word in enumerate(forms[number])
+    word: forms[OTHER[number]][at]
+    for forms in _FORMS for number in NUMBERS for at, word in enumerate(forms[number])
 }  # fmt: skip
 
 
@@ -49,28 +53,30 @@ class Paradigm:
     """A kind of pair.
 
     Attributes:
-      field, term: as BLiMP has them. sides: right sides of the frame, with MARK, and TOO where a second word changes.
-      marked: number → rules of the mark. exchange: critical word, and a uniform number → the wrong word.
+      field, term: as in BLiMP.
+      sides: right sides of the frame, with MARK, and with TOO where a second word changes.
+      marked: number → rules of the mark.
+      exchange: critical word, uniform number from [0, 1) → incorrect word.
     """
 
     field: str
     term: str
     sides: tuple[tuple[str, ...], ...]
     marked: Callable[[str], list[Side]]
-    exchange: Callable[[str, float], str] = lambda word, chance: _EXCHANGE[word]
+    exchange: Callable[[str, float], str] = lambda word, uniform: _EXCHANGE[word]
 
 
-def _any(words: list[str], chance: float) -> str:
-    return words[int(chance * len(words))]
+def _any(words: list[str], uniform: float) -> str:
+    return words[int(uniform * len(words))]
 
 
-def _intransitive(word: str, chance: float) -> str:
+def _intransitive(word: str, uniform: float) -> str:
     number = "s" if word in TRANSITIVE["s"] else "p"
-    return _any(INTRANSITIVE[number], chance)
+    return _any(INTRANSITIVE[number], uniform)
 
 
 def _rules_of(name: str) -> Callable[[str], list[Side]]:
-    """The rules of a nonterminal of the language; {n} is the sentence's number."""
+    """Rules of a nonterminal of the language; {n} is the sentence's number."""
     return lambda number: english.rules()[name.format(n=number)]
 
 
@@ -78,33 +84,41 @@ def _words_of(forms: dict[str, list[str]]) -> Callable[[str], list[Side]]:
     return lambda number: english.choice(forms[number])
 
 
-# {n} is the number of what agrees, {m} the other one.
+# {n} is the number of the words that agree, {m} the other one.
 N, M = "noun phrase {n}", "noun phrase {m}"
 PARADIGMS = {
     "determiner_noun_agreement": Paradigm(
-        "morphology", "determiner_noun_agreement", (("determiner {n}", MARK, "VP {n}"),), _words_of(NOUNS)
+        "morphology", "determiner_noun_agreement",
+        (("determiner {n}", MARK, "VP {n}"),), _words_of(NOUNS)
     ),
     "determiner_noun_agreement_adjective": Paradigm(
-        "morphology", "determiner_noun_agreement", (("determiner {n}", "adjective", MARK, "VP {n}"),), _words_of(NOUNS)
+        "morphology", "determiner_noun_agreement",
+        (("determiner {n}", "adjective", MARK, "VP {n}"),), _words_of(NOUNS)
     ),
     "subject_verb_agreement": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", N, MARK), ("determiner {n}", N, MARK)), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement",
+        (("the", N, MARK), ("determiner {n}", N, MARK)), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_across_phrase": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", N, "preposition", "the", M, MARK),), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement",
+        (("the", N, "preposition", "the", M, MARK),), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_across_relative": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", N, "that", "the", M, "TV {m}", MARK),), _rules_of("VP {n}")
+        "morphology", "subject_verb_agreement",
+        (("the", N, "that", "the", M, "TV {m}", MARK),), _rules_of("VP {n}")
     ),
     "subject_verb_agreement_in_relative": Paradigm(
-        "morphology", "subject_verb_agreement", (("the", M, "that", "the", N, MARK, "VP {m}"),), _words_of(TRANSITIVE)
+        "morphology", "subject_verb_agreement",
+        (("the", M, "that", "the", N, MARK, "VP {m}"),), _words_of(TRANSITIVE)
     ),
     "subject_verb_agreement_center_embedded": Paradigm(
         "morphology", "subject_verb_agreement",
-        (("the", N, "that", "the", M, "that", "the", N, "TV {n}", "TV {m}", MARK),), _rules_of("VP {n}")
+        (("the", N, "that", "the", M, "that", "the", N, "TV {n}", "TV {m}", MARK),),
+        _rules_of("VP {n}")
     ),
     "reflexive_number_agreement": Paradigm(
-        "morphology", "anaphor_agreement", (("the", N, "TV {n}", MARK), ("determiner {n}", N, "TV {n}", MARK)),
+        "morphology", "anaphor_agreement",
+        (("the", N, "TV {n}", MARK), ("determiner {n}", N, "TV {n}", MARK)),
         lambda number: [(1.0, (SELF[number],))]
     ),
     "reflexive_number_agreement_across_relative": Paradigm(
@@ -112,41 +126,52 @@ PARADIGMS = {
         lambda number: [(1.0, (SELF[number],))]
     ),
     "npi_present": Paradigm(
-        "semantics", "npi_licensing", ((MARK, N, "ever", "under no {n}"),), lambda number: [(1.0, ("no",))],
-        lambda word, chance: "the"
+        "semantics", "npi_licensing", ((MARK, N, "ever", "under no {n}"),),
+        lambda number: [(1.0, ("no",))],
+        lambda word, uniform: "the"
     ),
     "npi_scope": Paradigm(
-        "semantics", "npi_licensing", ((MARK, N, "that", TOO, M, "TV {m}", "ever", "under no {n}"),),
-        lambda number: [(1.0, ("no",))], lambda word, chance: {"no": "the", "the": "no"}[word]
+        "semantics", "npi_licensing",
+        ((MARK, N, "that", TOO, M, "TV {m}", "ever", "under no {n}"),),
+        lambda number: [(1.0, ("no",))], lambda word, uniform: {"no": "the", "the": "no"}[word]
     ),
     "gap_in_relative": Paradigm(
         "syntax", "filler_gap_dependency", (("the", N, "that", "the", M, MARK, "VP {n}"),),
         lambda number: english.choice(TRANSITIVE[OTHER[number]]), _intransitive
     ),
-    "transitive": Paradigm("syntax", "argument_structure", (("the", N, MARK, "NP"),), _words_of(TRANSITIVE), _intransitive),
+    "transitive": Paradigm(
+        "syntax", "argument_structure", (("the", N, MARK, "NP"),), _words_of(TRANSITIVE),
+        _intransitive
+    ),
 }  # fmt: skip
 
 
 def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
-    """So many different pairs of each paradigm, half with a singular in the marked place; in the form of BLiMP's JSON lines.
+    """Draws different pairs of each paradigm, as BLiMP's JSON lines.
+
+    Half of them have a singular in the marked place.
+
+    Args:
+      count: pairs of each paradigm.
+      seed: of the draws.
 
     Raises:
-      ValueError: a paradigm has not so many.
+      ValueError: a paradigm has fewer.
     """
-    chance = grammar.uniform(seed)
+    uniform = grammar.uniform(seed)
     for name, paradigm in PARADIGMS.items():
         frames = [_frame(paradigm, number) for number in NUMBERS]
         seen: set[str] = set()
         repeats = 0
         while len(seen) < count:
-            good, bad = _pair(paradigm, frames[len(seen) % 2], chance)
+            good, bad = _pair(paradigm, frames[len(seen) % 2], uniform)
             repeats = repeats + 1 if good in seen else 0
             if repeats > _TRIES:
                 raise ValueError(f"{name} has hardly more than {len(seen)}")
             if not repeats:
                 yield {
-                    "sentence_good": good, "sentence_bad": bad, "field": paradigm.field, "linguistics_term": paradigm.term, "UID": name,
-                    "pairID": str(len(seen)),
+                    "sentence_good": good, "sentence_bad": bad, "field": paradigm.field,
+                    "linguistics_term": paradigm.term, "UID": name, "pairID": str(len(seen)),
                 }  # fmt: skip
                 seen.add(good)
 
@@ -194,9 +219,9 @@ def _frame(paradigm: Paradigm, number: str) -> grammar.Grammar:
 
 
 def _pair(
-    paradigm: Paradigm, frame: grammar.Grammar, chance: Callable[[], float]
+    paradigm: Paradigm, frame: grammar.Grammar, uniform: Callable[[], float]
 ) -> tuple[str, str]:
-    good = frame.draw(chance)
+    good = frame.draw(uniform)
     states = [frame.states[state] for state in frame.walk(good)[0]]
     # The first word of a frame is read in the frame's own state.
     at = [
@@ -206,7 +231,7 @@ def _pair(
     ]
     bad = list(good)
     for place in at:
-        bad[place] = paradigm.exchange(good[place], chance())
+        bad[place] = paradigm.exchange(good[place], uniform())
     language = english.sentence()
     if language.log_probability(good) == -math.inf or language.log_probability(bad) > -math.inf:
         raise AssertionError(f"no minimal pair: {' '.join(good)!r}, {' '.join(bad)!r}")
