@@ -14,7 +14,7 @@ from lm.comparison.claims import Claims, this_process
 from lm.comparison.progress import Progress
 from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
-from lm.training.loop import Diverged
+from lm.training.meter import Diverged
 
 Outcome = dict[str, Any]  # {"status": "done", "diverged" or "failed", "error": …}
 _POLL = 1.0  # seconds

@@ -27,7 +27,7 @@ from lm.inference import preview, samples
 from lm.inference.load import load_run
 from lm.parallel import mesh as meshes
 from lm.stats import scores
-from lm.training import events, loop, records
+from lm.training import checks, events, loop, records
 from lm.training.program import Program
 
 Tasks = Mapping[str, Mapping[str, Any]]  # name → options, with the plug-in under "task"
@@ -66,7 +66,7 @@ def check(
     try:
         corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
         program = accounting.build(config, corpus.tokenizer, any_devices)
-        loop.training_plan(program, corpus.stores["train"])
+        checks.training_plan(program, corpus.stores["train"])
         events.check_installed(program.training)
         if loss_tokens is None:
             loss_tokens = accounting.loss_tokens(program, corpus.stores["train"], precision)

@@ -11,6 +11,15 @@ from lm.parallel.mesh import MeshConfig
 from lm.tokenizers.config import TokenizerConfig
 from lm.training.program import TrainingConfig
 
+# Which room a section's plug-in lives in, and the field that names it.
+_PLUG_INS = {
+    "model": ("models", "name"),
+    "objective": ("objectives", "name"),
+    "data": ("data.sources", "source"),
+    "tokenizer": ("tokenizers", "kind"),
+    "optimizer": ("optimizers", "name"),
+}
+
 
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every option that a run's config can set.
@@ -23,25 +32,21 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     Returns:
       Values by flat name, as "model.width"; lists where dataclasses hold tuples.
     """
-    sections: dict[str, list[type]] = {
-        "model": [plugins.find("models", config["model"]["name"]).Model.Config],
-        "objective": [plugins.find("objectives", config["objective"]["name"]).Config],
-        "data": [DataConfig, plugins.find("data.sources", config["data"]["source"]).Config],
-        "tokenizer": [
-            TokenizerConfig,
-            plugins.find("tokenizers", config["tokenizer"]["kind"]).Config,
-        ],
-        "optimizer": [
-            OptimizerConfig,
-            ScheduleConfig,
-            plugins.find("optimizers", config["optimizer"]["name"]).Config,
-        ],
+    classes: dict[str, list[type]] = {
+        "data": [DataConfig],
+        "tokenizer": [TokenizerConfig],
+        "optimizer": [OptimizerConfig, ScheduleConfig],
         "training": [TrainingConfig],
         "mesh": [MeshConfig],
     }
+    for section, (room, key) in _PLUG_INS.items():
+        if name := config.get(section, {}).get(key):
+            module = plugins.find(room, name)
+            options = module.Model.Config if room == "models" else module.Config
+            classes.setdefault(section, []).append(options)
     return {
         f"{section}.{name}": list(value) if isinstance(value, tuple) else value
-        for section, classes in sections.items()
-        for cls in classes
+        for section, of_section in classes.items()
+        for cls in of_section
         for name, value in plugins.defaults(cls).items()
     }

@@ -168,10 +168,7 @@ class Program:
         name = config["model"]["name"]
         self.objective = compatibility.make(config["objective"], tokenizer, self.length, name)
         self.config = model_config(
-            config["model"],
-            tokenizer.size,
-            self.length,
-            getattr(self.objective, "longest", self.length),
+            config["model"], tokenizer.size, self.length, self.objective.longest
         )
         self.model_name = name
         self.architecture: type[Model] = plugins.find("models", name).Model

@@ -21,7 +21,7 @@ from lm.core import compatibility
 from lm.core.plugins import UserError
 from lm.data import corpus as corpora
 from lm.data import loader
-from lm.training import loop
+from lm.training import loop, meter, stopping
 from lm.training.program import Program
 
 RUNS = ["clm-seed0", "nsp-seed0", "clm-seed1", "nsp-seed1"]
@@ -209,7 +209,7 @@ def test_a_run_that_fails_is_reported_and_not_counted(
     def fail(config, workdir, **options):
         if workdir.name == "nsp-seed1":
             raise RuntimeError("the disk caught fire")
-        raise loop.Diverged("nsp is nan at step 3; training stops.")
+        raise meter.Diverged("nsp is nan at step 3; training stops.")
 
     workdir = shutil.copytree(complete, tmp_path / "comparison")
     for name in ("nsp-seed0", "nsp-seed1"):
@@ -463,7 +463,7 @@ def test_a_worker_exits_when_its_run_is_stopped(tmp_path, monkeypatch):
     ends = []
 
     def stop(*_, **__):
-        raise SystemExit(loop.STOPPED)
+        raise SystemExit(stopping.EXIT_STATUS)
 
     def end(code):
         ends.append(code)
@@ -481,7 +481,7 @@ def test_a_worker_exits_when_its_run_is_stopped(tmp_path, monkeypatch):
             trial.run,
             (directory, "clm", 0, {}, "test", {}, "test", ""),
         )
-    assert ends == [loop.STOPPED]
+    assert ends == [stopping.EXIT_STATUS]
 
 
 def test_shared_parameters_have_equal_initial_values_in_all_arms(home):

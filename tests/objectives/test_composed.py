@@ -7,7 +7,7 @@ from small_corpus import Ids, config, random_store
 from lm.core import compatibility
 from lm.core.plugins import UserError
 from lm.data import loader, pairs
-from lm.training import loop
+from lm.training.meter import Meter
 from lm.training.program import Program
 
 TOKENIZER = Ids(96, 20)
@@ -70,7 +70,7 @@ def test_positions_reach_as_far_as_the_longest_stream():
 
 
 def test_a_line_that_holds_both_phases_has_one_loss():
-    meter = loop._Meter(
+    meter = Meter(
         {"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None
     )
     for step, (one, two) in enumerate(

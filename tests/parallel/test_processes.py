@@ -10,7 +10,7 @@ import runs
 import small_corpus
 
 from lm.parallel import mesh
-from lm.training import loop
+from lm.training import loop, stopping
 from lm.training.checkpoint import Checkpoints
 
 STEPS = 4
@@ -156,7 +156,7 @@ def test_a_host_is_killed_and_later_one_is_terminated(tmp_path, monkeypatch):
     status, output = hosts(
         2, "-c", code, options="--restarts=1", JAX_COMPILATION_CACHE_DIR=str(tmp_path / "compiled")
     )
-    assert status == loop.STOPPED, output
+    assert status == stopping.EXIT_STATUS, output
     assert "tpu.local: host 1 ended with 137; ending the others" in output
     assert "[0] continues from step 2" in output and "[0] continues from step 4" in output
     assert "[0] stopped at step 6, saved in " in output

@@ -13,7 +13,7 @@ import runs
 from runs import STEPS, home  # noqa: F401
 
 from lm.core.plugins import UserError
-from lm.training import loop, records, validation
+from lm.training import loop, meter, run_log, stopping, validation
 from lm.training.checkpoint import Checkpoints
 from lm.training.program import Program
 
@@ -110,7 +110,7 @@ def test_asked_to_stop_saves_the_step_and_continues_to_the_same_bits(home, tmp_p
         lambda: os.kill(os.getpid(), signal.SIGTERM),
         SystemExit,
     )
-    assert stop.code == loop.STOPPED == 42
+    assert stop.code == stopping.EXIT_STATUS == 42
     assert Checkpoints(tmp_path / "run", read_only=True).latest() == 7
     train(home, tmp_path / "run")
     runs.assert_same_run(home.finished("clm"), tmp_path / "run")
@@ -142,7 +142,7 @@ def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
         patch.setattr(validation.Validation, "sums", signalled)
         with pytest.raises(SystemExit) as stop:
             train(home, workdir)
-    assert stop.value.code == loop.STOPPED and Checkpoints(workdir, read_only=True).latest() == step
+    assert stop.value.code == stopping.EXIT_STATUS and Checkpoints(workdir, read_only=True).latest() == step
     assert [line["split"] for line in runs.metrics(workdir) if line["step"] == step] == ["train"]
     if step < STEPS:
         interrupted(home, workdir, monkeypatch, step + 1, runs.kill, runs.Killed)
@@ -254,7 +254,7 @@ def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):
         "optimizer": {"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0},
         "training": {"checkpoint_every": 1, "evaluate_every": STEPS},
     }
-    with pytest.raises(loop.Diverged, match=r"is (nan|inf) at step (\d+)") as raised:
+    with pytest.raises(meter.Diverged, match=r"is (nan|inf) at step (\d+)") as raised:
         train(home, workdir, **overrides)
     record = runs.record(workdir)
     assert record["status"] == "diverged" and record["error"] == str(raised.value)
@@ -263,7 +263,7 @@ def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):
     assert "config.optimizer.learning_rate" in str(raised.value)
     assert all(np.isfinite(value).all() for value in runs.state(workdir, good).values())
     assert all(isinstance(line["loss"], float) for line in runs.metrics(workdir))
-    with pytest.raises(loop.Diverged) as again:  # the same command comes to the same end
+    with pytest.raises(meter.Diverged) as again:  # the same command comes to the same end
         train(home, workdir, **overrides)
     assert str(again.value) == str(raised.value)
 
@@ -278,7 +278,7 @@ def test_a_validation_loss_that_is_no_number_is_not_saved_as_good(home, tmp_path
 
     with monkeypatch.context() as patch:
         patch.setattr(validation.Validation, "sums", spoilt)
-        with pytest.raises(loop.Diverged, match="validation clm is nan at step 5.*of step 3"):
+        with pytest.raises(meter.Diverged, match="validation clm is nan at step 5.*of step 3"):
             train(home, tmp_path / "run")
     assert "error" in runs.record(tmp_path / "run")
     train(home, tmp_path / "run")
@@ -322,13 +322,13 @@ def test_a_disk_without_room_is_refused_before_the_start(home, tmp_path, monkeyp
 
 
 def test_metrics_that_cannot_be_written_end_the_run_in_words(home, tmp_path, monkeypatch):
-    start = records.Records.__init__
+    start = run_log.RunLog.__init__
 
     def on_a_full_disk(self, *rest, **named):
         start(self, *rest, **named)
         self.file.close()
         self.file = open("/dev/full", "a", encoding="utf-8")
 
-    monkeypatch.setattr(records.Records, "__init__", on_a_full_disk)
+    monkeypatch.setattr(run_log.RunLog, "__init__", on_a_full_disk)
     with pytest.raises(UserError, match=r"metrics.jsonl: \[Errno 28\] No space left"):
         train(home, tmp_path / "run")

@@ -7,7 +7,7 @@ import pytest
 
 from lm.core import plain
 from lm.core.plugins import UserError
-from lm.training import records, speed
+from lm.training import records, run_log, speed
 
 RUN = {
     "status": "running",
@@ -115,13 +115,13 @@ def lines(workdir):
 
 
 def test_a_continued_run_writes_no_step_twice(tmp_path):
-    first = records.Records(tmp_path, 0, 9, list, quiet=True)
+    first = run_log.RunLog(tmp_path, 0, 9, list, quiet=True)
     for step in (2, 4, 6):
         first.write(step, "train", {"loss": float(step)})
     first.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
         file.write('{"step": 8, "split": "tr')  # killed while it wrote
-    second = records.Records(tmp_path, 4, 9, list, quiet=True)
+    second = run_log.RunLog(tmp_path, 4, 9, list, quiet=True)
     second.write(6, "train", {"loss": 60.0})
     second.close()
     assert [(line["step"], line["loss"]) for line in lines(tmp_path)] == [
@@ -132,7 +132,7 @@ def test_a_continued_run_writes_no_step_twice(tmp_path):
 
 
 def test_what_is_no_number_is_written_as_text(tmp_path):
-    written = records.Records(tmp_path, 0, 9, list, quiet=True)
+    written = run_log.RunLog(tmp_path, 0, 9, list, quiet=True)
     written.write(1, "train", {"loss": float("nan"), "norm": float("inf"), "tokens": 3})
     written.close()
     assert lines(tmp_path) == [
@@ -141,12 +141,12 @@ def test_what_is_no_number_is_written_as_text(tmp_path):
 
 
 def test_progress_without_a_terminal_is_a_line(tmp_path, capsys):
-    shown = records.Records(tmp_path, 0, 10, list)
+    shown = run_log.RunLog(tmp_path, 0, 10, list)
     values = {"tokens_per_second": 1234.0, "input_wait_share": 0.015, "mfu": 0.5}
-    shown.show(1, 6.25, values, 3725.0)
-    shown.show(2, 6.0, values, 3600.0)  # within ten seconds of the line before
-    shown.show(10, 5.0, values, float("nan"))
-    shown.say("done: everything")
+    shown.update(1, 6.25, values, 3725.0)
+    shown.update(2, 6.0, values, 3600.0)  # within ten seconds of the line before
+    shown.update(10, 5.0, values, float("nan"))
+    shown.print("done: everything")
     shown.close()
     told = capsys.readouterr().err.splitlines()
     assert (

@@ -1,0 +1,111 @@
+"""Adds up a run's metrics, one step behind the device, and stops where one is not finite."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from lm.core.plugins import UserError
+from lm.core.protocols import Sums
+from lm.training.program import divide_sums, total_loss
+
+
+class Diverged(UserError):
+    """The loss or its gradient is no longer finite."""
+
+
+class Meter:
+    """Sums of metrics since the last line of the log.
+
+    Attributes:
+      loss_tokens: targets with a loss so far: the weight of all loss terms, or the metric "targets"
+        where weights are no counts.
+      total: (sum, weight) by name since the last flush.
+      steps: number of those steps in which each term had a weight; "" counts all of them.
+    """
+
+    def __init__(
+        self,
+        terms: Mapping[str, float],
+        counters: Mapping[str, Any],
+        last_good: Callable[[], int | None],
+    ):
+        """Continues from counters.
+
+        Args:
+          terms: factor of each loss term.
+          counters: what `counters` returned when the checkpoint was saved.
+          last_good: returns the step of the newest checkpoint, for messages.
+        """
+        self.terms, self.last_good = terms, last_good
+        self.loss_tokens = counters["loss_tokens"]
+        self.total: dict[str, tuple[float, float]] = {
+            name: tuple(pair) for name, pair in counters["sums"].items()
+        }
+        self.steps: dict[str, int] = dict(counters.get("steps", {}))
+        self.pending: tuple[int, Sums] | None = None
+
+    def add(self, step: int, sums: Sums) -> None:
+        """Takes the sums of a step, which may still be running, and reads those of the step before.
+
+        Raises:
+          Diverged: a sum of the step before is not finite.
+        """
+        self._read()
+        self.pending = (step, sums)
+
+    def flush(self) -> dict[str, float]:
+        """Means since the last flush, with their "loss"."""
+        self._read()
+        means, steps = divide_sums(self.total), max(self.steps.values(), default=1)
+        # A term that only some of the steps had counts for those: one line of a run in two phases
+        # may cover both.
+        factors = {
+            name: factor * self.steps.get(name, 0) / steps for name, factor in self.terms.items()
+        }
+        self.total, self.steps = {}, {}
+        return {"loss": total_loss(factors, means), **means}
+
+    def counters(self) -> dict[str, Any]:
+        """What a checkpoint saves of this meter."""
+        self._read()
+        return {"loss_tokens": self.loss_tokens, "sums": self.total, "steps": self.steps}
+
+    def check(self, step: int, values: Mapping[str, float]) -> None:
+        """Checks that all values are finite.
+
+        Raises:
+          Diverged: one is not; the message names the last good checkpoint.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                last = self.last_good()
+                good = (
+                    f"The last good checkpoint is that of step {last}."
+                    if last
+                    else "There is no checkpoint yet."
+                )
+                raise Diverged(
+                    f"{name} is {value} at step {step}; training stops. {good}"
+                    " Lower config.optimizer.learning_rate or raise config.optimizer.warmup, in a"
+                    " new --workdir; or look at the data."
+                )
+
+    def _read(self) -> None:
+        if self.pending is None:
+            return
+        step, sums = self.pending
+        self.pending = None
+        values = jax.device_get(sums)
+        self.check(step, {name: value for name, (value, _) in values.items()})
+        counted = float(values.pop("targets", (0.0, 0.0))[0])
+        self.loss_tokens += counted or sum(
+            float(weight) for name, (_, weight) in values.items() if name in self.terms
+        )
+        self.steps[""] = self.steps.get("", 0) + 1
+        for name, (value, weight) in values.items():
+            before = self.total.get(name, (0.0, 0.0))
+            self.total[name] = (before[0] + float(value), before[1] + float(weight))
+            if name in self.terms and float(weight):
+                self.steps[name] = self.steps.get(name, 0) + 1
