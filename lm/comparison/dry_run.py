@@ -17,6 +17,7 @@ from lm.comparison.budgets import Accounting
 from lm.comparison.experiment import Experiment, parse, with_field
 from lm.core.plain import read_json
 from lm.core.plugins import UserError
+from lm.report.figures import duration
 
 
 def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str) -> int:
@@ -107,7 +108,7 @@ def _table(
             f"{plan['flops']:.4g}",
             f"{counted[arm].flops_per_token:,.0f}",
             f"{plan['loss_tokens']:,}",
-            _duration(seconds[arm]),
+            duration(seconds[arm]),
         ]
         table.add_row(*cells, *([fits[arm][1]] if tpu else []))
     return table
@@ -145,7 +146,7 @@ def _print_notes(
     # Trials of an arm, in units of a main run.
     runs = len(experiment.seeds) + tuning.share * len(tuning.factors)
     print(
-        f"expected: {_duration(sum(known) * runs / slots)} of training; start-up, validation and"
+        f"expected: {duration(sum(known) * runs / slots)} of training; start-up, validation and"
         " tasks come on top"
     )
 
@@ -197,11 +198,3 @@ def _fits(config: Mapping[str, Any], tpu: str) -> tuple[bool, str]:
     peak, usable = result["memory"]["peak"], result["usable_gib"]
     step = f"{result['step_seconds'] * 1e3:.3g} ms a step"
     return True, f"fits: {peak:.2f} of {usable:.2f} GiB a device, {step}"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return "?"
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

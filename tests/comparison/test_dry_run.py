@@ -72,7 +72,7 @@ def test_it_prints_what_would_run(home, monkeypatch, tmp_path, capsys, aot):
         " side by side" in out
     )
     assert (
-        "expected: 2 min of training" in out
+        "expected: 2 min 15 s of training" in out
     )  # (50 + 10) s × (3 + 3/2) runs, two at a time: 135 s
     assert "fits: 1.50 of 15.75 GiB" in out and "does not fit: needs 20.0 of 15.8 GiB" in out
     assert [config["training"]["steps"] for config in aot] == [100, 100]

@@ -406,7 +406,7 @@ def test_no_worse_allows_a_prefix_decoder_a_small_difference():
     assert (
         (claim["op"], claim["value"]) == ("below", 0.05)
         and "no worse" in claim["text"]
-        and "at most .05 nats more" in claim["text"]
+        and "at most .05 nats" in claim["text"]
     )
 
 
