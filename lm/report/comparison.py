@@ -60,6 +60,7 @@ class Run:
 
     @property
     def done(self) -> bool:
+        """Whether it is trained and scored."""
         return self.status == DONE
 
     def number(self, key: str) -> float | None:

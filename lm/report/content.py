@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from lm.report import (
     curves,
+    differences,
     energy,
     figures,
     hypotheses,
@@ -46,7 +47,7 @@ class Charts:
 def charts(results: Results) -> Charts:
     """Returns the charts of the scores."""
     return Charts(
-        curves.panels(results), task_scores.dot_chart(results), task_scores.forest_charts(results)
+        curves.panels(results), task_scores.dot_chart(results), differences.forest_charts(results)
     )
 
 
@@ -76,7 +77,7 @@ def page(results: Results, tested: list[HypothesisResult], charts: Charts, pictu
         *curves.section(charts.panels, picture),
         *tuning.section(results),
         *task_scores.dots(results, charts.dots, picture, above),
-        *task_scores.forest(results, charts.forest, picture),
+        *differences.forest(results, charts.forest, picture),
         *task_scores.matrix(results),
         *task_scores.details(results, True, "Objective-specific evaluation tasks"),
         *task_scores.details(results, False, "Shared evaluation tasks in full"),

@@ -41,6 +41,7 @@ _TOKENS = ("causal", "suffix", "masked", "denoising")
 # Up to this many arms, all pairs are compared; otherwise each arm with the reference.
 _ALL_PAIRS = 6
 _UNTRAINED = "untrained "
+INTERVAL = ("95 % interval", "r")  # column of a table
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,3 +240,8 @@ def sentence(text: str) -> str:
 def metric_name(metric: str) -> str:
     """Returns the display name of a metric."""
     return METRICS.get(metric, metric.replace("_", " "))
+
+
+def unit_suffix(unit: str) -> str:
+    """Returns the unit to be appended to a name: " (%)", " (nats/token)" or ""."""
+    return " (%)" if unit == "share" else f" ({unit})" if "/" in unit else ""

@@ -4,10 +4,15 @@ import itertools
 import math
 from typing import Any
 
+from lm.core.plugins import UserError
 from lm.report import figures, svg
 from lm.report.chart import Axis, Chart, Dots, Line, amount
 from lm.report.page import Figure, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
+from lm.stats import scaling
+from lm.stats.scaling import Fit, Point
+
+Runs = list[tuple[Point, float]]  # each run with its training FLOPs
 
 _LETTERS = (("E", "E"), ("A", "A"), ("B", "B"), ("alpha", "α"), ("beta", "β"))
 
@@ -18,11 +23,8 @@ def section(results: Results) -> list[Part]:
     options = comparison.record.get("scaling")
     if not isinstance(options, dict) or not options.get("task"):
         return []
-    from lm.core.plugins import UserError
-    from lm.stats import scaling
-
     task, metric = str(options["task"]), str(options.get("metric") or "nll")
-    title, series = Heading("Scaling"), dict[str, list[tuple[Any, float]]]()
+    title, series = Heading("Scaling"), dict[str, Runs]()
     for arm, description in comparison.arms.items():
         score = results.score(arm, task, metric)
         if score is None or not description.get("series"):
@@ -31,9 +33,9 @@ def section(results: Results) -> list[Part]:
             values = [run.number(key) for key in ("parameters", "tokens", "flops")]
             if run.seed in score.values and all(values):
                 parameters, tokens, flops = (float(value or 0.0) for value in values)
-                point = scaling.Point(parameters, tokens, score.values[run.seed], run.seed)
+                point = Point(parameters, tokens, score.values[run.seed], run.seed)
                 series.setdefault(str(description["series"]), []).append((point, flops))
-    fits, notes = dict[str, Any](), []
+    fits, notes = dict[str, Fit](), []
     if series and results.row(task, metric).better != "lower":
         return [
             title,
@@ -85,11 +87,11 @@ def section(results: Results) -> list[Part]:
         )
         parts.append(Table(columns, rows, note))
     notes += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]
-    notes += _crossings(scaling, series, fits)
+    notes += _crossings(series, fits)
     return parts + ([Items(notes)] if notes else [])
 
 
-def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> list[str]:
+def _crossings(series: dict[str, Runs], fits: dict[str, Fit]) -> list[str]:
     """A sentence on the crossover of each pair of series."""
     sentences = []
     for first, second in itertools.combinations(fits, 2):
@@ -120,7 +122,7 @@ def _crossings(scaling: Any, series: dict[str, list], fits: dict[str, Any]) -> l
     return sentences
 
 
-def _per_token(points: list[tuple[Any, float]]) -> float:
+def _per_token(points: Runs) -> float:
     """Training FLOPs per parameter and token: the geometric mean over the runs."""
     return math.exp(
         math.fsum(math.log(flops / (point.parameters * point.tokens)) for point, flops in points)
@@ -128,7 +130,7 @@ def _per_token(points: list[tuple[Any, float]]) -> float:
     )
 
 
-def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
+def _chart(series: dict[str, Runs], fits: dict[str, Fit], unit: str) -> Chart:
     marks: list[Any] = []
     for place, (name, points) in enumerate(series.items()):
         if name in fits:
@@ -146,7 +148,7 @@ def _chart(series: dict[str, list], fits: dict[str, Any], unit: str) -> Chart:
     )
 
 
-def _constant(fit: Any, letter: str) -> str:
+def _constant(fit: Fit, letter: str) -> str:
     """A constant of the fit, and below it its interval."""
     low, high = fit.intervals[letter]
     return f"{figures.plain(getattr(fit, letter))}\n[{figures.plain(low)}, {figures.plain(high)}]"

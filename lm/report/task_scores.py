@@ -1,17 +1,14 @@
-"""Scores: dot plot, forest plot of differences, table by task, and tables of each task."""
+"""Scores: dot plot on the shared task, table by shared task, and tables of each task."""
 
 from typing import Any
 
 from lm.report import figures, svg
-from lm.report.chart import Axis, Chart, Dots, Line, Rule
+from lm.report.chart import Axis, Chart, Dots, Line
 from lm.report.page import Details, Figure, Heading, Paragraph, Part, Strong, Table
-from lm.report.results import Gap, Results, metric_name, sentence, task_name
+from lm.report.results import INTERVAL, Results, metric_name, sentence, task_name, unit_suffix
 from lm.report.scores import Score
 
-_INTERVAL = ("95 % interval", "r")
 _NONE = "The experiment has no evaluation task that is shared by all arms."
-# Up to this many arms, forest plots show every shared metric; otherwise the first of each task.
-_FEW = 6
 
 
 def dot_chart(results: Results) -> Chart | None:
@@ -45,7 +42,7 @@ def dot_chart(results: Results) -> Chart | None:
                 )
             marks.append(Dots([(scale * estimate.mean, place)], index, hollow=index is None))
         names = tuple(results.comparison.label(score.arm) for score in scores)
-        label = f"{task_name(task)}: {metric_name(metrics[0])}{_in(unit)}"
+        label = f"{task_name(task)}: {metric_name(metrics[0])}{unit_suffix(unit)}"
         return Chart("", Axis(label, text=figures.tick), Axis("", names=names), marks)
     return None
 
@@ -90,156 +87,6 @@ def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> li
             ),
         ]
     return [title, Figure([drawn], caption, picture)]
-
-
-def forest_charts(results: Results) -> list[tuple[str, Chart]]:
-    """Returns (name, chart) of the arms' differences from the reference arm, by shared metric."""
-    few, charts = len(results.comparison.arms) <= _FEW, []
-    for task, metrics in results.metrics(own=False).items():
-        for metric in metrics if few else metrics[:1]:
-            groups = results.groups(results.arms(task, metric))
-            for multiple, arms in groups.items():
-                reference, row = results.reference(arms), results.row(task, metric)
-                gaps = [
-                    gap
-                    for arm in arms
-                    if arm != reference and (gap := results.gap(arm, reference, task, metric))
-                ]
-                name, title = f"{task}-{metric}", f"{task_name(task)}: {metric_name(metric)}"
-                if len(groups) > 1:
-                    name, title = f"{name}-{multiple:g}", f"{title}, {multiple:g} × the budget"
-                if gaps:
-                    charts.append((name, _forest(results, gaps, title, row.unit, row.better)))
-    return charts
-
-
-def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction: str) -> Chart:
-    scale, marks = (
-        100.0 if unit == "share" else 1.0,
-        list[Any]([Rule(0.0, upright=True, solid=True)]),
-    )
-    for place, gap in enumerate(gaps):
-        index, estimate = results.index(gap.first), gap.estimate
-        if estimate.low is not None and estimate.high is not None:
-            marks.append(
-                Line(
-                    [(scale * estimate.low, place), (scale * estimate.high, place)],
-                    index,
-                    "interval",
-                )
-            )
-        marks.append(
-            Dots(
-                [(scale * estimate.mean, place)],
-                index,
-                hollow=results.better(gap, direction) is None,
-            )
-        )
-    names = tuple(results.comparison.label(gap.first) for gap in gaps)
-    side = "better →" if direction == "higher" else "← better"
-    points = " (points)" if unit == "share" else _in(unit)
-    label = f"difference from {results.comparison.label(gaps[0].second)}{points}, {side}"
-    return Chart(sentence(title), Axis(label, text=_signed), Axis("", names=names), marks)
-
-
-def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> list[Part]:
-    """Returns the section with the forest plots and tables of paired differences."""
-    parts: list[Part] = [Heading("Differences from the reference arm")]
-    if charts:
-        drawn = []
-        for name, chart in charts:
-            alternative = f"{chart.title}: each arm with 95 % intervals, {chart.x.label}"
-            drawn.append(
-                svg.draw(chart, "forest" + "".join(filter(str.isalnum, name)), alternative, 420)
-            )
-        caption = (
-            "Differences between runs with the same seed, with 95 % intervals. Filled: the interval"
-            " excludes zero. Hollow: it includes zero, or runs diverged. The intervals are not"
-            f" corrected for the {sum(len(chart.y.names) for _, chart in charts)} comparisons."
-        )
-        parts.append(
-            Figure(
-                drawn,
-                caption,
-                elsewhere=f"The bottom plot of the figure above ({picture}) shows the first of"
-                " them.",
-            )
-        )
-    tables = [
-        table
-        for task, metrics in results.metrics(own=False).items()
-        if (table := _pairs(results, task, metrics[0]))
-    ]
-    if not tables:
-        return (
-            [*parts, Paragraph("Fewer than two arms have a score on the shared task so far.")]
-            if results.has_shared_task
-            else []
-        )
-    return parts + (
-        list(tables)
-        if len(tables) == 1
-        else [Details("Tables of paired differences", list(tables), printed=True)]
-    )
-
-
-def _pairs(results: Results, task: str, metric: str) -> Table | None:
-    """Differences between arms, and from their untrained models, on a shared task."""
-    pairs = results.pairs(task, metric)
-    untrained = [(arm, results.untrained(arm)) for arm in results.arms(task, metric)]
-    pairs += [pair for pair in untrained if results.score(pair[1], task, metric)]
-    if not pairs:
-        return None
-    label, row = results.comparison.label, results.row(task, metric)
-    gaps = [results.gap(*pair, task, metric) for pair in pairs]
-    places = figures.places([gap.estimate for gap in gaps if gap], row.unit)
-    rows = []
-    for (first, second), gap in zip(pairs, gaps, strict=True):
-        title = f"{label(first)} against {label(second)}"
-        if gap is None:
-            rows.append([title, *[figures.MISSING] * 5, "? inconclusive (no seed in common)"])
-            continue
-        one, against = results.score(first, task, metric), results.score(second, task, metric)
-        assert one and against
-        common = sorted(one.values.keys() & against.values.keys())
-        by_seed = ", ".join(
-            figures.signed(one.values[seed] - against.values[seed], row.unit, places)
-            for seed in common
-        )
-        leads = results.better(gap, row.better)
-        diverged = results.diverged(first, second)
-        verdict = (
-            "? inconclusive" + (f" ({diverged})" if diverged else "")
-            if leads is None
-            else f"{label(first if leads else second)} better"
-        )
-        numbers = [figures.probability(gap.p), figures.effect(gap.effect)]
-        rows.append(
-            [
-                title,
-                by_seed,
-                *figures.estimate(gap.estimate, row.unit, places, signed=True),
-                *numbers,
-                verdict,
-            ]
-        )
-    mark = " (points)" if row.unit == "share" else ""
-    columns = [
-        ("First against second", "l"),
-        (f"By seed{mark}", "r"),
-        (f"Mean{mark}", "r"),
-        _INTERVAL,
-        ("p", "r"),
-        ("Effect size", "r"),
-        ("Verdict", "l"),
-    ]
-    caption = (
-        f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)},"
-        " between runs with the same seed. Inconclusive: the interval includes zero, or runs"
-        f" diverged. The intervals and p-values are not corrected for the {len(rows)} comparisons;"
-        " on average, one in twenty intervals misses the true difference."
-    )
-    return Table(columns, rows, caption)
 
 
 def matrix(results: Results) -> list[Part]:
@@ -349,7 +196,7 @@ def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
     columns, counts = [(sentence(task_name(task)), "l"), ("Seeds", "r")], dict[str, set[int]]()
     seeds, cells = dict.fromkeys(arms, 0), {arm: list[str]() for arm in arms}
     for metric in metrics:
-        columns += [(_column(results, task, metric), "r"), _INTERVAL]
+        columns += [(_column(results, task, metric), "r"), INTERVAL]
         unit = results.row(task, metric).unit
         scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
         places = figures.places([score.estimate for score in scores.values()], unit)
@@ -433,11 +280,3 @@ def _stacked(score: Score, places: int) -> str:
 
 def _span(counts: set[int]) -> str:
     return " to ".join(figures.count(value) for value in dict.fromkeys([min(counts), max(counts)]))
-
-
-def _in(unit: str) -> str:
-    return " (%)" if unit == "share" else f" ({unit})" if "/" in unit else ""
-
-
-def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + figures.tick(value)

@@ -56,6 +56,7 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
+        """Whether it has an interval."""
         return self.low is not None
 
     @property

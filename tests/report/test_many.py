@@ -6,7 +6,7 @@ import comparison_workdir
 import pytest
 
 from lm import report
-from lm.report import content, curves, task_scores
+from lm.report import content, curves, differences
 from lm.report.read import read
 from lm.report.results import Results
 
@@ -33,7 +33,7 @@ def test_each_of_many_arms_is_compared_with_the_reference(many):
     comparison_workdir.edit(many / "comparison.json", reference="mlm_1")
     found = pairs(many)
     assert len(found) == 11 and {second for _, second in found} == {"mlm_1"}
-    assert [name for name, _ in task_scores.forest_charts(results_of(many))] == [
+    assert [name for name, _ in differences.forest_charts(results_of(many))] == [
         "probe-balanced_accuracy",
         "blimp-accuracy",
     ]

@@ -9,7 +9,17 @@ from comparison_workdir import ARMS, RATES, SEEDS, TOKENS, check, edit, enrich, 
 from report_reader import Reader, flat, markdown_tables, section
 
 from lm import report
-from lm.report import chart, content, curves, energy, figures, hypotheses, task_scores
+from lm.report import (
+    chart,
+    content,
+    curves,
+    differences,
+    energy,
+    figures,
+    hypotheses,
+    task_scores,
+    verdicts,
+)
 from lm.report.read import read
 from lm.report.results import Results
 
@@ -123,7 +133,7 @@ def test_no_edge_if_a_trial_diverged_beyond_the_selected_value(tmp_path):
 
 def test_the_forest_has_every_arm_but_the_reference(rich):
     results = results_of(rich[0])
-    charts = dict(task_scores.forest_charts(results))
+    charts = dict(differences.forest_charts(results))
     assert list(charts) == ["probe-balanced_accuracy", "probe-accuracy", "blimp-accuracy"]
     picture = charts["probe-balanced_accuracy"]
     assert (
@@ -150,7 +160,7 @@ def test_lower_is_better_points_the_other_way(tmp_path):
         for row in rows_with_shared_loss(directory)
     ]
     write_rows(directory, rows)
-    charts = dict(task_scores.forest_charts(results_of(directory)))
+    charts = dict(differences.forest_charts(results_of(directory)))
     assert charts["masked-ce"].x.label == "difference from MLM (nats/token), ← better"
 
 
@@ -331,11 +341,10 @@ def test_power_from_the_config_overrides_measured_energy():
 
 
 def test_headlines():
-    class Result:
-        def __init__(self, verdict):
-            self.verdict = verdict
-
-    by_verdict = {name: Result(name) for name in ("supported", "refuted", "inconclusive")}
+    by_verdict = {
+        verdict: verdicts.HypothesisResult("", "", "", "", verdict)
+        for verdict in ("supported", "refuted", "inconclusive")
+    }
     assert hypotheses.headline([]).startswith("The experiment's config states no hypotheses")
     assert hypotheses.headline([by_verdict["refuted"]]) == "The one hypothesis is refuted."
     assert hypotheses.headline([by_verdict["supported"]] * 2) == "All 2 hypotheses are supported."
@@ -488,7 +497,7 @@ def test_scaling_is_fitted_by_series_with_crossovers(tmp_path, shared):
     )
     assert "one and other cross at" in text
     forests, mixed = (
-        task_scores.forest_charts(results_of(directory)),
+        differences.forest_charts(results_of(directory)),
         "Arms with different multiples of the budget are shown together",
     )
     text = written.markdown.read_text()
