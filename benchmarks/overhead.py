@@ -95,9 +95,11 @@ def trained(root: Path, config: dict[str, Any]) -> float:
         pool.submit(importlib.import_module, "lm.training.loop").exception()
         began = time.perf_counter()
         for seed in config["seeds"]:
-            for arm, of in config["arms"].items():
+            for arm, described in config["arms"].items():
                 run = with_field(
-                    with_field(of["run"], "training.tokens", 0), "training.steps", _STEPS.value
+                    with_field(described["run"], "training.tokens", 0),
+                    "training.steps",
+                    _STEPS.value,
                 ) | {"seed": seed}
                 pool.submit(bare, root / f"{arm}-seed{seed}", run).result()
         return time.perf_counter() - began
@@ -114,7 +116,7 @@ def main() -> None:
     }
     try:
         config = experiment(_STEPS.value, _SEEDS.value)
-        arms.prepare_corpora({arm: of["run"] for arm, of in config["arms"].items()})
+        arms.prepare_corpora({arm: described["run"] for arm, described in config["arms"].items()})
         alone, parts = [], []
         for repeat in range(_REPEATS.value + 1):  # the first one compiles and is not counted
             alone.append(trained(folder / f"bare{repeat}", config))
