@@ -1,1 +1,1 @@
-"""Architectures: each file is one, found by its name."""
+"""Architectures: each file is a plug-in."""

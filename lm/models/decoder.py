@@ -1,4 +1,7 @@
-"""A Transformer decoder: every token sees its document up to itself (GPT-2, Radford et al. 2019; Llama, Touvron et al. 2023)."""
+"""A Transformer decoder: every token sees its document up to itself.
+
+Sources: Radford et al. 2019 (GPT-2); Touvron et al. 2023 (Llama).
+"""
 
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
@@ -6,9 +9,9 @@ from lm.nn.stack import SingleStack
 
 
 class Model(SingleStack):
-    """tokens → hidden states → scores over the vocabulary, under a causal mask."""
+    """tokens → hidden states → scores over the vocabulary, under a causal or prefix mask."""
 
     masks = ("causal", "prefix")
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: TransformerConfig, scope: Scope) -> None:
         super().__init__(config, scope, bidirectional=False)

@@ -1,4 +1,7 @@
-"""A Transformer encoder: every token sees its whole document (BERT, Devlin et al. 2019)."""
+"""A Transformer encoder: every token sees its whole document.
+
+Source: Devlin et al. 2019 (BERT).
+"""
 
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
@@ -10,5 +13,5 @@ class Model(SingleStack):
 
     masks = ("bidirectional",)
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: TransformerConfig, scope: Scope) -> None:
         super().__init__(config, scope, bidirectional=True)

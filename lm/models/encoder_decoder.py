@@ -23,7 +23,7 @@ class Model(TokenModel):
     masks = ("cross",)
     pipelined = True
 
-    def __init__(self, config: TransformerConfig, scope: Scope):
+    def __init__(self, config: TransformerConfig, scope: Scope) -> None:
         super().__init__(config, scope)
         self.encoder = Stack(config, scope / "encoder", bidirectional=True)
         self.stack = Stack(config, scope / "stack", bidirectional=False, cross=True)

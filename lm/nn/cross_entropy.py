@@ -17,6 +17,8 @@ from lm.parallel import mesh as meshes
 
 # Gradients of the loss with respect to h_BTD, table_VD and bias_V.
 _Gradients = tuple[Float[Array, "B T D"], Float[Array, "V D"], Float[Array, "V"] | None]
+# (loss [P], nll [P, B / P], hits [P, B / P]), and gradients to the table and bias with an axis P.
+_Carry = tuple[tuple[Array, Array, Array], Array | None, Array | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +152,10 @@ def _forward(
     words_V = jnp.arange(V)[None, None, None]
     table_VD = meshes.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
 
-    def body(carry, part):
+    def body(
+        carry: _Carry, part: tuple[Array, Array, Array]
+    ) -> tuple[_Carry, Float[Array, "P B T D"] | None]:
+        """Adds a chunk [P, B / P, T / chunks, …] to the sums; returns its gradient to h."""
         (loss_P, nll_PB, hits_PB), d_table_PVD, d_bias_PV = carry
         h, targets, weights = part
         logits = jnp.einsum("PBTD,VD->PBTV", h, table_VD, preferred_element_type=jnp.float32)
@@ -177,14 +182,14 @@ def _forward(
             loss = loss + z_loss * jnp.square(log_z) * weights
             scale = weights * (1 + 2 * z_loss * log_z)
         sums = loss_P + loss.sum((1, 2)), nll_PB + nll.sum(2), hits_PB + hits.sum(2)
-        if not gradients:
+        if d_table_PVD is None:
             return (sums, None, None), None
         d_logits = powers * (scale[..., None] / total) - jnp.where(
             is_target, target_weights[..., None], 0.0
         )
         if smoothing:
             d_logits -= (smoothing / V) * weights[..., None]
-        if bias_V is not None:
+        if d_bias_PV is not None:
             d_bias_PV += d_logits.sum((1, 2))
         d_logits = d_logits.astype(h.dtype)
         d_h = jnp.einsum("PBTV,VD->PBTD", d_logits, table_VD)
@@ -199,21 +204,23 @@ def _forward(
         )
         d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
     start = ((jnp.zeros(P), zeros, zeros), d_table_PVD, d_bias_PV)
-    grouped = tuple(x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT))
-    grouped = tuple(
-        meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3)) for x in grouped
+    h, targets, weights = (
+        x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT)
+    )
+    h, targets, weights = (
+        meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3))
+        for x in (h, targets, weights)
     )
     if chunks == 1:
-        (sums, d_table_PVD, d_bias_PV), d_h = body(start, grouped)
+        (sums, d_table_PVD, d_bias_PV), d_h = body(start, (h, targets, weights))
     else:
-        (sums, d_table_PVD, d_bias_PV), d_h = jax.lax.scan(
-            body, start, tuple(_split(x, chunks) for x in grouped)
-        )
+        h, targets, weights = (_split(x, chunks) for x in (h, targets, weights))
+        (sums, d_table_PVD, d_bias_PV), d_h = jax.lax.scan(body, start, (h, targets, weights))
     loss_P, nll_PB, hits_PB = sums
     totals = Sums(loss_P.sum(), nll_PB.reshape(B), hits_PB.reshape(B))
     if not gradients:
         return totals, None
-    assert d_table_PVD is not None
+    assert d_table_PVD is not None and d_h is not None
     d_h = d_h if chunks == 1 else _join(d_h)
     d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
     d_bias_V = (

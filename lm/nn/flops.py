@@ -1,7 +1,8 @@
-"""Floating-point operations by formula: matrix products only, a multiplication and an addition each.
+"""Floating-point operations by formula: those of matrix products.
 
-Counts what the model needs, so remat does not raise it. Attention counts all T · T scores, causal
-attention too, as kernels without block skipping compute it. A backward pass is two forward passes.
+A multiplication and an addition count as two. Counts what the model needs, so remat does not raise
+it. Attention counts all T · T scores, causal attention too, as kernels without block skipping
+compute it. A backward pass is two forward passes.
 """
 
 from lm.nn.config import ModelConfig, TransformerConfig

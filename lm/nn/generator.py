@@ -1,4 +1,9 @@
-"""ELECTRA's generator (Clark et al. 2020): a narrow encoder on the model's own embeddings that predicts hidden tokens."""
+"""ELECTRA's generator: a narrow encoder that predicts masked tokens.
+
+It reads the model's own embeddings.
+
+Source: Clark et al. 2020.
+"""
 
 import dataclasses
 
@@ -6,28 +11,29 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from lm.core.protocols import Batch, Model
 from lm.nn import flops, token_loss
 from lm.nn.attention.mask import Mask
 from lm.nn.config import TransformerConfig
-from lm.nn.layers import ACTIVATIONS, GATED, Norm, Scope
+from lm.nn.layers import ACTIVATIONS, GATED, DropoutKeys, Norm, Scope
 from lm.nn.stack import Stack
 
 
-def narrow(config: TransformerConfig, share: float) -> TransformerConfig:
-    """The shape with `share` of the width, heads and feed-forward width, and all layers."""
-    heads = max(1, round(config.heads * share))
-    head_width = max(2, round(config.width * share / heads / 2) * 2)
+def narrow(config: TransformerConfig, fraction: float) -> TransformerConfig:
+    """A fraction of a shape's width, heads and feed-forward width, and all of its layers."""
+    heads = max(1, round(config.heads * fraction))
+    head_width = max(2, round(config.width * fraction / heads / 2) * 2)
     return dataclasses.replace(
         config, width=heads * head_width, heads=heads, kv_heads=heads, head_width=head_width,
-        feedforward=max(1, round(config.feedforward * share)),
+        feedforward=max(1, round(config.feedforward * fraction)),
     )  # fmt: skip
 
 
 class Generator(nnx.Module):
-    """Model's embeddings → narrow stack → back to the embeddings' width → the model's vocabulary matrix."""
+    """model's embeddings → narrow stack → model's width → the model's vocabulary matrix."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope, share: float):
-        small = narrow(config, share)
+    def __init__(self, config: TransformerConfig, scope: Scope, fraction: float) -> None:
+        small = narrow(config, fraction)
         D, G = config.width, small.width
         self.project = scope.param("project", (D, G), ("width", None), config.kernel_std(D))
         self.stack = Stack(small, scope / "stack", bidirectional=True)
@@ -37,8 +43,16 @@ class Generator(nnx.Module):
         self.output_bias = scope.param("output_bias", (config.vocab_size,), ("vocabulary",), 0.0)
         self.activation = GATED.get(config.activation, config.activation)
 
-    def __call__(self, model, batch, dropout_keys) -> Float[Array, "B P V"]:
-        """Scores at the target positions of the batch (lm/nn/token_loss.py)."""
+    def __call__(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> Float[Array, "B P V"]:
+        """Scores over the vocabulary at the target positions, in float32.
+
+        Args:
+          model: has the embeddings and the vocabulary matrix.
+          batch: fields of lm/nn/token_loss.py.
+          dropout_keys: None turns dropout off.
+        """
         segments_BT, positions_BT = batch["segments"], batch["positions"]
         x_BTD = model.embed(batch, dropout_keys)
         dtype = x_BTD.dtype
@@ -54,9 +68,16 @@ class Generator(nnx.Module):
         return model.logits(h_BPD.astype(jnp.float32)) + self.output_bias[...][None, None]
 
     @staticmethod
-    def flops(config: TransformerConfig, share: float, length: int, positions: int) -> int:
-        """Operations of a forward pass on one row of `length` tokens with predictions at `positions` of them."""
-        small = narrow(config, share)
+    def flops(config: TransformerConfig, fraction: float, length: int, positions: int) -> int:
+        """Operations of a forward pass on one row.
+
+        Args:
+          config: the model's shape.
+          fraction: the generator's fraction of it.
+          length: tokens of the row.
+          positions: how many of them are predicted.
+        """
+        small = narrow(config, fraction)
         D, G = config.width, small.width
         return (
             2 * D * G * (length + positions)

@@ -1,11 +1,12 @@
-"""What objectives put on top of a model: each head says its own parameters and formula."""
+"""Prediction heads."""
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
+from lm.core.protocols import Model
 from lm.nn.config import ModelConfig
 from lm.nn.layers import ACTIVATIONS, GATED, Norm, Scope
 
@@ -13,9 +14,16 @@ POOLINGS = ("first", "mean", "segments")
 
 
 class MaskedHead(nnx.Module):
-    """BERT's: a dense layer, the activation and a norm before the shared vocabulary matrix, and a bias a word after it."""
+    """BERT's head for masked tokens.
 
-    def __init__(self, config: ModelConfig, scope: Scope):
+    A dense layer, the activation and a norm come before the model's vocabulary matrix, and a bias
+    for each word after it.
+
+    Attributes:
+      output_bias: the bias, [V].
+    """
+
+    def __init__(self, config: ModelConfig, scope: Scope) -> None:
         D = config.width
         self.kernel = scope.param("kernel", (D, D), ("width", None), config.kernel_std(D))
         self.bias = scope.param("bias", (D,), (None,), 0.0)
@@ -24,7 +32,7 @@ class MaskedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def transform(self, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """What is multiplied with the vocabulary matrix; `output_bias` is added after that."""
+        """The factor of the vocabulary matrix, before `output_bias` is added."""
         dtype = h_BPD.dtype
         h_BPD = (
             jnp.einsum("BPD,DE->BPE", h_BPD, self.kernel[...].astype(dtype))
@@ -32,7 +40,13 @@ class MaskedHead(nnx.Module):
         )
         return self.norm(ACTIVATIONS[self.activation](h_BPD))
 
-    def __call__(self, model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
+    def __call__(self, model: Model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
+        """Scores over the vocabulary.
+
+        Args:
+          model: has the vocabulary matrix.
+          h_BPD: hidden states at the predicted positions.
+        """
         return (
             model.logits(self.transform(h_BPD))
             + self.output_bias[...].astype(h_BPD.dtype)[None, None]
@@ -42,12 +56,13 @@ class MaskedHead(nnx.Module):
 class PairHead(nnx.Module):
     """Two scores for each pair of segments in a row.
 
-    Pooling "first" is BERT's: tanh of a dense layer on the pair's first token, then a dense layer. "mean" takes the mean of all its
-    tokens instead of the first. "segments" compares the means u and v of the pair's two parts by u, v, |u - v| and u·v
-    (Conneau et al. 2017, InferSent), each norm 1, and starts at zero: small models learn it sooner.
+    Pooling "first" is BERT's: tanh of a dense layer on the pair's first token, then a dense layer.
+    "mean" takes the mean of all its tokens instead of the first. "segments" compares the means u
+    and v of the pair's two parts by u, v, |u - v| and u·v (Conneau et al. 2017, InferSent), where u
+    and v have norm 1. It starts at zero. Small models learn it sooner.
     """
 
-    def __init__(self, config: ModelConfig, scope: Scope, pooling: str):
+    def __init__(self, config: ModelConfig, scope: Scope, pooling: str) -> None:
         D = config.width
         self.pooling = pooling
         if pooling == "segments":
@@ -65,10 +80,13 @@ class PairHead(nnx.Module):
         types_BT: Int[Array, "B T"],
         slots: int = 1,
     ) -> Float[Array, "B P 2"]:
-        """Scores of the pairs in segments 1 … `slots`; those of a segment that is not there mean nothing.
+        """Scores of the pairs in segments 1 … P; those of absent segments are meaningless.
 
         Args:
-          segments_BT: number of the pair in its row, from 1. types_BT: 0 in the first part of a pair, 1 in the second.
+          h_BTD: hidden states.
+          segments_BT: number of the pair in its row, from 1.
+          types_BT: 0 in the first part of a pair, 1 in the second.
+          slots: P, the most pairs of a row.
         """
         h_BTD = h_BTD.astype(jnp.float32)
         of_BPT = segments_BT[:, None, :] == jnp.arange(1, slots + 1)[None, :, None]
@@ -94,9 +112,12 @@ class PairHead(nnx.Module):
 
 
 class ReplacedHead(nnx.Module):
-    """ELECTRA's discriminator: a dense layer, the activation, and one score a token: above 0, it was replaced."""
+    """ELECTRA's discriminator: a dense layer, the activation, and one score for each token.
 
-    def __init__(self, config: ModelConfig, scope: Scope):
+    A score above 0 predicts that the token was replaced.
+    """
+
+    def __init__(self, config: ModelConfig, scope: Scope) -> None:
         D = config.width
         self.kernel = scope.param("kernel", (D, D), ("width", None), config.kernel_std(D))
         self.bias = scope.param("bias", (D,), (None,), 0.0)
@@ -105,6 +126,7 @@ class ReplacedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def __call__(self, h_BTD: Float[Array, "B T D"]) -> Float[Array, "B T"]:
+        """Scores of all tokens, in float32."""
         dtype = h_BTD.dtype
         h_BTD = (
             jnp.einsum("BTD,DE->BTE", h_BTD, self.kernel[...].astype(dtype))
@@ -114,15 +136,22 @@ class ReplacedHead(nnx.Module):
         return (h_BTD @ self.output[...])[..., 0] + self.output_bias[...][None]
 
 
-def mean(h_BTD: Float[Array, "B T D"], keep: Array) -> Array:
-    """Mean over the kept positions, 0 where none is kept: [B, D] for `keep` [B, T], [B, P, D] for [B, P, T]."""
+def mean(h_BTD: Float[Array, "B T D"], keep: Shaped[Array, "B *P T"]) -> Float[Array, "B *P D"]:
+    """Mean over the kept positions; 0 where none is kept."""
     weight = keep.astype(h_BTD.dtype)
     total = jnp.einsum("BTD,B...T->B...D", h_BTD, weight)
     return total / jnp.maximum(weight.sum(-1), 1.0)[..., None]
 
 
-def classify(logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: Float[Array, "*B"]):
+def classify(
+    logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: Float[Array, "*B"]
+) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], tuple[Float[Array, ""], Float[Array, ""]]]:
     """Cross-entropy and hits of class scores, each as (sum, weight), in float32.
+
+    Args:
+      logits: scores of V classes.
+      targets: the correct classes.
+      weights: weight of each example.
 
     Returns:
       (Σ weight · nll in nats, Σ weight), (Σ weight · hit, Σ weight).
@@ -136,4 +165,5 @@ def classify(logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: F
 
 
 def _unit(x: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
+    """Vectors of norm 1; differentiable at 0."""
     return x * jax.lax.rsqrt(jnp.square(x).sum(-1, keepdims=True) + 1e-6)

@@ -1,9 +1,15 @@
-"""A stack of Transformer blocks, scanned or unrolled over parameters that are stacked along a leading layer axis."""
+"""A stack of Transformer blocks, scanned or unrolled, and the models around it.
+
+Parameters of the blocks are stacked along a leading layer axis.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Key
 
 from lm.core.protocols import Batch
 from lm.nn import flops, remat
@@ -14,11 +20,23 @@ from lm.nn.embedding import Embedding, RelativeBias
 from lm.nn.layers import Attention, DropoutKeys, FeedForward, Norm, Scope, dropout
 from lm.parallel import pipeline
 
+_Layers = tuple["Block", Key[Array, "L"] | None]  # stacked blocks, and a dropout key for each
+
+
+class _Rows(NamedTuple):
+    """Arrays of a batch that every block reads beside x; fields as in `Stack.__call__`."""
+
+    positions_BT: Int[Array, "B T"]
+    mask: Mask
+    memory_BSD: Float[Array, "B S D"] | None
+    cross_mask: Mask | None
+    rows_B: Int[Array, "B"] | None
+
 
 class Block(nnx.Module):
-    """Self-attention, cross-attention if `cross`, feed-forward; each in a residual branch with its norm."""
+    """Self-attention, cross-attention if `cross`, and feed-forward, each in a residual branch."""
 
-    def __init__(self, config: TransformerConfig, scope: Scope, *, cross: bool):
+    def __init__(self, config: TransformerConfig, scope: Scope, *, cross: bool) -> None:
         self.attention = Attention(config, scope / "attention", rotary=config.positions == "rotary")
         self.attention_norm = Norm(config, scope / "attention_norm")
         self.feedforward = FeedForward(config, scope / "feedforward")
@@ -28,10 +46,29 @@ class Block(nnx.Module):
             self.cross_norm = Norm(config, scope / "cross_norm")
         self.has_cross, self.pre, self.dropout = cross, config.norm_place == "pre", config.dropout
 
-    def __call__(self, x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, dropout_keys):
+    def __call__(
+        self,
+        x_BTD: Float[Array, "B T D"],
+        positions_BT: Int[Array, "B T"],
+        mask: Mask,
+        bias: Float[Array, "1 N T T"] | None,
+        memory_BSD: Float[Array, "B S D"] | None,
+        cross_mask: Mask | None,
+        dropout_keys: DropoutKeys | None,
+    ) -> Float[Array, "B T D"]:
+        """Runs the block; arguments as in `Stack.__call__`.
+
+        Args:
+          bias: on the logits of self-attention.
+        """
         split_keys = [None] * 3 if dropout_keys is None else dropout_keys.split(3)
 
-        def residual(x, norm, sublayer, dropout_keys):
+        def residual(
+            x: Float[Array, "B T D"],
+            norm: Norm,
+            sublayer: Callable[[Array], Array],
+            dropout_keys: DropoutKeys | None,
+        ) -> Float[Array, "B T D"]:
             if self.pre:
                 return x + dropout(sublayer(norm(x)), self.dropout, dropout_keys)
             return norm(x + dropout(sublayer(x), self.dropout, dropout_keys))
@@ -43,6 +80,7 @@ class Block(nnx.Module):
             split_keys[0],
         )
         if self.has_cross:
+            assert memory_BSD is not None and cross_mask is not None
             x_BTD = residual(
                 x_BTD,
                 self.cross_norm,
@@ -57,7 +95,7 @@ class Stack(nnx.Module):
 
     def __init__(
         self, config: TransformerConfig, scope: Scope, *, bidirectional: bool, cross: bool = False
-    ):
+    ) -> None:
         self.config = config
         blocks = scope / "blocks"
         self.blocks = jax.vmap(lambda layer: Block(config, blocks.layer(layer), cross=cross))(
@@ -82,25 +120,21 @@ class Stack(nnx.Module):
         """Runs the stack.
 
         Args:
-          x_BTD: embedded tokens. positions_BT: position of each token in its document.
-          mask: of self-attention. memory_BSD, cross_mask: the encoder's output and who may attend to it.
-          dropout_keys: for dropout; None in evaluation.
+          x_BTD: embedded tokens.
+          positions_BT: position of each token in its document.
+          mask: of self-attention.
+          dropout_keys: None turns dropout off.
+          memory_BSD: the encoder's output, which cross-attention reads.
+          cross_mask: of cross-attention.
         """
         T = x_BTD.shape[1]
         bias = self.relative(T, T) if self.relative is not None else None
-        keys = (
-            None if dropout_keys is None else jax.random.split(dropout_keys.key, self.config.layers)
-        )
-        layers, rows = (
-            (self.blocks, keys),
-            (
-                positions_BT,
-                mask,
-                memory_BSD,
-                cross_mask,
-                None if dropout_keys is None else dropout_keys.rows_B,
-            ),
-        )
+        keys_L = rows_B = None
+        if dropout_keys is not None:
+            keys_L = jax.random.split(dropout_keys.key, self.config.layers)
+            rows_B = dropout_keys.rows_B
+        layers = (self.blocks, keys_L)
+        rows = _Rows(positions_BT, mask, memory_BSD, cross_mask, rows_B)
         if pipeline.num_microbatches(len(x_BTD)):
             x_BTD = pipeline.run(
                 lambda group, x, rows: self._layers(group, x, rows, bias), layers, x_BTD, rows
@@ -109,34 +143,40 @@ class Stack(nnx.Module):
             x_BTD = self._layers(layers, x_BTD, rows, bias)
         return self.norm(x_BTD) if self.norm is not None else x_BTD
 
-    def _layers(self, layers, x_BTD, rows, bias):
-        """Runs consecutive blocks, stacked along a leading axis with their keys, on rows of a batch."""
+    def _layers(
+        self,
+        layers: _Layers,
+        x_BTD: Float[Array, "B T D"],
+        rows: _Rows,
+        bias: Float[Array, "1 N T T"] | None,
+    ) -> Float[Array, "B T D"]:
+        """Runs consecutive blocks on rows of a batch."""
         positions_BT, mask, memory_BSD, cross_mask, rows_B = rows
 
-        def body(x, layer):
+        def body(
+            x_BTD: Float[Array, "B T D"], layer: tuple[Block, Key[Array, ""] | None]
+        ) -> tuple[Float[Array, "B T D"], None]:
             block, key = layer
-            x = remat.tag(x, remat.BLOCK_INPUT)
+            dropout_keys = None
+            if key is not None:
+                assert rows_B is not None
+                dropout_keys = DropoutKeys(key, rows_B)
+            x_BTD = remat.tag(x_BTD, remat.BLOCK_INPUT)
             return block(
-                x,
-                positions_BT,
-                mask,
-                bias,
-                memory_BSD,
-                cross_mask,
-                None if key is None else DropoutKeys(key, rows_B),
+                x_BTD, positions_BT, mask, bias, memory_BSD, cross_mask, dropout_keys
             ), None
 
-        body = remat.block(self.config.remat, body)
+        run = remat.block(self.config.remat, body)
         if self.config.scan:
-            return jax.lax.scan(body, x_BTD, layers)[0]
-        blocks, keys = layers
+            return jax.lax.scan(run, x_BTD, layers)[0]
+        blocks, keys_L = layers
         # One split instead of L slices: its gradient is one concatenation, not L padded sums.
         leaves, treedef = jax.tree.flatten(blocks)
         L = len(leaves[0])
         parts = [[part[0] for part in jax.lax.split(leaf, (1,) * L)] for leaf in leaves]
         for index in range(L):
             block = jax.tree.unflatten(treedef, [leaf[index] for leaf in parts])
-            x_BTD, _ = body(x_BTD, (block, None if keys is None else keys[index]))
+            x_BTD, _ = run(x_BTD, (block, None if keys_L is None else keys_L[index]))
         return x_BTD
 
 
@@ -151,7 +191,7 @@ class TokenModel(nnx.Module):
 
     pipelined = False
 
-    def __init__(self, config: ModelConfig, scope: Scope):
+    def __init__(self, config: ModelConfig, scope: Scope) -> None:
         self.embedding = Embedding(config, scope / "embedding")
         self.heads: nnx.Dict = nnx.Dict()
 
@@ -183,20 +223,45 @@ class TokenModel(nnx.Module):
         bias_V: Float[Array, "V"] | None = None,
         options: LossOptions = PLAIN,
     ) -> Sums:
-        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py)."""
+        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the scores.
+          options: label smoothing and z-loss.
+        """
         return self.embedding.cross_entropy(h_BTD, targets_BT, weights_BT, bias_V, options)
+
+    def row_log_probs(
+        self,
+        h_BTD: Float[Array, "B T D"],
+        targets_BT: Int[Array, "B T"],
+        weights_BT: Float[Array, "B T"],
+        bias_V: Float[Array, "V"] | None = None,
+    ) -> Float[Array, "B"]:
+        """Σ_t weight · log p(target) of each row, each with a gradient of its own.
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the scores.
+        """
+        return self.embedding.row_log_probs(h_BTD, targets_BT, weights_BT, bias_V)
 
 
 class SingleStack(TokenModel):
     """Embedding, one stack, vocabulary head: an encoder or a decoder.
 
-    Its own mask is bidirectional or causal. A batch may ask for a prefix mask instead.
+    Its own mask is bidirectional or causal. A batch with a field `prefix` has a prefix mask.
     """
 
     Config = TransformerConfig
     pipelined = True
 
-    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool):
+    def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool) -> None:
         super().__init__(config, scope)
         self.stack = Stack(config, scope / "stack", bidirectional=bidirectional)
         self.mask = "bidirectional" if bidirectional else "causal"

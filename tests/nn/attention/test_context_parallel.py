@@ -1,5 +1,6 @@
 """Attention over split rows equals attention over whole ones, gradients included."""
 
+import dataclasses
 import functools
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 
 from lm.core import plugins
 from lm.nn.attention import context_parallel, reference
+from lm.nn.attention import mask as mask_module
 from lm.nn.attention.mask import Mask
 from lm.parallel import mesh as meshes
 
@@ -72,6 +74,48 @@ def test_pieces_of_rows_give_what_whole_rows_do(way, kind, T, S, shape):
             )(*inputs)
         for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6, err_msg=name)
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Windowed(Mask):
+    """A mask with a field that context parallelism does not know."""
+
+    window: int = dataclasses.field(default=0, metadata={"static": True})
+
+
+@pytest.mark.parametrize("method", meshes.CONTEXT_ATTENTION)
+def test_further_fields_of_a_mask_reach_the_kind(method, monkeypatch):
+    """The mask that each device sees keeps its class and its fields."""
+    inputs, mask, _ = problem("prefix", 16, 16)
+    fields = {field.name: getattr(mask, field.name) for field in dataclasses.fields(mask)}
+    seen = []
+
+    def allowed(mask, *ranges):
+        seen.append(mask)
+        return mask_module.allowed(mask, *ranges)
+
+    monkeypatch.setattr(context_parallel, "allowed", allowed)  # of the ring
+    monkeypatch.setattr(reference, "allowed", allowed)
+    settings = meshes.MeshConfig(data=2, context=4, context_attention=method)
+    with meshes.use(meshes.make(settings), settings):
+        attend = context_parallel.split(reference.attend)
+        jax.eval_shape(
+            functools.partial(attend, scale=0.3), *inputs[:3], Windowed(**fields, window=5)
+        )
+    assert seen
+    for mask in seen:
+        assert isinstance(mask, Windowed) and mask.window == 5 and mask.kind == "prefix"
+
+
+def test_context_parallelism_handles_every_array_of_a_mask():
+    """A new array must be padded, split, and passed on with the keys if it is one of theirs."""
+    arrays = {
+        field.name for field in dataclasses.fields(Mask) if not field.metadata.get("static")
+    }
+    assert arrays == {"query_segments", "key_segments", "prefix", "query_start", "key_start"}, (
+        "extend lm/nn/attention/context_parallel.py, then this test"
+    )
 
 
 def test_whole_rows_go_by_the_kind_itself():
