@@ -232,6 +232,16 @@ class Model(Protocol):
         """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py)."""
         ...
 
+    def row_log_probs(
+        self,
+        h_BTD: "jax.Array",
+        targets_BT: "jax.Array",
+        weights_BT: "jax.Array",
+        bias_V: "jax.Array | None" = None,
+    ) -> "jax.Array":
+        """Σ_t weight · log p(target) of each row, [B], differentiable; in chunks."""
+        ...
+
 
 @runtime_checkable
 class Attention(Protocol):
@@ -267,23 +277,41 @@ class Objective(Protocol):
       positions: tokens of a row, over all streams.
       longest: positions of the longest stream.
       members: the objectives it consists of, by name; empty unless composed.
+      fractions: expected fraction of a run's examples that each member takes, by name; empty unless composed.
+      mode_token: the mode token that tasks put before its inputs ("[NLU]" …), or "".
+      has_masked_head: whether masked tokens are predicted through `heads["masked"]`, not by the bare vocabulary.
     """
 
-    masks: tuple[str, ...]
     composed: bool
     standard: bool
-    terms: Mapping[str, float]
-    scores: tuple[str, ...]
     config: Any
     length: int
     mask: str
     positions: int
 
     @property
+    def masks(self) -> tuple[str, ...]: ...
+
+    @property
+    def terms(self) -> Mapping[str, float]: ...
+
+    @property
+    def scores(self) -> tuple[str, ...]: ...
+
+    @property
     def longest(self) -> int: ...
 
     @property
     def members(self) -> "Mapping[str, Objective]": ...
+
+    @property
+    def fractions(self) -> Mapping[str, float]: ...
+
+    @property
+    def mode_token(self) -> str: ...
+
+    @property
+    def has_masked_head(self) -> bool: ...
 
     def plan(self, store: "Store") -> Any:
         """The rows of an epoch, a `Plan`.
@@ -327,6 +355,15 @@ class Objective(Protocol):
         """
         ...
 
+    def by_row(self, model: Any, batch: Batch) -> Sums:
+        """Terms and metrics of each row, without dropout, label smoothing or z-loss.
+
+        Returns:
+          Name → (sums [B], weights [B]). Added up over rows they are those of `loss`, but for
+          smoothing and z-loss.
+        """
+        ...
+
 
 @runtime_checkable
 class Optimizer(Protocol):
@@ -359,7 +396,8 @@ class Task(Protocol):
     bounds: tuple[str, ...]
     notes: Sequence[str]
 
-    def suits(self, objective: Objective) -> bool:
+    @staticmethod
+    def suits(objective: Objective) -> bool:
         """Whether it can measure models trained by this objective."""
         ...
 

@@ -21,7 +21,6 @@ import numpy as np
 
 from lm.data import text
 from lm.inference.queries import Query, QueryEngine
-from lm.tokenizers.sentencepiece import MODES
 
 # What a model trained by an objective with these `scores` can be asked, the usual one first.
 WAYS = {
@@ -64,16 +63,13 @@ class Scorer:
         # A text is continued from a given beginning where that was trained, even if plain left to right would do.
         self.score = "suffix" if not method and "suffix" in scores else scores[-1]
         members = list(objective.members.values()) if objective.composed else [objective]
-        asked = [member.config for member in members if self.score in member.scores][-1]
+        scored = [member for member in members if self.score in member.scores][-1]
         self.method, self.end, self.tokenizer, self.mask = method, end, tokenizer, objective.mask
-        mode = (
-            MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
-        )
-        self.mode = [tokenizer.modes[mode]] if mode else []
+        self.mode = [tokenizer.modes[scored.mode_token]] if scored.mode_token else []
         self.engine = QueryEngine(
             program,
             tokenizer.pad,
-            self.score.startswith("masked") and getattr(asked, "head", "plain") == "transform",
+            self.score.startswith("masked") and scored.has_masked_head,
         )
 
     def sentences(self, params: Any, sentences: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,31 +1,36 @@
-"""What objectives that hide tokens have in common: rows of a format, corrupted, and the vocabulary head at the hidden places only."""
+"""Shared by objectives that mask tokens: corrupted rows, and a loss at the masked positions."""
 
 import dataclasses
-from typing import Any
 
 import numpy as np
+from jaxtyping import Array, Float
 
 from lm.core import plugins
-from lm.core.protocols import Model
+from lm.core.protocols import Batch, Example, Format, Model, Plan, Sums, Tokenizer
 from lm.data import masking
-from lm.nn import flops, heads, token_loss
+from lm.data.store import Store
+from lm.nn import flops, token_loss
 from lm.nn.config import ModelConfig
-from lm.nn.cross_entropy import LossOptions
+from lm.nn.cross_entropy import PLAIN, LossOptions
+from lm.nn.heads import MaskedHead
+from lm.nn.layers import DropoutKeys, Scope
+from lm.objectives import _objective
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(masking.Options, LossOptions):
-    """How tokens are hidden (lm/data/masking.py); label smoothing and z-loss.
+    """Options of masking (lm/data/masking.py), of the loss (lm/nn/cross_entropy.py), and two more.
 
     Attributes:
-      head: "transform" (BERT's) or "plain" (the vocabulary matrix alone).
+      head: "transform" (BERT's dense layer, activation and norm before the vocabulary matrix) or
+        "plain" (the vocabulary matrix alone).
       format: how text becomes rows, a plug-in of lm/data/formats.
     """
 
     head: str = "transform"
     format: str = "packed"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         masking.Options.__post_init__(self)
         LossOptions.__post_init__(self)
         if self.head not in ("transform", "plain"):
@@ -33,97 +38,130 @@ class Config(masking.Options, LossOptions):
         plugins.find("data.formats", self.format)
 
 
-class Masked:
-    """The part of an objective that hides tokens and asks for them.
-
-    Args:
-      name: of its term. form: the format that lays out rows. mask: "bidirectional", or "prefix" for a decoder that sees the whole row.
-      shift: how far before a hidden token its prediction stands. replacement: whether places are drawn with replacement.
-    """
+class MaskedTokens:
+    """Masks tokens of a format's rows, and predicts them: a component of objectives."""
 
     def __init__(
         self,
         name: str,
         config: Config,
-        tokenizer,
-        form,
+        tokenizer: Tokenizer,
+        row_format: Format,
         length: int,
         mask: str,
         shift: int = 0,
         replacement: bool = False,
     ):
-        self.name, self.config, self.tokenizer, self.form = name, config, tokenizer, form
+        """Stores its options.
+
+        Args:
+          name: of the loss term.
+          config: options of masking, head and loss.
+          tokenizer: gives [MASK] and random ids.
+          row_format: lays out rows.
+          length: T, positions of a row.
+          mask: "bidirectional", or "prefix" for a decoder whose prefix is the whole row.
+          shift: a masked token at position k is predicted at k - shift.
+          replacement: whether positions are drawn with replacement.
+        """
+        self.name, self.config, self.tokenizer, self.row_format = (
+            name,
+            config,
+            tokenizer,
+            row_format,
+        )
         self.length, self.mask, self.shift, self.replacement = length, mask, shift, replacement
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """The format's row, corrupted; under a prefix mask all of it is prefix."""
-        example = self.form.row(store, plan, row, rng)
+        self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """The format's row with masked tokens; under a prefix mask all of it is prefix."""
+        example = self.row_format.row(store, plan, row, rng)
         example = masking.corrupt(
             example, self.tokenizer, rng, self.config, progress, replacement=self.replacement
         )
         if self.shift:
             example["target_positions"] = np.maximum(0, example["target_positions"] - self.shift)
-        return example | (
-            {"prefix": (example["segments"] > 0).astype(np.int32)} if self.mask == "prefix" else {}
-        )
+        if self.mask == "prefix":
+            example = example | {"prefix": (example["segments"] > 0).astype(np.int32)}
+        return example
 
-    def heads(self, config, scope) -> dict:
-        """BERT's masked-language head, or nothing."""
-        return (
-            {"masked": heads.MaskedHead(config, scope / "masked")}
-            if self.config.head == "transform"
-            else {}
-        )
+    @property
+    def has_head(self) -> bool:
+        """Whether the model gets BERT's head for masked tokens."""
+        return self.config.head == "transform"
 
-    def head(self, model):
-        """The model's masked-language head, None where the vocabulary stands alone."""
-        return model.heads["masked"] if self.config.head == "transform" else None
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead]:
+        """BERT's head for masked tokens, or no head."""
+        return {"masked": MaskedHead(config, scope / "masked")} if self.has_head else {}
 
     def head_flops(self, config: ModelConfig) -> int:
         """Operations of the vocabulary head on one row."""
-        return flops.head(config, self.config.budget(self.length), self.config.head == "transform")
+        return flops.head(config, self.config.budget(self.length), self.has_head)
 
-    def measured(self, model, hidden_BTD, batch):
-        """Terms and metrics, each name: (sum, weight)."""
-        return token_loss.measured(
-            self.name,
-            token_loss.sums(model, hidden_BTD, batch, self.config, self.head(model)),
-            batch,
-            self.config,
-        )
+    def loss(
+        self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch
+    ) -> tuple[Sums, Sums]:
+        """The term and its metrics."""
+        sums = token_loss.sums(model, hidden_BTD, batch, self.config, self._head(model))
+        return token_loss.measured(self.name, sums, batch, self.config)
+
+    def by_row(self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Sums:
+        """The term and its accuracy for each row, without smoothing or z-loss."""
+        sums = token_loss.sums(model, hidden_BTD, batch, PLAIN, self._head(model))
+        weight_B = batch["weights"].sum(-1)
+        return {self.name: (sums.nll, weight_B), f"{self.name}_accuracy": (sums.hits, weight_B)}
+
+    def _head(self, model: Model) -> MaskedHead | None:
+        return model.heads["masked"] if self.has_head else None
 
 
-class MaskedObjective:
-    """Hidden tokens alone. A subclass makes `form` and `masked`; it names its masks, terms and scores."""
+class MaskedObjective(_objective.SingleObjective):
+    """Base of objectives whose only loss is on masked tokens.
 
-    composed = False
-    form: Any
-    masked: Masked
+    A subclass sets `masks`, `terms` and `scores`. Its constructor passes on a `MaskedTokens`.
 
-    def plan(self, store):
+    Attributes:
+      masked: masks tokens, and predicts them.
+      row_format: lays out rows.
+    """
+
+    def __init__(self, masked: MaskedTokens):
+        self.masked, self.row_format, self.tokenizer = masked, masked.row_format, masked.tokenizer
+        self.config, self.length, self.mask = masked.config, masked.length, masked.mask
+        self.positions = self.longest = masked.length
+        self.has_masked_head, self.standard = masked.has_head, not masked.has_head
+
+    def plan(self, store: Store) -> Plan:
         """The format's rows."""
-        return self.form.plan(store)
+        return self.row_format.plan(store)
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types int32 [T], target_positions, targets int32 [P], weights float32 [P]."""
+        self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Arrays of one row.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+          target_positions, targets: int32 [P].
+          weights: float32 [P].
+        """
         return self.masked.example(store, plan, row, rng, progress)
 
-    def heads(self, config, scope) -> dict:
-        """BERT's masked-language head, or nothing."""
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead]:
+        """BERT's head for masked tokens, or no head."""
         return self.masked.heads(config, scope)
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
-        return model.flops(config, self.masked.length) + self.masked.head_flops(config)
+        return model.flops(config, self.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight)."""
-        return self.masked.measured(model, model.states(batch, dropout_keys), batch)
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term and its metrics."""
+        return self.masked.loss(model, model.states(batch, dropout_keys), batch)
 
-    def by_row(self, model, batch):
-        """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        return token_loss.by_row(self.masked.name, model, batch, self.masked.head(model))
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term and its accuracy for each row."""
+        return self.masked.by_row(model, model.states(batch, None), batch)

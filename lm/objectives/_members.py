@@ -1,84 +1,156 @@
-"""Objectives made of others: their members, and one example with the fields of all."""
+"""Shared by objectives composed of others: the members, and examples with the fields of all."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from jaxtyping import Shaped
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Batch, Example, Objective, Plan, Tokenizer
+from lm.data.store import Store
+from lm.nn.config import ModelConfig
+from lm.nn.layers import Scope
+from lm.objectives import _pairs
 
 
-def make(
-    given: Mapping[str, tuple[str, Mapping[str, Any]]], tokenizer, length: int, mask: str
-) -> dict[str, Any]:
-    """The member objectives, by name.
+@dataclasses.dataclass(frozen=True)
+class MemberPlans:
+    """The rows of an objective composed of others.
+
+    Attributes:
+      plans: of each member, by name.
+      empty: of each member an example of zeros, by name; without fields if it has no rows.
+      rows: the number of rows.
+    """
+
+    plans: dict[str, Plan]
+    empty: dict[str, Example]
+    rows: int
+
+    def __len__(self) -> int:
+        return self.rows
+
+    @property
+    def note(self) -> str:
+        """What the members left out, or ""."""
+        return "; ".join(f"{name}: {plan.note}" for name, plan in self.plans.items() if plan.note)
+
+
+class ComposedObjective:
+    """Base of objectives composed of others.
+
+    A subclass has `plan`, `example`, `flops`, `loss` and `by_row`. It sets `terms`, `config`,
+    `positions` and `fractions`.
+    """
+
+    masks: tuple[str, ...] = ("prefix", "cross", "bidirectional")
+    composed: bool = True
+    standard: bool = False
+    terms: Mapping[str, float]
+    config: Any
+    positions: int
+    members: dict[str, Objective]
+    fractions: dict[str, float]
+
+    def __init__(
+        self,
+        sections: Mapping[str, tuple[str, Mapping[str, Any]]],
+        tokenizer: Tokenizer,
+        length: int,
+        mask: str,
+    ):
+        """Makes the members.
+
+        Args:
+          sections: for each member by name, the path of its options in the config, and the options.
+          tokenizer: the vocabulary.
+          length: tokens of a row of data.
+          mask: of all members.
+
+        Raises:
+          UserError: there is no such objective, it cannot be a member, it does not train under this
+            mask, or two members need different heads of one name.
+        """
+        self.length, self.mask = length, mask
+        self.members = {}
+        for name, (where, options) in sections.items():
+            if plugins.find("objectives", name).Objective.composed:
+                raise UserError(
+                    f"{where}: {name!r} is composed of other objectives and cannot be a member;"
+                    " name its members instead"
+                )
+            self.members[name] = compatibility.build(
+                {**options, "name": name}, tokenizer, length, mask, where
+            )
+        _check_heads(self.members)
+        members = self.members.values()
+        self.scores = tuple(dict.fromkeys(score for member in members for score in member.scores))
+        self.longest = max(member.longest for member in members)
+        self.mode_token = next((member.mode_token for member in members if member.mode_token), "")
+        self.has_masked_head = any(member.has_masked_head for member in members)
+
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, Any]:
+        """The heads of all members; heads of one name are one head."""
+        return {
+            name: head
+            for member in self.members.values()
+            for name, head in member.heads(config, scope).items()
+        }
+
+    def plans(self, store: Store) -> tuple[dict[str, Plan], dict[str, Example]]:
+        """Plans and empty examples of the members, by name."""
+        plans = {name: member.plan(store) for name, member in self.members.items()}
+        empty = {
+            name: _empty_example(self.members[name], store, plan) for name, plan in plans.items()
+        }
+        return plans, empty
+
+    def member_example(
+        self,
+        name: str,
+        store: Store,
+        plan: MemberPlans,
+        row: int,
+        rng: np.random.Generator,
+        progress: float,
+    ) -> Example:
+        """An example of a member, under the member's own field names.
+
+        Rows are numbered through the composed epoch. A member with more or fewer rows than that
+        gives a random one of those at the same fraction of its own epoch.
+        """
+        member_plan = plan.plans[name]
+        if len(member_plan) != len(plan):
+            at = int((row + rng.random()) * len(member_plan) / len(plan))
+            row = min(len(member_plan) - 1, at)
+        return self.members[name].example(store, member_plan, row, rng, progress)
+
+
+def merge(name: str, example: Example, plan: MemberPlans) -> Example:
+    """The fields of all members: those of one filled, those of the others zero.
 
     Args:
-      given: for each objective by name, where its options stand in the config, and the options.
+      name: of the member that the example is from.
+      example: under the member's own field names.
+      plan: has the other members' empty examples.
 
-    Raises:
-      UserError: there is no such objective, it cannot be a member, or not under this mask.
+    Returns:
+      Fields under "member/field"; and `tokens` and `segments` of the example, padded to the longest
+      of any member.
     """
-    members = {}
-    for name, (where, options) in given.items():
-        if plugins.find("objectives", name).Objective.composed:
-            raise UserError(
-                f"{where}: {name!r} is made of other objectives and cannot be a member itself; name its members instead"
-            )
-        members[name] = compatibility.build(
-            {**options, "name": name}, tokenizer, length, mask, where
-        )
-    return members
+    fields: Example = {}
+    for member, empty in plan.empty.items():
+        fields |= {f"{member}/{key}": value for key, value in empty.items()}
+    fields |= {f"{name}/{key}": value for key, value in example.items()}
+    size = max(len(empty["tokens"]) for empty in plan.empty.values())
+    return fields | {key: pad(example[key], size) for key in ("tokens", "segments")}
 
 
-def check_heads(members: Mapping[str, Any]) -> None:
-    """Refuses members that would put different heads, or different questions to one head, under one name."""
-    for what, found in (
-        (
-            "poolings",
-            {
-                member.config.pooling
-                for member in members.values()
-                if hasattr(member.config, "pooling")
-            },
-        ),
-        (
-            "relations",
-            {member.relation for member in members.values() if hasattr(member, "relation")},
-        ),
-    ):
-        if len(found) > 1:
-            raise UserError(
-                f"the members judge pairs with one head, but their {what} are {', '.join(sorted(found))}; choose one"
-            )
-
-
-def longest(members: Mapping[str, Any]) -> int:
-    """Positions of the longest stream of any member."""
-    return max(getattr(member, "longest", member.length) for member in members.values())
-
-
-def shown(
-    example: Mapping[str, np.ndarray], templates: Mapping[str, Mapping[str, np.ndarray]]
-) -> dict[str, np.ndarray]:
-    """`tokens` and `segments` of the member's example, in one size for all members."""
-    size = max(len(empty["tokens"]) for empty in templates.values())
-    return {key: padded(example[key], size) for key in ("tokens", "segments")}
-
-
-def padded(values: np.ndarray, size: int) -> np.ndarray:
-    """The values with zeros up to `size`."""
-    return values if len(values) == size else np.pad(values, (0, size - len(values)))
-
-
-def prefixed(name: str, example: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields under the member's name."""
-    return {f"{name}/{key}": value for key, value in example.items()}
-
-
-def part(name: str, batch: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a member, under their own names."""
+def member_batch(name: str, batch: Batch) -> dict[str, Any]:
+    """The fields of a member in a batch of merged examples, under the member's own field names."""
     return {
         key.removeprefix(f"{name}/"): value
         for key, value in batch.items()
@@ -86,11 +158,29 @@ def part(name: str, batch: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def template(member, store, plan) -> dict[str, np.ndarray]:
-    """An example of the member with nothing in it."""
+def pad(values: Shaped[np.ndarray, "n"], size: int) -> Shaped[np.ndarray, "{size}"]:
+    """The values, and zeros up to `size`."""
+    return values if len(values) == size else np.pad(values, (0, size - len(values)))
+
+
+def _check_heads(members: Mapping[str, Objective]) -> None:
+    """Refuses members that share the pair classifier but differ in its pooling or its labels."""
+    pairs = [
+        member.pairs for member in members.values() if isinstance(member, _pairs.ObjectiveOnPairs)
+    ]
+    for what, values in (
+        ("poolings", {component.pooling for component in pairs}),
+        ("relations", {component.relation for component in pairs}),
+    ):
+        if len(values) > 1:
+            raise UserError(
+                f"the members classify pairs with one head, but their {what} are"
+                f" {', '.join(sorted(values))}; choose one"
+            )
+
+
+def _empty_example(member: Objective, store: Store, plan: Plan) -> Example:
     if not len(plan):
         return {}
-    return {
-        key: np.zeros_like(value)
-        for key, value in member.example(store, plan, 0, np.random.default_rng(0), 1.0).items()
-    }
+    example = member.example(store, plan, 0, np.random.default_rng(0), 1.0)
+    return {key: np.zeros_like(value) for key, value in example.items()}

@@ -1,157 +1,211 @@
-"""What objectives on pairs of segments have in common: the relation, the classifier, and the same beside masked tokens."""
+"""Shared by objectives on pairs of segments: rows and a classifier, alone or beside MLM."""
 
 import dataclasses
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from lm.core import plugins
-from lm.core.protocols import Model
+from lm.core.protocols import Batch, Example, Model, Plan, Sums, Tokenizer
+from lm.data.store import Store
 from lm.nn import heads
 from lm.nn.config import ModelConfig
-from lm.objectives import _masked
+from lm.nn.heads import MaskedHead, PairHead
+from lm.nn.layers import DropoutKeys, Scope
+from lm.objectives import _masked, _objective
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What a pair is, and what it is judged by.
+    """Rows of pairs, and the classifier.
 
     Attributes:
-      pooling: "first" token (BERT), "mean" of all, or both "segments" compared (lm.nn.heads.PairHead).
-      format: "segment_pair" (BERT: segments that fill a row) or "sentence_pair" (single sentences, several pairs a row).
+      pooling: what the classifier reads (lm.nn.heads.PairHead): the "first" token (BERT), the
+        "mean" of all tokens, or both "segments" compared.
+      format: "segment_pair" (BERT: segments of several sentences that fill a row) or
+        "sentence_pair" (single sentences, several pairs a row).
     """
 
     pooling: str = "first"
     format: str = "segment_pair"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _check(self.pooling, self.format)
 
 
 @dataclasses.dataclass(frozen=True)
 class MaskedConfig(_masked.Config):
-    """Options of masking, head and loss (lm/objectives/_masked.py), and the pair's `pooling` and `format` as in nsp."""
+    """Options of masking, head and loss (lm/objectives/_masked.py), and those of pairs.
+
+    Attributes:
+      format: as in `Config`.
+      pooling: as in `Config`.
+    """
 
     format: str = "segment_pair"
     pooling: str = "first"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         _check(self.pooling, self.format)
 
 
-def _check(pooling: str, form: str) -> None:
+def _check(pooling: str, row_format: str) -> None:
     plugins.choice("pooling", pooling, heads.POOLINGS)
-    if not plugins.find("data.formats", form).PAIRS:
+    if not plugins.find("data.formats", row_format).PAIRS:
         formats = [
             name
             for name in plugins.names("data.formats")
             if plugins.find("data.formats", name).PAIRS
         ]
         raise ValueError(
-            f"format={form!r} has no pairs to judge; formats of pairs: {', '.join(formats)}"
+            f"format={row_format!r} has no pairs to classify;"
+            f" formats of pairs: {', '.join(formats)}"
         )
 
 
 class Pairs:
-    """The part of an objective that judges pairs. `name` is its term's; `relation` one of lm.data.pairs.RELATIONS."""
+    """Lays out pairs of segments, and classifies them: a component of objectives.
+
+    Attributes:
+      relation: of the segments, one of lm.data.pairs.RELATIONS.
+      pooling: what the classifier reads, one of lm.nn.heads.POOLINGS.
+      row_format: lays out rows.
+    """
 
     def __init__(
-        self, name: str, relation: str, config: Config | MaskedConfig, tokenizer, length: int
+        self,
+        name: str,
+        relation: str,
+        config: Config | MaskedConfig,
+        tokenizer: Tokenizer,
+        length: int,
     ):
-        self.name, self.config = name, config
-        self.form = plugins.find("data.formats", config.format).Format(tokenizer, length, relation)
+        """Makes the format.
 
-    def heads(self, config, scope) -> dict:
-        """The pair classifier."""
-        return {"pair": heads.PairHead(config, scope / "pair", self.config.pooling)}
-
-    def measured(self, model, hidden_BTD, batch):
-        """Terms and metrics, each name: (sum, weight)."""
-        nll, hits = heads.classify(
-            self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"]
+        Args:
+          name: of the loss term.
+          relation: of the segments, one of lm.data.pairs.RELATIONS.
+          config: has the pooling and the format.
+          tokenizer: gives special ids.
+          length: T, positions of a row.
+        """
+        self.name, self.relation, self.pooling = name, relation, config.pooling
+        self.row_format = plugins.find("data.formats", config.format).Format(
+            tokenizer, length, relation
         )
+
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, PairHead]:
+        """The classifier."""
+        return {"pair": PairHead(config, scope / "pair", self.pooling)}
+
+    def loss(
+        self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch
+    ) -> tuple[Sums, Sums]:
+        """The term and its accuracy."""
+        logits_BP2 = self._logits(model, hidden_BTD, batch)
+        nll, hits = heads.classify(logits_BP2, batch["labels"], batch["label_weights"])
         return {self.name: nll}, {f"{self.name}_accuracy": hits}
 
-    def by_row(self, model, hidden_BTD, batch):
-        """Nats and hits of each row, each name: (sums [B], weights [B])."""
-        asked = self._logits(model, hidden_BTD, batch), batch["labels"], batch["label_weights"]
-        nll, hits = jax.vmap(heads.classify)(*asked)
+    def by_row(self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Sums:
+        """The term and its accuracy for each row."""
+        logits_BP2 = self._logits(model, hidden_BTD, batch)
+        nll, hits = jax.vmap(heads.classify)(logits_BP2, batch["labels"], batch["label_weights"])
         return {self.name: nll, f"{self.name}_accuracy": hits}
 
-    def _logits(self, model, hidden_BTD, batch):
-        return model.heads["pair"](
-            hidden_BTD, batch["segments"], batch["types"], batch["labels"].shape[1]
-        )
+    def _logits(
+        self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch
+    ) -> Float[Array, "B P 2"]:
+        slots = batch["labels"].shape[1]
+        return model.heads["pair"](hidden_BTD, batch["segments"], batch["types"], slots)
 
 
-class PairObjective:
-    """Pairs alone. A subclass names its term and its relation."""
+class ObjectiveOnPairs(_objective.SingleObjective):
+    """Base of objectives with a loss on pairs.
+
+    Attributes:
+      name: of the loss term on pairs; set by a subclass.
+      relation: of the segments; set by a subclass.
+      pairs: lays out pairs, and classifies them.
+    """
 
     masks = ("bidirectional",)
-    composed = False
-    scores: tuple[str, ...] = ("pair",)
-    standard = False
-    name = relation = ""
+    name: str
+    relation: str
+    pairs: Pairs
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "bidirectional"):
+    def plan(self, store: Store) -> Plan:
+        """The format's rows."""
+        return self.pairs.row_format.plan(store)
+
+
+class PairObjective(ObjectiveOnPairs):
+    """Base of objectives whose only loss is on pairs."""
+
+    scores = ("pair",)
+
+    def __init__(
+        self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "bidirectional"
+    ):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.pairs = Pairs(self.name, self.relation, config, tokenizer, length)
-        self.positions = length
-
-    def plan(self, store):
-        """The format's rows."""
-        return self.pairs.form.plan(store)
+        self.positions = self.longest = length
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types int32 [T], labels int32 [slots] (0: as in the text), label_weights float32 [slots]."""
-        return self.pairs.form.row(store, plan, row, rng)
+        self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Arrays of one row.
 
-    def heads(self, config, scope) -> dict:
-        """The pair classifier."""
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+          labels: int32 [slots]; 0 where the pair is as in the text.
+          label_weights: float32 [slots].
+        """
+        return self.pairs.row_format.row(store, plan, row, rng)
+
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, PairHead]:
+        """The classifier."""
         return self.pairs.heads(config, scope)
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row; those of the classifier are too few to count."""
         return model.flops(config, self.length)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight)."""
-        return self.pairs.measured(model, model.states(batch, dropout_keys), batch)
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term and its accuracy."""
+        return self.pairs.loss(model, model.states(batch, dropout_keys), batch)
 
-    def by_row(self, model, batch):
-        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term and its accuracy for each row."""
         return self.pairs.by_row(model, model.states(batch, None), batch)
 
 
-class MaskedPairObjective:
-    """Masked tokens and the relation of the same pairs; the losses add up. A subclass names its terms and its relation."""
+class MaskedPairObjective(ObjectiveOnPairs):
+    """Base of objectives on masked tokens and pairs of the same rows; the losses add up."""
 
-    masks = ("bidirectional",)
-    composed = False
-    scores: tuple[str, ...] = ("masked", "pair")
-    standard = False
-    name = relation = ""
+    scores = ("masked", "pair")
 
-    def __init__(self, config: MaskedConfig, tokenizer, length: int, mask: str = "bidirectional"):
+    def __init__(
+        self, config: MaskedConfig, tokenizer: Tokenizer, length: int, mask: str = "bidirectional"
+    ):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.pairs = Pairs(self.name, self.relation, config, tokenizer, length)
-        self.masked = _masked.Masked("mlm", config, tokenizer, self.pairs.form, length, mask)
-        self.positions = length
-
-    def plan(self, store):
-        """The format's rows."""
-        return self.pairs.form.plan(store)
+        self.masked = _masked.MaskedTokens(
+            "mlm", config, tokenizer, self.pairs.row_format, length, mask
+        )
+        self.positions = self.longest = length
+        self.has_masked_head = self.masked.has_head
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """Fields of mlm and nsp together."""
+        self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Arrays of one row: the fields of mlm and nsp together."""
         return self.masked.example(store, plan, row, rng, progress)
 
-    def heads(self, config, scope) -> dict:
+    def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead | PairHead]:
         """BERT's two heads."""
         return self.masked.heads(config, scope) | self.pairs.heads(config, scope)
 
@@ -159,11 +213,17 @@ class MaskedPairObjective:
         """Operations of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight)."""
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """Both terms and their metrics."""
         hidden_BTD = model.states(batch, dropout_keys)
-        tokens, pairs = (
-            self.masked.measured(model, hidden_BTD, batch),
-            self.pairs.measured(model, hidden_BTD, batch),
-        )
+        tokens = self.masked.loss(model, hidden_BTD, batch)
+        pairs = self.pairs.loss(model, hidden_BTD, batch)
         return tokens[0] | pairs[0], tokens[1] | pairs[1]
+
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """Both terms and their accuracies for each row."""
+        hidden_BTD = model.states(batch, None)
+        tokens = self.masked.by_row(model, hidden_BTD, batch)
+        return tokens | self.pairs.by_row(model, hidden_BTD, batch)

@@ -1,25 +1,41 @@
-"""What objectives that turn an input into a target have in common: a layout of rows, and a loss on the target's tokens."""
+"""Shared by objectives that turn an input into a target: the loss on the target's tokens."""
 
+from collections.abc import Sequence
 from typing import Any
 
-from lm.core.protocols import Model
+import numpy as np
+from jaxtyping import Int
+
+from lm.core.protocols import Batch, Model, Sums, Tokenizer
 from lm.data import sequences
 from lm.nn import flops, token_loss
 from lm.nn.config import ModelConfig
+from lm.nn.cross_entropy import LossOptions
+from lm.nn.layers import DropoutKeys, Scope
+from lm.objectives import _objective
 
 
-class SequenceObjective:
-    """A subclass makes `layout`, and names its term, plan and examples."""
+class SequenceObjective(_objective.SingleObjective):
+    """Base of these objectives. A subclass has `plan` and `example`.
+
+    Attributes:
+      name: of the loss term; set by a subclass.
+      config: the objective's own options; the options of the loss are among them.
+      layout: lays out pieces of an input and a target as rows.
+    """
 
     masks = ("cross", "prefix")
-    composed = False
     standard = True
-    name = ""
-    config: Any  # its own options, LossOptions among them
-    layout: sequences.Layout
+    name: str
+    config: Any
 
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
+    def __init__(self, config: LossOptions, tokenizer: Tokenizer, layout: sequences.Layout):
+        self.config, self.tokenizer, self.layout = config, tokenizer, layout
+        self.length, self.mask = layout.length, layout.mask
+        self.positions, self.longest = layout.positions, max(layout.rooms)
+
+    def heads(self, config: ModelConfig, scope: Scope) -> dict:
+        """No heads beside the model's vocabulary head."""
         return {}
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
@@ -30,10 +46,25 @@ class SequenceObjective:
         source, target = layout.rooms[0], layout.rooms[-1]
         return model.flops(config, target, inputs=source) + flops.head(config, target)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight)."""
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term and its metrics."""
         return token_loss.loss(self.name, model, batch, dropout_keys, self.config)
 
-    def by_row(self, model, batch):
-        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term and its accuracy for each row."""
         return token_loss.by_row(self.name, model, batch)
+
+
+def longest_piece(needs: Sequence[Int[np.ndarray, "n"]], rooms: Sequence[int]) -> int:
+    """The most tokens of a piece that fits a row.
+
+    Args:
+      needs: for each stream, positions that a piece of n tokens takes, by n.
+      rooms: positions of each stream.
+    """
+    return min(
+        int(np.searchsorted(need, room, side="right")) - 1
+        for need, room in zip(needs, rooms, strict=True)
+    )

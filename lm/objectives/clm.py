@@ -1,68 +1,84 @@
-"""Causal language modelling: predict each token from those before it (GPT-2, Radford et al. 2019).
+"""Causal language modelling: predicts each token from those before it.
 
-Rows are packed; no document sees another. A document's first token is predicted from [BOS], its last predicts [EOS];
-where a row cuts a document, the next row's piece starts from the token before the cut, so each token is predicted once.
+GPT-2 (Radford et al. 2019). Documents are packed into rows and do not see each other. A document's
+first token is predicted from [BOS]; its last token predicts [EOS]. Where a row cuts a document, the
+next piece starts with the token before the cut, so that each token is predicted once.
 """
 
 import dataclasses
 
 import numpy as np
 
-from lm.core.protocols import Model
+from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
 from lm.data import packing
+from lm.data.store import Store
 from lm.nn import flops, token_loss
 from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
-from lm.objectives import _causal
+from lm.nn.layers import DropoutKeys, Scope
+from lm.objectives import _causal, _objective
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """packing: "greedy" or "best_fit" (lm/data/packing.py); label smoothing and z-loss."""
+    """Options of the loss (lm/nn/cross_entropy.py), and one more.
+
+    Attributes:
+      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+    """
 
     packing: str = "greedy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         LossOptions.__post_init__(self)
         packing.check(self.packing)
 
 
-class Objective:
+class Objective(_objective.SingleObjective):
+    """Causal language modelling."""
+
     masks = ("causal", "prefix")
-    composed = False
+    standard = True
     terms = {"clm": 1.0}
     scores = ("causal",)
-    standard = True
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "causal"):
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "causal"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.positions = length
+        self.positions = self.longest = length
 
-    def plan(self, store) -> packing.Plan:
-        """Documents into rows."""
+    def plan(self, store: Store) -> packing.Plan:
+        """Packs documents into rows."""
         return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing)
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """tokens, targets, segments, positions int32 [T], weights float32 [T]; under a prefix mask also `prefix`, which is empty."""
-        example = _causal.row(store, plan, row, self.length, self.tokenizer)
-        return example | (
-            {"prefix": np.zeros(self.length, np.int32)} if self.mask == "prefix" else {}
-        )
+        self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Arrays of one row.
 
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
+        Returns:
+          tokens, targets, segments, positions: int32 [T].
+          weights: float32 [T].
+          prefix: int32 [T], zeros; only under a prefix mask.
+        """
+        example = _causal.row(store, plan, row, self.length, self.tokenizer)
+        if self.mask == "prefix":
+            example = example | {"prefix": np.zeros(self.length, np.int32)}
+        return example
+
+    def heads(self, config: ModelConfig, scope: Scope) -> dict:
+        """No heads beside the model's vocabulary head."""
         return {}
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight)."""
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term and its metrics."""
         return token_loss.loss("clm", model, batch, dropout_keys, self.config)
 
-    def by_row(self, model, batch):
-        """Nats and hits of each row, each name: (sums [B], weights [B])."""
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term and its accuracy for each row."""
         return token_loss.by_row("clm", model, batch)

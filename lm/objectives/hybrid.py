@@ -1,26 +1,34 @@
-"""GPT-BERT's hybrid: a share of the sequences is learned causally, the rest by masked next-token prediction (Charpentier and Samuel 2024).
+"""GPT-BERT's hybrid: each sequence is trained causally or by masked next-token prediction.
 
-The two modes differ in the mask and in what is hidden; rows, positions and the vocabulary head are the same, because a hidden token k + 1
-is predicted at k. Each sequence counts alike: its loss is the mean over its targets. By default masks are runs of 1 to 3 tokens, and their
-rate falls from 30 to 15 % over the run.
+Charpentier and Samuel 2024. The two modes differ in the attention mask and in what is masked.
+Rows, positions and the vocabulary head are the same, because a masked token k + 1 is predicted at
+k. All sequences weigh the same: a sequence's loss is the mean over its targets. By default masks
+are runs of 1 to 3 tokens, and their rate falls from 30 to 15 % over the run.
 """
 
 import dataclasses
 
 import numpy as np
 
-from lm.core.protocols import Model
+from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
 from lm.data import masking, packing
-from lm.nn import flops, token_loss
+from lm.data.store import Store
+from lm.nn import cross_entropy, flops, token_loss
 from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
-from lm.objectives import _causal
+from lm.nn.layers import DropoutKeys, Scope
+from lm.objectives import _causal, _objective
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(masking.Options, LossOptions):
-    """causal, masked: parts of the sequences in each mode, as 1 to 7. How tokens are hidden (lm/data/masking.py); packing
-    (lm/data/packing.py); label smoothing and z-loss."""
+    """Options of masking (lm/data/masking.py), of the loss (lm/nn/cross_entropy.py), and of modes.
+
+    Attributes:
+      causal: weight of causal sequences; its fraction is causal / (causal + masked).
+      masked: weight of masked sequences.
+      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+    """
 
     rate: float = 0.3
     final_rate: float = 0.15
@@ -31,54 +39,59 @@ class Config(masking.Options, LossOptions):
     masked: float = 1.0
     packing: str = "greedy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         masking.Options.__post_init__(self)
         LossOptions.__post_init__(self)
         packing.check(self.packing)
         if min(self.causal, self.masked) < 0 or not self.causal + self.masked > 0:
             raise ValueError(
-                f"causal={self.causal} to masked={self.masked} must be parts that are not negative, and not both 0"
+                f"causal={self.causal} and masked={self.masked} are weights: they must not be"
+                " negative, and not both 0"
             )
 
 
-class Objective:
-    masks = ("prefix",)
-    composed = False
-    terms = {"hybrid": 1.0}
-    standard = True
+class Objective(_objective.SingleObjective):
+    """Causal and masked next-token prediction in one model."""
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
+    masks = ("prefix",)
+    standard = True
+    terms = {"hybrid": 1.0}
+
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "prefix"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.positions = length
-        # A mode without a part was never trained, so it is not asked.
+        self.positions = self.longest = length
+        # A mode of weight 0 is not trained, so it is not evaluated.
         self.scores = ("causal",) * (config.causal > 0) + ("masked_next",) * (config.masked > 0)
 
-    def plan(self, store) -> packing.Plan:
-        """Documents into rows, as in clm."""
+    def plan(self, store: Store) -> packing.Plan:
+        """Packs documents into rows, as in clm."""
         return packing.pack(np.diff(store.document_offsets), self.length, self.config.packing)
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, prefix, targets int32 [T], weights float32 [T] with sum 1; is_masked, count int32 []: the mode and
-        the number of targets."""
+        self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Arrays of one row.
+
+        Returns:
+          tokens, segments, positions, prefix, targets: int32 [T].
+          weights: float32 [T], with sum 1.
+          is_masked: int32 [], the mode.
+          count: int32 [], the number of targets.
+        """
         config = self.config
         is_masked = rng.random() >= config.causal / (config.causal + config.masked)
         example = _causal.row(store, plan, row, self.length, self.tokenizer)
         prefix = np.zeros(self.length, np.int32)
         if is_masked:
-            # The first token of a piece has no place before it: after a cut it is context only.
-            found = masking.corrupt(
+            # No position precedes the first token of a piece, so it is not masked.
+            corrupted = masking.corrupt(
                 example, self.tokenizer, rng, config, progress, example["positions"] > 0
             )
-            real = found["weights"] > 0
-            before = found["target_positions"][real] - 1
-            example["tokens"] = found["tokens"]
-            example["targets"], example["weights"] = (
-                np.zeros(self.length, np.int32),
-                np.zeros(self.length, np.float32),
-            )
-            example["targets"][before], example["weights"][before] = found["targets"][real], 1.0
+            used = corrupted["weights"] > 0
+            at = corrupted["target_positions"][used] - 1
+            targets, weights = np.zeros(self.length, np.int32), np.zeros(self.length, np.float32)
+            targets[at], weights[at] = corrupted["targets"][used], 1.0
+            example |= {"tokens": corrupted["tokens"], "targets": targets, "weights": weights}
             prefix = (example["segments"] > 0).astype(np.int32)
         count = example["weights"].sum()
         example["weights"] /= max(count, 1.0)
@@ -88,23 +101,37 @@ class Objective:
             "count": np.array(count, np.int32),
         }
 
-    def heads(self, config, scope) -> dict:
-        """Nothing beyond the model's vocabulary head."""
+    def heads(self, config: ModelConfig, scope: Scope) -> dict:
+        """No heads beside the model's vocabulary head."""
         return {}
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
-        """Operations of a forward pass of one row; the head runs at every position, for either mode."""
+        """Operations of a forward pass of one row; the head runs at every position in any mode."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight); "targets" counts them."""
-        found = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
-        weight_B, masked_B = (
-            batch["weights"].sum(1),
-            batch["is_masked"].astype(batch["weights"].dtype),
-        )
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term; as metrics the number of targets, and nats and accuracy of each mode."""
+        sums = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
+        weight_B = batch["weights"].sum(-1)
         metrics = {"targets": (batch["count"].sum().astype(weight_B.dtype), weight_B.sum())}
-        for mode, mine_B in (("causal", 1.0 - masked_B), ("masked", masked_B)):
-            metrics[f"{mode}_nll"] = ((found.nll * mine_B).sum(), (weight_B * mine_B).sum())
-            metrics[f"{mode}_accuracy"] = ((found.hits * mine_B).sum(), (weight_B * mine_B).sum())
-        return {"hybrid": (found.loss, weight_B.sum())}, metrics
+        for name, (values_B, weights_B) in _by_mode(sums, batch).items():
+            metrics[name] = (values_B.sum(), weights_B.sum())
+        return {"hybrid": (sums.loss, weight_B.sum())}, metrics
+
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term, and nats and accuracy of each mode, for each row."""
+        sums = token_loss.sums(model, model.states(batch, None), batch, cross_entropy.PLAIN)
+        return {"hybrid": (sums.nll, batch["weights"].sum(-1))} | _by_mode(sums, batch)
+
+
+def _by_mode(sums: cross_entropy.Sums, batch: Batch) -> Sums:
+    """Nats and accuracy of each row, 0 with weight 0 under the names of the other mode."""
+    weight_B = batch["weights"].sum(-1)
+    masked_B = batch["is_masked"].astype(weight_B.dtype)
+    by_mode = {}
+    for mode, is_mode_B in (("causal", 1.0 - masked_B), ("masked", masked_B)):
+        by_mode[f"{mode}_nll"] = (sums.nll * is_mode_B, weight_B * is_mode_B)
+        by_mode[f"{mode}_accuracy"] = (sums.hits * is_mode_B, weight_B * is_mode_B)
+    return by_mode

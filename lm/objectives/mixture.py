@@ -1,24 +1,32 @@
-"""Any objectives by weight: each sequence is drawn for one of them, and counts as much as any other.
+"""A weighted mixture: each sequence is drawn for one of several objectives.
 
-The loss of a sequence is its member's: the sum of the member's terms, each the mean over the sequence's own targets. Members that only
-predict tokens with the bare vocabulary head run through the model together, at no extra cost; the others each take a pass of their own,
-in which the sequences of other members weigh nothing (the FLOPs that a run reports count these passes).
+All sequences weigh the same. A sequence's loss is that of its objective: the sum of the objective's
+terms, each the mean over the sequence's own targets. Objectives that only predict tokens with the
+bare vocabulary head run through the model in a single pass, at no extra cost. Otherwise each takes
+a pass of its own, in which the sequences of the others have weight 0; a run's FLOPs count these
+passes.
 
-    config.objective = {"name": "mixture", "members": {"clm": {"weight": 1.0}, "mntp": {"weight": 3.0, "rate": 0.3}}}
+    config.objective = {
+        "name": "mixture",
+        "members": {"clm": {"weight": 1.0}, "mntp": {"weight": 3.0, "rate": 0.3}},
+    }
 """
 
 import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 from lm.core.plugins import UserError
-from lm.core.protocols import Model
-from lm.nn import token_loss
+from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
+from lm.data.store import Store
+from lm.nn import cross_entropy, token_loss
 from lm.nn.config import ModelConfig
 from lm.nn.cross_entropy import LossOptions
+from lm.nn.layers import DropoutKeys
 from lm.objectives import _members
 
 DEFAULT = {"clm": {"weight": 1.0}, "mntp": {"weight": 1.0}}
@@ -28,11 +36,16 @@ _PADDED = ("tokens", "segments", "positions", "types", "prefix")
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """members: for each objective by name its `weight` and its options. Label smoothing and z-loss hold for members that run together."""
+    """The members. Options of the loss apply to members that run in a single pass.
+
+    Attributes:
+      members: for each objective by name its options, and its `weight` in the mixture, by default
+        1.
+    """
 
     members: Mapping[str, Any] = dataclasses.field(default_factory=lambda: DEFAULT)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if not self.members:
             raise ValueError(
@@ -46,142 +59,90 @@ class Config(LossOptions):
                 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Plan:
-    """The members' plans, and an empty example with the fields of all of them. As many rows as the members have on average, by weight."""
+class Objective(_members.ComposedObjective):
+    """Several objectives by weight.
 
-    plans: dict[str, Any]
-    templates: dict[str, dict[str, np.ndarray]]
-    rows: int
+    Attributes:
+      single_pass: whether the members run through the model together.
+    """
 
-    def __len__(self) -> int:
-        return self.rows
-
-    @property
-    def note(self) -> str:
-        return "; ".join(f"{name}: {plan.note}" for name, plan in self.plans.items() if plan.note)
-
-
-class Objective:
-    masks = ("prefix", "cross", "bidirectional")
-    composed = True
     terms = {"mixture": 1.0}
-    standard = False
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
-        self.config, self.length, self.mask = config, length, mask
-        own = {
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "prefix"):
+        sections = {
             name: (
                 f"config.objective.members.{name}",
                 {key: value for key, value in options.items() if key != "weight"},
             )
             for name, options in config.members.items()
         }
-        self.members = _members.make(own, tokenizer, length, mask)
-        _members.check_heads(self.members)
+        super().__init__(sections, tokenizer, length, mask)
+        self.config = config
         weights = np.array(
             [config.members[name].get("weight", 1.0) for name in self.members], float
         )
-        self.shares = weights / weights.sum()
-        self.together = all(member.standard for member in self.members.values())
-        self.scores = tuple(
-            dict.fromkeys(score for member in self.members.values() for score in member.scores)
-        )
+        fractions = (weights / weights.sum()).tolist()
+        self.fractions = dict(zip(self.members, fractions, strict=True))
+        self.single_pass = all(member.standard for member in self.members.values())
         self.positions = max(member.positions for member in self.members.values())
-        self.longest = _members.longest(self.members)
-        options = [member.config for member in self.members.values()] if self.together else [config]
-        if any(
-            getattr(each, "label_smoothing", 0.0) or getattr(each, "z_loss", 0.0)
-            for each in options
-        ):
-            where = (
-                "the mixture, since its members run together"
-                if self.together
-                else "its members, since they run apart"
-            )
-            raise UserError(
-                f"config.objective: label_smoothing and z_loss have no effect there; set them on {where}"
-            )
+        self._check_loss_options()
 
-    def plan(self, store) -> Plan:
-        """The members' rows."""
-        plans = {name: member.plan(store) for name, member in self.members.items()}
-        templates = {
-            name: _members.template(self.members[name], store, plan) for name, plan in plans.items()
-        }
-        rows = sum(
-            share * len(plan) for share, plan in zip(self.shares, plans.values(), strict=True)
+    def _check_loss_options(self) -> None:
+        """Refuses options of the loss where they have no effect."""
+        unused: list[Any] = [self.config]
+        where = "its members, since each has a pass of its own"
+        if self.single_pass:
+            unused = [member.config for member in self.members.values()]
+            where = "the mixture, since its members run in a single pass"
+        for config in unused:
+            if isinstance(config, LossOptions) and (config.label_smoothing or config.z_loss):
+                raise UserError(
+                    "config.objective: label_smoothing and z_loss have no effect where they are"
+                    f" set; set them on {where}"
+                )
+
+    def plan(self, store: Store) -> _members.MemberPlans:
+        """The members' rows; as many as they have on average, by weight."""
+        plans, empty = self.plans(store)
+        rows = sum(self.fractions[name] * len(plan) for name, plan in plans.items())
+        return _members.MemberPlans(
+            plans, empty, round(rows) if all(map(len, plans.values())) else 0
         )
-        return Plan(plans, templates, round(rows) if all(map(len, plans.values())) else 0)
 
     def example(
-        self, store, plan: Plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """Of one member: the fields of lm/nn/token_loss.py, or the members' own under "name/"; `member`, `count` int32 []."""
-        names = list(self.members)
-        chosen = int(np.searchsorted(np.cumsum(self.shares)[:-1], rng.random(), side="right"))
-        name, theirs = names[chosen], plan.plans[names[chosen]]
-        # Rows are numbered through the mixture's epoch; a member with more or fewer of them takes one near that place.
-        at = (
-            row
-            if len(theirs) == len(plan)
-            else min(len(theirs) - 1, int((row + rng.random()) * len(theirs) / len(plan)))
-        )
-        example = self.members[name].example(store, theirs, at, rng, progress)
+        self,
+        store: Store,
+        plan: _members.MemberPlans,
+        row: int,
+        rng: np.random.Generator,
+        progress: float,
+    ) -> Example:
+        """Arrays of one row, which belongs to one member.
+
+        Returns:
+          In a single pass, the fields of lm/nn/token_loss.py. Otherwise the members' own fields
+          under "objective/field", those of one filled, and its tokens and segments, int32 [T].
+          member: int32 [], number of the member.
+          count: int32 [], number of targets.
+        """
+        bounds = np.cumsum(list(self.fractions.values()))[:-1]
+        index = int(np.searchsorted(bounds, rng.random(), side="right"))
+        name = list(self.members)[index]
+        example = self.member_example(name, store, plan, row, rng, progress)
         count = sum(int((example[key] > 0).sum()) for key in _WEIGHTS if key in example)
-        facts = {"member": np.array(chosen, np.int32), "count": np.array(count, np.int32)}
-        # Each sequence counts alike.
+        # All sequences weigh the same.
         for key in _WEIGHTS:
             if key in example:
                 example[key] = example[key] / max(example[key].sum(), 1e-9)
-        if self.together:
-            return self._common(example, plan.templates) | facts
-        fields = {
-            key: value
-            for other, empty in plan.templates.items()
-            for key, value in _members.prefixed(other, empty).items()
-        }
-        return (
-            fields
-            | _members.prefixed(name, example)
-            | facts
-            | _members.shown(example, plan.templates)
-        )
-
-    def _common(
-        self, example: Mapping[str, np.ndarray], templates: Mapping[str, Mapping[str, np.ndarray]]
-    ) -> dict[str, np.ndarray]:
-        """The example in the fields and sizes that all members share."""
-        dense = any("target_positions" not in empty for empty in templates.values())
-        T = max(len(empty["tokens"]) for empty in templates.values())
-        common = {}
-        for key in _PADDED:
-            if any(key in empty for empty in templates.values()):
-                common[key] = (
-                    _members.padded(example[key], T) if key in example else np.zeros(T, np.int32)
-                )
-        common |= {key: value for key, value in example.items() if key.startswith("input_")}
-        if dense and "target_positions" in example:
-            real = example["weights"] > 0
-            at = example["target_positions"][real]
-            targets, weights = np.zeros(T, np.int32), np.zeros(T, np.float32)
-            targets[at], weights[at] = example["targets"][real], example["weights"][real]
-            return common | {"targets": targets, "weights": weights}
-        P = T if dense else max(len(empty["targets"]) for empty in templates.values())
-        keys = ("targets", "weights") if dense else ("target_positions", "targets", "weights")
-        return common | {key: _members.padded(example[key], P) for key in keys}
-
-    def heads(self, config, scope) -> dict:
-        """Those of all members; members that name a head alike share it."""
-        return {
-            key: head
-            for member in self.members.values()
-            for key, head in member.heads(config, scope).items()
-        }
+        if self.single_pass:
+            fields = _common(example, plan.empty)
+        else:
+            fields = _members.merge(name, example, plan)
+        return fields | {"member": np.array(index, np.int32), "count": np.array(count, np.int32)}
 
     def flops(self, model: type[Model], config: ModelConfig) -> int:
-        """Operations of a forward pass of one row: members that run together take one pass, others one each."""
-        if not self.together:
+        """Operations of a forward pass of one row, or of one pass for each member."""
+        if not self.single_pass:
             return sum(member.flops(model, config) for member in self.members.values())
         if self.mask == "cross":
             return max(member.flops(model, config) for member in self.members.values())
@@ -191,25 +152,76 @@ class Objective:
         )
         return model.flops(config, self.length) + heads
 
-    def loss(self, model, batch, dropout_keys):
-        """Terms and metrics, each name: (sum, weight); "targets" counts them."""
+    def loss(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> tuple[Sums, Sums]:
+        """The term; as metrics the number of targets, and terms and metrics of each member."""
         rows = jnp.asarray(len(batch["member"]), jnp.float32)
-        mine = {
+        of_member = self._of_member(batch)
+        metrics = {"targets": (batch["count"].sum().astype(jnp.float32), rows)}
+        if self.single_pass:
+            sums = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
+            for name, (values_B, weights_B) in self._by_member(sums, batch).items():
+                metrics[name] = (values_B.sum(), weights_B.sum())
+            return {"mixture": (sums.loss, rows)}, metrics
+        total = jnp.zeros(())
+        for name, member in self.members.items():
+            terms, others = member.loss(model, _members.member_batch(name, batch), dropout_keys)
+            for term, (value, _) in terms.items():
+                total += member.terms[term] * value
+                metrics[f"{name}_{term}_loss"] = (value, of_member[name].sum())
+            metrics |= {f"{name}_{metric}": pair for metric, pair in others.items()}
+        return {"mixture": (total, rows)}, metrics
+
+    def by_row(self, model: Model, batch: Batch) -> Sums:
+        """The term, and terms and metrics of each member, for each row."""
+        ones_B = jnp.ones(len(batch["member"]), jnp.float32)
+        if self.single_pass:
+            sums = token_loss.sums(model, model.states(batch, None), batch, cross_entropy.PLAIN)
+            return {"mixture": (sums.nll, ones_B)} | self._by_member(sums, batch)
+        of_member, total_B, metrics = self._of_member(batch), jnp.zeros_like(ones_B), {}
+        for name, member in self.members.items():
+            rows = member.by_row(model, _members.member_batch(name, batch))
+            for metric, (values_B, weights_B) in rows.items():
+                if metric in member.terms:
+                    total_B += member.terms[metric] * values_B
+                    metrics[f"{name}_{metric}_loss"] = (values_B, of_member[name])
+                else:
+                    metrics[f"{name}_{metric}"] = (values_B, weights_B)
+        return {"mixture": (total_B, ones_B)} | metrics
+
+    def _of_member(self, batch: Batch) -> dict[str, jax.Array]:
+        """For each member by name, 1.0 in its rows and 0.0 in others: float32 [B]."""
+        return {
             name: (batch["member"] == index).astype(jnp.float32)
             for index, name in enumerate(self.members)
         }
-        metrics = {"targets": (batch["count"].sum().astype(jnp.float32), rows)}
-        if self.together:
-            found = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
-            for name, mine_B in mine.items():
-                metrics[f"{name}_nll"] = ((found.nll * mine_B).sum(), mine_B.sum())
-                metrics[f"{name}_accuracy"] = ((found.hits * mine_B).sum(), mine_B.sum())
-            return {"mixture": (found.loss, rows)}, metrics
-        total = jnp.zeros(())
-        for name, member in self.members.items():
-            terms, more = member.loss(model, _members.part(name, batch), dropout_keys)
-            for term, (value, _) in terms.items():
-                total += member.terms[term] * value
-                metrics[f"{name}_{term}_loss"] = (value, mine[name].sum())
-            metrics |= {f"{name}_{metric}": pair for metric, pair in more.items()}
-        return {"mixture": (total, rows)}, metrics
+
+    def _by_member(self, sums: cross_entropy.Sums, batch: Batch) -> Sums:
+        """Nats and accuracy of each row, under its member's name; 0 under other names."""
+        by_member = {}
+        for name, is_member_B in self._of_member(batch).items():
+            by_member[f"{name}_nll"] = (sums.nll * is_member_B, is_member_B)
+            by_member[f"{name}_accuracy"] = (sums.hits * is_member_B, is_member_B)
+        return by_member
+
+
+def _common(example: Example, empty: Mapping[str, Example]) -> Example:
+    """The example in the fields and sizes that all members of a single pass share."""
+    # Without target positions, targets are at all positions of a row.
+    dense = any("target_positions" not in fields for fields in empty.values())
+    T = max(len(fields["tokens"]) for fields in empty.values())
+    common = {}
+    for key in _PADDED:
+        if any(key in fields for fields in empty.values()):
+            common[key] = _members.pad(example[key], T) if key in example else np.zeros(T, np.int32)
+    common |= {key: value for key, value in example.items() if key.startswith("input_")}
+    if dense and "target_positions" in example:
+        used = example["weights"] > 0
+        at = example["target_positions"][used]
+        targets, weights = np.zeros(T, np.int32), np.zeros(T, np.float32)
+        targets[at], weights[at] = example["targets"][used], example["weights"][used]
+        return common | {"targets": targets, "weights": weights}
+    P = T if dense else max(len(fields["targets"]) for fields in empty.values())
+    keys = ("targets", "weights") if dense else ("target_positions", "targets", "weights")
+    return common | {key: _members.pad(example[key], P) for key in keys}

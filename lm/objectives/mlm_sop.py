@@ -1,4 +1,7 @@
-"""ALBERT's objective: masked tokens and sentence-order prediction on the same pairs (Lan et al. 2020); the losses add up."""
+"""ALBERT's objective: masked tokens and sentence-order prediction on the same pairs.
+
+Lan et al. 2020. The two losses add up.
+"""
 
 from lm.objectives import _pairs
 
@@ -6,5 +9,7 @@ Config = _pairs.MaskedConfig
 
 
 class Objective(_pairs.MaskedPairObjective):
+    """MLM and sentence-order prediction."""
+
     terms = {"mlm": 1.0, "sop": 1.0}
     name, relation = "sop", "order"

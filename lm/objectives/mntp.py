@@ -1,11 +1,14 @@
-"""Masked next-token prediction: as MLM, but the hidden token k + 1 is predicted at k (LLM2Vec, BehnamGhader et al. 2024; GPT-BERT).
+"""Masked next-token prediction: as MLM, but the masked token k + 1 is predicted at position k.
 
-So the vocabulary head means the same as in a causal model, and one model serves both modes. Rows are those of CLM: `[BOS] … [EOS]`.
+LLM2Vec (BehnamGhader et al. 2024); GPT-BERT (Charpentier and Samuel 2024). The vocabulary head thus
+predicts the next token, as in a causal model, and one model can do both. Rows are those of CLM:
+`[BOS] … [EOS]`.
 """
 
 import dataclasses
 
 from lm.core import plugins
+from lm.core.protocols import Tokenizer
 from lm.objectives import _masked
 
 
@@ -15,23 +18,26 @@ class Config(_masked.Config):
 
     head: str = "plain"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if plugins.find("data.formats", self.format).PAIRS:
             raise ValueError(
-                f"format={self.format!r} has pairs, which mntp does not read; give packed, doc_sentences or full_sentences"
+                f"format={self.format!r} has pairs, which mntp does not read;"
+                " give packed, doc_sentences or full_sentences"
             )
 
 
 class Objective(_masked.MaskedObjective):
+    """Masked next-token prediction."""
+
     masks = ("prefix", "bidirectional")
     terms = {"mntp": 1.0}
     scores = ("masked_next",)
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "prefix"):
-        self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.form = plugins.find("data.formats", config.format).Format(
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "prefix"):
+        row_format = plugins.find("data.formats", config.format).Format(
             tokenizer, length, ends=(tokenizer.bos, tokenizer.eos)
         )
-        self.masked = _masked.Masked("mntp", config, tokenizer, self.form, length, mask, shift=1)
-        self.positions, self.standard = length, config.head == "plain"
+        super().__init__(
+            _masked.MaskedTokens("mntp", config, tokenizer, row_format, length, mask, shift=1)
+        )

@@ -1,29 +1,38 @@
-"""Sequence to sequence: a document's first paragraph is the input, the others are the target.
+"""Sequence to sequence: a document's first paragraph is the input, the rest is the target.
 
-For translations, summaries, questions with answers: give them as documents of two paragraphs (`data.source=jsonl` reads a list of texts as
-paragraphs). On plain documentation it asks for the body given the summary line, and with `reverse` for the summary.
+For translation, summaries, or questions with answers: give them as documents of two paragraphs
+(`data.source=jsonl` reads a list of texts as paragraphs). On documentation the model writes the
+body from the summary line or, with `reverse`, the summary line from the body.
 """
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Integer
 
 from lm.core.plugins import UserError
+from lm.core.protocols import Example, Tokenizer
 from lm.data import packing, sequences
+from lm.data.store import Store
 from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _sequences
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """reverse: the first paragraph is the target. target_length: positions of the decoder's stream on an encoder-decoder; 0: the data's
-    length. packing: "best_fit" or "greedy"; label smoothing and z-loss."""
+    """Options of the loss (lm/nn/cross_entropy.py), and those of inputs and targets.
+
+    Attributes:
+      reverse: whether the first paragraph is the target instead of the input.
+      target_length: positions of an encoder-decoder's target stream; 0 takes the data's length.
+      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+    """
 
     reverse: bool = False
     target_length: int = 0
     packing: str = "best_fit"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         LossOptions.__post_init__(self)
         if self.target_length < 0 or 0 < self.target_length < 4:
             raise ValueError(f"target_length={self.target_length} must be 0 or at least 4")
@@ -31,25 +40,28 @@ class Config(LossOptions):
 
 
 class Objective(_sequences.SequenceObjective):
+    """Sequence to sequence."""
+
     name, terms = "seq2seq", {"seq2seq": 1.0}
     scores = ("transduction",)
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
-        self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        self.layout = sequences.Layout(tokenizer, mask, length, config.target_length or length)
-        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "cross"):
+        layout = sequences.Layout(tokenizer, mask, length, config.target_length or length)
+        super().__init__(config, tokenizer, layout)
 
-    def plan(self, store) -> packing.Plan:
-        """Documents into rows: pieces (document, where the first paragraph ends, where the document ends), whole ones.
+    def plan(self, store: Store) -> packing.Plan:
+        """Packs documents into rows, uncut.
+
+        Returns:
+          Pieces (document, end of the first paragraph, end of the document), in tokens.
 
         Raises:
           UserError: no document has two paragraphs.
         """
         offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
         starts = np.flatnonzero(store.paragraph_starts)
-        second = np.searchsorted(
-            starts, borders[:-1], side="right"
-        )  # the paragraph after a document's first
+        # The paragraph after a document's first.
+        second = np.searchsorted(starts, borders[:-1], side="right")
         has = (second < len(starts)) & (np.append(starts, borders[-1])[second] < borders[1:])
         begin = np.asarray(store.document_offsets[:-1])
         split = np.where(has, offsets[np.append(starts, borders[-1])[second]] - begin, 0)
@@ -57,7 +69,8 @@ class Objective(_sequences.SequenceObjective):
         kept = np.flatnonzero(has & (split > 0) & (stop > split))
         if not len(kept):
             raise UserError(
-                f"seq2seq needs documents of two paragraphs, input and target, but none of the {len(store)} documents has two"
+                "seq2seq needs documents of two paragraphs, input and target, but none of the"
+                f" {len(store)} documents has two"
             )
         sizes = np.array(
             [
@@ -66,24 +79,31 @@ class Objective(_sequences.SequenceObjective):
             ]
         )
         needs = [np.asarray(need) for need in self.layout.needs(*(sizes + 1).T)]
-        order = (
-            packing.best_fit(needs, self.layout.rooms)
-            if self.config.packing == "best_fit"
-            else packing.in_order(needs, self.layout.rooms)
-        )
-        cut = int((sizes.sum(1) < stop[kept]).sum())
-        notes = [f"left out: {len(store) - len(kept):,} documents of one paragraph"] * (
-            len(kept) < len(store)
-        )
-        notes += [f"cut to fit: {cut:,} documents"] * bool(cut)
-        notes += [f"{sizes.sum() / max(1, int(stop.sum())):.0%} of the tokens are used"] * bool(
-            notes
-        )
+        pack = packing.best_fit if self.config.packing == "best_fit" else packing.in_order
         rows = [
             [(int(kept[at]), int(split[kept[at]]), int(stop[kept[at]])) for at in row]
-            for row in order
+            for row in pack(needs, self.layout.rooms)
         ]
-        return dataclasses.replace(packing.plan(rows), note="; ".join(notes))
+        note = self._note(len(store), len(kept), sizes, stop[kept], int(stop.sum()))
+        return dataclasses.replace(packing.plan(rows), note=note)
+
+    def _note(
+        self,
+        documents: int,
+        kept: int,
+        sizes: Integer[np.ndarray, "kept 2"],
+        lengths: Integer[np.ndarray, "kept"],
+        tokens: int,
+    ) -> str:
+        """What is left out of the plan, or ""."""
+        notes = []
+        if kept < documents:
+            notes.append(f"left out: {documents - kept:,} documents of one paragraph")
+        if cut := int((sizes.sum(1) < lengths).sum()):
+            notes.append(f"cut to fit: {cut:,} documents")
+        if notes:
+            notes.append(f"{sizes.sum() / max(1, tokens):.0%} of the tokens are used")
+        return "; ".join(notes)
 
     def _sizes(self, split: int, stop: int) -> tuple[int, int]:
         """Tokens of input and target that are kept, without [EOS]."""
@@ -95,17 +115,19 @@ class Objective(_sequences.SequenceObjective):
         return source, min(target, room - source)
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """Fields of lm/nn/token_loss.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
+        self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Fields of lm/nn/token_loss.py.
+
+        Returns:
+          Arrays [S] and [T] on an encoder-decoder; [T] with `prefix` on a decoder.
+        """
         pieces = []
         for document, split, stop in plan.pieces(row):
             text, eos = store.document(document), np.int32(self.tokenizer.eos)
-            parts = (
-                (text[split:stop], text[:split])
-                if self.config.reverse
-                else (text[:split], text[split:stop])
-            )
+            inputs, targets = text[:split], text[split:stop]
+            if self.config.reverse:
+                inputs, targets = targets, inputs
             source, target = self._sizes(split, stop)
-            pieces.append((np.append(parts[0][:source], eos), np.append(parts[1][:target], eos)))
+            pieces.append((np.append(inputs[:source], eos), np.append(targets[:target], eos)))
         return self.layout.row(pieces)

@@ -1,4 +1,7 @@
-"""Sentence-order prediction: do two consecutive segments stand in their order? (ALBERT, Lan et al. 2020; lm/data/pairs.py has the data)."""
+"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
+
+ALBERT (Lan et al. 2020). lm/data/pairs.py makes the pairs.
+"""
 
 from lm.objectives import _pairs
 
@@ -6,5 +9,7 @@ Config = _pairs.Config
 
 
 class Objective(_pairs.PairObjective):
+    """Sentence-order prediction."""
+
     terms = {"sop": 1.0}
     name, relation = "sop", "order"

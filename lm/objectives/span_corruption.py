@@ -1,6 +1,7 @@
-"""Span corruption: write out the spans that sentinels stand for (T5, Raffel et al. 2020; lm/data/spans.py has the arithmetic).
+"""Span corruption: writes out the spans of text that sentinels replace in the input.
 
-An encoder-decoder reads the corrupted text and decodes the spans: 568 tokens in an input of 512 positions and a target of 114. A decoder
+T5 (Raffel et al. 2020); lm/data/spans.py has the arithmetic. An encoder-decoder reads the corrupted
+text and decodes the spans: 568 tokens give an input of 512 positions and a target of 114. A decoder
 reads both in one row under a prefix mask.
 """
 
@@ -9,7 +10,9 @@ import dataclasses
 import numpy as np
 
 from lm.core import plugins
+from lm.core.protocols import Example, Tokenizer
 from lm.data import packing, sequences, spans
+from lm.data.store import Store
 from lm.nn.cross_entropy import LossOptions
 from lm.objectives import _sequences
 from lm.tokenizers.sentencepiece import MODES
@@ -17,15 +20,21 @@ from lm.tokenizers.sentencepiece import MODES
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """density: share of tokens that is lost. mean_span: of a span, in tokens. mode_token: "[NLU]", "[NLG]" or "[S2S]" to begin the input
-    with; "" for none. packing: of texts into rows (lm/data/packing.py); label smoothing and z-loss."""
+    """Options of the loss (lm/nn/cross_entropy.py), and those of the spans.
+
+    Attributes:
+      density: fraction of tokens that are replaced; 0.15 in T5.
+      mean_span: mean length of a span in tokens; 3 in T5.
+      mode_token: "[NLU]", "[NLG]" or "[S2S]" before the input; "" for none.
+      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+    """
 
     density: float = 0.15
     mean_span: float = 3.0
     mode_token: str = ""
     packing: str = "greedy"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         LossOptions.__post_init__(self)
         if not 0.0 < self.density < 1.0:
             raise ValueError(f"density={self.density} must lie between 0 and 1")
@@ -37,41 +46,53 @@ class Config(LossOptions):
 
 
 class Objective(_sequences.SequenceObjective):
+    """Span corruption.
+
+    Attributes:
+      needs: positions of each stream that a piece of n tokens takes, by n.
+    """
+
     name, terms = "span_corruption", {"span_corruption": 1.0}
     scores = ("denoising",)
 
-    def __init__(self, config: Config, tokenizer, length: int, mask: str = "cross"):
-        self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
-        noise = (config.density, config.mean_span)
+    def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "cross"):
+        corruption = (config.density, config.mean_span)
+        self.mode_token = config.mode_token
         self.mode = [tokenizer.modes[config.mode_token]] if config.mode_token else []
-        most = spans.raw_length(length - len(self.mode), *noise)
-        inputs, targets = spans.sizes(most, *noise)
-        self.layout = sequences.Layout(tokenizer, mask, length, int(targets[most]))
-        self.needs = self.layout.needs(inputs + len(self.mode), targets)
-        longest = min(
-            int(np.searchsorted(need, room, side="right")) - 1
-            for need, room in zip(self.needs, self.layout.rooms, strict=True)
-        )
-        spans.check_sentinels(spans.counts(max(2, longest), *noise)[1], tokenizer, length)
+        most = spans.raw_length(length - len(self.mode), *corruption)
+        inputs, targets = spans.sizes(most, *corruption)
+        layout = sequences.Layout(tokenizer, mask, length, int(targets[most]))
+        super().__init__(config, tokenizer, layout)
+        self.needs = layout.needs(inputs + len(self.mode), targets)
+        longest = _sequences.longest_piece(self.needs, layout.rooms)
+        spans.check_sentinels(spans.counts(max(2, longest), *corruption)[1], tokenizer, length)
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
-        self.positions, self.longest = self.layout.positions, max(self.layout.rooms)
 
-    def plan(self, store) -> packing.Plan:
-        """Documents into rows; a text of one token, which cannot be corrupted, is left out and counted."""
+    def plan(self, store: Store) -> packing.Plan:
+        """Packs documents into rows. Drops pieces of one token, which cannot be corrupted."""
         lengths = np.diff(store.document_offsets)
         return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(
             2, "texts of one token"
         )
 
     def example(
-        self, store, plan, row: int, rng: np.random.Generator, progress: float
-    ) -> dict[str, np.ndarray]:
-        """Fields of lm/nn/token_loss.py: on an encoder-decoder [S] and [T], on a decoder [T] with `prefix`."""
+        self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """Fields of lm/nn/token_loss.py.
+
+        Returns:
+          Arrays [S] and [T] on an encoder-decoder; [T] with `prefix` on a decoder.
+        """
         pieces = []
         for document, start, stop in plan.pieces(row):
-            noise = spans.noise_spans(stop - start, self.config.density, self.config.mean_span, rng)
+            starts_stops = spans.noise_spans(
+                stop - start, self.config.density, self.config.mean_span, rng
+            )
             inputs, targets = spans.replace(
-                store.document(document)[start:stop], *noise, self.sentinels, self.tokenizer.eos
+                store.document(document)[start:stop],
+                *starts_stops,
+                self.sentinels,
+                self.tokenizer.eos,
             )
             pieces.append((np.concatenate([self.mode, inputs]) if self.mode else inputs, targets))
         return self.layout.row(pieces)

@@ -1,3 +1,5 @@
+"""Replaced-token detection: the generator's samples, what is classified, terms and FLOPs."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 from scipy import stats
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
-from lm.core import compatibility, plugins
+from lm.core import compatibility
 from lm.data import loader
 from lm.objectives import rtd
 from lm.training.program import Program
@@ -22,8 +24,8 @@ def build(**options) -> Program:
 
 def batch_of(objective, rows: int = ROWS) -> dict[str, np.ndarray]:
     text = random_store(VOCABULARY, 60)
-    found = loader.examples(objective, text, objective.plan(text), 0)
-    return {name: np.stack([found[index][name] for index in range(rows)]) for name in found[0]}
+    examples = loader.examples(objective, text, objective.plan(text), 0)
+    return {key: np.stack([examples[row][key] for row in range(rows)]) for key in examples[0]}
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +45,10 @@ def params(program):
 
 @pytest.fixture(scope="module")
 def run(program, params):
-    """Loss, metrics, what the discriminator read and its scores, with `rtd._sample` or in its place samples that are given."""
+    """Terms, metrics, the tokens that the discriminator reads, and its logits.
+
+    The samples are `batch["samples"]` if there are any, otherwise those of the generator.
+    """
     read = []
     cls = program.architecture
     states = cls.states
@@ -56,7 +61,7 @@ def run(program, params):
         sample = rtd._sample
         cls.states = watched
         if "samples" in batch:
-            rtd._sample = lambda logits, noise: batch["samples"]
+            rtd._sample = lambda logits, seeds: batch["samples"]
         try:
             terms, metrics = program.objective.loss(model, batch, None)
         finally:
@@ -79,14 +84,16 @@ def original(batch: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def masked(batch: dict[str, np.ndarray]) -> np.ndarray:
-    found = np.zeros(batch["tokens"].shape, bool)
-    for row, at, weights in zip(found, batch["target_positions"], batch["weights"], strict=True):
-        assert len(set(at[weights > 0])) == (weights > 0).sum(), "no place twice"
+    is_masked = np.zeros(batch["tokens"].shape, bool)
+    for row, at, weights in zip(
+        is_masked, batch["target_positions"], batch["weights"], strict=True
+    ):
+        assert len(set(at[weights > 0])) == (weights > 0).sum(), "no position twice"
         row[at[weights > 0]] = True
-    return found
+    return is_masked
 
 
-def test_only_hidden_places_are_replaced(run, batch):
+def test_only_masked_positions_are_replaced(run, batch):
     _, metrics, corrupted, _ = run(batch)
     assert (corrupted == original(batch))[~masked(batch)].all()
     assert (
@@ -163,87 +170,80 @@ def test_samples_follow_the_softmax():
     p = np.exp(logits.astype(np.float64))
     p /= p.sum()
     across = rtd._sample(
-        jnp.broadcast_to(jnp.asarray(logits)[None, None], (1, 8000, 12)), np.array([3], np.int32)
+        jnp.broadcast_to(jnp.asarray(logits)[None, None], (1, 8000, 12)), jnp.array([3], jnp.int32)
     )
     rows = rtd._sample(
         jnp.broadcast_to(jnp.asarray(logits)[None, None], (4000, 2, 12)),
-        np.arange(4000, dtype=np.int32),
+        jnp.arange(4000, dtype=jnp.int32),
     )
     assert stats.chisquare(np.bincount(across[0], minlength=12), 8000 * p).pvalue > 1e-3
     for place in (0, 1):
         assert stats.chisquare(np.bincount(rows[:, place], minlength=12), 4000 * p).pvalue > 1e-3
     joint = np.zeros((12, 12))
     np.add.at(joint, (np.asarray(rows[:, 0]), np.asarray(rows[:, 1])), 1)
-    assert stats.chi2_contingency(joint + 1e-9).pvalue > 1e-3, "places of a row are independent"
+    assert stats.chi2_contingency(joint + 1e-9).pvalue > 1e-3, "positions of a row are independent"
 
 
-def test_what_is_judged():
-    everywhere, hidden = (
+def test_which_tokens_count_in_the_discriminators_loss():
+    all_tokens, masked_tokens = (
         batch_of(
             compatibility.make({"name": "rtd", "variant": variant}, Ids(VOCABULARY), 32, "encoder")
         )
         for variant in ("rtd", "electra_15")
     )
-    assert (everywhere["token_weights"] == (everywhere["segments"] > 0)).all()
-    assert (hidden["token_weights"] == masked(hidden)).all()
-    assert (everywhere["tokens"] == hidden["tokens"]).all()
+    assert (all_tokens["token_weights"] == (all_tokens["segments"] > 0)).all()
+    assert (masked_tokens["token_weights"] == masked(masked_tokens)).all()
+    assert (all_tokens["tokens"] == masked_tokens["tokens"]).all()
 
 
-def test_copying_is_a_probability_over_the_vocabulary():
+def test_copying_gives_a_distribution_over_the_vocabulary():
     """p(v) = g · [v is the input] + (1 - g) · softmax(v), ELECTRA section 3.4."""
-    objective = compatibility.make(
-        {"name": "rtd", "variant": "all_tokens_mlm"}, Ids(VOCABULARY), 32, "encoder"
-    )
     rng = np.random.default_rng(0)
-    scores, gate, inputs = (
-        rng.normal(0, 2, (1, 5, VOCABULARY)),
-        rng.normal(0, 2, (1, 5)),
-        rng.integers(0, VOCABULARY, (1, 5)),
+    logits, gate = rng.normal(0, 2, (1, 5, VOCABULARY)), rng.normal(0, 2, (1, 5))
+    inputs = rng.integers(0, VOCABULARY, (1, 5))
+    log_p = jax.jit(rtd._copy_or_predict)
+    p = np.stack(
+        [
+            np.exp(
+                log_p(
+                    jnp.asarray(logits, jnp.float32),
+                    jnp.asarray(gate, jnp.float32),
+                    jnp.full((1, 5), word),
+                    jnp.asarray(inputs),
+                )
+            )[0]
+            for word in range(VOCABULARY)
+        ],
+        axis=-1,
     )
-
-    class Fake:
-        heads = {"copied": lambda h: jnp.asarray(gate, jnp.float32)}
-        logits = staticmethod(lambda h: jnp.asarray(scores, jnp.float32))
-
-    def log_p(word, place):
-        batch = {"token_weights": jnp.zeros((1, 5)).at[0, place].set(1.0)}
-        nll, weight = objective._own(
-            Fake, jnp.zeros((1, 5, 4)), jnp.full((1, 5), word), jnp.asarray(inputs), batch
-        )[0]
-        return -nll
-
-    words, places = jnp.arange(VOCABULARY), jnp.arange(5)
-    found = np.exp(jax.jit(jax.vmap(jax.vmap(log_p, (0, None)), (None, 0)))(words, places))
-    g, softmax = (
-        1 / (1 + np.exp(-gate[0])),
-        np.exp(scores[0]) / np.exp(scores[0]).sum(-1, keepdims=True),
+    g = 1 / (1 + np.exp(-gate[0]))
+    softmax = np.exp(logits[0]) / np.exp(logits[0]).sum(-1, keepdims=True)
+    is_input = np.arange(VOCABULARY)[None] == inputs[0][:, None]
+    np.testing.assert_allclose(
+        p, (1 - g)[:, None] * softmax + g[:, None] * is_input, rtol=1e-4, atol=1e-7
     )
-    expected = (1 - g)[:, None] * softmax + g[:, None] * (
-        np.arange(VOCABULARY)[None] == inputs[0][:, None]
-    )
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(found.sum(-1), 1.0, rtol=1e-5)
+    np.testing.assert_allclose(p.sum(-1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize("variant", ["electra_15", "replace_mlm", "all_tokens_mlm"])
 def test_the_generators_term_is_the_same_in_every_variant(run, batch, params, variant):
     other = build(variant=variant)
-    mine = numbers(other.shapes["params"]) | {"embedding": params["embedding"]}
-    mine["heads"]["generator"] = params["heads"]["generator"]
+    other_params = numbers(other.shapes["params"]) | {"embedding": params["embedding"]}
+    other_params["heads"]["generator"] = params["heads"]["generator"]
     own = batch_of(other.objective)
     terms, _ = jax.device_get(
-        other.jit(lambda model, batch: other.objective.loss(model, batch, None))(mine, own)
+        other.jit(lambda model, batch: other.objective.loss(model, batch, None))(other_params, own)
     )
     assert terms.keys() == {"mlm", variant} == other.terms.keys()
     np.testing.assert_allclose(terms["mlm"], run(batch)[0]["mlm"], rtol=1e-5)
     assert np.isfinite(terms[variant][0])
-    # Places that were drawn twice count twice where words are asked, and once where places are judged.
-    asked = {
+    # A position drawn twice counts twice where its token is predicted, once where it is classified.
+    weights = {
         "electra_15": masked(own).sum(),
         "replace_mlm": own["weights"].sum(),
         "all_tokens_mlm": (own["segments"] > 0).sum(),
     }
-    assert terms[variant][1] == asked[variant]
+    assert terms[variant][1] == weights[variant]
 
 
 def test_flops_by_hand(program):
@@ -268,27 +268,27 @@ def test_flops_by_hand(program):
     ].shape == (1, 8, 1, 8)
 
 
-def test_places_are_drawn_with_replacement_as_in_the_published_code():
-    """n draws from L places fall on L · (1 - (1 - 1/L)^n) different ones; what is drawn twice weighs twice."""
+def test_positions_are_drawn_with_replacement_as_in_the_published_code():
+    """n draws from L positions fall on L · (1 - (1 - 1/L)^n) different ones.
+
+    A position drawn twice has weight 2.
+    """
     tokenizer, length = Ids(96, 20), 128
     text = random_store(73, 200, seed=3)
-    made = plugins.find("objectives", "rtd")
-    objective = made.Objective(made.Config(), tokenizer, length)
+    objective = rtd.Objective(rtd.Config(), tokenizer, length)
     plan = objective.plan(text)
     unique, expected = [], []
     for row in range(min(100, len(plan))):
         for seed in range(4):
             example = objective.example(text, plan, row, np.random.default_rng([row, seed]), 1.0)
-            n, found = (
-                round(0.15 * int((example["segments"] > 0).sum())),
-                example["weights"][example["weights"] > 0],
-            )
-            places = int((objective.form.row(text, plan, row, None)["tokens"] > Ids.mask).sum())
-            assert found.sum() == n and len(
-                np.unique(example["target_positions"][example["weights"] > 0])
-            ) == len(found)
-            unique.append(len(found) / n)
-            expected.append(places * (1 - (1 - 1 / places) ** n) / n)
+            used = example["weights"] > 0
+            n = round(0.15 * int((example["segments"] > 0).sum()))
+            tokens = objective.row_format.row(text, plan, row, np.random.default_rng(0))["tokens"]
+            eligible = int((tokens > Ids.mask).sum())
+            assert example["weights"].sum() == n
+            assert len(np.unique(example["target_positions"][used])) == used.sum()
+            unique.append(int(used.sum()) / n)
+            expected.append(eligible * (1 - (1 - 1 / eligible) ** n) / n)
     error = np.std(unique) / len(unique) ** 0.5
     assert abs(np.mean(unique) - np.mean(expected)) < 3.3 * error
     assert 0.9 < np.mean(expected) < 0.95

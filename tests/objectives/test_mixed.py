@@ -172,7 +172,7 @@ MIXTURES = {
 def test_a_mixture_is_the_mean_over_sequences_of_their_members_losses(store, case):
     program = build("mixture", case.split(",")[0], {"members": MIXTURES[case]})
     objective = program.objective
-    assert objective.together == ("," not in case)
+    assert objective.single_pass == ("," not in case)
     rows, seen = watched(objective, store)
     names = list(objective.members)
     total = sum(options["weight"] for options in MIXTURES[case].values())
@@ -198,7 +198,7 @@ def test_a_mixture_is_the_mean_over_sequences_of_their_members_losses(store, cas
     )
     value, weight = terms["mixture"]
     assert weight == 12 and float(value) == pytest.approx(sum(expected), rel=1e-5)
-    if objective.together:
+    if objective.single_pass:
         for name in names:
             mine = [
                 loss for loss, (which, _) in zip(expected, seen[:12], strict=True) if which == name

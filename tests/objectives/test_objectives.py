@@ -1,12 +1,23 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_corpus import Ids, compatible_pairs, config, numbered, quick_compilation, random_store, state
+from small_corpus import (
+    Ids,
+    Tokens,
+    compatible_pairs,
+    config,
+    numbered,
+    quick_compilation,
+    random_store,
+    state,
+)
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Objective
 from lm.data import loader, packing, pairs
 from lm.nn import flops, heads, layers
 from lm.nn.config import TransformerConfig
@@ -181,13 +192,23 @@ CONFIG = TransformerConfig(
 
 
 class FixedModel:
-    """A model whose hidden states are given."""
+    """A `Model` whose hidden states are given.
 
-    def __init__(self, objective, hidden):
+    Args:
+      objective: whose heads it gets.
+      hidden: the states, [B, T, D].
+    """
+
+    Config = TransformerConfig
+    masks = ("bidirectional", "causal", "prefix", "cross")
+    pipelined = False
+    flops = staticmethod(SingleStack.flops)
+
+    def __init__(self, objective: Objective, hidden: np.ndarray):
         scope = layers.Scope(jax.random.key(3))
         self.embedding = Embedding(CONFIG, scope / "embedding")
         self.heads = objective.heads(CONFIG, scope / "heads")
-        self.given, self.batch = hidden, {}
+        self.hidden, self.batch = jnp.asarray(hidden), {}
         rng = np.random.default_rng(1)
         for module in (
             self.embedding,
@@ -196,11 +217,17 @@ class FixedModel:
         ):
             for param in vars(module).values():
                 if hasattr(param, "get_metadata"):
-                    param.set_value(rng.normal(0.0, 0.7, param.shape).astype(np.float32))
+                    param.set_value(jnp.asarray(rng.normal(0.0, 0.7, param.shape), jnp.float32))
+
+    def embed(self, batch, dropout_keys=None):
+        return self.embedding(batch["tokens"], batch["positions"], batch.get("types"), dropout_keys)
 
     def states(self, batch, dropout_keys=None):
         self.batch, self.dropout_keys = batch, dropout_keys
-        return self.given[:, : batch["tokens"].shape[1]]
+        return self.hidden[:, : batch["tokens"].shape[1]]
+
+    def features(self, batch, dropout_keys=None):
+        return self.states(batch, dropout_keys)
 
     def cross_entropy(self, *arguments):
         return self.embedding.cross_entropy(*arguments)
@@ -220,9 +247,14 @@ def array(param) -> np.ndarray:
     return np.asarray(param[...], np.float64)
 
 
-def batch_of(objective, store, rows: int = 6) -> dict[str, np.ndarray]:
+def batch_of(objective: Objective, store: Tokens, rows: int = 6) -> dict[str, np.ndarray]:
     examples = loader.examples(objective, store, objective.plan(store), 0)
     return {key: np.stack([examples[index][key] for index in range(rows)]) for key in examples[0]}
+
+
+def loss(objective: Objective, model: FixedModel, batch: dict[str, np.ndarray]):
+    """The objective's terms and metrics, without dropout."""
+    return objective.loss(model, jax.tree.map(jnp.asarray, batch), None)
 
 
 def masked_reference(model, batch, hidden, head: str) -> tuple[float, float, float]:
@@ -297,7 +329,7 @@ def test_clm_loss(store, hidden):
     objective = make("clm")
     batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
-    terms, metrics = objective.loss(model, batch, None)
+    terms, metrics = loss(objective, model, batch)
     scores = hidden.astype(np.float64) @ array(model.embedding.tokens).T
     weights = batch["weights"]
     check(
@@ -308,7 +340,7 @@ def test_clm_loss(store, hidden):
         float(((scores.argmax(-1) == batch["targets"]) * weights).sum()),
         weights.sum(),
     )
-    assert model.batch is batch and model.dropout_keys is None
+    assert model.dropout_keys is None
     assert objective.flops(SingleStack, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
         CONFIG, LENGTH
     )
@@ -319,7 +351,7 @@ def test_mlm_loss(store, hidden, head):
     objective = make("mlm", head=head)
     batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
-    terms, metrics = objective.loss(model, batch, None)
+    terms, metrics = loss(objective, model, batch)
     total, hits, count = masked_reference(model, batch, hidden, head)
     assert 0 < count < batch["weights"].size, "the batch needs slots that are filling"
     check(terms["mlm"], total, count)
@@ -336,17 +368,16 @@ def test_nsp_loss(store, hidden, pooling):
     objective = make("nsp", pooling=pooling)
     batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
-    terms, metrics = objective.loss(model, batch, None)
+    terms, metrics = loss(objective, model, batch)
     scores = pair_reference(model, batch, hidden, pooling)
     check_pairs(terms["nsp"], metrics["nsp_accuracy"], scores, batch)
-    assert model.batch is batch
 
 
 def test_mlm_nsp_loss(store, hidden):
     objective = make("mlm_nsp")
     batch = batch_of(objective, store)
     model = FixedModel(objective, hidden)
-    terms, metrics = objective.loss(model, batch, None)
+    terms, metrics = loss(objective, model, batch)
     total, hits, count = masked_reference(model, batch, hidden, "transform")
     check(terms["mlm"], total, count)
     check(metrics["mlm_accuracy"], hits, count)
@@ -356,25 +387,30 @@ def test_mlm_nsp_loss(store, hidden):
 
 @pytest.mark.parametrize(("name", "model"), compatible_pairs())
 def test_losses_are_sums_over_rows(store, hidden, name, model):
-    """Each row's (sum, weight) add up to the batch's: nothing is divided before the end."""
+    """Sums and weights of rows add up to the batch's: nothing is divided before the end."""
     objective = make(name, WIDE, model=model)
     batch = batch_of(objective, store)
 
     def sums(part: slice) -> dict[str, list[float]]:
         fixed = FixedModel(objective, hidden[part])
-        terms, metrics = objective.loss(
-            fixed, {key: values[part] for key, values in batch.items()}, None
-        )
+        terms, metrics = loss(objective, fixed, {key: values[part] for key, values in batch.items()})
         assert set(terms) == set(objective.terms) and not set(terms) & set(metrics)
         assert ("input_tokens" in fixed.batch) == (model == "encoder_decoder")
         return {key: [float(value) for value in pair] for key, pair in (terms | metrics).items()}
 
-    whole, first, second = (sums(part) for part in (slice(0, 6), slice(0, 3), slice(3, 6)))
-    assert any(whole[term][1] > 0 for term in objective.terms)
-    for key, pair in whole.items():
+    full, first, second = (sums(part) for part in (slice(0, 6), slice(0, 3), slice(3, 6)))
+    assert any(full[term][1] > 0 for term in objective.terms)
+    for key, pair in full.items():
         assert [
             one + two for one, two in zip(first[key], second[key], strict=True)
         ] == pytest.approx(pair, rel=1e-5), key
+
+    fixed = FixedModel(objective, hidden)
+    rows = objective.by_row(fixed, jax.tree.map(jnp.asarray, batch))
+    assert set(objective.terms) <= set(rows) and set(rows) == set(full) - {"targets"}
+    for key, pair in rows.items():
+        assert all(values.shape == (6,) for values in pair)
+        assert [float(values.sum()) for values in pair] == pytest.approx(full[key], rel=1e-5), key
 
 
 @pytest.mark.parametrize(
