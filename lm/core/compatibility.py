@@ -12,18 +12,15 @@ under, the usual one first. The two are compatible where they have a mask in com
 `python -m lm.core.compatibility` prints the table of objectives and models.
 """
 
-from collections.abc import Mapping
-from typing import Any
-
 from lm.core import plugins
-from lm.core.plugins import UserError
+from lm.core.plugins import Section, UserError
 from lm.core.protocols import Objective, Tokenizer
 
 SHORTEST = 16  # tokens a row
 
 
 def make(
-    section: Mapping[str, Any],
+    section: Section,
     tokenizer: Tokenizer,
     length: int,
     model: str,
@@ -51,9 +48,7 @@ def make(
     return build(section, tokenizer, length, mask, where)
 
 
-def build(
-    section: Mapping[str, Any], tokenizer: Tokenizer, length: int, mask: str, where: str
-) -> Objective:
+def build(section: Section, tokenizer: Tokenizer, length: int, mask: str, where: str) -> Objective:
     """Makes the objective of a config section, under a mask.
 
     Args:

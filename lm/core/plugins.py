@@ -12,10 +12,19 @@ import math
 import pkgutil
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, TypeVar
+from collections.abc import Container, Iterable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 T = TypeVar("T")
+
+
+@runtime_checkable
+class Section(Protocol):
+    """A section of a config: a mapping, or an ml_collections ConfigDict, which is not a Mapping."""
+
+    def __getitem__(self, key: str, /) -> Any: ...
+
+    def items(self) -> Iterable[tuple[str, Any]]: ...
 
 
 class UserError(ValueError):
@@ -71,7 +80,7 @@ def find(room: str, name: str) -> types.ModuleType:
     return importlib.import_module(f"lm.{room}.{name}")
 
 
-def choice(name: str, value: str, valid: typing.Iterable[str]) -> None:
+def choice(name: str, value: str, valid: Iterable[str]) -> None:
     """Checks that an option has one of its valid values; for the `__post_init__` of a `Config`.
 
     Args:
@@ -86,16 +95,14 @@ def choice(name: str, value: str, valid: typing.Iterable[str]) -> None:
         raise ValueError(f"{name}={value!r} is not one of {', '.join(valid)}")
 
 
-def configure(
-    cls: type[T], section: Mapping[str, Any], where: str, skip: typing.Container[str] = ()
-) -> T:
+def configure(cls: type[T], section: Section, where: str, skip: Container[str] = ()) -> T:
     """Builds the frozen dataclass `cls` from a config section.
 
     A value of None or "" means "not set": the dataclass's default is used.
 
     Args:
       cls: a dataclass; its `__post_init__` raises ValueError on impossible values.
-      section: the options by name, a mapping or an ml_collections ConfigDict.
+      section: the options by name.
       where: the section's path, for messages ("config.model").
       skip: keys of the section that are not options of `cls`.
 
@@ -181,6 +188,6 @@ def _typed(value: Any, hint: Any, where: str) -> Any:
     return value
 
 
-def _suggest(name: str, valid: typing.Iterable[str]) -> str:
+def _suggest(name: str, valid: Iterable[str]) -> str:
     close = difflib.get_close_matches(name, list(valid), n=1)
     return f" (did you mean {close[0]!r}?)" if close else ""
