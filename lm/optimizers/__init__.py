@@ -1,3 +1,3 @@
-"""Optimisers: each file is one, found by its name; all are made of optax."""
+"""Optimizers, one per file and found by name, made of optax transformations."""
 
 SHARED = ("config", "groups", "schedules")

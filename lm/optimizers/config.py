@@ -13,7 +13,7 @@ from lm.optimizers import schedules
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
-    """What the section has beside the schedule and the plug-in's own options.
+    """Options of the section that are neither the schedule's nor the plug-in's.
 
     Attributes:
       name: a plug-in of lm/optimizers.
@@ -25,7 +25,7 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         if not 0 <= self.clip < math.inf:
-            raise ValueError(f"clip={self.clip} must not be negative (0: no clipping)")
+            raise ValueError(f"clip={self.clip} must be finite and not negative (0: no clipping)")
 
 
 _WHERE = "config.optimizer"
@@ -34,11 +34,11 @@ _SCHEDULE = {field.name for field in dataclasses.fields(schedules.ScheduleConfig
 
 
 def make(section: Mapping[str, Any], steps: int) -> optax.GradientTransformation:
-    """Builds the optimizer that a section describes.
+    """Makes the optimizer of a config section.
 
     Args:
-      section: of the config.
-      steps: of the run, over which the schedule spreads.
+      section: the optimizer's name under "name", its options, and those of the schedule.
+      steps: of the run, for the schedule.
 
     Returns:
       Clipping, then the plug-in on its schedule.

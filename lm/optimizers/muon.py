@@ -1,19 +1,22 @@
-"""Muon (Jordan 2024; optax.contrib) for the matrices of the blocks, Adam for everything else; both with Nesterov momentum.
+"""Muon (Jordan 2024; optax.contrib) on the matrices of the blocks, Adam on all other parameters.
 
-Muon takes the update of a matrix to the nearest orthogonal one. Layers are stacked on a leading axis and heads have an
-axis of their own; each layer's matrix is made orthogonal by itself, heads together.
+Both with Nesterov momentum. Muon replaces the update of a matrix by the nearest orthogonal matrix.
+Layers are stacked on a leading axis, and heads have an axis of their own: each layer's matrix is
+orthogonalized by itself, all its heads together.
 """
 
 import dataclasses
 from typing import Any
 
 import jax
+import numpy as np
 import optax
 from optax.contrib import MuonDimensionNumbers
 
+from lm.core.protocols import Params
 from lm.optimizers import groups
 
-# The axes of a stacked parameter that the product contracts, and those that it makes.
+# Input and output axes of each matrix; axis 0 is the layer.
 _AXES = {
     "query": ((1,), (2, 3)),
     "key": ((1,), (2, 3)),
@@ -27,7 +30,16 @@ _AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """learning_rate is the matrices' rate; adam_rate the rate of all else, as a factor on it; embedding_rate on top of that."""
+    """Options of Muon. The section's learning_rate is that of the matrices.
+
+    Attributes:
+      beta: momentum of the matrices.
+      weight_decay: of the matrices, in units of the learning rate.
+      adam_rate: learning rate of all other parameters, as a factor on that of the matrices.
+      adam_b1: decay of Adam's first moment.
+      adam_b2: decay of Adam's second moment.
+      embedding_rate: a further factor on the learning rate of embeddings.
+    """
 
     beta: float = 0.95
     weight_decay: float = 0.0
@@ -36,19 +48,29 @@ class Config:
     adam_b2: float = 0.99
     embedding_rate: float = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not (0 <= self.beta < 1 and 0 <= self.adam_b1 < 1 and 0 <= self.adam_b2 < 1):
             raise ValueError(
-                f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must lie in [0, 1)"
+                f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must lie in"
+                " [0, 1)"
             )
         if self.adam_rate <= 0 or self.weight_decay < 0 or self.embedding_rate <= 0:
-            raise ValueError("adam_rate and embedding_rate must be above 0, weight_decay not below")
+            raise ValueError(
+                f"adam_rate={self.adam_rate} and embedding_rate={self.embedding_rate} must be"
+                f" above 0, and weight_decay={self.weight_decay} must not be negative"
+            )
 
 
 def make(
     config: Config, learning_rate: float, schedule: optax.Schedule
 ) -> optax.GradientTransformation:
-    """The transformation; `schedule` gives the rate relative to `learning_rate`."""
+    """Makes the transformation.
+
+    Args:
+      config: options.
+      learning_rate: the highest rate of the matrices.
+      schedule: the rate at each step, relative to `learning_rate`.
+    """
     return optax.chain(
         optax.contrib.muon(
             learning_rate=lambda step: learning_rate * schedule(step),
@@ -64,16 +86,14 @@ def make(
     )
 
 
-def dimensions(params: Any) -> Any:
-    """For each parameter its MuonDimensionNumbers, or None where Adam serves."""
+def dimensions(params: Params) -> Any:
+    """Tree of MuonDimensionNumbers for matrices of the blocks, and None for other parameters."""
 
-    def of(path, value):
+    def of(path: groups.Path, value: jax.Array | np.ndarray) -> MuonDimensionNumbers | None:
         axes = _AXES.get(groups.name(path))
-        stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
-        return (
-            MuonDimensionNumbers(*axes)
-            if axes and stacked and value.ndim == 1 + len(axes[0]) + len(axes[1])
-            else None
-        )
+        is_stacked = any(getattr(entry, "key", None) == "blocks" for entry in path)
+        if axes and is_stacked and value.ndim == 1 + len(axes[0]) + len(axes[1]):
+            return MuonDimensionNumbers(*axes)
+        return None
 
     return jax.tree_util.tree_map_with_path(of, params)

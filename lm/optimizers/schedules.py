@@ -1,4 +1,4 @@
-"""Learning-rate schedules, all from optax."""
+"""Learning-rate schedules, made of optax schedules."""
 
 import dataclasses
 
@@ -9,15 +9,15 @@ NAMES = ("constant", "cosine", "linear", "wsd")
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """A schedule: linear warm-up, then by name.
+    """Linear warm-up, then a schedule by name.
 
     Attributes:
       learning_rate: the highest rate.
-      schedule: "constant"; "cosine" or "linear" decay until the end; "wsd" (warm-up, stable, decay) falls linearly in
-        the last `cooldown` of the run (Hu et al. 2024, MiniCPM).
-      warmup: share of the steps in which the rate rises from 0.
-      cooldown: share of the steps in which wsd falls.
-      final: share of the highest rate that is left at the end.
+      schedule: "constant"; "cosine" or "linear" decay until the end; or "wsd" (warm-up, stable,
+        decay): linear decay in the last `cooldown` of the run (MiniCPM, Hu et al. 2024).
+      warmup: fraction of the steps in which the rate rises from 0.
+      cooldown: fraction of the steps in which wsd decays.
+      final: rate at the end, as a fraction of the highest.
     """
 
     learning_rate: float = 1e-3
@@ -26,7 +26,7 @@ class ScheduleConfig:
     cooldown: float = 0.3
     final: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.schedule not in NAMES:
             raise ValueError(f"schedule={self.schedule!r} is not one of {', '.join(NAMES)}")
         if self.learning_rate <= 0:
@@ -34,16 +34,25 @@ class ScheduleConfig:
         for field in ("warmup", "cooldown", "final"):
             if not 0.0 <= getattr(self, field) <= 1.0:
                 raise ValueError(
-                    f"{field}={getattr(self, field)} is a share: it must lie in [0, 1]"
+                    f"{field}={getattr(self, field)} is a fraction: it must lie in [0, 1]"
                 )
         if self.schedule == "wsd" and self.warmup + self.cooldown > 1.0:
             raise ValueError(
-                f"warmup={self.warmup} and cooldown={self.cooldown} pass the whole run together"
+                f"warmup={self.warmup} and cooldown={self.cooldown} are fractions of one run:"
+                " their sum must not exceed 1"
             )
 
 
 def make(config: ScheduleConfig, steps: int) -> optax.Schedule:
-    """The rate at each step of a run of `steps` steps, relative to `learning_rate` (so 1 is the highest)."""
+    """Makes the schedule of a run.
+
+    Args:
+      config: options.
+      steps: of the run.
+
+    Returns:
+      The rate at each step, relative to the highest.
+    """
     rise = round(config.warmup * steps)
     rest = max(1, steps - rise)
     fall = min(rest, max(1, round(config.cooldown * steps)))
@@ -53,9 +62,8 @@ def make(config: ScheduleConfig, steps: int) -> optax.Schedule:
         "linear": lambda: optax.linear_schedule(1.0, config.final, rest),
         "wsd": lambda: optax.linear_schedule(1.0, config.final, fall, transition_begin=rest - fall),
     }[config.schedule]()
+    if not rise:
+        return after
     # Starts above zero, so that the first step is not lost.
-    return (
-        optax.join_schedules([optax.linear_schedule(1.0 / (rise + 1), 1.0, rise), after], [rise])
-        if rise
-        else after
-    )
+    warmup = optax.linear_schedule(1.0 / (rise + 1), 1.0, rise)
+    return optax.join_schedules([warmup, after], [rise])

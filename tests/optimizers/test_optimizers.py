@@ -1,3 +1,5 @@
+"""Optimizers against their papers, on a small tree of parameters with the models' names."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,11 +45,11 @@ def flat(params: dict) -> dict[str, np.ndarray]:
 
 def updates(transformation, params: dict, gradients: list[dict]) -> list[dict[str, np.ndarray]]:
     """The updates of steps 1, 2 … at unchanged parameters."""
-    state, found, update = transformation.init(params), [], jax.jit(transformation.update)
+    state, steps, update = transformation.init(params), [], jax.jit(transformation.update)
     for gradient in gradients:
         step, state = update(gradient, state, params)
-        found.append(flat(step))
-    return found
+        steps.append(flat(step))
+    return steps
 
 
 def test_groups():
@@ -56,15 +58,15 @@ def test_groups():
     assert {name for name, value in embeddings.items() if value} == {"tokens"}
 
 
-def test_adamw_is_its_paper():
-    """Algorithm 2 of Loshchilov and Hutter 2019 over three steps, with a schedule; no decay on vectors."""
+def test_adamw_agrees_with_its_paper():
+    """Algorithm 2 of Loshchilov and Hutter 2019 over three steps; no decay on vectors."""
     config = adamw.Config(b1=0.8, b2=0.95, epsilon=1e-6, weight_decay=0.3, embedding_rate=5.0)
     params, gradients = tree(0), [tree(seed) for seed in (1, 2, 3)]
 
     def schedule(step):
         return 1.0 / (step + 1.0)
 
-    found = updates(adamw.make(config, RATE, schedule), params, gradients)
+    steps = updates(adamw.make(config, RATE, schedule), params, gradients)
     for name, value in flat(params).items():
         m = v = 0.0
         for step in range(3):
@@ -76,43 +78,47 @@ def test_adamw_is_its_paper():
             direction += 0.0 if name in VECTORS else 0.3 * value
             expected = -RATE / (step + 1) * direction * (5.0 if name == "tokens" else 1.0)
             np.testing.assert_allclose(
-                found[step][name], expected, rtol=1e-4, atol=1e-6, err_msg=name
+                steps[step][name], expected, rtol=1e-4, atol=1e-6, err_msg=name
             )
 
 
 def test_muon_makes_each_layers_matrix_orthogonal():
-    found = updates(muon.make(muon.Config(), RATE, constant), tree(0), [tree(1)])[0]
+    first_step = updates(muon.make(muon.Config(), RATE, constant), tree(0), [tree(1)])[0]
     # Heads belong together: a query is 8 × (2·4), an output (2·4) × 8.
     for name, shape in {"query": (8, 8), "out": (8, 8), "up": (8, 16), "down": (16, 8)}.items():
         for layer in range(2):
-            singular = np.linalg.svd(found[name][layer].reshape(shape), compute_uv=False) / RATE
-            # Five steps of the iteration leave singular values near 1; optax scales tall and wide matrices by the root of their ratio.
+            singular = (
+                np.linalg.svd(first_step[name][layer].reshape(shape), compute_uv=False) / RATE
+            )
+            # Five steps of the iteration leave singular values near 1. optax scales tall and wide
+            # matrices by the root of their ratio.
             singular /= max(1.0, shape[1] / shape[0]) ** 0.5
             assert singular.min() > 0.5 and singular.max() < 1.4, (name, singular)
     raw = flat(tree(1))
     assert np.linalg.cond(raw["query"][0].reshape(8, 8)) > 3, (
         "the gradient itself is far from orthogonal"
     )
-    # As a product of all layers or of single heads it would be another matrix.
-    alone = updates(
+    # The scale of a gradient has no influence.
+    scaled = updates(
         muon.make(muon.Config(), RATE, constant),
         tree(0),
         [jax.tree.map(lambda g: g * 7.0, tree(1))],
     )[0]
-    np.testing.assert_allclose(alone["query"], found["query"], atol=2e-3)
+    np.testing.assert_allclose(scaled["query"], first_step["query"], atol=2e-3)
 
 
-def test_muon_leaves_the_rest_to_adam():
+def test_adam_updates_the_other_parameters():
     config = muon.Config(adam_rate=0.25, embedding_rate=3.0)
     gradients = flat(tree(1))
-    found = updates(muon.make(config, RATE, constant), tree(0), [tree(1)])[0]
+    first_step = updates(muon.make(config, RATE, constant), tree(0), [tree(1)])[0]
     for name in ("tokens", "unembed", "kernel", *sorted(VECTORS)):
-        # Adam's first step is the gradient's sign; Nesterov momentum looks one step ahead (Dozat 2016, with b1 = 0.9).
+        # Adam's first step is the gradient's sign; Nesterov momentum looks one step ahead (Dozat
+        # 2016, with b1 = 0.9).
         ahead = 1.0 + 0.9 * (1 - 0.9) / (1 - 0.9**2)
         expected = (
             -np.sign(gradients[name]) * ahead * RATE * 0.25 * (3.0 if name == "tokens" else 1.0)
         )
-        np.testing.assert_allclose(found[name], expected, rtol=1e-3, err_msg=name)
+        np.testing.assert_allclose(first_step[name], expected, rtol=1e-3, err_msg=name)
 
 
 def test_muon_decays_matrices_only():
@@ -126,15 +132,15 @@ def test_muon_decays_matrices_only():
 
 
 @pytest.mark.parametrize("name", plugins.names("optimizers"))
-def test_the_schedule_is_in_force(name):
+def test_the_schedule_takes_effect(name):
     module = plugins.find("optimizers", name)
-    still = updates(
+    steps = updates(
         module.make(module.Config(), RATE, lambda step: jnp.where(step < 1, 0.0, 1.0)),
         tree(0),
         [tree(1), tree(2)],
     )
-    assert not any(value.any() for value in still[0].values())
-    assert all(value.any() for value in still[1].values())
+    assert not any(value.any() for value in steps[0].values())
+    assert all(value.any() for value in steps[1].values())
 
 
 @pytest.mark.parametrize(
