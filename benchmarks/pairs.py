@@ -55,7 +55,7 @@ def main() -> None:
         for method in methods:
             for when in ("compilation included", "compiled"):
                 begin, used = time.perf_counter(), user()
-                pairs.scored(program, params, method)
+                pairs.log_p(program, params, method)
                 seconds, used = time.perf_counter() - begin, user() - used
                 print(
                     f"{method:<9} {len(pairs.pairs):,} pairs, {tokens:,} tokens: {seconds:5.1f} s,"

@@ -189,19 +189,17 @@ class Ids:
         self.fingerprint = f"ids-{size}-{sentinels}"
 
     def encode(self, text: str) -> list[int]:
-        """The numbers of a text, as in `encode_flat`."""
-        return [int(number) for number in text.split()]
-
-    def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """One ordinary id for each word, the same in every text."""
+        """An id for each word: its own if it is a number, else an ordinary one by a hash."""
         ordinary = np.flatnonzero(self.bytes_per_id)
         return [
-            [int(ordinary[zlib.crc32(word.encode()) % len(ordinary)]) for word in text.split()]
-            for text in texts
+            int(word)
+            if word.isdecimal()
+            else int(ordinary[zlib.crc32(word.encode()) % len(ordinary)])
+            for word in text.split()
         ]
 
     def encode_flat(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """Texts are numbers separated by spaces: their own ids."""
+        """`encode` of each text, joined, and the number of ids of each."""
         parts = [self.encode(text) for text in texts]
         return np.array([i for part in parts for i in part], np.int32), np.array(
             [len(part) for part in parts], np.int64

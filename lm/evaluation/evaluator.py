@@ -91,9 +91,7 @@ def score(
     measurements = Measurements()
     for name, task in tasks.items():
         if task.suits(program.objective):
-            measurements += _measurements(
-                arm, seed, name, task, task.score(program, params), kind
-            )
+            measurements += _measurements(arm, seed, name, task, task.score(program, params), kind)
     return measurements
 
 
@@ -188,9 +186,7 @@ def evaluate(
 
 def _automatic() -> list[str]:
     """Names of the tasks that run without being requested."""
-    return [
-        name for name in plugins.names("tasks") if not plugins.find("tasks", name).Task.by_name
-    ]
+    return [name for name in plugins.names("tasks") if not plugins.find("tasks", name).Task.by_name]
 
 
 def table(rows: Sequence[Row]) -> str:

@@ -1,8 +1,9 @@
-"""Fine-tuning: every parameter of a model, and a new linear head, on labelled rows; by AdamW with warm-up and linear decay.
+"""Fine-tuning of a model and a new linear head on labelled rows.
 
-Each learning rate of one short list is tried for every model alike, and the best epoch of the best one is kept, as a development set says
-(Devlin et al. 2019, appendix A.3, chose among three to four rates too). The head starts at zero, so nothing but the seed's order of rows
-is random.
+All parameters are trained, by AdamW with warm-up and linear decay. The same short list of learning
+rates is tried for every model, and the best epoch of the best rate by a development set is kept
+(Devlin et al. 2019, appendix A.3, also selected among three to four rates). The head starts at
+zero, so only the order of rows is random; it depends on the run's seed.
 """
 
 import dataclasses
@@ -15,14 +16,25 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array, Float, Integer
 
+from lm.core.protocols import Batch, Model, Params
 from lm.data import loader
 from lm.nn import heads
+from lm.nn.layers import DropoutKeys
 from lm.optimizers import groups, schedules
 from lm.parallel import chips
 from lm.parallel import mesh as meshes
+from lm.training.program import Program
 
-WIDTH = 64  # at which learning rates are given
+WIDTH = 64  # of the model that learning rates are given for
+
+# What `features` reads;
+# and targets int32 [N, P], weights float32 [N, P], 0 where there is no target.
+Rows = dict[str, np.ndarray]
+Head = dict[str, jax.Array]  # kernel [F, C], bias [C]
+Features = Callable[[Model, Batch, DropoutKeys | None], jax.Array]
+State = dict[str, Any]  # "model": parameters, "head": Head
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,10 +42,13 @@ class Recipe:
     """How a model is fine-tuned.
 
     Attributes:
-      rates: learning rates tried, given for a model of width 64: one of width D takes 64 / D of each, as Adam's rates for matrices go
-        (Yang et al. 2022, table 3). 1e-3 is 8e-5 at BERT-base's width.
-      epochs: passes over the training rows in each trial. batch_size: rows a step, rounded up to what the mesh divides.
-      warmup: share of the steps. weight_decay: on all but norms and biases.
+      rates: learning rates to try, for a model of width 64. A model of width D takes 64 / D of
+        each, the scaling of Adam's rates for matrices (Yang et al. 2022, table 3). 1e-3 is 8e-5 at
+        BERT-base's width.
+      epochs: passes over the training rows, for each rate.
+      batch_size: rows of a step, rounded up to what the mesh divides.
+      warmup: fraction of the steps.
+      weight_decay: of all parameters but norms and biases.
     """
 
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
@@ -42,7 +57,7 @@ class Recipe:
     warmup: float = 0.1
     weight_decay: float = 0.01
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.rates or min(self.rates) <= 0:
             raise ValueError(f"rates={self.rates} should be one or more learning rates above 0")
         if min(self.epochs, self.batch_size) < 1:
@@ -51,18 +66,19 @@ class Recipe:
             )
         if not 0 <= self.warmup < 1 or self.weight_decay < 0:
             raise ValueError(
-                f"warmup={self.warmup} is a share below 1, and weight_decay={self.weight_decay} must not be negative"
+                f"warmup={self.warmup} must be a fraction below 1, and"
+                f" weight_decay={self.weight_decay} must not be negative"
             )
-
-
-Rows = dict[
-    str, np.ndarray
-]  # [N, …]: what `features` reads, and targets int32 [N, P], weights float32 [N, P] (0: no place there)
 
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """A learning rate and what the development set said after each epoch: (judgement, higher is better; cross-entropy in nats)."""
+    """The development set's results for a learning rate.
+
+    Attributes:
+      rate: the learning rate.
+      epochs: after each epoch, (selection metric, cross-entropy in nats).
+    """
 
     rate: float
     epochs: list[tuple[float, float]]
@@ -70,30 +86,41 @@ class Trial:
 
 @dataclasses.dataclass(frozen=True)
 class Tuned:
-    """The parameters and the head that were kept, of which trial and epoch (from 0), and all trials."""
+    """The result of fine-tuning.
 
-    params: Any
-    head: dict[str, Any]
+    Attributes:
+      params: parameters of the model.
+      head: of the new head.
+      rate: the learning rate that was selected.
+      epoch: the epoch that was selected, from 0.
+      trials: all trials.
+    """
+
+    params: Params
+    head: Head
     rate: float
     epoch: int
     trials: list[Trial]
 
 
 class Tuner:
-    """Fine-tunes models of one program for one set of labels; compiles a step and a pass, whatever the rates and masks.
+    """Fine-tunes models of one program for one set of labels.
 
-    Args:
-      program: the program. features: (model, batch, noise or None) → [B, P, F], what the head reads, float32. classes: C.
-      recipe: how.
+    The training step and the forward pass are compiled once for all rates and masks.
+
+    Attributes:
+      size: rows of a batch.
     """
 
-    def __init__(
-        self,
-        program: Any,
-        features: Callable[[Any, dict, Any], jax.Array],
-        classes: int,
-        recipe: Recipe,
-    ):
+    def __init__(self, program: Program, features: Features, classes: int, recipe: Recipe):
+        """Prepares the optimiser and the forward pass.
+
+        Args:
+          program: of the models.
+          features: (model, batch, dropout keys or None) → float32 [B, P, F], what the head reads.
+          classes: C.
+          recipe: how to fine-tune.
+        """
         self.program, self.features, self.classes, self.recipe = program, features, classes, recipe
         parts = meshes.parts("batch", program.mesh)
         self.size = -(-recipe.batch_size // parts) * parts
@@ -102,183 +129,191 @@ class Tuner:
             optax.scale_by_adam(),
             optax.add_decayed_weights(recipe.weight_decay, groups.decayed),
         )
-        self._everywhere = NamedSharding(program.mesh, PartitionSpec())
-        self._pass = jax.jit(self._answer, out_shardings=self._everywhere)
-        self._compiled: tuple[Callable, Any, Any] | None = None
+        self._replicated = NamedSharding(program.mesh, PartitionSpec())
+        self._compiled_forward = jax.jit(self._forward, out_shardings=self._replicated)
+        # The step, and shapes and shardings of the optimiser's state.
+        self._compiled_step: tuple[Callable, Any, Any] | None = None
 
     def run(
-        self, params: Any, train: Rows, dev: Rows, judge: Callable[[np.ndarray], float]
+        self,
+        params: Params,
+        train: Rows,
+        dev: Rows,
+        select_by: Callable[[np.ndarray], float],
     ) -> Tuned:
-        """Every trial; the given parameters stay as they are.
+        """Fine-tunes at every rate and keeps the best epoch. The given parameters are not changed.
 
         Args:
-          judge: scores of the classes on `dev` [N, P, C] → the number to choose by; ties go to the lower cross-entropy, then to the
-            earlier.
+          params: of the model.
+          train: rows to train on.
+          dev: rows to select by.
+          select_by: logits on `dev`, float32 [N, P, C] → the selection metric, higher is better.
+            Ties go to the lower cross-entropy, then to the earlier epoch.
         """
-        steps = -(-len(train["targets"]) // self.size)
-        total = steps * self.recipe.epochs
-        shape = schedules.make(
-            schedules.ScheduleConfig(schedule="linear", warmup=self.recipe.warmup), total
-        )
-        rises = np.asarray(jax.vmap(shape)(jnp.arange(total)), np.float32) * np.float32(
-            WIDTH / self.program.config.width
-        )
+        count = len(train["targets"])
+        steps = -(-count // self.size)
+        rates = self._relative_rates(steps * self.recipe.epochs)
         best: Tuned | None = None
         best_value = (-np.inf, -np.inf)
-        trials = []
+        trials: list[Trial] = []
         for rate in self.recipe.rates:
-            state, moments, step = self._start(params, train)
+            state, opt_state, update = self._start(params, train)
             trial = Trial(rate, [])
             trials.append(trial)
             for epoch in range(self.recipe.epochs):
-                order = np.random.default_rng([self.program.seed, epoch]).permutation(
-                    len(train["targets"])
-                )
-                for number in range(steps):
-                    rows = order[number * self.size : (number + 1) * self.size]
-                    at = epoch * steps + number
-                    state, moments = step(
+                order = np.random.default_rng([self.program.seed, epoch]).permutation(count)
+                for index in range(steps):
+                    step = epoch * steps + index
+                    state, opt_state = update(
                         state,
-                        moments,
-                        self._batch(train, rows),
-                        rises[at] * np.float32(rate),
-                        np.int32(at),
+                        opt_state,
+                        self._batch(train, order[index * self.size : (index + 1) * self.size]),
+                        rates[step] * np.float32(rate),
+                        np.int32(step),
                     )
                 logits = self.logits(state["model"], state["head"], dev)
-                value = (
-                    (judge(logits), -cross_entropy(logits, dev))
-                    if np.isfinite(logits).all()
-                    else (-np.inf, -np.inf)
-                )
+                value = (-np.inf, -np.inf)
+                if np.isfinite(logits).all():
+                    value = (select_by(logits), -cross_entropy(logits, dev))
                 trial.epochs.append((value[0], -value[1]))
                 if value > best_value or best is None:
-                    best, best_value = (
-                        Tuned(state["model"], state["head"], rate, epoch, trials),
-                        value,
-                    )
+                    best = Tuned(state["model"], state["head"], rate, epoch, trials)
+                    best_value = value
         assert best is not None
         return best
 
-    def logits(self, params: Any, head: dict[str, Any], rows: Rows) -> np.ndarray:
-        """Scores of the classes for every row, without dropout: float32 [N, P, C]."""
-        return self._over(params, head, rows, "logits")
+    def _relative_rates(self, steps: int) -> Float[np.ndarray, "steps"]:
+        """The learning rate of each step, relative to the recipe's; float32."""
+        schedule = schedules.make(
+            schedules.ScheduleConfig(schedule="linear", warmup=self.recipe.warmup), steps
+        )
+        return np.asarray(jax.vmap(schedule)(jnp.arange(steps)), np.float32) * np.float32(
+            WIDTH / self.program.config.width
+        )
 
-    def frozen(self, params: Any, rows: Rows) -> np.ndarray:
-        """What the head would read of an unchanged model: float32 [N, P, F]."""
-        return self._over(params, self._head(params, rows), rows, "features")
+    def logits(self, params: Params, head: Head, rows: Rows) -> Float[np.ndarray, "N P C"]:
+        """Scores of the classes for every row, without dropout; float32."""
+        return self._map(params, head, rows, "logits")
 
-    def _over(self, params: Any, head: dict[str, Any], rows: Rows, wanted: str) -> np.ndarray:
+    def frozen(self, params: Params, rows: Rows) -> Float[np.ndarray, "N P F"]:
+        """What the head would read of a model that is not fine-tuned; float32."""
+        return self._map(params, self._new_head(params, rows), rows, "features")
+
+    def _map(
+        self, params: Params, head: Head, rows: Rows, output: str
+    ) -> Float[np.ndarray, "N P _"]:
+        """An output of the forward pass for every row."""
         count = len(rows["targets"])
-        found = []
+        results = []
         for start in range(0, count, self.size):
             batch = self._batch(rows, np.arange(start, min(start + self.size, count)))
-            found.append(
-                jax.device_get(
-                    self._call(self._pass, {"model": params, "head": head}, batch)[wanted]
-                )
-            )
-        return np.concatenate(found)[:count]
+            outputs = self._call(self._compiled_forward, {"model": params, "head": head}, batch)
+            results.append(jax.device_get(outputs[output]))
+        return np.concatenate(results)[:count]
 
-    def _batch(self, rows: Rows, which: np.ndarray) -> dict[str, jax.Array]:
-        """Rows on the mesh, filled up to a whole batch with empty ones."""
+    def _batch(self, rows: Rows, index: Integer[np.ndarray, "n"]) -> dict[str, jax.Array]:
+        """The rows of these indices on the mesh, followed by empty ones that fill the batch."""
         sharding = self.program.batch_sharding
-        mine = meshes.local_rows(sharding, self.size)
+        local = meshes.local_rows(sharding, self.size)
         batch = {}
         for name, values in rows.items():
-            whole = np.zeros((self.size, *values.shape[1:]), values.dtype)
-            whole[: len(which)] = values[which]
-            batch[name] = whole[mine]
+            filled = np.zeros((self.size, *values.shape[1:]), values.dtype)
+            filled[: len(index)] = values[index]
+            batch[name] = filled[local]
         return loader.place(batch, sharding, self.size)
 
-    def _start(self, params: Any, rows: Rows) -> tuple[Any, Any, Callable]:
-        """The state before the first step, the optimiser's, and the step."""
+    def _start(self, params: Params, rows: Rows) -> tuple[State, Any, Callable]:
+        """The state before the first step, the optimiser's state, and the step."""
         state = {
             "model": jax.device_put(params, self.program.shardings["params"]),
-            "head": self._head(params, rows),
+            "head": self._new_head(params, rows),
         }
-        if self._compiled is None:
-            shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
-            shapes = jax.eval_shape(self.optimizer.init, state)
-            # The moments of a parameter lie as it does.
-            places = optax.tree_map_params(
-                self.optimizer,
-                lambda _, place: place,
-                shapes,
-                shardings,
-                transform_non_params=lambda _: self._everywhere,
-            )
-            options = chips.compiler_options(self.program.mesh.devices.flat[0].device_kind)
-            compiled = jax.jit(
-                self._update,
-                donate_argnums=1,
-                out_shardings=(shardings, places),
-                compiler_options=options,
-            )
-            self._compiled = functools.partial(self._call, compiled), shapes, places
-        step, shapes, places = self._compiled
+        if self._compiled_step is None:
+            self._compiled_step = self._compile_step(state)
+        step, shapes, shardings = self._compiled_step
         # Adam's moments and count start at zero.
-        moments = jax.tree.map(
-            lambda leaf, place: jax.device_put(np.zeros(leaf.shape, leaf.dtype), place),
+        opt_state = jax.tree.map(
+            lambda leaf, sharding: jax.device_put(np.zeros(leaf.shape, leaf.dtype), sharding),
             shapes,
-            places,
+            shardings,
         )
-        return state, moments, step
+        return state, opt_state, step
 
-    def _call(self, compiled: Callable, *args: Any) -> Any:
+    def _compile_step(self, state: State) -> tuple[Callable, Any, Any]:
+        """The step, and shapes and shardings of the optimiser's state."""
+        shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
+        opt_shapes = jax.eval_shape(self.optimizer.init, state)
+        # The moments of a parameter are sharded as it is.
+        opt_shardings = optax.tree_map_params(
+            self.optimizer,
+            lambda _, sharding: sharding,
+            opt_shapes,
+            shardings,
+            transform_non_params=lambda _: self._replicated,
+        )
+        compiled = jax.jit(
+            self._update,
+            donate_argnums=1,
+            out_shardings=(shardings, opt_shardings),
+            compiler_options=chips.compiler_options(self.program.mesh.devices.flat[0].device_kind),
+        )
+        return functools.partial(self._call, compiled), opt_shapes, opt_shardings
+
+    def _call(self, function: Callable, *args: Any) -> Any:
         with meshes.use(self.program.mesh, self.program.mesh_config):
-            return compiled(*args)
+            return function(*args)
 
-    def _head(self, params: Any, rows: Rows) -> dict[str, jax.Array]:
-        """Zeros of the head's shapes."""
+    def _new_head(self, params: Params, rows: Rows) -> Head:
+        """A head of zeros."""
         batch = {
             name: jax.ShapeDtypeStruct((self.size, *values.shape[1:]), values.dtype)
             for name, values in rows.items()
         }
-        read = functools.partial(
+        shape = functools.partial(
             jax.eval_shape,
             lambda params, batch: self.features(self.program.model(params), batch, None),
         )
-        width = self._call(read, params, batch).shape[-1]
+        width = self._call(shape, params, batch).shape[-1]
         zeros = {
             "kernel": np.zeros((width, self.classes), np.float32),
             "bias": np.zeros(self.classes, np.float32),
         }
-        return jax.device_put(zeros, self._everywhere)
+        return jax.device_put(zeros, self._replicated)
 
-    def _answer(self, state: Any, batch: dict[str, jax.Array]) -> dict[str, jax.Array]:
+    def _forward(self, state: State, batch: Batch) -> dict[str, jax.Array]:
+        """features [B, P, F] and logits [B, P, C], without dropout."""
         features = self.features(self.program.model(state["model"]), batch, None)
-        return {"features": features, "logits": _scores(state["head"], features)}
+        return {"features": features, "logits": _logits(state["head"], features)}
 
     def _update(
         self,
-        state: Any,
-        moments: Any,
-        batch: dict[str, jax.Array],
-        rate: jax.Array,
-        step: jax.Array,
-    ) -> tuple[Any, Any]:
+        state: State,
+        opt_state: Any,
+        batch: Batch,
+        rate: Float[Array, ""],
+        step: Integer[Array, ""],
+    ) -> tuple[State, Any]:
+        """A step of AdamW at a learning rate: the new state and the optimiser's."""
         dropout_keys = self.program.dropout_keys(step, len(batch["tokens"]))
 
-        def loss(state):
-            scores = _scores(
-                state["head"],
-                self.features(self.program.model(state["model"]), batch, dropout_keys),
-            )
-            (nll, weight), _ = heads.classify(scores, batch["targets"], batch["weights"])
+        def loss(state: State) -> Float[Array, ""]:
+            model = self.program.model(state["model"])
+            logits = _logits(state["head"], self.features(model, batch, dropout_keys))
+            (nll, weight), _ = heads.classify(logits, batch["targets"], batch["weights"])
             return nll / jnp.maximum(weight, 1.0)
 
-        updates, moments = self.optimizer.update(jax.grad(loss)(state), moments, state)
-        return jax.tree.map(lambda value, update: value - rate * update, state, updates), moments
+        updates, opt_state = self.optimizer.update(jax.grad(loss)(state), opt_state, state)
+        state = jax.tree.map(lambda value, update: value - rate * update, state, updates)
+        return state, opt_state
 
 
-def _scores(head: dict[str, jax.Array], features_BPF: jax.Array) -> jax.Array:
+def _logits(head: Head, features_BPF: Float[Array, "B P F"]) -> Float[Array, "B P C"]:
     return jnp.einsum("BPF,FC->BPC", features_BPF, head["kernel"]) + head["bias"][None, None]
 
 
-def cross_entropy(logits: np.ndarray, rows: Rows) -> float:
-    """Mean negative log-likelihood of the rows' targets in nats; logits [N, P, C]."""
+def cross_entropy(logits: Float[np.ndarray, "N P C"], rows: Rows) -> float:
+    """Mean negative log-likelihood of the rows' targets, in nats."""
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
-    picked = np.take_along_axis(shifted, rows["targets"][..., None].astype(np.int64), -1)[..., 0]
-    return float(
-        ((np.log(np.exp(shifted).sum(-1)) - picked) * rows["weights"]).sum() / rows["weights"].sum()
-    )
+    target = np.take_along_axis(shifted, rows["targets"][..., None].astype(np.int64), -1)[..., 0]
+    nll = np.log(np.exp(shifted).sum(-1)) - target
+    return float((nll * rows["weights"]).sum() / rows["weights"].sum())

@@ -1,49 +1,55 @@
-"""What tasks with labels have in common: texts as the model knows its input, a linear probe, fine-tuning, baselines."""
+"""Shared by tasks with labels: a linear probe, fine-tuning, and baselines on labelled examples."""
 
 import collections
 import dataclasses
 import functools
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import TypeAlias, TypeVar
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
+from jaxtyping import Array, Float, Int64, Integer
 from scipy import sparse
 
-from lm.core import plugins
 from lm.core.plugins import NotApplicable, UserError
-from lm.core.protocols import Objective
+from lm.core.protocols import Batch, Model, Objective, Params
 from lm.data import labelled
+from lm.data.corpus import Corpus
 from lm.finetuning import tuner
 from lm.finetuning.tuner import Rows, Tuner
 from lm.nn import heads
+from lm.nn.layers import DropoutKeys
 from lm.parallel import mesh as meshes
 from lm.stats import scores
 from lm.stats.scores import Score
-from lm.tasks import _reading
+from lm.tasks import _bags, _labelled_rows, _reading, _text
+from lm.tasks._labelled_rows import SPECIALS, Item
+from lm.training.program import Program
 
 MASKS = ("own", "bidirectional")
-STRENGTHS = (
-    0.003,
-    0.03,
-    0.3,
-    3.0,
-)  # inverse regularisation of the regressions, chosen by the development set
-PROBED = 6000  # places from which a regression learns at most: words are many, and the last ones add little
-SPECIALS = {"text": 2, "pair": 3, "words": 2}
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation of regressions; the dev part selects
+PROBED = 6000  # most targets that a regression is fitted on: words are many, and more add little
+PARTS = ("train", "dev", "test")
+
+Parts = dict[str, list[Item]]  # by PARTS
+Features: TypeAlias = np.ndarray | sparse.csr_matrix  # [N, F]
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
 class Options(labelled.Files, tuner.Recipe):
-    """Files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and how much of it.
+    """Files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and amounts.
 
     Attributes:
-      train_most, dev_most, test_most: the most examples of each part, drawn alike in every run; 0 takes all.
-      longest: tokens of an example; a longer text is cut, a longer sentence of tagged words goes on in another row.
-      masks: under which a model is fine-tuned: its "own", and "bidirectional" where it has such a mask too.
+      train_most: most training examples, the same in every run; 0 takes all.
+      dev_most: most examples to select by; 0 takes all.
+      test_most: most examples to evaluate on; 0 takes all.
+      longest: tokens of an example. A longer text is cut; a longer sentence of tagged words
+        continues in another row.
+      masks: that a model is fine-tuned under: its "own", and "bidirectional" if it also has such a
+        mask.
     """
 
     train_most: int = 800
@@ -52,7 +58,7 @@ class Options(labelled.Files, tuner.Recipe):
     longest: int = 62
     masks: tuple[str, ...] = MASKS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         labelled.Files.__post_init__(self)
         tuner.Recipe.__post_init__(self)
         for field in ("train_most", "dev_most", "test_most"):
@@ -64,349 +70,316 @@ class Options(labelled.Files, tuner.Recipe):
             raise ValueError(f"masks={self.masks} should be one or both of {', '.join(MASKS)}")
 
 
-@dataclasses.dataclass(frozen=True)
-class Item:
-    """An example: the ids of its one or two texts, or of each of its words; its labels; and what identifies it
-    (texts or ids)."""
-
-    units: Sequence[np.ndarray]
-    labels: Sequence[str]
-    asked: tuple
-
-
-Parts = dict[str, list[Item]]  # "train", "dev", "test"
-
-
 class LabelledTask:
-    """A subclass names its kind, metrics and features, makes examples from the corpus, measures predictions, and adds baselines.
+    """Trains on labelled examples and evaluates on others.
+
+    A subclass sets `kind`, `metrics`, `selection_metric` and `tuned_only`. It defines `features`,
+    `measure` and `baselines`, and `corpus_parts` if the corpus itself has examples.
 
     Attributes:
-      kind: "text", "pair" or "words". parts: the examples. classes: the labels, sorted. answers: of each part, a class for each place
-        (a text, a pair, a word), one example after the other. pieces: of each part, the units of each row and how many answers it has.
+      kind: "text", "pair" or "words".
+      selection_metric: selects learning rate, epoch and regularisation.
+      tuned_only: metrics that are given for the fine-tuned model only.
+      parts: the examples.
+      classes: the labels, sorted.
+      targets: of each part, the class of each text, pair or word, one example after another.
+      pieces: of each part, what its rows hold.
+      identity: a hash of the test part.
     """
 
     kind = ""
+    metrics: tuple[str, ...] = ()
+    selection_metric = ""
+    tuned_only: tuple[str, ...] = ()
     shared = True
+    by_name = True  # it trains
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
-    by_name = True  # it trains
-    metrics: tuple[str, ...] = ()
-    judged = ""  # the metric that choices are made by
-    extra: tuple[str, ...] = ()  # metrics that are given for the fine-tuned model alone
 
-    def __init__(self, config: Options, corpus, split: str, length: int):
+    def __init__(self, config: Options, corpus: Corpus, split: str, length: int):
         try:
             import sklearn  # noqa: F401
         except ImportError:
             raise NotApplicable(
-                "yardsticks with labels need scikit-learn: pip install 'lm[tasks]'"
+                "tasks with labels need scikit-learn: pip install 'lm[tasks]'"
             ) from None
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
         self.name = type(self).__module__.rsplit(".", 1)[-1]
         self.longest = min(length, config.longest + SPECIALS[self.kind])
-        self.notes = ()
-        whole = self._published() if config.path else self.of_corpus()
-        self.classes = self.labels(whole)
+        everything = self._file_parts() if config.path else self.corpus_parts()
+        self.classes = self.class_names(everything)
         rng = np.random.default_rng(0)
-        self.parts: Parts = {}
-        for part, most in (
-            ("train", config.train_most),
-            ("dev", config.dev_most),
-            ("test", config.test_most),
-        ):
-            self.parts[part] = taken(whole[part], most, rng)
+        most = (config.train_most, config.dev_most, config.test_most)
+        self.parts: Parts = {
+            part: sample(everything[part], count, rng)
+            for part, count in zip(PARTS, most, strict=True)
+        }
         number = {label: index for index, label in enumerate(self.classes)}
-        self.answers = {
-            part: np.array([number[each] for item in items for each in item.labels])
+        self.targets: dict[str, np.ndarray] = {
+            part: np.array([number[label] for item in items for label in item.labels])
             for part, items in self.parts.items()
         }
-        if len(set(self.answers["train"].tolist())) < 2:
+        if len(set(self.targets["train"].tolist())) < 2:
             raise NotApplicable(
-                f"{self.name} needs examples of at least two labels to learn from; there are: {', '.join(self.classes)}"
+                f"{self.name} needs examples of at least two labels to learn from; there are:"
+                f" {', '.join(self.classes)}"
             )
-        self.pieces = {part: self._pieces(items) for part, items in self.parts.items()}
-        self.asked = scores.identity(
+        self.pieces = {
+            part: _labelled_rows.split(items, self.kind, self.longest)
+            for part, items in self.parts.items()
+        }
+        self.identity = scores.identity(
             self.name,
-            *(part for item in self.parts["test"] for part in (item.asked, tuple(item.labels))),
+            *(part for item in self.parts["test"] for part in (item.content, tuple(item.labels))),
         )
         self._tuner: Tuner | None = None
 
-    def of_corpus(self) -> Parts:
-        """Examples from the corpus itself, where no files are given."""
+    def corpus_parts(self) -> Parts:
+        """Examples from the corpus itself, for when no files are given."""
         raise NotImplementedError
 
-    def labels(self, parts: Parts) -> list[str]:
-        """All classes; what is asked must have been there to learn."""
-        known, asked = (
-            {label for item in parts[part] for label in item.labels} for part in ("train", "test")
-        )
-        if asked - known:
+    def class_names(self, parts: Parts) -> list[str]:
+        """All labels, sorted.
+
+        Raises:
+          UserError: the test part has a label that training has not.
+        """
+        labels = {
+            part: {label for item in items for label in item.labels}
+            for part, items in parts.items()
+        }
+        if unseen := sorted(labels["test"] - labels["train"]):
             raise UserError(
-                f"{self.name}: no training example has the label {', '.join(sorted(asked - known)[:5])}, which the test asks"
+                f"{self.name}: no training example has the label {', '.join(unseen[:5])}, which is"
+                " in the test part"
             )
-        return sorted(known | {label for item in parts["dev"] for label in item.labels})
+        return sorted(labels["train"] | labels["dev"])
 
-    def features(self, model, batch, dropout_keys) -> jax.Array:
-        """What a head reads: [B, P, F] in float32."""
+    def features(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> Float[Array, "B P F"]:
+        """What a head reads for each target, in float32."""
         raise NotImplementedError
 
-    def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
-        """Metrics by name of a predicted class for each place of a part."""
+    def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
+        """Metrics by name of a predicted class for each target of a part."""
         raise NotImplementedError
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Every model can be fine-tuned."""
         return True
 
-    def score(self, program, params) -> dict[str, Score]:
-        """Fine-tuned under a bidirectional mask, where the model has one; "_own" under its own; "probe_" by its frozen features."""
-        if (
-            self._tuner is None or self._tuner.program is not program
-        ):  # the untrained model comes after the trained one, and shares its step
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
+        """Metrics of the fine-tuned model and of a linear probe.
+
+        Returns:
+          metric: fine-tuned under a bidirectional mask if the model has one, else under its own.
+          metric_own: fine-tuned under the mask of its training.
+          probe_metric: a logistic regression on its features, which are not trained.
+        """
+        # The untrained model comes after the trained one and shares its compiled step.
+        if self._tuner is None or self._tuner.program is not program:
             self._tuner = Tuner(program, self.features, len(self.classes), self.config)
-        tuner = self._tuner
-        own = {part: self.rows(part, program, False) for part in self.parts}
-        frozen = [
-            tuner.frozen(params, own[part])[own[part]["weights"] > 0].astype(np.float64)
-            for part in ("train", "dev", "test")
-        ]
-        centre, spread = frozen[0].mean(0), frozen[0].std(0) + 1e-6
-        probe = self.measure("test", self.regress([(side - centre) / spread for side in frozen]))
-        found: dict[str, dict[str, Score]] = {}
-        can = not _reading.sees_all(program.objective) and "prefix" in _masks(
-            program
-        )  # it has another mask, under which it sees all
+        own_rows = {part: self.rows(part, program, False) for part in PARTS}
+        probe = self.measure("test", self._probe(self._tuner, params, own_rows))
+        has_second_mask = (
+            not _reading.is_bidirectional(program.objective)
+            and "prefix" in program.architecture.masks
+        )
+        tuned: dict[str, dict[str, Score]] = {}
         for mask in self.config.masks:
-            if mask == "bidirectional" and not can and found:
-                continue  # its own is that already
-            rows = (
-                {part: self.rows(part, program, True) for part in self.parts}
-                if mask == "bidirectional" and can
-                else own
-            )
-            tuned = tuner.run(
-                params, rows["train"], rows["dev"], functools.partial(self._judge, rows["dev"])
-            )
-            found[mask] = self.measure(
-                "test",
-                _places(tuner.logits(tuned.params, tuned.head, rows["test"]), rows["test"]).argmax(
-                    -1
-                ),
-            )
-        main = found.get("bidirectional") or found["own"]
-        return self.named(main, found.get("own", main if not can else None), probe)
+            if mask == "bidirectional" and has_second_mask:
+                rows = {part: self.rows(part, program, True) for part in PARTS}
+            elif mask == "bidirectional" and tuned:
+                continue  # its own mask is bidirectional, or it has no other
+            else:
+                rows = own_rows
+            tuned[mask] = self.measure("test", self._tune(self._tuner, params, rows))
+        main = tuned.get("bidirectional") or tuned["own"]
+        return self.named(main, tuned.get("own", None if has_second_mask else main), probe)
+
+    def _probe(
+        self, tuner: Tuner, params: Params, rows: dict[str, Rows]
+    ) -> Integer[np.ndarray, "M"]:
+        """Classes of the test part's targets by a regression on features that are not trained."""
+        features = [
+            _at_targets(tuner.frozen(params, rows[part]), rows[part]).astype(np.float64)
+            for part in PARTS
+        ]
+        centre, spread = features[0].mean(0), features[0].std(0) + 1e-6
+        return self.regress([(part - centre) / spread for part in features])
+
+    def _tune(
+        self, tuner: Tuner, params: Params, rows: dict[str, Rows]
+    ) -> Integer[np.ndarray, "M"]:
+        """Classes of the test part's targets by the fine-tuned model."""
+        tuned = tuner.run(
+            params, rows["train"], rows["dev"], functools.partial(self._select, rows["dev"])
+        )
+        logits_NPC = tuner.logits(tuned.params, tuned.head, rows["test"])
+        return _at_targets(logits_NPC, rows["test"]).argmax(-1)
+
+    def _select(self, dev: Rows, logits_NPC: Float[np.ndarray, "N P C"]) -> float:
+        predicted = _at_targets(logits_NPC, dev).argmax(-1)
+        return self.measure("dev", predicted)[self.selection_metric].value
 
     def named(
         self, main: dict[str, Score], own: dict[str, Score] | None, probe: dict[str, Score]
     ) -> dict[str, Score]:
-        """The metrics under their names."""
-        others = {
-            f"{name}_own": score for name, score in (own or {}).items() if name not in self.extra
-        }
-        return (
-            main
-            | others
-            | {f"probe_{name}": score for name, score in probe.items() if name not in self.extra}
-        )
+        """Metrics under the names that `score` returns."""
+        result = dict(main)
+        for form, metrics in (("{}_own", own or {}), ("probe_{}", probe)):
+            for name, value in metrics.items():
+                if name not in self.tuned_only:
+                    result[form.format(name)] = value
+        return result
 
-    def baseline(self, predicted: np.ndarray) -> dict[str, Score]:
-        """A baseline's predictions on the test part, under all names that a model's have."""
-        found = self.measure("test", predicted)
-        return self.named(found, found, found)
+    def baseline(self, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
+        """Scores of a baseline's predictions on the test part, under all names of a model's."""
+        metrics = self.measure("test", predicted)
+        return self.named(metrics, metrics, metrics)
 
-    def regress(self, sides: list[Any]) -> np.ndarray:
-        """Classes of the test part's places by logistic regression.
+    def regress(self, features: Sequence[Features]) -> Integer[np.ndarray, "M"]:
+        """Classes of the test part's targets by logistic regression.
 
         Args:
-          sides: features of the places of train, dev and test, [N, F] each, dense or sparse.
+          features: of the targets of train, dev and test, [M, F] each, dense or sparse.
         """
         from sklearn.linear_model import LogisticRegression
 
-        def fit(strength: float):
+        train, dev, test = features
+
+        def fit(strength: float) -> LogisticRegression:
             return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(
-                sides[0][:PROBED], self.answers["train"][:PROBED]
+                train[:PROBED], self.targets["train"][:PROBED]
             )
 
-        def value(fitted) -> tuple[float, float]:
-            """The judged metric on dev; among equals the likelihood, where every class has a little."""
-            chance = np.zeros((sides[1].shape[0], len(self.classes)))
-            chance[:, fitted.classes_] = fitted.predict_proba(sides[1])
-            likely = np.log(chance[np.arange(len(chance)), self.answers["dev"]] + 1e-6).mean()
-            return self.measure("dev", fitted.predict(sides[1]))[self.judged].value, float(likely)
+        def value(fitted: LogisticRegression) -> tuple[float, float]:
+            """The selection metric on dev; at ties the log-likelihood, with a floor of 1e-6."""
+            p_MC = np.zeros((dev.shape[0], len(self.classes)))
+            p_MC[:, fitted.classes_] = fitted.predict_proba(dev)
+            log_p = np.log(p_MC[np.arange(len(p_MC)), self.targets["dev"]] + 1e-6).mean()
+            metrics = self.measure("dev", fitted.predict(dev))
+            return metrics[self.selection_metric].value, float(log_p)
 
-        return max(map(fit, STRENGTHS), key=value).predict(sides[2])
+        return max(map(fit, STRENGTHS), key=value).predict(test)
 
-    def majority(self) -> np.ndarray:
-        """The most frequent class of training, for each place of the test part."""
-        return np.full(
-            len(self.answers["test"]),
-            collections.Counter(self.answers["train"].tolist()).most_common(1)[0][0],
-        )
+    def majority(self) -> Int64[np.ndarray, "M"]:
+        """The most frequent class of training, for each target of the test part."""
+        most_common = collections.Counter(self.targets["train"].tolist()).most_common(1)[0][0]
+        return np.full(len(self.targets["test"]), most_common)
 
     def bags(self, unit: int) -> list[sparse.csr_matrix]:
-        """log(1 + count) of the tokens of the unit of each example: [N, V], of train, dev and test."""
-        found = []
-        for part in ("train", "dev", "test"):
-            texts = [item.units[unit] for item in self.parts[part]]
-            owner = np.repeat(np.arange(len(texts)), [len(each) for each in texts])
-            bag = sparse.coo_matrix(
-                (np.ones(len(owner)), (owner, np.concatenate(texts))),
-                (len(texts), self.corpus.tokenizer.size),
-            ).tocsr()
-            bag.data = np.log1p(bag.data)
-            found.append(bag)
-        return found
+        """Bags of words of a unit of each example, of train, dev and test: [N, V] each."""
+        return [
+            _bags.log_counts(
+                [item.units[unit] for item in self.parts[part]], self.corpus.tokenizer.size
+            )
+            for part in PARTS
+        ]
 
-    def rows(self, part: str, program, bidirectional: bool) -> Rows:
-        """A part's examples as the model knows its input (lm/tasks/_reading.py). `units` numbers the texts or words from 1.
+    def rows(self, part: str, program: Program, bidirectional: bool) -> Rows:
+        """Lays out the examples of a part (lm/tasks/_labelled_rows.py).
 
         Args:
-          bidirectional: whether a decoder sees the whole row; else its own mask holds, which is all of it where it was trained so.
+          part: "train", "dev" or "test".
+          program: of the model.
+          bidirectional: whether a decoder reads the row from both sides. Otherwise it reads it
+            under the mask of its training, which may do so too.
         """
-        first, between, last = _reading.edges(program.objective, self.corpus.tokenizer)
-        pieces = self.pieces[part]
-        T, P = (
+        pieces = [piece for items in self.pieces.values() for piece in items]
+        rows = _labelled_rows.lay_out(
+            self.pieces[part],
+            self.targets[part],
+            program.objective,
+            self.corpus.tokenizer,
+            self.kind,
             self._width(program),
-            max(count for each in self.pieces.values() for _, count in each),
+            max(piece.count for piece in pieces),
         )
-        rows: Rows = {
-            name: np.zeros((len(pieces), T), np.int32)
-            for name in ("tokens", "segments", "positions", "units", "types")
-        }
-        rows |= {
-            "targets": np.zeros((len(pieces), P), np.int32),
-            "weights": np.zeros((len(pieces), P), np.float32),
-        }
-        rows["tokens"][:] = self.corpus.tokenizer.pad
-        start = 0  # of the row's answers
-        for row, (units, count) in enumerate(pieces):
-            ids, numbers = list(first), [0] * len(first)
-            for number, unit in enumerate(units, 1):
-                middle = between if number > 1 and self.kind == "pair" else []
-                ids += [*middle, *unit]
-                numbers += [0] * len(middle) + [number] * len(unit)
-            used = len(ids) + len(last)
-            rows["tokens"][row, :used] = ids + last
-            rows["units"][row, : len(ids)] = numbers
-            rows["segments"][row, :used] = 1
-            rows["positions"][row, :used] = np.arange(used)
-            if self.kind == "pair":
-                rows["types"][row, numbers.index(2) : used] = 1
-            rows["targets"][row, :count] = self.answers[part][start : start + count]
-            rows["weights"][row, :count] = 1.0
-            start += count
-        if program.objective.mask != "bidirectional":
-            del rows["types"]
-        if "prefix" in _masks(program):
+        if "prefix" in program.architecture.masks:
             rows["prefix"] = rows["segments"] * np.int32(
-                bidirectional or _reading.sees_all(program.objective)
+                bidirectional or _reading.is_bidirectional(program.objective)
             )
         return rows
 
-    def _judge(self, dev: Rows, logits_NPC: np.ndarray) -> float:
-        return self.measure("dev", _places(logits_NPC, dev).argmax(-1))[self.judged].value
-
-    def _width(self, program) -> int:
-        """Positions of a row: no more than any part needs, and what the mesh divides."""
-        most = (
-            max(sum(map(len, units)) for each in self.pieces.values() for units, _ in each)
-            + SPECIALS[self.kind]
-        )
+    def _width(self, program: Program) -> int:
+        """Positions of a row: as few as all parts fit, in a multiple that the mesh divides."""
+        pieces = [piece for items in self.pieces.values() for piece in items]
+        most = max(sum(map(len, piece.units)) for piece in pieces) + SPECIALS[self.kind]
         step = math.lcm(8, meshes.parts("sequence", program.mesh))
         width = -(-most // step) * step
         return width if width <= self.length else self.length
 
-    def _pieces(self, items: list[Item]) -> list[tuple[list[np.ndarray], int]]:
-        """The units of each row, cut to fit, and how many answers it has."""
-        room = self.longest - SPECIALS[self.kind]
-        if self.kind == "text":
-            return [([item.units[0][:room]], 1) for item in items]
-        if self.kind == "pair":
-            return [(_fitted(item.units[0], item.units[1], room), 1) for item in items]
-        found = []
-        for item in items:
-            row: list[np.ndarray] = []
-            for word in item.units:
-                if row and sum(map(len, row)) + min(len(word), room) > room:
-                    found.append((row, len(row)))
-                    row = []
-                row.append(word[:room])
-            found.append((row, len(row)))
-        return found
-
-    def _published(self) -> Parts:
+    def _file_parts(self) -> Parts:
         """Examples of the files, encoded."""
-        read = labelled.read(self.config, self.kind, self.split, f"tasks.{self.name}")
-        if read.note:
-            logging.warning("%s: %s", self.name, read.note)
-            self.notes = (read.note,)
-        encode = self.corpus.tokenizer.encode_batch
+        examples = labelled.read(self.config, self.kind, self.split, f"tasks.{self.name}")
+        if examples.note:
+            logging.warning("%s: %s", self.name, examples.note)
+            self.notes = (examples.note,)
         parts: Parts = {}
-        for part, examples in (("train", read.train), ("dev", read.dev), ("test", read.test)):
-            texts = list(dict.fromkeys(each for example in examples for each in example.texts))
-            ids = dict(zip(texts, map(self.encoded, texts, encode(texts)), strict=True))
+        for part in PARTS:
+            texts = list(
+                dict.fromkeys(text for example in getattr(examples, part) for text in example.texts)
+            )
+            encoded = _text.encode(self.corpus.tokenizer, texts)
+            ids = dict(zip(texts, map(self.encoded, texts, encoded), strict=True))
             parts[part] = [
-                Item([ids[each] for each in example.texts], example.labels, example.texts)
-                for example in examples
+                Item([ids[text] for text in example.texts], example.labels, example.texts)
+                for example in getattr(examples, part)
             ]
         return parts
 
-    def encoded(self, text: str, ids: list[int]) -> np.ndarray:
-        """A text's ids; one at least."""
+    def encoded(self, text: str, ids: list[int]) -> Int64[np.ndarray, "n"]:
+        """The ids of a text as an array; [UNK] if there are none."""
         return np.asarray(ids or [self.corpus.tokenizer.unk], np.int64)
 
 
-def states(model, batch, dropout_keys) -> jax.Array:
-    """Features of each position in float32, [B, T, D]."""
+def states(model: Model, batch: Batch, dropout_keys: DropoutKeys | None) -> Float[Array, "B T D"]:
+    """The model's features of each position, in float32."""
     return model.features(batch, dropout_keys).astype(jnp.float32)
 
 
-def text_mean(model, batch, dropout_keys) -> jax.Array:
-    """Mean of the last hidden states of a row: [B, 1, D]."""
+def text_mean(
+    model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+) -> Float[Array, "B 1 D"]:
+    """The mean of a row's last hidden states."""
     return heads.mean(states(model, batch, dropout_keys), batch["segments"][:, None, :] > 0)
 
 
-def unit_means(model, batch, dropout_keys, count: int) -> jax.Array:
-    """Mean of the last hidden states of each unit of a row: [B, count, D]."""
+def unit_means(
+    model: Model, batch: Batch, dropout_keys: DropoutKeys | None, count: int
+) -> Float[Array, "B {count} D"]:
+    """The mean of the last hidden states of each of the first `count` units of a row."""
     return heads.mean(
         states(model, batch, dropout_keys),
         batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None],
     )
 
 
-def class_scores(answers: np.ndarray, predicted: np.ndarray, asked: str) -> dict[str, Score]:
-    """accuracy; macro_f1, the mean of the F1 of every class that was asked or answered."""
-    hits = answers == predicted
-    examples = scores.Examples(hits.astype(np.float64), np.ones(len(hits)), asked)
+def class_scores(
+    targets: Integer[np.ndarray, "M"], predicted: Integer[np.ndarray, "M"], identity: str
+) -> dict[str, Score]:
+    """accuracy, and macro_f1: the mean of the F1 of every class that is a target or predicted."""
+    hits = targets == predicted
+    examples = scores.Examples(hits.astype(np.float64), np.ones(len(hits)), identity)
     f1 = []
-    for label in np.union1d(answers, predicted):
-        right = int((hits & (answers == label)).sum())
-        f1.append(2 * right / int((answers == label).sum() + (predicted == label).sum()))
+    for label in np.union1d(targets, predicted):
+        correct = int((hits & (targets == label)).sum())
+        f1.append(2 * correct / int((targets == label).sum() + (predicted == label).sum()))
     return {
         "accuracy": scores.fraction(int(hits.sum()), len(hits), examples),
         "macro_f1": Score(float(np.mean(f1)), len(hits), "share", "higher"),
     }
 
 
-def taken(items: Sequence[Any], most: int, rng: np.random.Generator) -> list[Any]:
-    """Up to `most` of the items (0: all), in an order without pattern."""
+def sample(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
+    """Up to `most` of the items (0: all), in random order."""
     order = rng.permutation(len(items))
     return [items[at] for at in (order[:most] if most else order)]
 
 
-def _places(logits_NPC: np.ndarray, rows: Rows) -> np.ndarray:
-    """Scores of the places that are there, one row after the other: [M, C]."""
-    return logits_NPC[rows["weights"] > 0]
-
-
-def _masks(program) -> tuple[str, ...]:
-    return plugins.find("models", program.model_name).Model.masks
-
-
-def _fitted(a: np.ndarray, b: np.ndarray, room: int) -> list[np.ndarray]:
-    """Two texts, cut at the end, the longer one first, until both fit."""
-    over = len(a) + len(b) - room
-    if over <= 0:
-        return [a, b]
-    short = min(len(a), len(b), room // 2)
-    return [a[:short], b[: room - short]] if len(a) <= len(b) else [a[: room - short], b[:short]]
+def _at_targets(values_NPF: Float[np.ndarray, "N P F"], rows: Rows) -> Float[np.ndarray, "M F"]:
+    """The values at the rows' targets, one row after another."""
+    return values_NPF[rows["weights"] > 0]

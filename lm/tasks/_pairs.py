@@ -1,71 +1,73 @@
-"""What tasks on pairs of segments have in common."""
+"""Shared by tasks on pairs of segments."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int64, Integer
 
 from lm.core import compatibility
-from lm.core.protocols import Objective
+from lm.core.protocols import Example, Objective, Params
 from lm.data import loader
+from lm.data.corpus import Corpus
 from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction
+from lm.training.program import Program
 from lm.training.validation import Validation
 
 
 class PairTask:
-    """The accuracy of the model's pair classifier on an objective's held-out pairs; a subclass names the objective and adds baselines."""
+    """The accuracy of the model's pair classifier on an objective's held-out pairs.
 
-    name = ""
+    A subclass names the objective and adds baselines. Its config has `tokens`, the held-out tokens
+    to read at most, and `fit`, the training pairs that a baseline learns from.
+    """
+
+    objective_name = ""
     metrics = ("accuracy",)
     shared = False
     by_name = False
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
-    def __init__(self, config, corpus, split: str, length: int):
+    def __init__(self, config: Any, corpus: Corpus, split: str, length: int):
         self.config, self.corpus, self.split = config, corpus, split
         self.objective = compatibility.make(
-            {"name": self.name}, corpus.tokenizer, length, "encoder"
+            {"name": self.objective_name}, corpus.tokenizer, length, "encoder"
         )
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Whether the model classifies pairs."""
         return "pair" in objective.scores
 
-    def score(self, program, params) -> dict[str, Score]:
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
         """accuracy."""
         validation = self._validation(program)
-        hits, weights = validation.by_row(params)[f"{self.name}_accuracy"]
-        return {"accuracy": _share(hits, weights, _listed(validation.full()))}
+        hits, weights = validation.by_row(params)[f"{self.objective_name}_accuracy"]
+        return {"accuracy": _score(hits, weights, _examples(validation.full()))}
 
-    def _validation(self, program) -> Validation:
-        return Validation(
-            program,
-            self.objective,
-            self.corpus.stores[self.split],
-            self.split,
-            self.config.tokens,
-            32,
-        )
+    def _validation(self, program: Program) -> Validation:
+        store = self.corpus.stores[self.split]
+        return Validation(program, self.objective, store, self.split, self.config.tokens, 32)
 
-    def _asked(self, program) -> list[dict[str, Any]]:
+    def _held_out(self, program: Program) -> list[Example]:
         """The held-out examples, one by one."""
-        return _listed(self._validation(program).full())
+        return _examples(self._validation(program).full())
 
-    def _training(self, count: int) -> list[dict[str, Any]]:
-        """Examples of the training split, for baselines."""
+    def _training(self, count: int) -> list[Example]:
+        """Up to `count` examples of the training split, for baselines."""
         store = self.corpus.stores["train"]
         rows = loader.examples(self.objective, store, self.objective.plan(store), seed=0)
         return [rows[index] for index in range(min(count, len(rows)))]
 
 
-def labels(examples: list[dict[str, Any]]) -> np.ndarray:
-    """The answer of each example."""
+def labels(examples: Sequence[Example]) -> Int64[np.ndarray, "N"]:
+    """The label of each example."""
     return np.array([int(example["labels"][0]) for example in examples])
 
 
-def sides(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def segments(examples: Sequence[Example]) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """The tokens of the first and of the second segment of each example."""
     first, second = (
         [
@@ -77,21 +79,20 @@ def sides(examples: list[dict[str, Any]]) -> tuple[list[np.ndarray], list[np.nda
     return first, second
 
 
-def answered(asked: list[dict[str, Any]], answers: np.ndarray) -> dict[str, Score]:
-    """The score of one answer to each example."""
-    return {
-        "accuracy": _share(
-            (labels(asked) == answers).astype(np.float64), np.ones(len(asked)), asked
-        )
-    }
+def accuracy(
+    examples: Sequence[Example], predicted: Integer[np.ndarray, "N"] | Bool[np.ndarray, "N"]
+) -> dict[str, Score]:
+    """The score of one predicted label for each example."""
+    hits = (labels(examples) == predicted).astype(np.float64)
+    return {"accuracy": _score(hits, np.ones(len(examples)), examples)}
 
 
-def majority(fit: list[dict[str, Any]], asked: list[dict[str, Any]]) -> dict[str, Score]:
-    """The answer that is the more frequent one in training."""
-    return answered(asked, np.full(len(asked), int(labels(fit).mean() > 0.5)))
+def majority(training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Score]:
+    """The score of the most frequent label of training."""
+    return accuracy(examples, np.full(len(examples), int(labels(training).mean() > 0.5)))
 
 
-def _listed(batches: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
+def _examples(batches: Sequence[Mapping[str, np.ndarray]]) -> list[Example]:
     return [
         {name: values[row] for name, values in batch.items()}
         for batch in batches
@@ -99,9 +100,16 @@ def _listed(batches: list[dict[str, np.ndarray]]) -> list[dict[str, Any]]:
     ]
 
 
-def _share(hits: np.ndarray, weights: np.ndarray, asked: list[dict[str, Any]]) -> Score:
-    """The share of hits, by pair [N]."""
-    about = scores.identity(
-        *(np.stack([example[name] for example in asked]) for name in ("tokens", "types", "labels"))
+def _score(
+    hits: Float64[np.ndarray, "N"],
+    weights: Float64[np.ndarray, "N"],
+    examples: Sequence[Example],
+) -> Score:
+    """The fraction of hits; each pair is an example."""
+    identity = scores.identity(
+        *(
+            np.stack([example[name] for example in examples])
+            for name in ("tokens", "types", "labels")
+        )
     )
-    return fraction(hits.sum(), weights.sum(), Examples(hits, weights, about))
+    return fraction(hits.sum(), weights.sum(), Examples(hits, weights, identity))

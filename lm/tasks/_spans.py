@@ -1,4 +1,7 @@
-"""Spans of tagged words, in IOB2: `B-x` begins a span of type x, `I-x` continues one, `O` is outside (Ramshaw and Marcus 1995)."""
+"""Spans of tagged words in IOB2 (Ramshaw and Marcus 1995).
+
+`B-x` begins a span of type x, `I-x` continues one, `O` is outside.
+"""
 
 from collections.abc import Iterable, Sequence
 
@@ -9,33 +12,44 @@ def spans(tags: Sequence[str], strict: bool = False) -> list[Span]:
     """The spans of a sentence.
 
     Args:
-      strict: an `I-x` that continues no span of its type counts as outside (seqeval's strict mode); else it begins a span, as in conlleval
-        (Tjong Kim Sang and Buchholz 2000) and in seqeval by default.
+      tags: one per word.
+      strict: an `I-x` that continues no span of its type counts as outside (seqeval's strict mode).
+        Otherwise it begins a span, as in conlleval (Tjong Kim Sang and Buchholz 2000) and in
+        seqeval by default.
     """
-    found: list[Span] = []
+    result: list[Span] = []
     start, kind = 0, ""
     for at, tag in enumerate([*tags, "O"]):
         prefix, _, name = tag.partition("-")
-        goes_on = prefix == "I" and name == kind != ""
-        if kind and not goes_on:
-            found.append((start, at, kind))
+        continues = prefix == "I" and name == kind != ""
+        if kind and not continues:
+            result.append((start, at, kind))
             kind = ""
-        if prefix == "B" or (prefix == "I" and not goes_on and not strict):
+        if prefix == "B" or (prefix == "I" and not continues and not strict):
             start, kind = at, name
-    return found
+    return result
 
 
 def counts(
     gold: Iterable[Sequence[str]], predicted: Iterable[Sequence[str]], strict: bool = False
 ) -> list[tuple[int, int]]:
-    """Of each sentence: (spans found exactly, spans predicted + spans there). F1 is twice the first sum over the second."""
-    found = []
-    for there, said in zip(gold, predicted, strict=True):
-        right, guess = set(spans(there, strict)), set(spans(said, strict))
-        found.append((len(right & guess), len(right) + len(guess)))
-    return found
+    """Counts the spans of each sentence; F1 is twice the first sum over the second.
+
+    Args:
+      gold: the true tags of each sentence.
+      predicted: those of a model.
+      strict: as in `spans`.
+
+    Returns:
+      Of each sentence: (spans predicted exactly, gold spans + predicted spans).
+    """
+    result = []
+    for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
+        true, guessed = set(spans(gold_tags, strict)), set(spans(predicted_tags, strict))
+        result.append((len(true & guessed), len(true) + len(guessed)))
+    return result
 
 
-def valid(tag: str) -> bool:
+def is_valid(tag: str) -> bool:
     """Whether it is a tag of IOB2."""
     return tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2)

@@ -1,158 +1,186 @@
-"""What tasks on synthetic corpora have in common: the source's options, words as ids, and a model's answers place by place."""
+"""Shared by tasks on synthetic corpora: options of the source, words as ids, scores of a model."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Bool, Float, Float64, Int64, Integer
 
 from lm.core.plugins import NotApplicable
+from lm.core.protocols import Batch, Model, Params, Tokenizer
 from lm.data import loader, rows
+from lm.data.corpus import Corpus
+from lm.data.store import Store
 from lm.data.synthetic.grammar import END
 from lm.nn import token_loss
 from lm.parallel import mesh as meshes
+from lm.tasks import _text
+from lm.training.program import Program
 
 BATCH = 32
 
+NumpyBatch = dict[str, np.ndarray]  # name → array whose first axis is B
+PerTarget = dict[str, np.ndarray]  # name → values at the targets of rows, float64 [B, P]
 
-def options(corpus: Any, source: str) -> dict[str, Any]:
-    """The options of the corpus' source.
+
+def source_options(corpus: Corpus, source: str) -> dict[str, Any]:
+    """The options of the corpus's source.
 
     Raises:
-      UserError: the corpus is of another source.
+      NotApplicable: the corpus is of another source.
     """
-    found = getattr(corpus, "source", "")
-    if found != source:
+    actual = getattr(corpus, "source", "")
+    if actual != source:
         raise NotApplicable(
-            f"the task {source!r} knows the right answers of its own source alone; this corpus is of {found!r}: set"
-            f" --config.data.source={source} and --config.tokenizer.kind=word"
+            f"the task needs a corpus of the source {source!r}, whose true answers it knows; this"
+            f" one is of {actual!r}: set --config.data.source={source} and"
+            " --config.tokenizer.kind=word"
         )
     return dict(corpus.options)
 
 
 class Words:
-    """The words of a corpus as ids.
-
-    Args:
-      words: all that texts may have. tokenizer: of the corpus.
+    """The words of a synthetic corpus as ids of its tokenizer.
 
     Attributes:
-      ids: int64, of each word; END is [EOS].
-
-    Raises:
-      UserError: a word is not exactly one id.
+      words: all words that texts can contain, W of them; END among them, if texts have an end.
+      ids: the id of each; that of END is [EOS].
     """
 
-    def __init__(self, words: Sequence[str], tokenizer: Any):
+    def __init__(self, words: Sequence[str], tokenizer: Tokenizer):
+        """Encodes the words.
+
+        Raises:
+          NotApplicable: a word is not exactly one id.
+        """
         self.words = tuple(words)
-        parts = tokenizer.encode_batch([word for word in words if word != END])
-        if not all(len(part) == 1 and part[0] != tokenizer.unk for part in parts):
+        encoded = _text.encode(tokenizer, [word for word in words if word != END])
+        if not all(len(ids) == 1 and ids[0] != tokenizer.unk for ids in encoded):
             raise NotApplicable(
-                "this vocabulary does not have each symbol of the corpus as one id; set --config.tokenizer.kind=word (no"
-                " tokenizer.path), and enough data.documents for every symbol to occur in the training split"
+                "this vocabulary does not have each symbol of the corpus as one id; set"
+                " --config.tokenizer.kind=word (no tokenizer.path), and enough data.documents for"
+                " every symbol to occur in the training split"
             )
-        given = iter(parts)
+        single = iter(encoded)
         self.ids = np.array(
-            [tokenizer.eos if word == END else next(given)[0] for word in words], np.int64
+            [tokenizer.eos if word == END else next(single)[0] for word in words], np.int64
         )
         self._word = dict(zip(self.ids.tolist(), words, strict=True))
 
-    def text(self, ids: np.ndarray) -> list[str]:
-        """The words of some ids; those of this corpus."""
+    def text(self, ids: Integer[np.ndarray, "n"]) -> list[str]:
+        """The words of a text's ids."""
         return [self._word[i] for i in np.asarray(ids).tolist()]
 
-    def spread(self, table_SW: np.ndarray, size: int) -> np.ndarray:
-        """Probabilities over the words as ones over the vocabulary: [..., W] → [..., V]."""
-        found = np.zeros((*table_SW.shape[:-1], size))
-        found[..., self.ids] = table_SW
-        return found
+    def over_vocabulary(
+        self, table_SW: Float[np.ndarray, "*S W"], size: int
+    ) -> Float64[np.ndarray, "*S V"]:
+        """Probabilities of the words as probabilities of all V = `size` ids."""
+        table_SV = np.zeros((*table_SW.shape[:-1], size))
+        table_SV[..., self.ids] = table_SW
+        return table_SV
 
 
-def left_to_right(
-    texts: Sequence[np.ndarray], tokenizer: Any, length: int
-) -> dict[str, np.ndarray]:
-    """Rows of one text each, as a causal model reads them: [BOS] text, the next token and [EOS] asked, cut where the row is full.
+def causal_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, length: int) -> NumpyBatch:
+    """Lays out rows for a causal model: [BOS] text, with each next token and [EOS] as targets.
 
-    A text is cut at a place that does not depend on what comes after it, so that a mean over what is asked stays without bias.
+    A row holds one text, cut where the row is full. Where it is cut does not depend on what
+    follows, so means over the targets stay unbiased.
+
+    Args:
+      texts: ids.
+      tokenizer: gives the special tokens.
+      length: T.
+
+    Returns:
+      tokens, targets, segments, positions: int32 [B, T]; weights: float32 [B, T].
     """
-    names = ("tokens", "targets", "segments", "positions")
-    batch = {name: np.zeros((len(texts), length), np.int32) for name in names} | {
-        "weights": np.zeros((len(texts), length), np.float32)
-    }
-    batch["tokens"][:] = tokenizer.pad
-    for row, text in enumerate(texts):
-        asked = np.append(text, tokenizer.eos)[:length]
-        span = slice(0, len(asked))
-        batch["tokens"][row, span] = np.insert(text, 0, tokenizer.bos)[:length]
-        batch["targets"][row, span] = asked
-        batch["weights"][row, span] = batch["segments"][row, span] = 1
-        batch["positions"][row, span] = np.arange(len(asked))
-    return batch
+    laid_out = []
+    for text in texts:
+        row = rows.Row(length, tokenizer.pad, ("targets", "weights"))
+        targets = np.append(text, tokenizer.eos)[:length]
+        row.add(rows.shift(tokenizer.bos, targets), targets=targets, weights=1.0)
+        laid_out.append(row)
+    return rows.stack(laid_out)
 
 
-def hidden(
+def masked_rows(
     texts: Sequence[np.ndarray],
     places: Iterable[np.ndarray],
-    tokenizer: Any,
+    tokenizer: Tokenizer,
     length: int,
     kind: str,
     mask: str,
-) -> dict[str, np.ndarray]:
-    """Rows of one text each, with [MASK] at its places, as a masked model reads them: [CLS] text [SEP], or [BOS] text [EOS].
+) -> NumpyBatch:
+    """Lays out rows for a masked model: [CLS] text [SEP] or [BOS] text [EOS], with [MASK]s.
 
     Args:
-      texts: of at most length - 2 tokens. kind: "masked", or "masked_next" where k + 1 is predicted at k. mask: of the model.
+      texts: ids of one text per row, at most length - 2.
+      places: of each text, the indices of tokens to mask.
+      tokenizer: gives the special tokens.
+      length: T.
+      kind: "masked", or "masked_next" where token k + 1 is predicted at k.
+      mask: attention mask of the model.
+
+    Returns:
+      tokens, segments, positions, types, and prefix under a prefix mask: int32 [B, T].
     """
-    names = ("tokens", "segments", "positions", "types")
-    batch = {name: np.zeros((len(texts), length), np.int32) for name in names}
-    batch["tokens"][:] = tokenizer.pad
     first, last = (
         (tokenizer.cls, tokenizer.sep) if kind == "masked" else (tokenizer.bos, tokenizer.eos)
     )
-    for row, (text, at) in enumerate(zip(texts, places, strict=True)):
-        count = len(text) + 2
-        batch["tokens"][row, :count] = rows.wrap(first, text, last)
-        batch["tokens"][row, at + 1] = tokenizer.mask
-        batch["segments"][row, :count] = 1
-        batch["positions"][row, :count] = np.arange(count)
+    laid_out = []
+    for text, masked in zip(texts, places, strict=True):
+        row = rows.Row(length, tokenizer.pad, ("types",))
+        row.add(rows.wrap(first, text, last))
+        row.arrays["tokens"][masked + 1] = tokenizer.mask
+        laid_out.append(row)
+    batch = rows.stack(laid_out)
     return batch | ({"prefix": batch["segments"]} if mask == "prefix" else {})
 
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """What is known of the targets of rows.
+    """The true distributions of the targets of rows.
 
     Attributes:
-      table_SV: float64, the true distribution of a target in each state.
-      closing_V: bool, words of which one must be told from the others; None for no such question.
+      table_SV: the distribution of a target in each state.
+      closing_V: words among which one must be distinguished (metric "closing"); None if there is no
+        such metric.
     """
 
-    table_SV: np.ndarray
-    closing_V: np.ndarray | None = None
+    table_SV: Float64[np.ndarray, "S V"]
+    closing_V: Bool[np.ndarray, "V"] | None = None
 
 
-def answers(
-    program: Any,
-    params: Any,
-    batch: dict[str, np.ndarray],
+def evaluate(
+    program: Program,
+    params: Params,
+    batch: Mapping[str, np.ndarray],
     truth: Truth | None = None,
     masked: bool = False,
-) -> dict[str, np.ndarray]:
-    """What a model says at each target of rows, in float64 [rows, P], 0 where the weight is 0.
+) -> PerTarget:
+    """Evaluates a model at each of P targets of B rows.
 
     Args:
-      batch: fields of lm/nn/token_loss.py with rows of any number; with a `truth`, also `states`, int32 [rows, P].
-      masked: read the targets off the head for masked tokens, where the model has one.
+      program: the model's program.
+      params: its parameters.
+      batch: fields of lm/nn/token_loss.py; with a `truth`, also `states`, int32 [B, P].
+      truth: the true distributions.
+      masked: predict by the head for masked tokens, if the model has one.
 
     Returns:
-      nll: -log q(target) in nats; hits: 1 where the target has the highest score, shared among those that tie. With a `truth` also kl:
-      Σ p log(p / q) over the vocabulary in nats; legal: the mass of q where p is not 0; closing: hits among the closing words alone.
+      Values by name, float64 [B, P], 0 where the weight is 0:
+        nll: -log q(target) in nats.
+        hits: 1 where the target has the highest score, divided by the number of ties.
+        kl: with a truth, Σ p log(p / q) over the vocabulary, in nats.
+        legal: with a truth, the mass of q where p > 0.
+        closing: with `closing_V`, hits among the closing words alone.
     """
     head = "masked" if masked and "masked" in program.shapes["params"].get("heads", {}) else ""
 
-    def compute(model, part):
+    def compute(model: Model, part: Batch) -> dict[str, jax.Array]:
         h_BPD = token_loss.gathered(model.states(part, None), part)
         logits_BPV = (model.heads[head](model, h_BPD) if head else model.logits(h_BPD)).astype(
             jnp.float32
@@ -160,51 +188,52 @@ def answers(
         log_q_BPV = jax.nn.log_softmax(logits_BPV, axis=-1)
         target_BPV = jax.nn.one_hot(part["targets"], logits_BPV.shape[-1], dtype=jnp.float32)
 
-        def hits(scores_BPV):
+        def hits(scores_BPV: Float[Array, "B P V"]) -> Float[Array, "B P"]:
             best_BPV = (scores_BPV >= scores_BPV.max(-1, keepdims=True)).astype(jnp.float32)
             return (best_BPV * target_BPV).sum(-1) / best_BPV.sum(-1)
 
-        found = {
+        values = {
             "nll": -jnp.take_along_axis(log_q_BPV, part["targets"][..., None], axis=-1)[..., 0],
             "hits": hits(log_q_BPV),
         }
         if truth is not None:
             p_BPV = jnp.asarray(truth.table_SV, jnp.float32)[part["states"]]
             log_p_BPV = jnp.log(jnp.where(p_BPV > 0, p_BPV, 1.0))
-            found["kl"] = (p_BPV * (log_p_BPV - log_q_BPV)).sum(-1)
-            found["legal"] = (jnp.exp(log_q_BPV) * (p_BPV > 0)).sum(-1)
+            values["kl"] = (p_BPV * (log_p_BPV - log_q_BPV)).sum(-1)
+            values["legal"] = (jnp.exp(log_q_BPV) * (p_BPV > 0)).sum(-1)
             if truth.closing_V is not None:
-                found["closing"] = hits(
+                values["closing"] = hits(
                     jnp.where(jnp.asarray(truth.closing_V)[None, None], log_q_BPV, -jnp.inf)
                 )
-        return {name: value * (part["weights"] > 0) for name, value in found.items()}
+        return {name: value * (part["weights"] > 0) for name, value in values.items()}
 
     run = program.jit(compute)
     parts = meshes.parts("batch", program.mesh)
     size = -(-BATCH // parts) * parts
     count = len(batch["targets"])
-    mine = meshes.local_rows(program.batch_sharding, size)
-    found: list[dict[str, np.ndarray]] = []
+    local = meshes.local_rows(program.batch_sharding, size)
+    results: list[PerTarget] = []
     for start in range(0, count, size):
         part = {
-            name: _filled(values[start : start + size], size)[mine]
+            name: _filled(values[start : start + size], size)[local]
             for name, values in batch.items()
         }
-        found.append(jax.device_get(run(params, loader.place(part, program.batch_sharding, size))))
+        placed = loader.place(part, program.batch_sharding, size)
+        results.append(jax.device_get(run(params, placed)))
     return {
-        name: np.concatenate([each[name] for each in found])[:count].astype(np.float64)
-        for name in found[0]
+        name: np.concatenate([result[name] for result in results])[:count].astype(np.float64)
+        for name in results[0]
     }
 
 
 def _filled(values: np.ndarray, size: int) -> np.ndarray:
-    """With copies of the first row at the end, which are thrown away."""
+    """Appends copies of the first row, whose results are dropped, up to `size` rows."""
     return np.concatenate([values, np.repeat(values[:1], size - len(values), axis=0)])
 
 
-def chosen(store: Any, tokens: int, each: int) -> list[np.ndarray]:
-    """The first documents of a split, as many as rows of `each` positions fit `tokens`; at least one."""
+def first_documents(store: Store, tokens: int, length: int) -> list[Int64[np.ndarray, "_"]]:
+    """The first documents of a split: as many as rows of `length` fit `tokens`, at least one."""
     return [
         np.asarray(store.document(i), np.int64)
-        for i in range(min(len(store), max(1, tokens // each)))
+        for i in range(min(len(store), max(1, tokens // length)))
     ]

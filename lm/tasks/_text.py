@@ -1,33 +1,59 @@
-"""What tasks that ask for tokens have in common."""
+"""Shared by tasks that score the tokens of held-out rows."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float, Int64, Integer, Real
 
+from lm.core.protocols import Example, Objective, Tokenizer
+from lm.data.store import Store
 from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction, nats
 
 
-class Changed:
-    """An objective whose examples are changed before they are asked.
+class ChangedExamples:
+    """An objective whose examples are changed before they are evaluated.
 
-    Args:
-      positions: tokens that a row counts for. change: of an example; None for none.
+    It is an `Objective`: whatever is not about examples is that of the original.
     """
 
-    def __init__(self, objective: Any, positions: int, change: Callable[[dict], dict] | None):
-        self.objective, self.positions, self.change = objective, positions, change
-        self.plan, self.loss, self.by_row = objective.plan, objective.loss, objective.by_row
+    def __init__(
+        self,
+        objective: Objective,
+        positions: int,
+        change: Callable[[Example], Example] | None,
+    ):
+        """Wraps an objective.
 
-    def example(self, *args: Any) -> dict[str, np.ndarray]:
-        """As the objective's, changed."""
-        example = self.objective.example(*args)
-        return self.change(example) if self.change else example
+        Args:
+          objective: the original.
+          positions: tokens that a row counts for.
+          change: of an example; None leaves examples as they are.
+        """
+        self.positions = positions
+        self._original, self._change = objective, change
+        self.masks, self.mask, self.length = objective.masks, objective.mask, objective.length
+        self.composed, self.members = objective.composed, objective.members
+        self.fractions, self.standard = objective.fractions, objective.standard
+        self.terms, self.scores, self.config = objective.terms, objective.scores, objective.config
+        self.longest, self.mode_token = objective.longest, objective.mode_token
+        self.has_masked_head = objective.has_masked_head
+        self.plan, self.heads, self.flops = objective.plan, objective.heads, objective.flops
+        self.loss, self.by_row = objective.loss, objective.by_row
+
+    def example(
+        self, store: Store, plan: Any, row: int, rng: np.random.Generator, progress: float
+    ) -> Example:
+        """As the original's, changed."""
+        example = self._original.example(store, plan, row, rng, progress)
+        return self._change(example) if self._change else example
 
 
-def neighbours(store, tokenizer) -> tuple[np.ndarray, np.ndarray]:
+def neighbours(
+    store: Store, tokenizer: Tokenizer
+) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
     """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents."""
     stream = np.insert(
         np.asarray(store.tokens, np.int64), store.document_offsets[:-1], tokenizer.bos
@@ -38,59 +64,86 @@ def neighbours(store, tokenizer) -> tuple[np.ndarray, np.ndarray]:
     return stream[:-1][inside], stream[1:][inside]
 
 
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
+    """The ids of each text."""
+    ids_N, lengths = tokenizer.encode_flat(texts)
+    ends = np.cumsum(lengths)
+    return [
+        ids_N[end - length : end].tolist()
+        for end, length in zip(ends.tolist(), lengths.tolist(), strict=True)
+    ]
+
+
 @dataclasses.dataclass(frozen=True)
-class Asked:
-    """The tokens asked for in held-out rows: row after row, and from left to right within one.
+class Targets:
+    """The target tokens of held-out rows: row after row, and from left to right within one.
 
     Attributes:
-      targets: their ids [M]. rows: number of each one's row [M]. counts: how many each row asks for [N]. asked: identity of all this.
+      ids: the tokens.
+      rows: the row of each.
+      counts: the number of targets of each row.
+      identity: a hash of all this, for `Examples.identity`.
     """
 
-    targets: np.ndarray
-    rows: np.ndarray
-    counts: np.ndarray
-    asked: str
+    ids: Integer[np.ndarray, "M"]
+    rows: Integer[np.ndarray, "M"]
+    counts: Integer[np.ndarray, "N"]
+    identity: str
 
     @classmethod
-    def of(cls, batches: Sequence[dict[str, np.ndarray]], question: str) -> "Asked":
-        """From `Validation.whole`.
+    def of(cls, batches: Sequence[Mapping[str, np.ndarray]], task: str) -> "Targets":
+        """Collects the targets of `Validation.full`.
 
-        The identity is that of the targets by row, and of the question. It does not depend on how a model's input is laid out (special
-        tokens, mode tokens, one stream or two), so models of several kinds that are asked the same have the same.
+        The identity is that of the targets by row, and of the task. It does not depend on the
+        layout of a model's input (special tokens, mode tokens, one stream or two), so models of
+        several kinds that are evaluated on the same targets have the same.
+
+        Args:
+          batches: with targets and weights.
+          task: names what is evaluated.
         """
         counts = np.concatenate([(batch["weights"] > 0).sum(-1) for batch in batches])
-        targets = pick(batches, "targets")
+        ids = at_targets(batches, "targets")
         return cls(
-            targets, np.repeat(np.arange(len(counts)), counts), counts,
-            scores.identity(question, targets.astype(np.int64), counts.astype(np.int64)),
-        )  # fmt: skip
+            ids,
+            np.repeat(np.arange(len(counts)), counts),
+            counts,
+            scores.identity(task, ids.astype(np.int64), counts.astype(np.int64)),
+        )
 
-    def by_row(self, values: np.ndarray) -> np.ndarray:
-        """Values by token [M], summed over each row: float64 [N]."""
+    def by_row(self, values: Real[np.ndarray, "M"]) -> Float[np.ndarray, "N"]:
+        """Values by target, summed over each row."""
         return np.bincount(self.rows, values, len(self.counts))
 
-    def examples(self, values: np.ndarray) -> Examples:
-        """What stands behind a mean of values by token [M]."""
-        return Examples(self.by_row(values), self.counts.astype(np.float64), self.asked)
+    def examples(self, values: Real[np.ndarray, "M"] | Bool[np.ndarray, "M"]) -> Examples:
+        """The rows as examples of a mean of values by target."""
+        return Examples(self.by_row(values), self.counts.astype(np.float64), self.identity)
 
-    def nats(self, nll: np.ndarray) -> Score:
-        """The score of nats by token [M]."""
-        return nats(float(nll.sum()), len(self.targets), self.examples(nll))
+    def nats(self, nll: Float[np.ndarray, "M"]) -> Score:
+        """The score of a baseline's -log p of each target, in nats."""
+        return nats(float(nll.sum()), len(self.ids), self.examples(nll))
 
-    def share(self, hits: np.ndarray) -> Score:
-        """The score of hits by token [M]."""
-        return fraction(float(hits.sum()), len(self.targets), self.examples(hits))
+    def accuracy(self, hits: Real[np.ndarray, "M"] | Bool[np.ndarray, "M"]) -> Score:
+        """The score of a baseline that predicts the targets where `hits` is 1."""
+        return fraction(float(hits.sum()), len(self.ids), self.examples(hits))
 
-    def scored(
-        self, found: dict[str, tuple[np.ndarray, np.ndarray]], name: str
+    def model_scores(
+        self, by_row: Mapping[str, tuple[np.ndarray, np.ndarray]], term: str
     ) -> tuple[Score, Score]:
-        """(nats, share of hits) of a model, of `Validation.by_row`."""
-        nll, hits = (Examples(*found[key], self.asked) for key in (name, f"{name}_accuracy"))
-        return nats(nll.totals.sum(), nll.weights.sum(), nll), fraction(
-            hits.totals.sum(), hits.weights.sum(), hits
+        """(nats, accuracy) of a model.
+
+        Args:
+          by_row: what `Validation.by_row` returned.
+          term: the loss term.
+        """
+        nll = Examples(*by_row[term], self.identity)
+        hits = Examples(*by_row[f"{term}_accuracy"], self.identity)
+        return (
+            nats(nll.totals.sum(), nll.weights.sum(), nll),
+            fraction(hits.totals.sum(), hits.weights.sum(), hits),
         )
 
 
-def pick(batches: Sequence[dict[str, np.ndarray]], name: str) -> np.ndarray:
-    """A field of all that is asked, in the order of `Asked`: [M]."""
-    return np.concatenate([batch[name][batch["weights"] > 0] for batch in batches])
+def at_targets(batches: Sequence[Mapping[str, np.ndarray]], field: str) -> Integer[np.ndarray, "M"]:
+    """A field of the batches at the targets, in the order of `Targets`."""
+    return np.concatenate([batch[field][batch["weights"] > 0] for batch in batches])

@@ -1,25 +1,34 @@
-"""Nested brackets (Dyck-(k, m), Hewitt et al. 2020) on held-out documents of the source `brackets`: does a bracket close the last open one?
+"""Nested brackets (Dyck-(k, m), Hewitt et al. 2020) on held-out documents of the source `brackets`.
 
-`closing_accuracy`: where a bracket closes, is its kind the most probable of all closing ones? 1/k by chance. By distance to its opening
-bracket: near (1 symbol), middle (2 to 9), far (10 and more); and of the outermost pairs. `legal_mass`, `excess_nll` and `kl` are those of
-lm/tasks/_language.py: 1, 0 and 0 are the best possible.
+`closing_accuracy`: of the targets that close a bracket, the fraction at which the right kind is the
+most probable of all closing brackets; 1/k by guessing. It is also given by the distance to the
+opening bracket, as near (1 symbol), middle (2 to 9) and far (10 and more), and for outermost pairs.
+`legal_mass`, `excess_nll` and `kl` are those of lm/tasks/_language.py; their best possible values
+are 1, 0 and 0.
 """
 
 import dataclasses
 
 import numpy as np
+from jaxtyping import Bool, Int
 
+from lm.data.corpus import Corpus
 from lm.data.synthetic import brackets
 from lm.data.synthetic.grammar import Grammar
 from lm.stats.scores import Score, fraction
 from lm.tasks import _language
+from lm.tasks._synthetic import PerTarget
 
 Config = _language.Config
 NEAR, FAR = 1, 10  # symbols from a bracket to the one that closes it
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Whether a model closes the last bracket that is open, by distance (Hewitt et al. 2020).
+
+    Attributes:
+      targets_of: of each closing metric, the targets that it counts, bool [B, P].
+    """
 
     metrics = (
         "closing_accuracy",
@@ -31,11 +40,11 @@ class Task(_language.LanguageTask):
     )
     source = "brackets"
 
-    def __init__(self, config: Config, corpus, split: str, length: int):
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
         super().__init__(config, corpus, split, length)
         distance, depth = self._nesting()
         closes = (distance > 0) & (self.weights > 0)
-        self.asked_by = {
+        self.targets_of = {
             "closing_accuracy": closes,
             "closing_near": closes & (distance <= NEAR),
             "closing_middle": closes & (distance > NEAR) & (distance < FAR),
@@ -44,28 +53,19 @@ class Task(_language.LanguageTask):
         }
 
     def _grammar(self) -> Grammar:
+        fields = dataclasses.fields(brackets.Options)
         return brackets.make(
-            brackets.Options(
-                **{
-                    field.name: self.options[field.name]
-                    for field in dataclasses.fields(brackets.Options)
-                }
-            )
+            brackets.Options(**{field.name: self.options[field.name] for field in fields})
         )
 
-    def _closing(self) -> np.ndarray:
-        closing = np.zeros(self.tokenizer.size, bool)
-        closing[
-            [
-                i
-                for i, word in zip(self.words.ids, self.words.words, strict=True)
-                if word[0] == brackets.CLOSE
-            ]
-        ] = True
-        return closing
+    def _closing(self) -> Bool[np.ndarray, "V"]:
+        closing_V = np.zeros(self.tokenizer.size, bool)
+        is_closing = [word[0] == brackets.CLOSE for word in self.words.words]
+        closing_V[self.words.ids[is_closing]] = True
+        return closing_V
 
-    def _nesting(self) -> tuple[np.ndarray, np.ndarray]:
-        """(symbols back to the opening bracket, depth of the pair) where a target closes one, else 0: int [rows, P]."""
+    def _nesting(self) -> tuple[Int[np.ndarray, "B P"], Int[np.ndarray, "B P"]]:
+        """(symbols back to the opening bracket, depth of the pair) of closing targets, else 0."""
         distance, depth = np.zeros_like(self.batch["targets"]), np.zeros_like(self.batch["targets"])
         for row, targets in enumerate(self.batch["targets"]):
             stack: list[int] = []
@@ -77,11 +77,11 @@ class Task(_language.LanguageTask):
                     distance[row, at] = at - stack.pop()
         return distance, depth
 
-    def _scores(self, found: _language.Found) -> dict[str, Score]:
+    def _scores(self, values: PerTarget) -> dict[str, Score]:
         closing = {
             name: _language.score_of(
-                fraction, found["closing"] * places, places.astype(np.float64), self.asked
+                fraction, values["closing"] * targets, targets.astype(np.float64), self.identity
             )
-            for name, places in self.asked_by.items()
+            for name, targets in self.targets_of.items()
         }
-        return closing | super()._scores(found)
+        return closing | super()._scores(values)

@@ -1,114 +1,133 @@
-"""Classification of a text by fine-tuning and by a linear probe; of the corpus' own paragraphs, or of published examples.
+"""Classification of a text, by fine-tuning and by a linear probe.
 
-Without a path the question is from which part of the corpus a paragraph comes: the labels with the most paragraphs (python_docs: packages;
-text: files). The development set then has documents of its own.
+The texts are published examples; or, without a path, paragraphs of the corpus, which are classified
+by the part of the corpus that they come from: the labels with the most paragraphs (python_docs:
+packages; text: files). The development set then has documents of its own.
 """
 
 import collections
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Array, Float, Integer
 
 from lm.core.plugins import NotApplicable
+from lm.core.protocols import Batch, Model
+from lm.data.corpus import Corpus
+from lm.data.store import Store
+from lm.nn.layers import DropoutKeys
 from lm.stats.scores import Score
 from lm.tasks import _labelled
 from lm.tasks._labelled import Item, LabelledTask, Parts
+from lm.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(_labelled.Options):
-    """Files, fine-tuning and amounts (lm/tasks/_labelled.py); and, where the corpus gives the examples: classes, how many labels; shortest,
-    tokens of a paragraph."""
+    """Files, fine-tuning and amounts (lm/tasks/_labelled.py), and options of the corpus's texts.
+
+    Attributes:
+      classes: number of labels.
+      shortest: fewest tokens of a paragraph.
+    """
 
     classes: int = 8
     shortest: int = 16
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         if self.classes < 2 or self.shortest < 1:
             raise ValueError(
-                f"classes={self.classes} must be at least 2, and shortest={self.shortest} at least 1"
+                f"classes={self.classes} must be at least 2, and shortest={self.shortest} at least"
+                " 1"
             )
 
 
 class Task(LabelledTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Accuracy and macro F1 of a classifier of texts."""
 
     kind = "text"
     metrics = ("accuracy", "macro_f1", "accuracy_own", "probe_accuracy")
-    judged = "accuracy"
-    extra = ("macro_f1",)
-    config: Config
+    selection_metric = "accuracy"
+    tuned_only = ("macro_f1",)
 
-    def of_corpus(self) -> Parts:
-        stores = self.corpus.stores
-        documents = {
-            "train": lambda number: number % 5 > 0,
-            "dev": lambda number: number % 5 == 0,
-            "test": lambda number: True,
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
+        self._classes, self._shortest = config.classes, config.shortest
+        super().__init__(config, corpus, split, length)
+
+    def corpus_parts(self) -> Parts:
+        stores, config = self.corpus.stores, self.config
+        # Which documents of the split belong to a part.
+        splits: dict[str, tuple[Store, Callable[[int], bool]]] = {
+            "train": (stores["train"], lambda document: document % 5 > 0),
+            "dev": (stores["train"], lambda document: document % 5 == 0),
+            "test": (stores[self.split], lambda document: True),
         }
-        found = {
-            part: _paragraphs(
-                stores[self.split if part == "test" else "train"], keep, self.config.shortest
-            )
-            for part, keep in documents.items()
+        paragraphs = {
+            part: _paragraphs(store, keep, self._shortest) for part, (store, keep) in splits.items()
         }
-        counts = collections.Counter(label for label, _ in found["train"] if label)
-        chosen = sorted(label for label, _ in counts.most_common(self.config.classes))
-        if len(chosen) < 2:
+        counts = collections.Counter(label for label, _ in paragraphs["train"] if label)
+        labels = sorted(label for label, _ in counts.most_common(self._classes))
+        if len(labels) < 2:
             raise NotApplicable(
-                "classification needs a corpus with at least two labels (packages, files), or a path to labelled examples; this corpus has"
-                f" {len(chosen)}"
+                "classification needs a corpus with at least two labels (packages, files), or a"
+                f" path to labelled examples; this corpus has {len(labels)}"
             )
         rng = np.random.default_rng(0)
-        most = {
-            "train": self.config.train_most,
-            "dev": self.config.dev_most,
-            "test": self.config.test_most,
-        }
+        most = {"train": config.train_most, "dev": config.dev_most, "test": config.test_most}
         parts: Parts = {}
-        for part, paragraphs in found.items():
+        for part, texts in paragraphs.items():
             parts[part] = []
-            for label in chosen:  # as many of each, where there are
-                texts = _labelled.taken(
-                    [text for of, text in paragraphs if of == label],
-                    -(-most[part] // len(chosen)),
-                    rng,
+            for label in labels:  # as many of each, as far as there are
+                sampled = _labelled.sample(
+                    [text for of, text in texts if of == label], -(-most[part] // len(labels)), rng
                 )
-                parts[part] += [Item([text], [label], (text,)) for text in texts]
+                parts[part] += [Item([text], [label], (text,)) for text in sampled]
             if not parts[part]:
                 raise NotApplicable(
-                    f"classification found no paragraph of {self.config.shortest} tokens under the labels {', '.join(chosen)}"
+                    f"classification needs paragraphs of {self._shortest} tokens under the labels"
+                    f" {', '.join(labels)}, and there are none for {part}"
                 )
         return parts
 
-    def features(self, model, batch, dropout_keys):
-        """Mean of the last hidden states, special tokens included: [B, 1, D]."""
+    def features(
+        self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
+    ) -> Float[Array, "B 1 D"]:
+        """The mean of the last hidden states, special tokens included."""
         return _labelled.text_mean(model, batch, dropout_keys)
 
-    def measure(self, part: str, predicted: np.ndarray) -> dict[str, Score]:
+    def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
         """accuracy, macro_f1."""
-        return _labelled.class_scores(self.answers[part], predicted, self.asked)
+        return _labelled.class_scores(self.targets[part], predicted, self.identity)
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """Logistic regression on a bag of tokens, and the most frequent class."""
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """Logistic regression on a bag of words, and the most frequent class."""
         return {
             "bag of words": self.baseline(self.regress(self.bags(0))),
             "majority": self.baseline(self.majority()),
         }
 
 
-def _paragraphs(store, keep, shortest: int) -> list[tuple[str, np.ndarray]]:
-    """(label, tokens) of the paragraphs that are long enough, of the documents whose number is to be kept."""
+def _paragraphs(
+    store: Store, keep: Callable[[int], bool], shortest: int
+) -> list[tuple[str, np.ndarray]]:
+    """(label, tokens) of the paragraphs that are long enough.
+
+    Args:
+      store: the documents.
+      keep: whether the document of this number is used.
+      shortest: fewest tokens.
+    """
     first = np.flatnonzero(store.paragraph_starts)
     begins = np.asarray(store.sentence_offsets)[first]
     ends = np.append(begins[1:], len(store.tokens))
     owners = np.searchsorted(store.document_sentences, first, side="right") - 1
-    labels, long = store.labels, ends - begins >= shortest
+    labels, is_long = store.labels, ends - begins >= shortest
     return [
         (labels[owner], np.asarray(store.tokens[begin:end], np.int64))
         for owner, begin, end in zip(
-            owners[long].tolist(), begins[long].tolist(), ends[long].tolist(), strict=True
+            owners[is_long].tolist(), begins[is_long].tolist(), ends[is_long].tolist(), strict=True
         )
         if keep(owner)
     ]

@@ -1,32 +1,40 @@
-"""The words behind T5's sentinels on held-out text: cross-entropy and accuracy at density 0.15 and mean span 3, alike for every model.
+"""The tokens behind T5's sentinels on held-out text (Raffel et al. 2020).
 
-Sentinels and [EOS] are not counted: they stand where they must.
+The density is 0.15 and the mean span 3, the same for every model. Sentinels and [EOS] are not
+counted: their places are fixed.
 """
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from lm.core import compatibility
-from lm.core.protocols import Objective
+from lm.core.protocols import Example, Objective, Params
 from lm.data import packing
+from lm.data.corpus import Corpus
 from lm.stats import ngrams
 from lm.stats.scores import Score
 from lm.tasks import _text
 from lm.tokenizers.sentencepiece import MODES
+from lm.training.program import Program
 from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """tokens: the most held-out tokens to read."""
+    """How much is read.
+
+    Attributes:
+      tokens: held-out tokens to read at most.
+    """
 
     tokens: int = 262144
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Span corruption: cross-entropy and accuracy of the dropped tokens."""
 
     metrics = ("ce", "accuracy")
     shared = False
@@ -34,63 +42,64 @@ class Task:
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
-    def __init__(self, config: Config, corpus, split: str, length: int):
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Whether the model was trained to fill in spans behind sentinels."""
         return "denoising" in objective.scores
 
-    def score(self, program, params) -> dict[str, Score]:
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
         """ce, accuracy."""
-        model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
-        members = (
-            program.objective.members.values()
-            if program.objective.composed
-            else [program.objective]
-        )
-        asked = [member.config for member in members if "denoising" in member.scores][-1]
-        mode = (
-            MODES[0] if getattr(asked, "mode_tokens", False) else getattr(asked, "mode_token", "")
-        )
+        objective = program.objective
+        model = "encoder_decoder" if objective.mask == "cross" else "decoder"
+        members = list(objective.members.values()) if objective.composed else [objective]
+        mode = [member.mode_token for member in members if "denoising" in member.scores][-1]
         validation = self._validation(program, model, mode)
-        ce, accuracy = _text.Asked.of(validation.full(), "denoising").scored(
+        ce, accuracy = _text.Targets.of(validation.full(), "denoising").model_scores(
             validation.by_row(params), "span_corruption"
         )
         return {"ce": ce, "accuracy": accuracy}
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """The training split's unigram."""
         unigram = ngrams.Unigram(
             np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size
         )
-        asked = _text.Asked.of(self._validation(program, "decoder", "").full(), "denoising")
+        targets = _text.Targets.of(self._validation(program, "decoder", "").full(), "denoising")
         return {
             "unigram": {
-                "ce": asked.nats(unigram.nll(asked.targets)),
-                "accuracy": asked.share(asked.targets == unigram.best()),
+                "ce": targets.nats(unigram.nll(targets.ids)),
+                "accuracy": targets.accuracy(targets.ids == unigram.best()),
             }
         }
 
-    def _validation(self, program, model: str, mode: str) -> Validation:
-        def make(model, mode):
-            return compatibility.make(
-                {"name": "span_corruption", "mode_token": mode},
-                self.corpus.tokenizer,
-                self.length,
-                model,
-            )
+    def _validation(self, program: Program, model: str, mode: str) -> Validation:
+        """Held-out rows.
+
+        Args:
+          program: of the model.
+          model: "decoder" or "encoder_decoder": how input and target are laid out.
+          mode: the mode token before each input, or "".
+        """
+
+        def objective(model: str, mode: str) -> Objective:
+            section = {"name": "span_corruption", "mode_token": mode}
+            return compatibility.make(section, self.corpus.tokenizer, self.length, model)
 
         store, is_text = self.corpus.stores[self.split], self.corpus.tokenizer.bytes_per_id > 0
-        # Rows that fit every model, with a mode token or without: so the same spans of the same texts are asked.
-        one, two = (make(each, MODES[0]) for each in ("decoder", "encoder_decoder"))
+        # Rows that fit every model, with a mode token or without, so that all models are evaluated
+        # on the same spans of the same texts.
+        one: Any = objective("decoder", MODES[0])
+        two: Any = objective("encoder_decoder", MODES[0])
         rooms = (one.layout.rooms[0], two.layout.rooms[1])
         plan = packing.pack(
             np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])
         ).without(2, "texts of one token")
-        asked = _text.Changed(
-            make(model, mode),
-            self.length,
-            lambda example: example | {"weights": example["weights"] * is_text[example["targets"]]},
-        )
-        return Validation(program, asked, store, self.split, self.config.tokens, 32, plan)
+
+        def without_sentinels(example: Example) -> Example:
+            return example | {"weights": example["weights"] * is_text[example["targets"]]}
+
+        changed = _text.ChangedExamples(objective(model, mode), self.length, without_sentinels)
+        return Validation(program, changed, store, self.split, self.config.tokens, 32, plan)

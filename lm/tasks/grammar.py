@@ -1,6 +1,8 @@
-"""The distance to the best possible loss, left to right, on held-out documents of the source `grammar`: 0 nats a token is perfect.
+"""Left-to-right prediction of held-out documents of the source `grammar`.
 
-`excess_nll` and `kl` estimate it (lm/tasks/_language.py); `legal_mass` is what a model gives to words that can come at all.
+`excess_nll` and `kl` estimate the distance to the best possible loss (lm/tasks/_language.py): 0
+nats per token is perfect. `legal_mass` is the probability that a model gives to words that can
+follow.
 """
 
 from lm.data.synthetic import english
@@ -11,7 +13,7 @@ Config = _language.Config
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """The distance of a causal model to the best possible loss, on a grammar of simple English."""
 
     source = "grammar"
 

@@ -1,28 +1,37 @@
-"""The distance to the best possible guess of a hidden word, on held-out documents of the source `grammar`: 0 nats a word is perfect.
+"""Prediction of masked words of held-out documents of the source `grammar`.
 
-One word of each sentence, but never its full stop, is replaced by [MASK]. Its true distribution given all the others is exact: the
-probability of the sentence with each word of the language in its place. Sentences are independent, so those of one row do not
-disturb each other. `excess_nll` and `kl` are as in lm/tasks/_language.py.
+One word of each sentence, but never its full stop, is replaced by [MASK]. Its true distribution
+given
+all other words is exact: the probability of the sentence with each word of the language in its
+  place.
+Sentences are independent, so those of one row do not affect each other. `excess_nll` and `kl` are
+as in lm/tasks/_language.py: 0 nats per word is perfect.
 """
 
 import itertools
-from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from lm.core.plugins import NotApplicable
-from lm.core.protocols import Objective
+from lm.core.protocols import Objective, Params
 from lm.data.synthetic import english
 from lm.data.synthetic.grammar import END, MORE, Grammar
 from lm.stats import ngrams
 from lm.stats.scores import Score
 from lm.tasks import _language, _synthetic
+from lm.training.program import Program
 
 Config = _language.Config
 
 
 class Task(_language.LanguageTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """The distance of a masked model to the best possible prediction of a word from both sides.
+
+    Attributes:
+      texts: ids of the text of each row, complete sentences.
+      places: of each text, the indices of the masked words.
+    """
 
     source = "grammar"
 
@@ -31,25 +40,26 @@ class Task(_language.LanguageTask):
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Whether the model predicts masked tokens."""
         return "masked" in objective.scores or "masked_next" in objective.scores
 
-    def score(self, program: Any, params: Any) -> dict[str, Score]:
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
         """The class's metrics."""
-        # Of two, the one that the run ended with.
-        kind = [each for each in program.objective.scores if each.startswith("masked")][-1]
-        batch = _synthetic.hidden(
+        # If there are two, the one that the run ended with.
+        kind = [score for score in program.objective.scores if score.startswith("masked")][-1]
+        rows = _synthetic.masked_rows(
             self.texts, self.places, self.tokenizer, self.length, kind, program.objective.mask
         )
         at = self.batch["target_positions"] + (kind == "masked") * (self.batch["weights"] > 0)
-        asked = batch | self.batch | {"target_positions": at.astype(np.int32)}
-        return self._scores(_synthetic.answers(program, params, asked, self.truth, masked=True))
+        batch = rows | self.batch | {"target_positions": at.astype(np.int32)}
+        return self._scores(_synthetic.evaluate(program, params, batch, self.truth, masked=True))
 
-    def _ask(self, texts: list[np.ndarray]) -> None:
+    def _prepare(self, texts: list[np.ndarray]) -> None:
         rng = np.random.default_rng(0)
         stop = int(self.words.ids[self.words.words.index(english.STOP)])
         self.texts: list[np.ndarray] = []
         self.places: list[np.ndarray] = []
-        surprisals, truths = [], []
+        surprisals, distributions = [], []
         for text in texts:
             ends = np.flatnonzero(text[: self.length - 2] == stop) + 1
             if not len(ends):
@@ -57,51 +67,58 @@ class Task(_language.LanguageTask):
             places = []
             for begin, end in itertools.pairwise([0, *ends.tolist()]):
                 place = int(rng.integers(end - begin - 1))
-                truth = between(self.language, self.words.text(text[begin:end]), place)
+                p_W = distribution(self.language, self.words.text(text[begin:end]), place)
                 places.append(begin + place)
-                truths.append(truth)
+                distributions.append(p_W)
                 surprisals.append(
-                    -np.log(truth[np.flatnonzero(self.words.ids == text[begin + place])[0]])
+                    -np.log(p_W[np.flatnonzero(self.words.ids == text[begin + place])[0]])
                 )
             self.texts.append(text[: ends[-1]])
             self.places.append(np.array(places))
         if not self.texts:
             raise NotApplicable(
-                f"no document has a sentence that fits rows of {self.length}; set a larger --config.data.length"
+                f"no document has a sentence that fits rows of {self.length}; set a larger"
+                " --config.data.length"
             )
-        shape = (len(self.texts), max(map(len, self.places)))
-        is_asked = (
-            np.arange(shape[1])[None] < np.array([len(each) for each in self.places])[:, None]
-        )
+        counts = np.array([len(places) for places in self.places])
+        shape = (len(counts), int(counts.max()))
+        is_target = np.arange(shape[1])[None] < counts[:, None]
         self.batch = {
             name: np.zeros(shape, np.int32) for name in ("targets", "target_positions", "states")
         }
-        self.batch["target_positions"][is_asked] = np.concatenate(self.places)
-        self.batch["targets"][is_asked] = np.concatenate(
+        self.batch["target_positions"][is_target] = np.concatenate(self.places)
+        self.batch["targets"][is_target] = np.concatenate(
             [text[at] for text, at in zip(self.texts, self.places, strict=True)]
         )
-        self.batch["states"][is_asked] = np.arange(len(truths))
-        self.batch["weights"] = is_asked.astype(np.float32)
+        # Every target has a true distribution of its own.
+        self.batch["states"][is_target] = np.arange(len(distributions))
+        self.batch["weights"] = is_target.astype(np.float32)
         self.surprisal = np.zeros(shape)
-        self.surprisal[is_asked] = surprisals
-        self.truth = _synthetic.Truth(self.words.spread(np.stack(truths), self.tokenizer.size))
+        self.surprisal[is_target] = surprisals
+        self.truth = _synthetic.Truth(
+            self.words.over_vocabulary(np.stack(distributions), self.tokenizer.size)
+        )
 
     def _bigrams(self, bigram: ngrams.Bigram) -> tuple[np.ndarray, np.ndarray]:
-        """Bigrams to both neighbours; a text begins after [BOS]."""
-        both = [
+        """Bigrams with both neighbours; before a text is [BOS]."""
+        distributions = [
             np.exp(
                 bigram.between(int(text[at - 1]) if at else self.tokenizer.bos, int(text[at + 1]))
             )
             for text, places in zip(self.texts, self.places, strict=True)
             for at in places.tolist()
         ]
-        return np.stack(both), self.batch["states"]
+        return np.stack(distributions), self.batch["states"]
 
 
-def between(language: Grammar, sentence: list[str], place: int) -> np.ndarray:
-    """The true distribution of the word at a place given all others of its sentence: float64 [words of the language].
+def distribution(language: Grammar, sentence: list[str], place: int) -> Float64[np.ndarray, "W"]:
+    """The true distribution of the word at a place, given all others of its sentence.
 
-    `language` is that of documents: so that a full stop in that place, and two sentences, would count too.
+    Args:
+      language: the grammar of documents. So a full stop in that place, making two sentences, would
+        count too.
+      sentence: its words.
+      place: index of the word.
     """
     logs = np.array(
         [
@@ -109,5 +126,5 @@ def between(language: Grammar, sentence: list[str], place: int) -> np.ndarray:
             for word in language.words
         ]
     )
-    shares = np.exp(logs - logs.max())
-    return shares / shares.sum()
+    p_W = np.exp(logs - logs.max())
+    return p_W / p_W.sum()

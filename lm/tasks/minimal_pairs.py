@@ -1,15 +1,24 @@
-"""Minimal pairs: which of two sentences that differ in one thing does the model hold likelier? (BLiMP, Warstadt et al. 2020.)
+"""Minimal pairs (BLiMP, Warstadt et al. 2020): which of two sentences is more probable?
 
-    {"sentence_good": "Katherine can't help herself.", "sentence_bad": "Katherine can't help himself.",
-     "field": "morphology", "linguistics_term": "anaphor_agreement", "UID": "anaphor_gender_agreement"}
+The sentences of a pair differ in one thing, and one of them is acceptable.
 
-a line, as many files as there are. `accuracy` is the share of pairs in which the good sentence scores higher, a tie counting ½, by the
-model's usual scoring: that of what it was trained on (lm.inference.scoring.methods), of several objectives the last named. So a causal model is asked
-by Σ log p, a masked one by its pseudo-log-likelihood, T5 by its infilling. `accuracy_<method>` are the same pairs by every method that
-suits the model, the usual one too.
+The files have a pair a line, as
 
-`accuracy/<key>/<value>`, as `accuracy/linguistics_term/binding`, is the usual score on a part of the pairs: one for each value of the keys
-in `by`, where there are at least two. These are not among `metrics`.
+    {"sentence_good": "Katherine can't help herself.",
+     "sentence_bad": "Katherine can't help himself.",
+     "field": "morphology", "linguistics_term": "anaphor_agreement", "UID":
+     "anaphor_gender_agreement"}
+
+`accuracy` is the fraction of pairs in which the good sentence scores higher, a tie counting ½. The
+scoring is the model's usual one, that of its training (lm.inference.scoring.methods), of several
+objectives the last named: Σ log p for a causal model, the pseudo-log-likelihood for a masked one,
+infilling for T5. `accuracy_<method>` are the same pairs by every method that suits the model, the
+usual one too.
+
+`accuracy/<key>/<value>`, such as `accuracy/linguistics_term/binding`, is the usual score on a
+subset
+of the pairs: one for each value of the keys in `by`, if there are at least two. These are not among
+`metrics`.
 """
 
 import dataclasses
@@ -17,27 +26,34 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Float64, Real
 
 from lm.core.plugins import NotApplicable, UserError, choice
-from lm.core.protocols import Objective
+from lm.core.protocols import Objective, Params
+from lm.data.corpus import Corpus
 from lm.inference import scoring
 from lm.stats import ngrams
 from lm.stats.scores import Examples, Score, fraction, identity
 from lm.tasks import _sentences, _text
+from lm.training.program import Program
 
 KEYS = ("field", "linguistics_term", "UID")
-_RANDOM = 100  # scorers by chance, of which the mean is shown: one alone moves by 1.6 points on a set of 1,000 pairs
+# Random scorers whose mean is the baseline. One alone varies by 1.6 points on 1,000 pairs.
+_RANDOM = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """What is asked, and how.
+    """Which pairs are scored, and how.
 
     Attributes:
       path: JSON Lines files, directories of them, or globs.
-      broken: share of a file's lines that may be broken; they are left out, and said. most: pairs of each file, the first; 0: all.
-      methods: of scoring, beside the usual one: causal, pll, pll_word, infill; none means all that suit the model.
-      by: keys by whose values the pairs are also scored in parts. end: whether causal scores count the [EOS] after a sentence.
+      broken: fraction of a file's lines that may be broken; they are left out, with a note.
+      most: pairs of each file, the first ones; 0 takes all.
+      methods: of scoring, beside the usual one: causal, pll, pll_word, infill; empty takes all that
+        suit the model.
+      by: keys by whose values subsets of the pairs are scored too.
+      end: whether causal scores count the [EOS] after a sentence.
     """
 
     path: tuple[str, ...] = ()
@@ -47,9 +63,9 @@ class Config:
     by: tuple[str, ...] = KEYS
     end: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not 0.0 <= self.broken < 1.0:
-            raise ValueError(f"broken={self.broken} must be a share from 0 to below 1")
+            raise ValueError(f"broken={self.broken} must be a fraction from 0 to below 1")
         if self.most < 0:
             raise ValueError(f"most={self.most} must not be negative (0: all pairs)")
         for method in self.methods:
@@ -59,7 +75,13 @@ class Config:
 
 
 class Pair(NamedTuple):
-    """One line; `about` are the values of KEYS, "" where there is none."""
+    """Two sentences.
+
+    Attributes:
+      good: the acceptable one.
+      bad: the other.
+      about: the values of KEYS, "" if the line has none.
+    """
 
     good: str
     bad: str
@@ -67,7 +89,13 @@ class Pair(NamedTuple):
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Accuracy of preferring the acceptable sentence of a minimal pair (BLiMP).
+
+    Attributes:
+      pairs: those that are scored, N.
+      sentences: their ids, the N good ones first.
+      identity: a hash of the pairs.
+    """
 
     metrics = ("accuracy", *(f"accuracy_{method}" for method in scoring.METHODS))
     shared = True
@@ -75,74 +103,73 @@ class Task:
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
-    def __init__(self, config: Config, corpus, split: str, length: int):
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
         self.config, self.corpus = config, corpus
         if not config.path:
             raise NotApplicable(
-                "minimal_pairs needs minimal_pairs.path: JSON Lines files, or a glob such as 'blimp/*.jsonl', with"
-                ' {"sentence_good": "…", "sentence_bad": "…"} a line, and "field", "linguistics_term", "UID" where there are any'
+                "minimal_pairs needs minimal_pairs.path: JSON Lines files, or a glob such as"
+                ' \'blimp/*.jsonl\', with {"sentence_good": "…", "sentence_bad": "…"} a line, and'
+                ' "field", "linguistics_term", "UID" where there are any'
             )
         pairs, notes = _sentences.read(
-            "minimal_pairs", config.path, (".jsonl", ".ndjson"), _pair, config.broken, config.most
+            "minimal_pairs", config.path, (".jsonl", ".ndjson"), _parse, config.broken, config.most
         )
-        ids = scoring.encode(
-            corpus.tokenizer, [pair.good for pair in pairs] + [pair.bad for pair in pairs]
-        )
-        room, count = length - scoring.SPECIALS, len(pairs)
-        fits = np.array(
-            [
-                0 < max(map(len, two)) <= room and min(map(len, two)) > 0
-                for two in zip(ids, ids[count:], strict=False)
-            ],
-            bool,
-        )
-        if count - fits.sum() > config.broken * count:
-            raise UserError(
-                f"minimal_pairs: {count - int(fits.sum()):,} of {count:,} pairs have a sentence of more than {room} tokens, which is what"
-                f" data.length={length} has room for beside special tokens; train with a larger data.length, or a larger vocabulary"
-            )
-        self.notes = _sentences.tell(
-            "minimal_pairs",
-            notes + [f"{int((~fits).sum())} pairs are too long and left out"] * (not fits.all()),
-        )
-        kept = np.flatnonzero(fits)
-        self.pairs = [pairs[at] for at in kept]
-        self.sentences = [ids[at] for at in kept] + [
-            ids[at + count] for at in kept
-        ]  # good ones, then bad ones
-        self.asked = identity([tuple(pair) for pair in self.pairs])
-        self._scorer = _sentences.Scorers(corpus.tokenizer, config.end)
+        good = scoring.encode(corpus.tokenizer, [pair.good for pair in pairs])
+        bad = scoring.encode(corpus.tokenizer, [pair.bad for pair in pairs])
+        room = length - scoring.SPECIALS
+        kept = [
+            index
+            for index, ids in enumerate(zip(good, bad, strict=True))
+            if all(0 < len(sentence) <= room for sentence in ids)
+        ]
+        if dropped := len(pairs) - len(kept):
+            if dropped > config.broken * len(pairs):
+                raise UserError(
+                    f"minimal_pairs: {dropped:,} of {len(pairs):,} pairs have a sentence of more"
+                    f" than {room} tokens, which is what data.length={length} has room for beside"
+                    " special tokens; train with a larger data.length, or a larger vocabulary"
+                )
+            notes.append(f"{dropped} pairs are too long and left out")
+        self.notes = notes
+        _sentences.print_notes("minimal_pairs", notes)
+        self.pairs = [pairs[index] for index in kept]
+        self.sentences = [good[index] for index in kept] + [bad[index] for index in kept]
+        self.identity = identity([tuple(pair) for pair in self.pairs])
+        self._scorers = _sentences.Scorers(corpus.tokenizer, config.end)
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Whether the model predicts tokens in any way."""
         return bool(scoring.methods(objective))
 
-    def score(self, program, params) -> dict[str, Score]:
-        """accuracy; by every method; in parts."""
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
+        """accuracy; accuracy by every method; accuracy on subsets."""
         usual, *others = scoring.methods(program.objective)
-        chosen = [
-            usual,
-            *(
-                method
-                for method in others
-                if not self.config.methods or method in self.config.methods
-            ),
-        ]
-        found = {method: self.scored(program, params, method) for method in chosen}
-        first = self._scores(_hits(found[usual]))
+        methods = [usual]
+        methods += [m for m in others if not self.config.methods or m in self.config.methods]
+        hits = {method: _hits(self.log_p(program, params, method)) for method in methods}
+        scores = self._scores(hits[usual])
         by_method = {
-            f"accuracy_{method}": self._share(_hits(found[method]))
+            f"accuracy_{method}": self._score(hits[method])
             for method in scoring.METHODS
-            if method in found
+            if method in hits
         }
-        return {"accuracy": first.pop("accuracy")} | by_method | first
+        return {"accuracy": scores.pop("accuracy")} | by_method | scores
 
-    def scored(self, program, params, method: str) -> np.ndarray:
-        """Scores of all sentences in nats, the good ones first: float64 [2 N]."""
-        return self._scorer(program, method).sentences(params, self.sentences)
+    def log_p(
+        self, program: Program, params: Params, method: str
+    ) -> Float64[np.ndarray, "sentences"]:
+        """Log-probabilities of all sentences in nats, by a method; in the order of `sentences`."""
+        return self._scorers(program, method).sentences(params, self.sentences)
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """All alike; the mean over many by chance; unigram and Kneser-Ney bigram sums of the training split; the shorter sentence."""
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """Scores methods without a network.
+
+        constant: the same score for all sentences.
+        random: the mean over many random scorers.
+        unigram, bigram: sums of the training split's unigrams and Kneser-Ney bigrams.
+        shorter: the shorter sentence scores higher.
+        """
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
         lengths = np.array([len(ids) for ids in self.sentences])
@@ -161,34 +188,33 @@ class Task:
         }
         return {name: self._scores(values) for name, values in hits.items()}
 
-    def _scores(self, hits: np.ndarray) -> dict[str, Score]:
-        """accuracy, and in parts."""
-        found = {"accuracy": self._share(hits)}
+    def _scores(self, hits: Float64[np.ndarray, "N"]) -> dict[str, Score]:
+        """accuracy, and accuracy on subsets."""
+        scores = {"accuracy": self._score(hits)}
         for key in self.config.by:
-            parts = np.array([pair.about[KEYS.index(key)] for pair in self.pairs])
-            names = [name for name in np.unique(parts).tolist() if name]
-            if len(names) > 1:
-                found |= {
-                    f"accuracy/{key}/{name}": self._share(hits[parts == name], name)
-                    for name in names
+            values = np.array([pair.about[KEYS.index(key)] for pair in self.pairs])
+            subsets = [value for value in np.unique(values).tolist() if value]
+            if len(subsets) > 1:
+                scores |= {
+                    f"accuracy/{key}/{value}": self._score(hits[values == value], value)
+                    for value in subsets
                 }
-        return found
+        return scores
 
-    def _share(self, hits: np.ndarray, part: str = "") -> Score:
+    def _score(self, hits: Float64[np.ndarray, "n"], subset: str = "") -> Score:
+        identity_of = f"{self.identity} {subset}" if subset else self.identity
         return fraction(
-            float(hits.sum()),
-            len(hits),
-            Examples(hits, np.ones(len(hits)), f"{self.asked}{part and ' '}{part}"),
+            float(hits.sum()), len(hits), Examples(hits, np.ones(len(hits)), identity_of)
         )
 
 
-def _hits(values: np.ndarray) -> np.ndarray:
-    """1 where the good sentence scores higher, ½ where both score the same: float64 [N]."""
+def _hits(values: Real[np.ndarray, "sentences"]) -> Float64[np.ndarray, "N"]:
+    """1 where the good sentence scores higher, ½ where both score the same."""
     good, bad = np.split(values, 2)
     return (good > bad) + 0.5 * (good == bad)
 
 
-def _pair(record: Any, stem: str) -> Pair:
+def _parse(record: Any, stem: str) -> Pair:
     if not isinstance(record, dict):
         raise ValueError(f"is a JSON {type(record).__name__}, not an object")
     for key in ("sentence_good", "sentence_bad"):

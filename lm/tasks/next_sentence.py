@@ -1,56 +1,64 @@
-"""Does segment B follow segment A, on held-out documents? Accuracy, 50 % by chance."""
+"""Next-sentence prediction on held-out documents (BERT, Devlin et al. 2019): does B follow A?"""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Float64
 from scipy import sparse
 
+from lm.core.protocols import Example
 from lm.stats.scores import Score
-from lm.tasks import _pairs
+from lm.tasks import _bags, _pairs
+from lm.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """tokens: the most held-out tokens to read. fit: training pairs from which the baseline takes its threshold."""
+    """How much is read.
+
+    Attributes:
+      tokens: held-out tokens to read at most.
+      fit: training pairs that the baseline's threshold is set on.
+    """
 
     tokens: int = 262144
     fit: int = 4000
 
 
 class Task(_pairs.PairTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Accuracy of telling consecutive segments from random pairs; 50 % by guessing."""
 
-    name = "nsp"
+    objective_name = "nsp"
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """A threshold on the TF-IDF cosine of the two segments, set on training pairs; and the more frequent answer."""
-        fit, asked, weight = (
-            self._training(self.config.fit),
-            self._asked(program),
-            self._inverse_frequency(),
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """A threshold on the TF-IDF cosine, set on training pairs; the most frequent label."""
+        training, held_out = self._training(self.config.fit), self._held_out(program)
+        weights_V = self._inverse_frequency()
+        cosines, labels = self._cosines(training, weights_V), _pairs.labels(training)
+        best = max(
+            np.unique(cosines), key=lambda threshold: ((cosines < threshold) == labels).mean()
         )
-        cosine, label = self._cosines(fit, weight), _pairs.labels(fit)
-        best = max(np.unique(cosine), key=lambda threshold: ((cosine < threshold) == label).mean())
-        overlap = _pairs.answered(asked, self._cosines(asked, weight) < best)
-        return {"TF-IDF overlap": overlap, "majority": _pairs.majority(fit, asked)}
+        return {
+            "TF-IDF overlap": _pairs.accuracy(held_out, self._cosines(held_out, weights_V) < best),
+            "majority": _pairs.majority(training, held_out),
+        }
 
-    def _inverse_frequency(self) -> np.ndarray:
-        """log(documents / documents with the token), 0 for special tokens: [V]."""
+    def _inverse_frequency(self) -> Float64[np.ndarray, "V"]:
+        """log(documents / documents with the token); 0 for special tokens."""
         store, tokenizer = self.corpus.stores["train"], self.corpus.tokenizer
         owner = np.repeat(np.arange(len(store)), np.diff(store.document_offsets))
         seen = np.unique(owner * np.int64(tokenizer.size) + store.tokens) % tokenizer.size
         frequency = np.log((len(store) + 1.0) / (np.bincount(seen, minlength=tokenizer.size) + 1.0))
         return np.where(tokenizer.bytes_per_id > 0, frequency, 0.0)
 
-    def _cosines(self, examples: list[dict], weight: np.ndarray) -> np.ndarray:
+    def _cosines(
+        self, examples: Sequence[Example], weights_V: Float64[np.ndarray, "V"]
+    ) -> Float64[np.ndarray, "N"]:
         """TF-IDF cosine of the segments of each pair."""
-        tables = []
-        for rows in _pairs.sides(examples):
-            owner = np.repeat(np.arange(len(rows)), [len(row) for row in rows])
-            table = sparse.coo_matrix(
-                (np.ones(len(owner)), (owner, np.concatenate(rows))), (len(rows), len(weight))
-            ).tocsr()
-            table = table.multiply(weight[None]).tocsr()
-            norm = np.sqrt(np.asarray(table.multiply(table).sum(1)).ravel())
-            tables.append(sparse.diags(1.0 / np.maximum(norm, 1e-9)) @ table)
-        return np.asarray(tables[0].multiply(tables[1]).sum(1)).ravel()
+        unit_rows = []
+        for texts in _pairs.segments(examples):
+            table = _bags.counts(texts, len(weights_V)).multiply(weights_V[None]).tocsr()
+            norms = _bags.norms(table)
+            unit_rows.append(sparse.diags(1.0 / np.maximum(norms, 1e-9)) @ table)
+        return np.asarray(unit_rows[0].multiply(unit_rows[1]).sum(1)).ravel()

@@ -1,42 +1,52 @@
-"""A linear probe on frozen features: from which part of the corpus does a paragraph come?
+"""A linear probe: which part of the corpus does a paragraph come from, by frozen features?
 
-The classes are the eight labels with the most paragraphs (python_docs: packages; text: files). The answer is known by
-construction, every objective can be asked, each model reads under its own mask, and nothing of the model is trained: the features are the
-mean of the paragraph's last hidden states; a logistic regression is fitted on paragraphs of the training split and scored on paragraphs of
-held-out documents.
+The classes are the labels with the most paragraphs (python_docs: packages; text: files). The
+answers are known without annotation, every objective can be evaluated, each model reads under its
+own mask, and nothing of the model is trained. The features are the mean of a paragraph's last
+hidden states. A logistic regression is fitted on paragraphs of the training split and scored on
+paragraphs of held-out documents.
 """
 
 import collections
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Float, Integer
 from scipy import sparse
 
 from lm.core.plugins import NotApplicable
-from lm.core.protocols import Objective
-from lm.data import loader
+from lm.core.protocols import Batch, Model, Objective, Params
+from lm.data import loader, rows
+from lm.data.corpus import Corpus
+from lm.data.store import Store
 from lm.nn import heads
 from lm.parallel import mesh as meshes
 from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction
-from lm.tasks import _reading
+from lm.tasks import _bags, _reading
+from lm.training.program import Program
 
 BATCH = 64
-STRENGTHS = (
-    0.003,
-    0.03,
-    0.3,
-    3.0,
-)  # inverse regularisation, chosen on a quarter of the training paragraphs
+# Inverse regularisation, selected on a quarter of the training paragraphs.
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)
+
+Texts = tuple[list[np.ndarray], np.ndarray]  # ids of N paragraphs, and their classes [N]
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """classes: how many labels. train, test: paragraphs of each label at most. shortest, longest: tokens of a paragraph: one with fewer
-    is passed over, one with more is cut."""
+    """Which paragraphs are classified.
+
+    Attributes:
+      classes: number of labels.
+      train: most training paragraphs of each label.
+      test: most held-out paragraphs of each label.
+      shortest: fewest tokens of a paragraph.
+      longest: tokens at which a paragraph is cut.
+    """
 
     classes: int = 8
     train: int = 400
@@ -46,7 +56,13 @@ class Config:
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Accuracy of a linear classifier of paragraphs on the frozen features of a model.
+
+    Attributes:
+      labels: of the classes.
+      train: paragraphs to fit on.
+      test: paragraphs to evaluate on.
+    """
 
     metrics = ("balanced_accuracy", "accuracy")
     shared = True
@@ -54,154 +70,146 @@ class Task:
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
-    def __init__(self, config: Config, corpus, split: str, length: int):
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
         try:
             import sklearn  # noqa: F401
         except ImportError:
             raise NotApplicable("the probe needs scikit-learn: pip install 'lm[tasks]'") from None
-        self.config, self.corpus, self.split = config, corpus, split
+        self.config, self.corpus = config, corpus
         self.length = min(length, config.longest + 2)  # with two special tokens
-        found = self._paragraphs("train")
-        enough = [(len(spans), label) for label, spans in found.items() if label]
-        self.labels = [label for _, label in sorted(enough, reverse=True)[: config.classes]]
+        spans = self._spans("train")
+        sizes = sorted(((len(of), label) for label, of in spans.items() if label), reverse=True)
+        self.labels = [label for _, label in sizes[: config.classes]]
         if len(self.labels) < 2:
             raise NotApplicable(
-                f"the probe needs a corpus with at least two labels (packages, files); this one has {len(self.labels)}"
+                "the probe needs a corpus with at least two labels (packages, files); this one has"
+                f" {len(self.labels)}"
             )
-        self.train = self._sample(found, corpus.stores["train"], config.train)
-        self.test = self._sample(self._paragraphs(split), corpus.stores[split], config.test)
+        self.train = self._sample(spans, corpus.stores["train"], config.train)
+        self.test = self._sample(self._spans(split), corpus.stores[split], config.test)
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Every model has features."""
         return True
 
-    def score(self, program, params) -> dict[str, Score]:
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
         """balanced_accuracy, accuracy."""
         compute = program.jit(_features)
         parts = meshes.parts("batch", program.mesh)
         size = -(-BATCH // parts) * parts
-        sides = []
+        features = []
         for texts, _ in (self.train, self.test):
-            rows = []
+            batches = []
             for start in range(0, len(texts), size):
                 batch = self._lay_out(texts[start : start + size], size, program.objective)
-                rows.append(
-                    jax.device_get(
-                        compute(params, loader.place(batch, program.batch_sharding, size))
-                    )
-                )
-            sides.append(np.concatenate(rows)[: len(texts)].astype(np.float64))
-        centre, spread = sides[0].mean(0), sides[0].std(0) + 1e-6
-        return self._classify(*((side - centre) / spread for side in sides))
+                placed = loader.place(batch, program.batch_sharding, size)
+                batches.append(jax.device_get(compute(params, placed)))
+            features.append(np.concatenate(batches)[: len(texts)].astype(np.float64))
+        train, test = features
+        centre, spread = train.mean(0), train.std(0) + 1e-6
+        return self._classify((train - centre) / spread, (test - centre) / spread)
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """The same regression on a bag of tokens, and the most frequent class."""
-        bags = []
-        for texts, _ in (self.train, self.test):
-            owner = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
-            ones = np.ones(len(owner))
-            bag = sparse.coo_matrix(
-                (ones, (owner, np.concatenate(texts))), (len(texts), self.corpus.tokenizer.size)
-            ).tocsr()
-            bag.data = np.log1p(bag.data)
-            bags.append(bag)
-        classes = collections.Counter(self.train[1].tolist())
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """The same regression on a bag of words, and the most frequent class."""
+        size = self.corpus.tokenizer.size
+        train, test = (_bags.log_counts(texts, size) for texts, _ in (self.train, self.test))
+        majority = collections.Counter(self.train[1].tolist()).most_common(1)[0][0]
         return {
-            "bag of words": self._classify(*bags),
-            "majority": self._scores(np.full(len(self.test[1]), classes.most_common(1)[0][0])),
+            "bag of words": self._classify(train, test),
+            "majority": self._scores(np.full(len(self.test[1]), majority)),
         }
 
-    def _classify(self, train, test) -> dict[str, Score]:
+    def _classify(
+        self, train: np.ndarray | sparse.csr_matrix, test: np.ndarray | sparse.csr_matrix
+    ) -> dict[str, Score]:
+        """Scores of a logistic regression on features [N, F] of the paragraphs."""
         from sklearn.linear_model import LogisticRegression
 
-        answers = self.train[1]
-        held_out = np.arange(len(answers)) % 4 == 0
+        targets = self.train[1]
+        held_out = np.arange(len(targets)) % 4 == 0
 
-        def fit(strength, rows):
+        def fit(strength: float, index: np.ndarray) -> LogisticRegression:
             return LogisticRegression(C=strength, max_iter=2000, tol=1e-3).fit(
-                train[rows], answers[rows]
+                train[index], targets[index]
             )
 
-        hits = [
-            fit(strength, ~held_out).score(train[held_out], answers[held_out])
+        accuracies = [
+            fit(strength, ~held_out).score(train[held_out], targets[held_out])
             for strength in STRENGTHS
         ]
-        best = fit(STRENGTHS[int(np.argmax(hits))], np.arange(len(answers)))
+        best = fit(STRENGTHS[int(np.argmax(accuracies))], np.arange(len(targets)))
         return self._scores(best.predict(test))
 
-    def _scores(self, predicted: np.ndarray) -> dict[str, Score]:
-        texts, answers = self.test
-        hits = (predicted == answers).astype(np.float64)
-        # The mean of the classes' recalls: each class weighs the same, however many paragraphs it has.
-        classes, index, sizes = np.unique(answers, return_inverse=True, return_counts=True)
+    def _scores(self, predicted: Integer[np.ndarray, "N"]) -> dict[str, Score]:
+        texts, targets = self.test
+        hits = (predicted == targets).astype(np.float64)
+        # The mean of the classes' recalls: each class has the same weight, whatever its size.
+        classes, index, sizes = np.unique(targets, return_inverse=True, return_counts=True)
         recalls = np.bincount(index, hits) / sizes
-        asked, ones, value = (
-            scores.identity(*texts, answers),
-            np.ones(len(hits)),
-            float(recalls.mean()),
-        )
-        # What each example adds to the mean when other examples are drawn (its influence): classes then weigh the same by their new sizes,
-        # so that a constant answer, right in one class, is so on any test set.
-        balanced = value + len(hits) / (sizes[index] * len(classes)) * (hits - recalls[index])
+        value = float(recalls.mean())
+        identity, ones = scores.identity(*texts, targets), np.ones(len(hits))
+        # The influence of each example on the mean if other examples are drawn. So classes keep the
+        # same weight whatever their new sizes, and a constant answer has the same score on any test
+        # set.
+        influence = len(hits) / (sizes[index] * len(classes)) * (hits - recalls[index])
+        balanced = Examples(value + influence, ones, identity)
         return {
-            "balanced_accuracy": Score(
-                value, len(answers), "share", "higher", Examples(balanced, ones, asked)
-            ),
-            "accuracy": fraction(hits.sum(), len(hits), Examples(hits, ones, asked)),
+            "balanced_accuracy": Score(value, len(targets), "share", "higher", balanced),
+            "accuracy": fraction(hits.sum(), len(hits), Examples(hits, ones, identity)),
         }
 
-    def _paragraphs(self, split: str) -> dict[str, list[tuple[int, int]]]:
+    def _spans(self, split: str) -> dict[str, list[tuple[int, int]]]:
         """Token spans of the paragraphs that are long enough, by label."""
         store = self.corpus.stores[split]
         starts = np.flatnonzero(store.paragraph_starts)
         offsets = np.asarray(store.sentence_offsets)
-        spans = np.stack([offsets[starts], np.append(offsets[starts[1:]], offsets[-1])], 1)
+        begins, ends = offsets[starts], np.append(offsets[starts[1:]], offsets[-1])
         owners = np.searchsorted(store.document_sentences, starts, side="right") - 1
-        labels, found = store.labels, collections.defaultdict(list)
-        for owner, (begin, end) in zip(owners.tolist(), spans.tolist(), strict=True):
+        labels, spans = store.labels, collections.defaultdict[str, list[tuple[int, int]]](list)
+        for owner, begin, end in zip(owners.tolist(), begins.tolist(), ends.tolist(), strict=True):
             if end - begin >= self.config.shortest:
-                found[labels[owner]].append((begin, end))
-        return found
+                spans[labels[owner]].append((begin, end))
+        return spans
 
-    def _sample(self, found, store, most: int) -> tuple[list[np.ndarray], np.ndarray]:
-        """Up to `most` paragraphs of each class, the same in every run, in an order without pattern; and their classes."""
+    def _sample(
+        self, spans: Mapping[str, Sequence[tuple[int, int]]], store: Store, most: int
+    ) -> Texts:
+        """Up to `most` paragraphs of each class in random order, the same in every run."""
         rng = np.random.default_rng(0)
-        texts, answers = [], []
+        texts, targets = [], []
         for index, label in enumerate(self.labels):
-            spans = found.get(label, [])
-            for at in rng.permutation(len(spans))[:most]:
-                begin, end = spans[at]
-                texts.append(
-                    np.asarray(store.tokens[begin : min(end, begin + self.length - 2)], np.int64)
-                )
-                answers.append(index)
+            of_label = spans.get(label, [])
+            for at in rng.permutation(len(of_label))[:most]:
+                begin, end = of_label[at]
+                end = min(end, begin + self.length - 2)
+                texts.append(np.asarray(store.tokens[begin:end], np.int64))
+                targets.append(index)
         order = rng.permutation(len(texts))
         if not len(order):
             raise NotApplicable(
-                f"the probe found no paragraph of {self.config.shortest} tokens under its labels {', '.join(self.labels)}"
+                f"the probe found no paragraph of {self.config.shortest} tokens under its labels"
+                f" {', '.join(self.labels)}"
             )
-        return [texts[at] for at in order], np.asarray(answers)[order]
+        return [texts[at] for at in order], np.asarray(targets)[order]
 
-    def _lay_out(self, texts: list[np.ndarray], size: int, objective) -> dict[str, np.ndarray]:
-        """A batch as the model knows its input (lm/tasks/_reading.py): a decoder sees all of a text where it was trained so, else what
-        stands before."""
-        first, _, last = _reading.edges(objective, self.corpus.tokenizer)
-        batch = {
-            name: np.zeros((size, self.length), np.int32)
-            for name in ("tokens", "segments", "positions")
-        }
-        for row, text in enumerate(texts):
-            ids = [*first, *text, *last]
-            batch["tokens"][row, : len(ids)] = ids
-            batch["segments"][row, : len(ids)] = 1
-            batch["positions"][row, : len(ids)] = np.arange(len(ids))
-        return batch | (
-            {"prefix": batch["segments"] * np.int32(_reading.sees_all(objective))}
-            if objective.mask == "prefix"
-            else {}
-        )
+    def _lay_out(
+        self, texts: Sequence[np.ndarray], size: int, objective: Objective
+    ) -> dict[str, np.ndarray]:
+        """A batch of `size` rows in the form of the model's training (lm/tasks/_reading.py).
+
+        A decoder reads a text from both sides if it was trained to, else from left to right.
+        """
+        first, _, last = _reading.special_tokens(objective, self.corpus.tokenizer)
+        laid_out = [rows.Row(self.length, self.corpus.tokenizer.pad) for _ in range(size)]
+        for row, text in zip(laid_out, texts, strict=False):
+            row.add(np.array([*first, *text, *last]))
+        batch = rows.stack(laid_out)
+        if objective.mask == "prefix":
+            batch["prefix"] = batch["segments"] * np.int32(_reading.is_bidirectional(objective))
+        return batch
 
 
-def _features(model, batch):
-    """Mean of the last hidden states over each row's tokens: [B, D]."""
+def _features(model: Model, batch: Batch) -> Float[Array, "B D"]:
+    """The mean of the last hidden states over each row's tokens."""
     return heads.mean(model.features(batch).astype(jnp.float32), batch["segments"] > 0)

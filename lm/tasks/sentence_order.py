@@ -1,4 +1,4 @@
-"""Do two consecutive segments stand in their order, on held-out documents? Accuracy, 50 % by chance (ALBERT, Lan et al. 2020)."""
+"""Sentence order on held-out documents (ALBERT, Lan et al. 2020): are two segments swapped?"""
 
 import dataclasses
 
@@ -6,38 +6,44 @@ import numpy as np
 
 from lm.stats.scores import Score
 from lm.tasks import _pairs
+from lm.training.program import Program
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """tokens: the most held-out tokens to read. fit: training pairs from which the baseline learns."""
+    """How much is read.
+
+    Attributes:
+      tokens: held-out tokens to read at most.
+      fit: training pairs that the baseline learns from.
+    """
 
     tokens: int = 262144
     fit: int = 20000
 
 
 class Task(_pairs.PairTask):
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Accuracy of telling whether two consecutive segments are in order; 50 % by guessing."""
 
-    name = "sop"
+    objective_name = "sop"
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """Naive Bayes on which tokens open and which close, from training pairs; and the more frequent answer."""
-        fit, asked = self._training(self.config.fit), self._asked(program)
-        label = _pairs.labels(fit)
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """Naive Bayes on the tokens of earlier and later segments; the most frequent label."""
+        training, held_out = self._training(self.config.fit), self._held_out(program)
+        labels = _pairs.labels(training)
         size = self.corpus.tokenizer.size
-        counts = np.ones(
-            (2, size)
-        )  # of tokens in what comes first and what comes second in the text
-        for side, rows in enumerate(_pairs.sides(fit)):
-            for row, swapped in zip(rows, label, strict=True):
-                np.add.at(counts[side ^ swapped], row, 1.0)
-        evidence = np.log(counts[0] / counts[0].sum()) - np.log(counts[1] / counts[1].sum())
-        first, second = _pairs.sides(asked)
-        swapped = np.array(
-            [evidence[a].sum() < evidence[b].sum() for a, b in zip(first, second, strict=True)]
+        counts = np.ones((2, size))  # of tokens in the earlier and in the later segment of a text
+        for side, texts in enumerate(_pairs.segments(training)):
+            for text, swapped in zip(texts, labels, strict=True):
+                np.add.at(counts[side ^ swapped], text, 1.0)
+        evidence_V = np.log(counts[0] / counts[0].sum()) - np.log(counts[1] / counts[1].sum())
+        predicted = np.array(
+            [
+                evidence_V[first].sum() < evidence_V[second].sum()
+                for first, second in zip(*_pairs.segments(held_out), strict=True)
+            ]
         )
         return {
-            "naive Bayes": _pairs.answered(asked, swapped),
-            "majority": _pairs.majority(fit, asked),
+            "naive Bayes": _pairs.accuracy(held_out, predicted),
+            "majority": _pairs.majority(training, held_out),
         }

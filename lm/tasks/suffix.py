@@ -1,28 +1,35 @@
-"""The second half of held-out texts, given the first: nats a token. Causal models, prefix models and encoder-decoders are asked the same.
+"""The second half of held-out texts, given the first half: nats per token.
 
-A causal model reads the first half from left to right, the others see it whole.
+Causal models, prefix models and encoder-decoders are evaluated on the same targets. A causal model
+reads the first half from left to right; the others read it from both sides.
 """
 
 import dataclasses
 from collections.abc import Sequence
 
 from lm.core import compatibility
-from lm.core.protocols import Objective
+from lm.core.protocols import Example, Objective, Params
+from lm.data.corpus import Corpus
 from lm.stats import ngrams
 from lm.stats.scores import Score
 from lm.tasks import _text
+from lm.training.program import Program
 from lm.training.validation import Validation
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """tokens: the most held-out tokens to read, given or asked."""
+    """How much is read.
+
+    Attributes:
+      tokens: held-out tokens to read at most, of both halves.
+    """
 
     tokens: int = 131072
 
 
 class Task:
-    """`suits(objective)` says which models it measures; see lm/core/protocols.py."""
+    """Continuation of a text from its middle: nats and accuracy of the second half."""
 
     metrics = ("nll", "accuracy")
     shared = False
@@ -30,52 +37,57 @@ class Task:
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
-    def __init__(self, config: Config, corpus, split: str, length: int):
+    def __init__(self, config: Config, corpus: Corpus, split: str, length: int):
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
 
     @staticmethod
     def suits(objective: Objective) -> bool:
+        """Whether the model predicts the next token, or continues prefixes."""
         return "suffix" in objective.scores or "causal" in objective.scores
 
-    def score(self, program, params) -> dict[str, Score]:
+    def score(self, program: Program, params: Params) -> dict[str, Score]:
         """nll, accuracy."""
         model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
-        validation = self._validation(
-            program, model, causal="suffix" not in program.objective.scores
-        )
-        nll, accuracy = _text.Asked.of(validation.full(), "suffix").scored(
+        is_causal = "suffix" not in program.objective.scores
+        validation = self._validation(program, model, is_causal)
+        nll, accuracy = _text.Targets.of(validation.full(), "suffix").model_scores(
             validation.by_row(params), "prefix_lm"
         )
         return {"nll": nll, "accuracy": accuracy}
 
-    def baselines(self, program) -> dict[str, dict[str, Score]]:
-        """Unigram and Kneser-Ney bigram models of the training split, on the same tokens."""
+    def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
+        """Unigram and Kneser-Ney bigram models of the training split, on the same targets."""
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
-        batches = self._validation(program, "decoder", causal=True).full()
-        asked, inputs = _text.Asked.of(batches, "suffix"), _text.pick(batches, "tokens")
-        unigram, bigram = (
-            ngrams.Unigram(after, tokenizer.size),
-            ngrams.Bigram(before, after, tokenizer.size),
-        )
+        batches = self._validation(program, "decoder", is_causal=True).full()
+        targets, inputs = _text.Targets.of(batches, "suffix"), _text.at_targets(batches, "tokens")
+        unigram = ngrams.Unigram(after, tokenizer.size)
+        bigram = ngrams.Bigram(before, after, tokenizer.size)
         return {
             "unigram": {
-                "nll": asked.nats(unigram.nll(asked.targets)),
-                "accuracy": asked.share(asked.targets == unigram.best()),
+                "nll": targets.nats(unigram.nll(targets.ids)),
+                "accuracy": targets.accuracy(targets.ids == unigram.best()),
             },
-            "bigram": {"nll": asked.nats(bigram.nll(inputs, asked.targets))},
+            "bigram": {"nll": targets.nats(bigram.nll(inputs, targets.ids))},
         }
 
-    def _validation(self, program, model: str, causal: bool) -> Validation:
-        objective = compatibility.make(
-            {"name": "prefix_lm", "split": 0.5}, self.corpus.tokenizer, self.length, model
+    def _validation(self, program: Program, model: str, is_causal: bool) -> Validation:
+        """Held-out rows.
+
+        Args:
+          program: of the model.
+          model: "decoder" or "encoder_decoder": how the halves are laid out.
+          is_causal: no part of a row is a prefix.
+        """
+        section = {"name": "prefix_lm", "split": 0.5}
+        objective = compatibility.make(section, self.corpus.tokenizer, self.length, model)
+
+        def without_prefix(example: Example) -> Example:
+            return example | {"prefix": 0 * example["prefix"]}
+
+        # Tokens are counted as a decoder's, so that every model reads as many rows.
+        changed = _text.ChangedExamples(
+            objective, self.length, without_prefix if is_causal else None
         )
-        # Tokens are counted as a decoder's, so that every model is asked as many.
-        asked = _text.Changed(
-            objective,
-            self.length,
-            (lambda example: example | {"prefix": 0 * example["prefix"]}) if causal else None,
-        )
-        return Validation(
-            program, asked, self.corpus.stores[self.split], self.split, self.config.tokens, 32
-        )
+        store = self.corpus.stores[self.split]
+        return Validation(program, changed, store, self.split, self.config.tokens, 32)

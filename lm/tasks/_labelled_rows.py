@@ -1,0 +1,127 @@
+"""Lays out labelled examples as rows of a model."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Integer
+
+from lm.core.protocols import Objective, Tokenizer
+from lm.data import rows
+from lm.finetuning.tuner import Rows
+from lm.tasks import _reading
+
+SPECIALS = {"text": 2, "pair": 3, "words": 2}  # most special tokens of a row, by kind
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """An example.
+
+    Attributes:
+      units: the ids of its one or two texts, or of each of its words.
+      labels: one, or one for each word.
+      content: the texts, words or ids that identify it.
+    """
+
+    units: Sequence[np.ndarray]
+    labels: Sequence[str]
+    content: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """What a row holds: an example, or a part of a sentence of words.
+
+    Attributes:
+      units: the ids of its texts or words, cut to fit.
+      count: the number of its targets.
+    """
+
+    units: Sequence[np.ndarray]
+    count: int
+
+
+def split(items: Sequence[Item], kind: str, longest: int) -> list[Piece]:
+    """Cuts texts to the length of a row, and continues long sentences of words in further rows.
+
+    Args:
+      items: the examples.
+      kind: "text", "pair" or "words".
+      longest: positions of a row, with special tokens.
+    """
+    room = longest - SPECIALS[kind]
+    if kind == "text":
+        return [Piece([item.units[0][:room]], 1) for item in items]
+    if kind == "pair":
+        return [Piece(_cut_pair(item.units[0], item.units[1], room), 1) for item in items]
+    pieces = []
+    for item in items:
+        row: list[np.ndarray] = []
+        for word in item.units:
+            if row and sum(map(len, row)) + min(len(word), room) > room:
+                pieces.append(Piece(row, len(row)))
+                row = []
+            row.append(word[:room])
+        pieces.append(Piece(row, len(row)))
+    return pieces
+
+
+def lay_out(
+    pieces: Sequence[Piece],
+    targets: Integer[np.ndarray, "M"],
+    objective: Objective,
+    tokenizer: Tokenizer,
+    kind: str,
+    length: int,
+    slots: int,
+) -> Rows:
+    """Lays out pieces in the form of the model's training (lm/tasks/_reading.py).
+
+    Args:
+      pieces: one per row, N.
+      targets: classes of all pieces, one piece after another.
+      objective: of the model.
+      tokenizer: gives the special tokens.
+      kind: "text", "pair" or "words".
+      length: T.
+      slots: P, the most targets of a row.
+
+    Returns:
+      tokens, segments, positions, units (the number of the text or word of each token, from 1), and
+      types under a bidirectional mask: int32 [N, T]; targets: int32 [N, P]; weights: float32
+      [N, P], 0 where there is no target.
+    """
+    first, between, last = _reading.special_tokens(objective, tokenizer)
+    result = []
+    target_NP = np.zeros((len(pieces), slots), np.int32)
+    weight_NP = np.zeros((len(pieces), slots), np.float32)
+    start = 0  # of the piece's targets
+    for index, piece in enumerate(pieces):
+        ids, numbers = list(first), [0] * len(first)
+        for number, unit in enumerate(piece.units, 1):
+            separator = between if number > 1 and kind == "pair" else []
+            ids += [*separator, *unit]
+            numbers += [0] * len(separator) + [number] * len(unit)
+        ids += last
+        numbers += [0] * len(last)
+        row = rows.Row(length, tokenizer.pad, ("units", "types"))
+        span = row.add(np.array(ids), units=numbers)
+        if kind == "pair":
+            row.arrays["types"][numbers.index(2) : span.stop] = 1
+        result.append(row)
+        target_NP[index, : piece.count] = targets[start : start + piece.count]
+        weight_NP[index, : piece.count] = 1.0
+        start += piece.count
+    batch = rows.stack(result) | {"targets": target_NP, "weights": weight_NP}
+    if objective.mask != "bidirectional":
+        del batch["types"]
+    return batch
+
+
+def _cut_pair(a: np.ndarray, b: np.ndarray, room: int) -> list[np.ndarray]:
+    """Cuts two texts at the end, the longer one first, until both fit."""
+    if len(a) + len(b) <= room:
+        return [a, b]
+    short = min(len(a), len(b), room // 2)
+    return [a[:short], b[: room - short]] if len(a) <= len(b) else [a[: room - short], b[:short]]
