@@ -1,4 +1,4 @@
-"""Which module may import which: read from the source, so that imports inside functions count too."""
+"""Which module may import which, read from the source: imports inside functions count too."""
 
 import ast
 import functools
@@ -30,7 +30,7 @@ MODEL_CODE = ("nn", "models")
 
 
 def table() -> dict[str, int]:
-    """Floor of each room, from the table in CONTRIBUTING.md."""
+    """The floor of each room, from the table in CONTRIBUTING.md."""
     text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
     return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
@@ -38,23 +38,22 @@ def table() -> dict[str, int]:
 
 @functools.cache
 def modules() -> dict[str, ast.Module]:
-    """Source of every module, by its name below `lm` ("" for lm itself)."""
-    found = {}
+    """The source of every module, by its name below `lm` ("" for lm itself)."""
+    sources = {}
     for path in sorted(ROOT.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
-        found[".".join(part for part in parts if part != "__init__")] = ast.parse(
-            path.read_text(encoding="utf-8")
-        )
-    return found
+        name = ".".join(part for part in parts if part != "__init__")
+        sources[name] = ast.parse(path.read_text(encoding="utf-8"))
+    return sources
 
 
 @functools.cache
 def imports(module: str) -> frozenset[str]:
-    """Full names of all modules that a module imports, wherever it does, but for those of annotations alone."""
-    found = set()
+    """Full names of all modules that a module imports, except for annotations only."""
+    names = set()
     for node in _executed(modules()[module]):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, (
                 f"lm.{module} has a relative import, which this test does not resolve"
@@ -62,12 +61,12 @@ def imports(module: str) -> frozenset[str]:
             for alias in node.names:
                 name = f"{node.module}.{alias.name}"
                 is_module = name.startswith("lm.") and name.removeprefix("lm.") in modules()
-                found.add(name if is_module else node.module)
-    return frozenset(found)
+                names.add(name if is_module else node.module)
+    return frozenset(names)
 
 
 def _executed(node: ast.AST) -> Iterator[ast.AST]:
-    """The node and all below it, without the bodies of `if TYPE_CHECKING`."""
+    """The node and its descendants, without the bodies of `if TYPE_CHECKING`."""
     yield node
     if not (isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)):
         for child in ast.iter_child_nodes(node):
@@ -75,7 +74,7 @@ def _executed(node: ast.AST) -> Iterator[ast.AST]:
 
 
 def inner(module: str) -> set[str]:
-    """The modules of `lm` that a module imports, by their names below `lm`."""
+    """Names below `lm` of the modules of `lm` that a module imports."""
     return {
         name.removeprefix("lm").removeprefix(".")
         for name in imports(module)
@@ -83,8 +82,8 @@ def inner(module: str) -> set[str]:
     }
 
 
-def within(module: str, place: str) -> bool:
-    return module == place or module.startswith(place + ".")
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(package + ".")
 
 
 def room(module: str) -> str:
@@ -92,7 +91,7 @@ def room(module: str) -> str:
     return module.split(".")[0]
 
 
-def test_the_table_names_what_exists():
+def test_the_table_names_all_rooms():
     assert set(table()) == {room(module) for module in modules() if module}
 
 
@@ -101,12 +100,12 @@ def test_imports_point_downward(module):
     floors = table()
     for imported in inner(module):
         assert imported in modules(), f"lm.{module} imports lm.{imported}, which does not exist"
-        here, there = room(module), room(imported)
-        if not module or here == there:  # `lm` is the public API, above all rooms
+        own, other = room(module), room(imported)
+        if not module or own == other:  # `lm` is the public API, above all rooms
             continue
         assert imported, f"lm.{module} imports the public API"
-        assert floors[there] < floors[here], (
-            f"lm.{module} (floor {floors[here]}) imports lm.{imported} (floor {floors[there]})"
+        assert floors[other] < floors[own], (
+            f"lm.{module} (floor {floors[own]}) imports lm.{imported} (floor {floors[other]})"
         )
 
 
@@ -118,28 +117,26 @@ def test_underscore_modules_stay_in_their_room(module):
             assert within(module, ".".join(package)), f"lm.{module} imports lm.{imported}"
 
 
-def test_no_module_imports_itself_by_a_detour():
+def test_there_are_no_import_cycles():
     graph = {module: inner(module) - {module} for module in modules()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
-@pytest.mark.parametrize("place", PLUG_INS)
-def test_plug_ins_do_not_know_their_siblings(place):
+@pytest.mark.parametrize("package", PLUG_INS)
+def test_plug_ins_do_not_import_their_siblings(package):
     from lm.core import plugins
 
-    plug_ins = {f"{place}.{name}" for name in plugins.names(place)}
+    plug_ins = {f"{package}.{name}" for name in plugins.names(package)}
     assert plug_ins
     for module in plug_ins:
         assert not (inner(module) & plug_ins) - {module}, f"lm.{module} imports a sibling"
     for module in modules():
-        if not within(module, place):
-            known = inner(module) & plug_ins
-            assert not known, (
-                f"lm.{module} imports {known} by name; plugins.find keeps plug-ins exchangeable"
-            )
+        if not within(module, package):
+            imported = inner(module) & plug_ins
+            assert not imported, f"lm.{module} imports {imported} by name; use plugins.find"
 
 
-def test_orbax_is_known_in_one_place():
+def test_one_module_imports_orbax():
     assert [
         module
         for module in modules()
@@ -149,7 +146,7 @@ def test_orbax_is_known_in_one_place():
 
 def test_model_code_names_no_mesh_axis():
     for module, source in modules().items():
-        if any(within(module, place) for place in MODEL_CODE):
+        if any(within(module, package) for package in MODEL_CODE):
             constants = {
                 node.value
                 for node in ast.walk(source)
@@ -175,8 +172,11 @@ def python(code: str) -> str:
 
 
 def test_lm_alone_loads_nothing_heavy():
-    code = "import sys, time; t = time.perf_counter(); import lm; print(time.perf_counter() - t); print(*sys.modules)"
-    # The fastest of three: what else the machine does is not the module's doing.
+    code = (
+        "import sys, time; t = time.perf_counter(); import lm;"
+        " print(time.perf_counter() - t); print(*sys.modules)"
+    )
+    # The fastest of three, since other processes may slow one down.
     outputs = [python(code).splitlines() for _ in range(3)]
     assert min(float(seconds) for seconds, _ in outputs) < 0.3
     loaded = {name.split(".")[0] for name in outputs[0][1].split()}
@@ -192,9 +192,14 @@ def test_lm_alone_loads_nothing_heavy():
 
 def commands() -> list[str]:
     """Modules that are run with python -m."""
-    return [module for module, source in modules().items() if any(
-        isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'" for node in source.body
-    )]  # fmt: skip
+    return [
+        module
+        for module, source in modules().items()
+        if any(
+            isinstance(node, ast.If) and ast.unparse(node.test) == "__name__ == '__main__'"
+            for node in source.body
+        )
+    ]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -216,4 +221,4 @@ def test_commands_load_nothing_heavy_before_they_run(command):
 
 
 def test_commands_are_found():
-    assert {"train", "evaluate", "compare", "preview"} <= set(commands())
+    assert {"train", "evaluate", "compare", "sweep", "preview"} <= set(commands())
