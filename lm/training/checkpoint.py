@@ -1,14 +1,17 @@
-"""Saving and restoring the train state. The only file that imports orbax.
+"""Saves and restores the train state. The only file that imports orbax.
 
-A checkpoint holds the state as a flat mapping from path to array, so it can be read without the optimiser's types. Saves are
-asynchronous and atomic: a step's folder is filled under a temporary name, sealed with checksums (lm/training/integrity.py) by process 0 in the
-background, and renamed into place. So whatever kills a save loses that save alone, and what has a step's name is whole when written.
+A checkpoint holds the state as a flat mapping from path to array, so it can be read without the
+optimizer's types. Saves are asynchronous and atomic. A step's folder is filled under a temporary
+name; process 0 adds checksums in the background (lm/training/integrity.py); then the folder is
+renamed. So a kill loses the save in flight and nothing else, and a folder with a step's name was
+complete when written.
 
-It may be damaged afterwards: a lost page of a machine that lost power, a disk, a copy that was cut off. Whoever opens the folder to write
-(lm.train) therefore has process 0 compare the newest checkpoint with its checksums, and go back to the newest whole one. Newer ones are
-moved aside to `damaged-<step>`, never deleted, so that their steps can be saved again; stderr says all of it. Where none is whole, nothing
-is moved and nothing starts from step 0: that is for the user to decide. Readers (lm.evaluate) compare too, move nothing, and refuse a
-damaged checkpoint: a score of another step than asked for would mislead.
+It may be damaged later: by a power failure, a disk, a copy that was cut off. When lm.train opens
+the folder, process 0 therefore compares the newest checkpoint with its checksums and falls back to
+the newest intact one. Newer, damaged ones are quarantined as `damaged-<step>`, never deleted, so
+that their steps can be saved again; stderr reports it. Where none is intact, nothing is moved and
+nothing restarts from step 0: the user must decide. Readers (lm.evaluate) compare too, move nothing,
+and refuse a damaged checkpoint, because the score of another step would mislead.
 """
 
 import contextlib
@@ -31,12 +34,10 @@ from lm.core.plugins import UserError
 from lm.training import integrity
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
-_METRICS = "metrics"  # orbax's folder of the validation loss, and the file in it
-_PATIENCE = 2 * 3600 * 1000  # milliseconds that processes wait for process 0 to read a checkpoint
-_questions = (
-    itertools.count()
-)  # to process 0; each has a name of its own, the same in all processes
-_TOLD = 4096  # bytes of a message that process 0 sends to the others
+_METRICS = "metrics"  # name of orbax's folder for the validation loss, and of the file in it
+_TIMEOUT = 2 * 3600 * 1000  # milliseconds to wait for process 0 to read a checkpoint
+_barriers = itertools.count()  # names of barriers, the same in all processes
+_MESSAGE = 4096  # bytes of a message that process 0 sends to the others
 
 
 def _first_line(error: Exception) -> str:
@@ -57,28 +58,31 @@ def flatten(state: Any) -> dict[str, Any]:
 
 class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
-        """No. JAX counts who asks, and with which step, to find one at which all processes can stop; only the training loop may ask."""
+        """Returns False: only the training loop may call JAX's preemption sync point.
+
+        JAX counts the calls and their steps to find a step at which all processes can stop.
+        """
         return False
 
 
 class Checkpoints:
-    """The checkpoints of one workdir.
-
-    Args:
-      workdir: checkpoints lie in its folder `checkpoints`.
-      keep: how many of the latest are kept, beside the best one.
-      read_only: never writes, moves or deletes.
-
-    Raises:
-      UserError: there is no checkpoint to read, or none is whole that could be continued from.
-    """
+    """The checkpoints of one workdir, in its folder `checkpoints`."""
 
     def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False):
+        """Opens the folder.
+
+        Args:
+          workdir: directory of the run.
+          keep: latest checkpoints to keep, beside the best one.
+          read_only: never write, move or delete.
+
+        Raises:
+          UserError: there is no checkpoint to read, or none is intact to continue from.
+        """
         self.directory = Path(workdir).resolve() / "checkpoints"
         self.read_only = read_only
-        logging.set_verbosity(
-            logging.FATAL
-        )  # orbax warns of what is meant here, and prints errors that are raised as well
+        # Orbax warns of what is intended here, and prints errors that it raises as well.
+        logging.set_verbosity(logging.FATAL)
         if read_only and not self.directory.is_dir():
             raise UserError(
                 f"{workdir} has no checkpoints; give the workdir of a finished or running lm.train"
@@ -87,12 +91,19 @@ class Checkpoints:
             get_metric_fn=_loss, reverse=True, n=1, keep_checkpoints_without_metrics=False
         )
         options = ocp.CheckpointManagerOptions(
-            # Without best_fn no metrics are written, and the best one is forgotten when the run continues.
-            preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]), best_fn=_loss, best_mode="min",
-            create=not read_only, read_only=read_only, cleanup_tmp_directories=not read_only, enable_async_checkpointing=not read_only,
-            async_options=None if read_only else ocp.AsyncOptions(post_finalization_callback=self._seal),
-        )  # fmt: skip
-        # Named here, so that a checkpoint's contents can be listed before anything is restored.
+            preservation_policy=keeping.AnyPreservationPolicy([keeping.LatestN(keep), best]),
+            # Without best_fn no metrics are written, and a resumed run forgets the best checkpoint.
+            best_fn=_loss,
+            best_mode="min",
+            create=not read_only,
+            read_only=read_only,
+            cleanup_tmp_directories=not read_only,
+            enable_async_checkpointing=not read_only,
+            async_options=None
+            if read_only
+            else ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        )
+        # Named here, so that the contents of a checkpoint can be listed before it is restored.
         handlers = {
             "state": ocp.StandardCheckpointHandler(),
             "counters": ocp.JsonCheckpointHandler(),
@@ -100,20 +111,19 @@ class Checkpoints:
         self.failed = False
         self._saving = self._verified = 0
         if not read_only:
-            self._verified = self._newest_whole()
+            self._verified = self._newest_intact()
         try:
             self.manager = _Manager(self.directory, options=options, item_handlers=handlers)
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # ValueError: a validation loss, in a folder that nothing else has looked into
+        except (OSError, ValueError) as error:  # ValueError: a validation loss cannot be read
             raise UserError(
-                f"{self.directory} cannot be opened: {_first_line(error)}; lm.train moves damaged checkpoints aside"
+                f"{self.directory} cannot be opened: {_first_line(error)}; lm.train quarantines"
+                " damaged checkpoints"
             ) from error
         if not read_only and (self.latest() or 0) != self._verified:
             raise UserError(
-                f"process {jax.process_index()} finds the checkpoint of step {self.latest()} in {self.directory}, process 0 that of step"
-                f" {self._verified} (0: none); --workdir must be a folder that all hosts share"
+                f"process {jax.process_index()} finds the checkpoint of step {self.latest()} in"
+                f" {self.directory}, process 0 that of step {self._verified} (0: none); --workdir"
+                " must be a folder that all hosts share"
             )
 
     def latest(self) -> int | None:
@@ -121,7 +131,7 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """The step with the lowest validation loss among those kept; the newest where none has one."""
+        """The kept step with the lowest validation loss; the newest where none has one."""
         best = self.manager.best_step()
         return self.latest() if best is None else best
 
@@ -132,31 +142,44 @@ class Checkpoints:
     def save(
         self, step: int, state: Any, counters: Mapping[str, float], loss: float | None = None
     ) -> None:
-        """Starts saving; returns once the arrays and counters are copied.
+        """Starts saving, and returns once arrays and counters are copied.
 
         Args:
-          step: the step just done. state: the train state. counters: small numbers of the host that continue with it.
-          loss: the validation loss, by which the best is kept.
+          step: the step just done.
+          state: the train state.
+          counters: small numbers of the host that a resumed run needs.
+          loss: the validation loss, by which the best checkpoint is selected.
+
+        Raises:
+          UserError: this save or an earlier one failed.
         """
         if step in self.manager.all_steps():
             return
         metrics = None if loss is None else {"loss": loss}
-        kept = copy.deepcopy(
-            dict(counters)
-        )  # orbax writes them in the background, while the next steps add to them
+        # A deep copy: orbax writes them in the background, while the next steps add to them.
+        kept = copy.deepcopy(dict(counters))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(flatten(state)), counters=ocp.args.JsonSave(kept)
         )
         with self._writing():
-            self.manager.wait_until_finished()  # orbax waits as well; but the save before is still being sealed
+            # Orbax waits as well, but not for the checksums of the save before.
+            self.manager.wait_until_finished()
             self._saving = step
             self.manager.save(step, args=items, metrics=metrics, force=True)
 
     def restore(self, step: int, shapes: Any, shardings: Any) -> tuple[Any, dict[str, float]]:
-        """The state of a step, laid out by `shardings`, and its counters.
+        """Restores a step.
+
+        Args:
+          step: a complete step.
+          shapes: of the train state.
+          shardings: where its arrays go.
+
+        Returns:
+          The state, and the counters saved with it.
 
         Raises:
-          UserError: the checkpoint is damaged, or is one of another model.
+          UserError: the checkpoint is damaged, or belongs to another model.
         """
         abstract = jax.tree.map(
             lambda leaf, sharding: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding),
@@ -180,7 +203,7 @@ class Checkpoints:
         return state, dict(restored["counters"])
 
     def arrays(self, step: int) -> dict[str, np.ndarray]:
-        """All arrays of a step by path, whatever model it is of, in the memory of this process."""
+        """All arrays of a step by path, in this process's memory, without knowing the model."""
         self._verify(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         saved = self.manager.item_metadata(step)["state"]
@@ -199,7 +222,11 @@ class Checkpoints:
             self.manager.wait_until_finished()
 
     def close(self) -> None:
-        """Finishes saves and frees resources; tells of a save that failed, once."""
+        """Finishes saves and frees resources.
+
+        Raises:
+          UserError: a save failed, and that was not raised before.
+        """
         try:
             if not self.failed:
                 self.wait()
@@ -207,16 +234,16 @@ class Checkpoints:
             with contextlib.suppress(OSError, ValueError):  # the failed save again
                 self.manager.close()
 
-    def _seal(self) -> None:
-        """Called by orbax on process 0, in the background, when all files are written and the folder is about to be renamed."""
+    def _write_checksums(self) -> None:
+        """Called by orbax on process 0 in the background, just before the folder is renamed."""
         (folder,) = self.directory.glob(f"{self._saving}{_TEMPORARY}*")
-        integrity.seal(folder)
+        integrity.write_checksums(folder)
 
-    def _newest_whole(self) -> int:
-        """The newest step that is as it was written, 0 without any; damaged ones that are newer are moved aside."""
-        return _from_process_0(self._look_for_newest_whole)
+    def _newest_intact(self) -> int:
+        """The newest intact step, or 0; newer, damaged ones are quarantined."""
+        return _from_process_0(self._find_newest_intact)
 
-    def _look_for_newest_whole(self) -> int:
+    def _find_newest_intact(self) -> int:
         steps = sorted(
             (
                 int(path.name)
@@ -225,23 +252,25 @@ class Checkpoints:
             ),
             reverse=True,
         )
-        aside = sorted(path.name for path in self.directory.glob("damaged-*"))
+        quarantined = sorted(path.name for path in self.directory.glob("damaged-*"))
         damages = {}
         for step in steps:
             try:
                 if not integrity.verify(self.directory / str(step)):
-                    _tell(
-                        f"note: the checkpoint of step {step} in {self.directory} has no {integrity.NAME} and is used unverified"
+                    _print(
+                        f"note: the checkpoint of step {step} in {self.directory} has no"
+                        f" {integrity.NAME} and is used unverified"
                     )
                 break
             except integrity.Damaged as error:
                 damages[step] = str(error)
         else:
-            if damages or aside:
-                found = [f"step {step}: {how}" for step, how in damages.items()] + aside
+            if damages or quarantined:
+                faults = [f"step {step}: {fault}" for step, fault in damages.items()]
+                faults += quarantined
                 raise UserError(
-                    f"no checkpoint in {self.directory} is whole: {'; '.join(found)}. Nothing was changed. Put a copy of one back, or start"
-                    " again from step 0 in a new --workdir"
+                    f"no checkpoint in {self.directory} is intact: {'; '.join(faults)}. Nothing was"
+                    " changed. Restore a copy of one, or restart from step 0 in a new --workdir"
                 )
             return 0
         newer = list(damages)
@@ -250,44 +279,44 @@ class Checkpoints:
                 _check_metrics(self.directory / str(older))
             except integrity.Damaged as error:
                 damages[older] = str(error)
-        for damaged, how in damages.items():
-            to = self._aside(damaged)
-            (self.directory / str(damaged)).rename(to)
-            _tell(
-                f"the checkpoint of step {damaged} in {self.directory} is damaged: {how}; moved to {to.name}"
+        for damaged, fault in damages.items():
+            target = self._quarantine(damaged)
+            (self.directory / str(damaged)).rename(target)
+            _print(
+                f"the checkpoint of step {damaged} in {self.directory} is damaged: {fault};"
+                f" moved to {target.name}"
             )
         if newer:
             again = max(newer) - step
-            _tell(
-                f"training continues from the checkpoint of step {step}; {again} step{'s' * (again > 1)} computed again"
+            _print(
+                f"training continues from the checkpoint of step {step};"
+                f" {again} step{'s' * (again > 1)} computed again"
             )
         return step
 
-    def _aside(self, step: int) -> Path:
+    def _quarantine(self, step: int) -> Path:
+        """A free name for a damaged checkpoint."""
         names = [f"damaged-{step}", *(f"damaged-{step}-{number}" for number in range(2, 1000))]
         return next(path for name in names if not (path := self.directory / name).exists())
 
     def _verify(self, step: int) -> None:
-        """Refuses a checkpoint that is not as it was written."""
+        """Raises UserError where a checkpoint is not as it was written."""
 
-        def look() -> int:
+        def check() -> int:
             try:
                 integrity.verify(self.directory / str(step))
             except integrity.Damaged as error:
                 raise UserError(self._damaged(step, error)) from error
             return 0
 
-        _from_process_0(look)
+        _from_process_0(check)
 
     @contextlib.contextmanager
     def _writing(self) -> Iterator[None]:
-        """What fails inside, or failed in the background since, is told with the last good checkpoint."""
+        """Re-raises save errors, of this save or one in the background, with the last good step."""
         try:
             yield
-        except (
-            OSError,
-            ValueError,
-        ) as error:  # tensorstore raises ValueError when the disk is full
+        except (OSError, ValueError) as error:  # ValueError: tensorstore, on a full disk
             self.failed = True
             complete = [int(path.name) for path in self.directory.iterdir() if path.name.isdigit()]
             last = (
@@ -296,8 +325,10 @@ class Checkpoints:
                 else "there is no checkpoint yet"
             )
             raise UserError(
-                f"a checkpoint could not be saved in {self.directory}: {_first_line(error)}; {last}. Free some space or mend the disk;"
-                f" the same command then {'continues from there' if complete else 'starts again'}"
+                f"a checkpoint could not be saved in {self.directory}: {_first_line(error)};"
+                f" {last}."
+                " Free some space or repair the disk; the same command then"
+                f" {'continues from there' if complete else 'starts again'}"
             ) from error
 
     def _compare(self, step: int, expected: Mapping[str, jax.ShapeDtypeStruct]) -> None:
@@ -305,66 +336,76 @@ class Checkpoints:
             metadata = self.manager.item_metadata(step)["state"]
             if not metadata:
                 raise ValueError("its state or the description of it is missing")
-            found = {name: tuple(leaf.shape) for name, leaf in flatten(metadata).items()}
-        except Exception as error:  # orbax raises many kinds for unreadable metadata; each means the same to the user
+            saved = {name: tuple(leaf.shape) for name, leaf in flatten(metadata).items()}
+        except Exception as error:  # orbax raises many kinds for unreadable metadata
             raise UserError(self._damaged(step, error)) from error
         wanted = {name: tuple(leaf.shape) for name, leaf in expected.items()}
         differing = sorted(
-            name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name)
+            name for name in saved.keys() | wanted.keys() if saved.get(name) != wanted.get(name)
         )
         if differing:
             lines = [
-                f"  {name}: checkpoint {found.get(name, 'has none')}, config {wanted.get(name, 'has none')}"
+                f"  {name}: checkpoint {saved.get(name, 'has none')},"
+                f" config {wanted.get(name, 'has none')}"
                 for name in differing[:5]
             ]
             raise UserError(
-                f"the checkpoint of step {step} in {self.directory} is one of another model:\n"
+                f"the checkpoint of step {step} in {self.directory} belongs to another model:\n"
                 + "\n".join(lines)
             )
 
     def _damaged(self, step: int, error: Exception) -> str:
         others = [other for other in self.steps() if other != step]
         if not others:
-            rest = "there is no other; put a copy of it back, or start a new workdir"
+            remedy = "there is no other; restore a copy of it, or start a new workdir"
         elif self.read_only:
-            rest = f"--step={others[-1]} names another (lm.train goes back to the newest whole one by itself)"
+            remedy = (
+                f"--step={others[-1]} names another (lm.train falls back to the newest intact one)"
+            )
         else:
-            rest = f"move {self.directory / str(step)} elsewhere to go on from step {others[-1]}"
-        return f"the checkpoint of step {step} in {self.directory} cannot be read: {_first_line(error)}; {rest}"
+            remedy = f"move {self.directory / str(step)} away to resume from step {others[-1]}"
+        return (
+            f"the checkpoint of step {step} in {self.directory} cannot be read:"
+            f" {_first_line(error)}; {remedy}"
+        )
 
 
-def _from_process_0(look: Callable[[], int]) -> int:
-    """What process 0 finds, a number or a UserError, in all processes: they must not act on what each of them sees."""
-    found, error = 0, ""
+def _from_process_0(function: Callable[[], int]) -> int:
+    """Calls a function on process 0, and returns its result or raises its UserError on all.
+
+    Processes must not act on what each of them sees in the folder.
+    """
+    result, error = 0, ""
     if jax.process_index() == 0:
         try:
-            found = look()
+            result = function()
         except UserError as problem:
             error = str(problem)
-        except Exception as problem:  # whatever it is, the other processes wait for an answer
+        except Exception as problem:  # of any kind: the other processes wait for an answer
             error = f"the checkpoints cannot be read or moved: {type(problem).__name__}: {problem}"
     if jax.process_count() > 1:
-        # To read a large checkpoint takes longer than a collective waits on some machines.
+        # Reading a large checkpoint may take longer than a collective waits.
         ocp.multihost.get_barrier_sync_fn()(
-            key=f"lm_checkpoints_{next(_questions)}", timeout_ms=_PATIENCE
+            key=f"lm_checkpoints_{next(_barriers)}", timeout_ms=_TIMEOUT
         )
-        told = error.encode()[:_TOLD].ljust(_TOLD)
+        message = error.encode()[:_MESSAGE].ljust(_MESSAGE)
         number, text = multihost_utils.broadcast_one_to_all(
-            (np.int32(found), np.frombuffer(told, np.uint8))
+            (np.int32(result), np.frombuffer(message, np.uint8))
         )
-        found, error = (
+        result, error = (
             int(number),
             np.asarray(text, np.uint8).tobytes().decode(errors="ignore").strip(),
         )
     if error:
         raise UserError(error)
-    return found
+    return result
 
 
 def _check_metrics(folder: Path) -> None:
-    """Refuses a checkpoint whose validation loss is damaged: orbax reads those of all, to know the best.
+    """Raises Damaged where a checkpoint's validation loss is damaged: orbax reads those of all.
 
-    One without it passes: a kill may have come while it was deleted, which the next save finishes.
+    A checkpoint without one passes: a process may have been killed while it deleted it, which the
+    next save completes.
     """
     path = folder / _METRICS / _METRICS
     if path.exists():
@@ -375,5 +416,5 @@ def _check_metrics(folder: Path) -> None:
             raise integrity.Damaged(f"{_METRICS}/{_METRICS} cannot be read: {error}") from error
 
 
-def _tell(text: str) -> None:
+def _print(text: str) -> None:
     print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""Measured energy of a run, where the machine tells: Intel and AMD processors' counters (RAPL), NVIDIA's counters or power draw.
+"""Measured energy of a run: Intel and AMD processor counters (RAPL), NVIDIA's power draw.
 
-What it covers is said in `source`. A processor's counter is of the whole package, memory apart; a run is charged the share of it that its
-process took of all busy processor time, so that runs side by side share it. A GPU's draw is of the whole device: where workers run side by
-side, each run is charged an equal part of it.
+A processor's counter covers the whole package without memory. A run is charged the fraction that
+its process took of all busy processor time, so parallel runs share it. A GPU's power draw covers
+the whole device. Where workers run in parallel, each is charged an equal part.
 """
 
 import contextlib
@@ -16,16 +16,15 @@ from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
 STAT = Path("/proc/stat")
-SIDE_BY_SIDE = (
-    "LM_RUNS_SIDE_BY_SIDE"  # set in worker processes: how many of them share this machine's devices
-)
+# Set in worker processes: how many of them share this machine's devices.
+SIDE_BY_SIDE = "LM_RUNS_SIDE_BY_SIDE"
 
 
 class Rapl:
     """Energy of processor packages from Linux's powercap counters, which wrap around.
 
-    Args:
-      root: of the counters. stat: the kernel's account of processor time. own: this process's processor seconds.
+    Attributes:
+      source: what is measured, for run.json.
     """
 
     source = "RAPL, packages, by share of busy processor time"
@@ -33,11 +32,18 @@ class Rapl:
     def __init__(
         self, root: Path = POWERCAP, stat: Path = STAT, own: Callable[[], float] = time.process_time
     ):
+        """Reads the counters for the first time.
+
+        Args:
+          root: directory of the counters.
+          stat: the kernel's account of processor time.
+          own: returns the processor seconds of this process.
+        """
         self.stat, self.own = stat, own
         self.ranges: dict[Path, int] = {}
         self.last: dict[Path, int] = {}
         with contextlib.suppress(OSError, ValueError):
-            # Packages are intel-rapl:0, :1 …; their parts, intel-rapl:0:0, are in them already.
+            # Packages are intel-rapl:0, :1 …, and include their parts, intel-rapl:0:0.
             for zone in sorted(root.glob("*rapl:*")):
                 if zone.name.count(":") == 1 and (zone / "name").read_text(
                     encoding="ascii"
@@ -50,12 +56,18 @@ class Rapl:
         self.busy, self.mine = self._busy(), own()
 
     @property
-    def there(self) -> bool:
-        """Whether this machine has counters that may be read."""
+    def available(self) -> bool:
+        """Whether this machine has counters that this process may read."""
         return bool(self.last)
 
     def joules(self, last: bool = False) -> float:
-        """Since the last call, of this process. To be called more often than a counter wraps around (an hour at 70 W)."""
+        """Energy of this process since the last call.
+
+        Call it more often than a counter wraps around (an hour at 70 W).
+
+        Args:
+          last: unused; for the interface of `Nvidia`.
+        """
         total = 0
         for zone, before in self.last.items():
             with contextlib.suppress(OSError, ValueError):
@@ -63,12 +75,12 @@ class Rapl:
                 total += now - before if now >= before else now + self.ranges[zone] - before
                 self.last[zone] = now
         busy, mine = self._busy(), self.own()
-        share = (mine - self.mine) / max(busy - self.busy, mine - self.mine, 1e-9)
+        fraction = (mine - self.mine) / max(busy - self.busy, mine - self.mine, 1e-9)
         self.busy, self.mine = busy, mine
-        return total / 1e6 * share
+        return total / 1e6 * fraction
 
     def _busy(self) -> float:
-        """Seconds that all processors were busy since the machine started."""
+        """Seconds that all processors were busy since boot."""
         try:
             fields = [
                 int(field)
@@ -76,51 +88,61 @@ class Rapl:
             ]
         except (OSError, ValueError):
             return 0.0
-        return (sum(fields) - fields[3] - fields[4]) / os.sysconf(
-            "SC_CLK_TCK"
-        )  # without idle and waiting for disks
+        idle, waiting_for_disks = fields[3:5]
+        return (sum(fields) - idle - waiting_for_disks) / os.sysconf("SC_CLK_TCK")
 
 
 class Nvidia:
-    """Energy of all NVIDIA GPUs that this process may use, from their power draw, which is asked for once in `every` seconds.
+    """Energy of all NVIDIA GPUs that this process may use, from samples of their power draw.
 
-    Args:
-      ask: returns watts of each GPU. clock: seconds. sharing: worker processes on these GPUs, among which the draw is divided evenly.
+    Attributes:
+      source: what is measured, for run.json.
     """
 
     def __init__(
         self,
-        ask: Callable[[], Sequence[float]] | None = None,
+        read: Callable[[], Sequence[float]] | None = None,
         clock: Callable[[], float] = time.monotonic,
         every: float = 10.0,
         sharing: int = 1,
     ):
-        self.ask, self.clock, self.every, self.sharing = ask or _draw, clock, every, sharing
+        """Reads the power draw for the first time.
+
+        Args:
+          read: returns the watts of each GPU; None calls nvidia-smi.
+          clock: returns seconds.
+          every: seconds between samples.
+          sharing: worker processes on these GPUs, which share the energy evenly.
+        """
+        self.read, self.clock, self.every, self.sharing = read or _draw, clock, every, sharing
         self.source = "nvidia-smi, power draw of all GPUs" + (
             f", divided by {sharing} workers side by side" if sharing > 1 else ""
         )
         self.before = clock()
-        self.watts = sum(self.ask()) if ask or shutil.which("nvidia-smi") else 0.0
+        self.watts = sum(self.read()) if read or shutil.which("nvidia-smi") else 0.0
 
     @property
-    def there(self) -> bool:
-        """Whether there is one that tells."""
+    def available(self) -> bool:
+        """Whether a GPU reports its power draw."""
         return self.watts > 0
 
     def joules(self, last: bool = False) -> float:
-        """Since the last call: the mean of the power then and now, times the time between; 0 where that is too short to ask again, unless
-        this is the `last` time."""
+        """Energy since the last call: mean of the power then and now, times the time between.
+
+        Args:
+          last: sample even if the last sample was less than `every` seconds ago; else that is 0.
+        """
         now = self.clock()
         if now - self.before < self.every and not last:
             return 0.0
-        watts = sum(self.ask())
+        watts = sum(self.read())
         energy = (self.watts + watts) / 2 * (now - self.before)
         self.before, self.watts = now, watts
         return energy / self.sharing
 
 
 def _draw() -> list[float]:
-    """Watts of each GPU; none where they do not tell."""
+    """Watts of each GPU; empty where they are not reported."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     command = [
         "nvidia-smi",
@@ -129,32 +151,45 @@ def _draw() -> list[float]:
         *(["-i", wanted] if wanted else []),
     ]
     try:
-        said = subprocess.run(
+        output = subprocess.run(
             command, capture_output=True, text=True, timeout=10, check=True
         ).stdout
-        return [float(line) for line in said.split()]
+        return [float(line) for line in output.split()]
     except (OSError, ValueError, subprocess.SubprocessError):
         return []
 
 
 def _sharing() -> int:
-    """Worker processes on this machine's devices, this one among them."""
-    said = os.environ.get(SIDE_BY_SIDE, "")
-    return max(1, int(said)) if said.isdigit() else 1
+    """Worker processes on this machine's devices, this one included."""
+    workers = os.environ.get(SIDE_BY_SIDE, "")
+    return max(1, int(workers)) if workers.isdigit() else 1
 
 
 class Meter:
-    """Energy of a run so far. `before`: joules of earlier sessions. Without a source, `values` is empty."""
+    """Energy of a run so far, in joules.
+
+    Attributes:
+      total: joules, earlier sessions included.
+    """
 
     def __init__(self, before: float = 0.0, sources: Sequence[Rapl | Nvidia] | None = None):
-        found: Sequence[Rapl | Nvidia] = (
-            (Rapl(), Nvidia(sharing=_sharing())) if sources is None else sources
-        )
-        self.sources = [each for each in found if each.there]
+        """Opens the sources of this machine.
+
+        Args:
+          before: joules of earlier sessions.
+          sources: to read; None takes all kinds.
+        """
+        if sources is None:
+            sources = (Rapl(), Nvidia(sharing=_sharing()))
+        self.sources = [source for source in sources if source.available]
         self.total = before
 
     def values(self, last: bool = False) -> dict[str, Any]:
-        """{"energy_joules", "energy_source"} up to now; the sources are read. `last`: for the last time."""
+        """Reads the sources: {"energy_joules", "energy_source"}, or nothing without a source.
+
+        Args:
+          last: whether the run ends.
+        """
         if not self.sources:
             return {}
         self.total += sum(source.joules(last) for source in self.sources)

@@ -1,4 +1,4 @@
-"""Where a run's numbers are drawn as they come: TensorBoard, and Weights & Biases as an extra."""
+"""Live plots of a run's metrics: TensorBoard, and Weights & Biases as an extra."""
 
 import importlib.util
 from collections.abc import Mapping
@@ -7,11 +7,18 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lm.core.plugins import UserError
+from lm.training.program import TrainingConfig
 
 
 @dataclass(frozen=True)
 class Group:
-    """What a run belongs to: events of all trials of an experiment lie below one directory, under its name and theirs."""
+    """The experiment that a run is a trial of. Its trials' events lie under one directory.
+
+    Attributes:
+      directory: workdir of the experiment.
+      experiment: its name.
+      trial: name of the run.
+    """
 
     directory: Path
     experiment: str
@@ -19,15 +26,19 @@ class Group:
 
 
 class Events(Protocol):
-    """Takes numbers by name, with the step that they are of."""
+    """Receives the metrics of a step."""
 
-    def write(self, step: int, values: Mapping[str, float]) -> None: ...
+    def write(self, step: int, values: Mapping[str, float]) -> None:
+        """Writes values by name."""
+        ...
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        """Flushes and ends."""
+        ...
 
 
 class TensorBoard:
-    """Event files; what an earlier session wrote after step `start` is hidden."""
+    """Event files. What an earlier session wrote after step `start` is purged."""
 
     def __init__(self, directory: Path, start: int):
         import tensorboardX
@@ -37,17 +48,20 @@ class TensorBoard:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """A scalar each."""
+        """Writes a scalar for each value."""
         for name, value in values.items():
             self.writer.add_scalar(name, value, step)
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Flushes and closes the files."""
         self.writer.close()
 
 
 class WeightsAndBiases:
-    """A run there, in the group of its experiment; WANDB_MODE=offline keeps it here. A continued run goes on under its identity."""
+    """A Weights & Biases run, in the group of its experiment.
+
+    WANDB_MODE=offline keeps it on this machine. A resumed run keeps its identity.
+    """
 
     def __init__(self, workdir: Path, config: Mapping[str, Any], group: Group | None):
         import wandb
@@ -66,7 +80,7 @@ class WeightsAndBiases:
         )
 
     def write(self, step: int, values: Mapping[str, float]) -> None:
-        """All of them at once."""
+        """Logs all values at once."""
         self.run.log(dict(values), step=step)
 
     def close(self) -> None:
@@ -74,20 +88,24 @@ class WeightsAndBiases:
         self.run.finish()
 
 
-def check_installed(training: Any) -> None:
-    """Refuses to start where what the run should write to is not installed; `training`: a TrainingConfig.
+def check_installed(training: TrainingConfig) -> None:
+    """Checks that the packages are installed that a run logs to.
 
     Raises:
-      UserError: it says what to install.
+      UserError: one is not; the message names what to install.
     """
     if training.wandb and importlib.util.find_spec("wandb") is None:
         raise UserError(
-            "config.training.wandb needs Weights & Biases: pip install 'lm[wandb]' (WANDB_MODE=offline sends nothing)"
+            "config.training.wandb needs Weights & Biases: pip install 'lm[wandb]'"
+            " (WANDB_MODE=offline sends nothing)"
         )
 
 
 def directory(workdir: Path, group: Group | None) -> Path:
-    """Where TensorBoard's files of a run go: `tensorboard --logdir` of the experiment's workdir shows all trials by name."""
+    """Directory of a run's TensorBoard files.
+
+    `tensorboard --logdir` of an experiment's workdir shows all its trials by name.
+    """
     return (
         group.directory / "tensorboard" / group.experiment.replace("/", "-") / group.trial
         if group
@@ -96,10 +114,24 @@ def directory(workdir: Path, group: Group | None) -> Path:
 
 
 def writers(
-    training: Any, workdir: Path, config: Mapping[str, Any], start: int, group: Group | None
+    training: TrainingConfig,
+    workdir: Path,
+    config: Mapping[str, Any],
+    start: int,
+    group: Group | None,
 ) -> list[Events]:
-    """What the run's options ask for. start: the step that it continues from."""
-    found: list[Events] = (
-        [TensorBoard(directory(workdir, group), start)] if training.tensorboard else []
-    )
-    return found + ([WeightsAndBiases(workdir, config, group)] if training.wandb else [])
+    """Opens the writers that the run's options name.
+
+    Args:
+      training: options of the run.
+      workdir: directory of the run.
+      config: of the run.
+      start: step that it continues from; 0 for a new run.
+      group: the experiment that it is a trial of.
+    """
+    writers: list[Events] = []
+    if training.tensorboard:
+        writers.append(TensorBoard(directory(workdir, group), start))
+    if training.wandb:
+        writers.append(WeightsAndBiases(workdir, config, group))
+    return writers

@@ -1,10 +1,11 @@
-"""Checksums of a checkpoint's files, and what they say is wrong with it.
+"""Checksums of a checkpoint's files, written before it is committed and compared before use.
 
-`seal` writes `checksums.json` into the folder of a step: size and SHA-256 of every file of its items (the arrays, the description of
-them, counters, validation loss). It is written while the folder still has its temporary name, so that the rename which makes a checkpoint
-also says that it is sealed: no moment lies between the two at which a process could be killed. A checkpoint under its final name that has
-no checksums was therefore not left by a crash. It was written before there were checksums, or has lost the file; it may be used, with a
-note. What has checksums and differs from them may not.
+`write_checksums` writes `checksums.json` into the folder of a step: size and SHA-256 of every file
+of its items (arrays, their metadata, counters, validation loss). The folder still has its temporary
+name then, so the rename that commits the checkpoint also commits its checksums: a process cannot be
+killed between the two. A committed checkpoint without checksums was therefore not left by a crash.
+It is older than checksums, or has lost the file, and may be used with a note. A checkpoint that
+differs from its checksums may not.
 """
 
 import hashlib
@@ -14,17 +15,21 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 NAME = "checksums.json"
-_THREADS = 8  # files are read side by side; hashing leaves Python's lock
+_THREADS = 8  # read files in parallel; hashing releases the GIL
 
 
 class Damaged(ValueError):
-    """A checkpoint's files are not those that were written; the message says which one, and how."""
+    """A checkpoint is not as it was written; the message names the file and the fault."""
 
 
-def seal(folder: Path) -> None:
-    """Writes the checksums of all files in the subfolders of `folder`, to disk before it returns.
+def write_checksums(folder: Path) -> None:
+    """Writes the checksums of all files in the subfolders of `folder`, and flushes them to disk.
 
-    Files beside the subfolders are left out: orbax writes them later, and nothing is restored from them.
+    Files beside the subfolders are left out: orbax writes them later, and nothing is restored from
+    them.
+
+    Args:
+      folder: of a step, complete but not yet renamed.
     """
     names = sorted(
         str(path.relative_to(folder)) for path in folder.glob("*/**/*") if path.is_file()
@@ -43,32 +48,33 @@ def verify(folder: Path, within: str = "") -> bool:
     """Compares every file with its checksum.
 
     Args:
-      folder: of a step. within: look at this subfolder alone.
+      folder: of a step.
+      within: restrict the check to this subfolder; "" checks all.
 
     Returns:
-      False where there are no checksums to compare with.
+      Whether there are checksums to compare with.
 
     Raises:
-      Damaged: a file is missing, has another size or other contents, or the checksums themselves are damaged.
+      Damaged: a file is missing or has another size or content, or the checksums are damaged.
     """
     if not (folder / NAME).exists():
         return False
     try:
-        told = json.loads((folder / NAME).read_text(encoding="utf-8"))
-        if told["digest"] != _own_digest(told["files"]):
+        saved = json.loads((folder / NAME).read_text(encoding="utf-8"))
+        if saved["digest"] != _own_digest(saved["files"]):
             raise Damaged(f"{NAME} does not match its own checksum")
-        files = {name: entry for name, entry in told["files"].items() if name.startswith(within)}
+        files = {name: entry for name, entry in saved["files"].items() if name.startswith(within)}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise error if isinstance(error, Damaged) else Damaged(f"{NAME} cannot be read") from error
     for name, (size, _) in files.items():  # before anything is read: most damage shows here
         if not (folder / name).is_file():
             raise Damaged(f"{name} is missing")
-        if (there := (folder / name).stat().st_size) != size:
-            raise Damaged(f"{name} has {there:,} bytes, not {size:,}")
+        if (actual := (folder / name).stat().st_size) != size:
+            raise Damaged(f"{name} has {actual:,} bytes, not {size:,}")
     with ThreadPoolExecutor(_THREADS) as threads:
         try:
-            found = threads.map(lambda name: _measure(folder / name), files)
-            for (name, expected), measured in zip(files.items(), found, strict=True):
+            measurements = threads.map(lambda name: _measure(folder / name), files)
+            for (name, expected), measured in zip(files.items(), measurements, strict=True):
                 if measured != expected:
                     raise Damaged(f"{name} does not match its checksum")
         except OSError as error:

@@ -1,4 +1,4 @@
-"""The training loop: from a config and a workdir to a trained model, resuming where a run stopped."""
+"""The training loop: from a config and a workdir to a trained model; resumes a stopped run."""
 
 import functools
 import sys
@@ -46,8 +46,8 @@ def train(
     Raises:
       UserError: the config, data or workdir cannot work; nothing was written.
       Diverged: the loss is not finite; the last good checkpoint is kept and named.
-      SystemExit: with lm.training.stopping.EXIT_STATUS after SIGTERM or Ctrl-C. The state was saved,
-        and the same command continues.
+      SystemExit: after SIGTERM or Ctrl-C, with lm.training.stopping.EXIT_STATUS. The state was
+        saved, and the same command continues.
     """
     workdir, config = Path(workdir), plain(config)
     record = records.check_same_run(workdir, config)
@@ -194,7 +194,7 @@ def train(
 
 
 def _new_record(config: Mapping[str, Any], corpus: Corpus, program: Program) -> dict[str, Any]:
-    """run.json before the first step; a run that continues updates where and with what it runs."""
+    """run.json before the first step; a resumed run updates where and with what it runs."""
     return {
         "status": "running",
         "config": config,
@@ -235,7 +235,8 @@ def _header(
     if stages > 1:
         bubble = pipeline.bubble(stages, microbatches, repeats)
         lines.append(
-            f"  {stages} stages × {repeats} rounds, {microbatches} microbatches: {bubble:.1%} bubble"
+            f"  {stages} stages × {repeats} rounds, {microbatches} microbatches:"
+            f" {bubble:.1%} bubble"
         )
     if start:
         lines.append(f"continues from step {start}")

@@ -1,4 +1,4 @@
-"""Clocks of a run: wall time, and the speed of training steps alone."""
+"""Wall time of a run, and the speed of its training steps."""
 
 import contextlib
 import time
@@ -6,14 +6,17 @@ from collections.abc import Iterator
 
 
 class Speed:
-    """Counts tokens against seconds, without compilation, validation and saving.
-
-    Args:
-      tokens: of a step. flops: of a step. peak: FLOP/s of all devices together, or None where unknown.
-      before: seconds that earlier sessions of this run took.
-    """
+    """Measures tokens per second, without compilation, validation and saving."""
 
     def __init__(self, tokens: int, flops: float, peak: float | None, before: float = 0.0):
+        """Starts the clock.
+
+        Args:
+          tokens: token positions of a step.
+          flops: FLOPs of a step.
+          peak: FLOP/s of all devices together; None where unknown.
+          before: seconds that earlier sessions of this run took.
+        """
         self.tokens, self.flops, self.peak = tokens, flops, peak
         self.began = time.perf_counter() - before
         self.busy_since: float | None = None
@@ -21,7 +24,11 @@ class Speed:
         self.steps = 0
 
     def step_done(self, waited: float) -> None:
-        """After each step. The clock starts after the first, which compiles."""
+        """Counts a step. The clock of steps starts after the first, which compiles.
+
+        Args:
+          waited: seconds spent waiting for input so far.
+        """
         if self.busy_since is None:
             self.busy_since, self.waited_before, self.paused = time.perf_counter(), waited, 0.0
         else:
@@ -29,7 +36,7 @@ class Speed:
 
     @contextlib.contextmanager
     def pause(self) -> Iterator[None]:
-        """What runs inside does not count."""
+        """Context manager: time inside does not count."""
         begin = time.perf_counter()
         yield
         self.paused += time.perf_counter() - begin
@@ -39,7 +46,7 @@ class Speed:
         return time.perf_counter() - self.began
 
     def values(self, waited: float) -> dict[str, float]:
-        """Tokens a second, share of time spent waiting for input, and MFU where the peak is known."""
+        """Tokens per second, fraction of time waiting for input, and MFU if the peak is known."""
         if not self.steps or self.busy_since is None:
             return {"tokens_per_second": 0.0, "input_wait_share": 0.0}
         busy = max(1e-9, time.perf_counter() - self.busy_since - self.paused)
@@ -52,7 +59,7 @@ class Speed:
         return values
 
     def left(self, steps: int) -> float:
-        """Seconds that this many more steps will take, pauses included."""
+        """Seconds that so many more steps will take, pauses included; NaN where unknown."""
         if not self.steps or self.busy_since is None:
             return float("nan")
         return (time.perf_counter() - self.busy_since) / self.steps * steps

@@ -191,7 +191,7 @@ def test_a_damaged_checkpoint_is_moved_aside(saved, damage, capsys):
             f"the checkpoint of step 2 in {folder} cannot be read: "
         )
         assert str(raised.value).endswith(
-            "; --step=1 names another (lm.train goes back to the newest whole one by itself)"
+            "; --step=1 names another (lm.train falls back to the newest intact one)"
         )
         assert (
             restore(Checkpoints(saved, read_only=True), 1, tiny(0.0))[0]["params"]["layer"][
@@ -228,7 +228,7 @@ def test_without_a_whole_checkpoint_nothing_starts_again(saved):
     for _ in range(2):  # the same command says the same
         with pytest.raises(
             UserError,
-            match="no checkpoint in .* is whole: step 2: state/_METADATA is missing; step 1: state/.* does not",
+            match="no checkpoint in .* is intact: step 2: state/_METADATA is missing; step 1: state/.* does not",
         ):
             Checkpoints(saved)
     assert runs.files(saved) == before
@@ -236,7 +236,7 @@ def test_without_a_whole_checkpoint_nothing_starts_again(saved):
     shutil.rmtree(saved / "checkpoints" / "2")
     with pytest.raises(
         UserError,
-        match=r"is whole: damaged-1\. Nothing was changed\. Put a copy of one back, or start again from step 0 in",
+        match=r"is intact: damaged-1\. Nothing was changed\. Restore a copy of one, or restart from step 0 in",
     ):
         Checkpoints(saved)
 
@@ -245,7 +245,7 @@ def test_the_only_checkpoint_damaged(saved):
     shutil.rmtree(saved / "checkpoints" / "1")
     damage_arrays(saved / "checkpoints" / "2")
     with pytest.raises(
-        UserError, match="there is no other; put a copy of it back, or start a new workdir"
+        UserError, match="there is no other; restore a copy of it, or start a new workdir"
     ):
         restore(Checkpoints(saved, read_only=True), 2, tiny(0.0))
 
@@ -326,7 +326,7 @@ def test_devices_of_a_checkpoint_do_not_bind(tmp_path):
     (folder / "state" / "_sharding").write_text(
         saved.replace("cpu:", "tpu:").replace("CPU_", "TPU_")
     )
-    integrity.seal(folder)
+    integrity.write_checksums(folder)
     assert np.array_equal(restore(Checkpoints(tmp_path), 3, state)[0]["kernel"], values)
     assert np.array_equal(Checkpoints(tmp_path, read_only=True).arrays(3)["kernel"], values)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)
@@ -343,7 +343,7 @@ def test_a_checkpoint_of_another_model_shows_the_differences(saved):
         "params": {"layer": {"kernel": jnp.zeros((3, 5))}, "head": {"bias": jnp.zeros(2)}},
         "step": jnp.zeros((), jnp.int32),
     }
-    with pytest.raises(UserError, match="is one of another model:") as raised:
+    with pytest.raises(UserError, match="belongs to another model:") as raised:
         restore(Checkpoints(saved, read_only=True), 2, other)
     assert "params/layer/kernel: checkpoint (3, 4), config (3, 5)" in str(raised.value)
     assert "params/head/bias: checkpoint has none, config (2,)" in str(raised.value)

@@ -25,7 +25,7 @@ def test_packages_are_counted_once_with_wraparound_by_share_of_busy_time(tmp_pat
     stat, mine = tmp_path / "stat", [0.0]
     stat.write_text(f"cpu {10 * tick} 0 0 {500 * tick} 0 0 0 0 0 0\ncpu0 1 2 3\n")
     counters = energy.Rapl(tmp_path, stat, lambda: mine[0])
-    assert counters.there and len(counters.last) == 2
+    assert counters.available and len(counters.last) == 2
     (first / "energy_uj").write_text("200000")  # wrapped: 300,000 µJ
     (second / "energy_uj").write_text("700100")  # 700,000 µJ
     stat.write_text(f"cpu {14 * tick} 0 0 {900 * tick} 70 0 0 0 0 0\n")
@@ -37,7 +37,7 @@ def test_packages_are_counted_once_with_wraparound_by_share_of_busy_time(tmp_pat
 def test_power_draw_is_integrated():
     now, watts = [0.0], [[100.0, 50.0]]
     source = energy.Nvidia(lambda: watts[0], lambda: now[0], every=10.0)
-    assert source.there
+    assert source.available
     now[0] = 9.0
     assert source.joules() == 0.0
     now[0], watts[0] = 20.0, [200.0, 50.0]

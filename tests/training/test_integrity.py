@@ -16,7 +16,7 @@ def folder(tmp_path):
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    integrity.seal(tmp_path)
+    integrity.write_checksums(tmp_path)
     return tmp_path
 
 

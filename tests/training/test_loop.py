@@ -77,7 +77,7 @@ def test_killed_by_the_system(home, tmp_path):
     file = runs.config_file(home.config("clm"), tmp_path / "config.py")
     code = (
         "import os, runpy, runs, signal, sys, pytest; from lm.training import integrity; patch = pytest.MonkeyPatch(); runs.one_device(patch);"
-        "seal, kill = integrity.seal, lambda: os.kill(os.getpid(), signal.SIGKILL);"
+        "seal, kill = integrity.write_checksums, lambda: os.kill(os.getpid(), signal.SIGKILL);"
         "patch.setattr(integrity, 'seal', lambda folder: kill() if folder.name.startswith('9.') else seal(folder));"
         f"sys.argv = ['lm.train', '--config={file}', '--workdir={workdir}']; runpy.run_module('lm.train', run_name='__main__')"
     )
@@ -142,7 +142,10 @@ def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
         patch.setattr(validation.Validation, "sums", signalled)
         with pytest.raises(SystemExit) as stop:
             train(home, workdir)
-    assert stop.value.code == stopping.EXIT_STATUS and Checkpoints(workdir, read_only=True).latest() == step
+    assert (
+        stop.value.code == stopping.EXIT_STATUS
+        and Checkpoints(workdir, read_only=True).latest() == step
+    )
     assert [line["split"] for line in runs.metrics(workdir) if line["step"] == step] == ["train"]
     if step < STEPS:
         interrupted(home, workdir, monkeypatch, step + 1, runs.kill, runs.Killed)
