@@ -1,4 +1,9 @@
-"""Published shapes and run recipes, which config files are made of."""
+"""Published model shapes and training recipes, from which config files are made.
+
+A shape (`bert`, `gpt2`, `t5`, `llama`, `laptop`) is the `model` section of a config. A recipe
+(`bert_run`, `gpt2_run`, `t5_run`, `peers_run`, `laptop_run`) is a full config: a shape, an
+objective, and how to train. `run` makes a full config from any model section.
+"""
 
 import typing
 from collections.abc import Mapping
@@ -15,130 +20,71 @@ from lm.parallel.mesh import MeshConfig
 from lm.tokenizers.config import TokenizerConfig
 from lm.training.program import TrainingConfig
 
-# (layers, width, heads, feed-forward). BERT: Devlin et al. 2019 (base, large), Turc et al. 2019 (tiny, small).
-BERT = {
-    "tiny": (2, 128, 2, 512),
-    "small": (4, 512, 8, 2048),
-    "base": (12, 768, 12, 3072),
-    "large": (24, 1024, 16, 4096),
-}
-# GPT-2, Radford et al. 2019: its smallest (124M) and its medium (355M), which have BERT-base's and -large's depth and width.
-GPT2 = BERT
-# T5, Raffel et al. 2020, with (layers of each stack, width, heads, feed-forward); head width 64. tiny is ours.
-T5 = {
-    "tiny": (2, 128, 2, 512),
-    "small": (6, 512, 8, 2048),
-    "base": (12, 768, 12, 3072),
-    "large": (24, 1024, 16, 4096),
-}
-# Llama style: (layers, width, heads, key-value heads, feed-forward, vocabulary). base and large are Llama 3.2 1B and
-# Llama 3 8B (Dubey et al. 2024), small is SmolLM2 135M (Allal et al. 2025), tiny is ours.
-LLAMA = {
-    "tiny": (2, 128, 2, 1, 384, 0),
-    "small": (30, 576, 9, 3, 1536, 49152),
-    "base": (16, 2048, 32, 8, 8192, 128256),
-    "large": (32, 4096, 32, 8, 14336, 128256),
-}
 
-# Shapes at which other codebases' train steps were compiled, to be compared with ours (benchmarks/peers.py): (layers, width, heads,
-# feed-forward, activation, tied, positions of a row, rows a step). All heads have keys and values of their own. tiny and large are ours.
-PEERS = {
-    "tiny": (2, 128, 2, 512, "gelu_tanh", True, 128, 16),
-    "small": (12, 768, 12, 3072, "gelu_tanh", True, 1024, 32),
-    "base": (16, 2048, 16, 8192, "swiglu", False, 2048, 64),
-    "large": (32, 4096, 32, 14336, "swiglu", False, 2048, 64),
-}
+def _table(columns: str, **rows: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
+    """Options of shapes by size.
+
+    Args:
+      columns: names of the options, separated by spaces.
+      **rows: values of the options for each size.
+    """
+    return {size: dict(zip(columns.split(), row, strict=True)) for size, row in rows.items()}
+
+
+# base, large: Devlin et al. 2019. tiny, small: Turc et al. 2019.
+BERT = _table(
+    "layers width heads feedforward",
+    tiny=(2, 128, 2, 512),
+    small=(4, 512, 8, 2048),
+    base=(12, 768, 12, 3072),
+    large=(24, 1024, 16, 4096),
+)
+
+# Radford et al. 2019: base is GPT-2 (124M), large is GPT-2 medium (355M). They have the depth and
+# the width of BERT base and large.
+GPT2 = BERT
+
+# Raffel et al. 2020; layers are those of each stack. tiny is ours.
+T5 = _table(
+    "layers width heads head_width feedforward",
+    tiny=(2, 128, 2, 64, 512),
+    small=(6, 512, 8, 64, 2048),
+    base=(12, 768, 12, 64, 3072),
+    large=(24, 1024, 16, 64, 4096),
+)
+
+# small: SmolLM2 135M (Allal et al. 2025). base, large: Llama 3.2 1B and Llama 3 8B (Dubey et al.
+# 2024). tiny is ours.
+LLAMA = _table(
+    "layers width heads kv_heads feedforward vocab_size rotary_base tied",
+    tiny=(2, 128, 2, 1, 384, 0, 10_000.0, True),
+    small=(30, 576, 9, 3, 1536, 49_152, 10_000.0, True),
+    base=(16, 2048, 32, 8, 8192, 128_256, 500_000.0, True),
+    large=(32, 4096, 32, 8, 14_336, 128_256, 500_000.0, False),
+)
+
+# Shapes at which train steps of other codebases were compiled, to compare them with ours
+# (benchmarks/peers.py), with positions of a row and rows of a batch. tiny and large are ours.
+PEERS = _table(
+    "length batch_size layers width heads feedforward activation tied",
+    tiny=(128, 16, 2, 128, 2, 512, "gelu_tanh", True),
+    small=(1024, 32, 12, 768, 12, 3072, "gelu_tanh", True),
+    base=(2048, 64, 16, 2048, 16, 8192, "swiglu", False),
+    large=(2048, 64, 32, 4096, 32, 14_336, "swiglu", False),
+)
 PEERS["1b"] = PEERS["base"]
 
 
-def _size(table: dict, size: str):
+def _row(table: dict[str, dict[str, Any]], size: str) -> dict[str, Any]:
     if size not in table:
         raise ValueError(
-            f"size {size!r} is not one of {', '.join(table)} (given after the colon of --config=FILE:SIZE)"
+            f"size {size!r} is not one of {', '.join(table)}"
+            " (given after the colon of --config=FILE:SIZE)"
         )
     return table[size]
 
 
-def bert(size: str) -> ConfigDict:
-    """BERT's encoder: post-norm, learned positions, two types, 30,522 words; 512 positions."""
-    layers, width, heads, feedforward = _size(BERT, size)
-    return model(
-        "encoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=30522, max_length=512,
-        norm_place="post", norm_epsilon=1e-12, embedding_norm=True, types=2, dropout=0.1,
-    )  # fmt: skip
-
-
-def gpt2(size: str) -> ConfigDict:
-    """GPT-2's decoder: pre-norm, learned positions, 50,257 words; 1,024 positions."""
-    layers, width, heads, feedforward = _size(GPT2, size)
-    return model(
-        "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=50257, max_length=1024,
-        norm_epsilon=1e-5, activation="gelu_tanh", residual_scaled=True, dropout=0.1,
-    )  # fmt: skip
-
-
-def gpt2_run(size: str, objective: dict) -> ConfigDict:
-    """A GPT-2 shape in 100,000 steps of 512 × 1,024 tokens; GPT-2's own training was not published."""
-    return run(
-        gpt2(size), objective, data={"length": 1024}, tokenizer={"kind": "bpe", "vocab_size": 50257},
-        optimizer={"learning_rate": 6e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
-        training={"batch_size": 512, "steps": 100_000},
-    )  # fmt: skip
-
-
-def t5_run(size: str, objective: dict) -> ConfigDict:
-    """T5's published amount (Raffel et al. 2020, section 3.1.2): 2^19 steps of 128 inputs of 512; by AdamW, where T5 had Adafactor."""
-    return run(
-        t5(size), objective, data={"length": 512}, tokenizer={"vocab_size": 32100}, training={"batch_size": 128, "steps": 2**19},
-        optimizer={"learning_rate": 1e-3, "warmup": 0.02},
-    )  # fmt: skip
-
-
-def t5(size: str) -> ConfigDict:
-    """T5 1.0's encoder-decoder: RMS pre-norm, relative positions, no biases, 32,128 words."""
-    layers, width, heads, feedforward = _size(T5, size)
-    return model(
-        "encoder_decoder", layers=layers, width=width, heads=heads, head_width=64, feedforward=feedforward, vocab_size=32128,
-        positions="relative", norm="rms", norm_epsilon=1e-6, activation="relu", bias=False, attention_scaled=False,
-        logits_scaled=True, init_std=0.0, embedding_std=1.0, dropout=0.1,
-    )  # fmt: skip
-
-
-def llama(size: str) -> ConfigDict:
-    """Llama's decoder: RMS pre-norm, rotary positions, SwiGLU, grouped queries, no biases; untied head from 8B on."""
-    layers, width, heads, kv_heads, feedforward, vocab_size = _size(LLAMA, size)
-    return model(
-        "decoder", layers=layers, width=width, heads=heads, kv_heads=kv_heads, feedforward=feedforward, vocab_size=vocab_size,
-        positions="rotary", rotary_base=10000.0 if size in ("tiny", "small") else 500000.0, norm="rms", norm_epsilon=1e-5,
-        activation="swiglu", bias=False, tied=size != "large",
-    )  # fmt: skip
-
-
-def peers_run(size: str, objective: dict) -> ConfigDict:
-    """The Llama-style block without grouped queries, at the shapes of PEERS: bfloat16, each block computed again in the backward pass."""
-    layers, width, heads, feedforward, activation, tied, length, rows = _size(PEERS, size)
-    shape = model(
-        "decoder", layers=layers, width=width, heads=heads, feedforward=feedforward, vocab_size=32768, positions="rotary", norm="rms",
-        norm_epsilon=1e-5, activation=activation, bias=False, tied=tied, dtype="bfloat16", remat="full", attention="blocked", head_chunks=8,
-    )  # fmt: skip
-    return run(
-        shape, objective, data={"length": length}, tokenizer={"kind": "bpe", "vocab_size": 32768},
-        optimizer={"learning_rate": 3e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01, "final": 0.1},
-        training={"batch_size": rows, "steps": 100_000}, mesh={"data": 1, "fsdp": -1},
-    )  # fmt: skip
-
-
-def laptop(name: str) -> ConfigDict:
-    """The `:tiny` shape of the shipped recipes: what learns most in a minute on one CPU core (experiments/LOG.md).
-
-    Embeddings start at norm √D and kernels small, so that at first a token's own identity fills the residual stream; W_k starts at W_q, so
-    that attention first looks for like tokens.
-    """
-    return model(
-        name, layers=2, width=64, heads=2, feedforward=256, positions="rotary", norm="rms", bias=False, activation="gelu_tanh",
-        embedding_scaled=True, embedding_std=0.125, init_std=0.02, query_key_start="same", types=2 if name == "encoder" else 0,
-        scan=False, head_chunks=4,
-    )  # fmt: skip
+# Shapes.
 
 
 def model(name: str, **fields: Any) -> ConfigDict:
@@ -150,6 +96,76 @@ def model(name: str, **fields: Any) -> ConfigDict:
     """
     config = plugins.find("models", name).Model.Config
     return ConfigDict({"name": name, **plugins.defaults(config), **fields})
+
+
+def bert(size: str) -> ConfigDict:
+    """BERT's encoder: post-norm, learned positions, two segment types; 512 positions.
+
+    Args:
+      size: a row of BERT.
+    """
+    return model(
+        "encoder", **_row(BERT, size), vocab_size=30_522, max_length=512, norm_place="post",
+        norm_epsilon=1e-12, embedding_norm=True, types=2, dropout=0.1,
+    )  # fmt: skip
+
+
+def gpt2(size: str) -> ConfigDict:
+    """GPT-2's decoder: pre-norm, learned positions; 1,024 positions.
+
+    Args:
+      size: a row of GPT2.
+    """
+    return model(
+        "decoder", **_row(GPT2, size), vocab_size=50_257, max_length=1024, norm_epsilon=1e-5,
+        activation="gelu_tanh", residual_scaled=True, dropout=0.1,
+    )  # fmt: skip
+
+
+def t5(size: str) -> ConfigDict:
+    """T5 1.0's encoder-decoder: RMS pre-norm, relative positions, no biases.
+
+    Args:
+      size: a row of T5.
+    """
+    return model(
+        "encoder_decoder", **_row(T5, size), vocab_size=32_128, positions="relative", norm="rms",
+        norm_epsilon=1e-6, activation="relu", bias=False, attention_scaled=False,
+        logits_scaled=True, init_std=0.0, embedding_std=1.0, dropout=0.1,
+    )  # fmt: skip
+
+
+def llama(size: str) -> ConfigDict:
+    """Llama's decoder: RMS pre-norm, rotary positions, SwiGLU, grouped-query attention, no biases.
+
+    Args:
+      size: a row of LLAMA.
+    """
+    return model(
+        "decoder", **_row(LLAMA, size), positions="rotary", norm="rms", norm_epsilon=1e-5,
+        activation="swiglu", bias=False,
+    )  # fmt: skip
+
+
+def laptop(name: str) -> ConfigDict:
+    """The `:tiny` shape of the shipped configs: learns most in a minute on one CPU core.
+
+    experiments/LOG.md has the measurements. Embeddings start with norm √D and kernels small, so
+    that at first the residual stream holds mostly a token's identity. W_k starts equal to W_q, so
+    that attention first finds similar tokens.
+
+    Args:
+      name: a plug-in of lm/models.
+    """
+    return model(
+        name, layers=2, width=64, heads=2, feedforward=256, positions="rotary", norm="rms",
+        bias=False, activation="gelu_tanh", embedding_scaled=True, embedding_std=0.125,
+        init_std=0.02, query_key_start="same", types=2 if name == "encoder" else 0, scan=False,
+        head_chunks=4,
+    )  # fmt: skip
+
+
+# Objectives.
 
 
 def objective(name: str, **options: Any) -> dict[str, Any]:
@@ -168,75 +184,30 @@ def objective(name: str, **options: Any) -> dict[str, Any]:
 
 
 def masking(**options: Any) -> dict[str, Any]:
-    """Options of an objective on masked tokens (lm/objectives/_masked.py), for a member of others."""
+    """Options of masking, head and loss, for an objective on masked tokens that is a member.
+
+    Args:
+      **options: values other than mntp's defaults.
+
+    Raises:
+      UserError: there is no such option.
+    """
     section = objective("mntp", **options)
     del section["name"]
     return section
 
 
-def _kinds(config: type) -> dict[str, type]:
-    """Types of a dataclass's options as a flag gives them; lists are typed as "a,b"."""
-    hints = typing.get_type_hints(config)
-    return {
-        name: hints[name] if hints[name] in (bool, int, float) else str
-        for name in plugins.defaults(config)
-    }
-
-
-def _plug_in_kinds(room: str) -> dict[str, type]:
-    """Types of the options of all plug-ins of a room.
-
-    Raises:
-      TypeError: two plug-ins have an option of the same name but of different types.
-    """
-    kinds: dict[str, type] = {}
-    for name in plugins.names(room):
-        for option, kind in _kinds(plugins.find(room, name).Config).items():
-            if kinds.setdefault(option, kind) is not kind:
-                raise TypeError(f"{room}: plug-ins disagree on the type of option {option!r}")
-    return kinds
-
-
-def _unset(kinds: Mapping[str, type]) -> dict[str, Any]:
-    """Options without a value, which flags can set."""
-    return {
-        name: "" if kind is str else config_dict.placeholder(kind) for name, kind in kinds.items()
-    }
-
-
-def overrides() -> dict[str, dict[str, Any]]:
-    """Fields that an experiment's `shared` section may set for all arms, none set.
-
-    Left out is what differs between arms or follows from the budget.
-    """
-    sections = {
-        "data": _plug_in_kinds("data.sources") | _kinds(DataConfig),
-        "tokenizer": _plug_in_kinds("tokenizers") | _kinds(TokenizerConfig),
-        "model": {
-            name: kind
-            for name, kind in _kinds(TransformerConfig).items()
-            if name in ("dtype", "attention", "remat", "head_chunks", "scan", "dropout")
-        },
-        "training": {
-            name: kind
-            for name, kind in _kinds(TrainingConfig).items()
-            if name not in ("steps", "tokens", "wandb")
-        },
-        "mesh": _kinds(MeshConfig),
-    }
-    return {
-        section: {name: config_dict.placeholder(kind) for name, kind in kinds.items()}
-        for section, kinds in sections.items()
-    }
+# Recipes.
 
 
 def run(model: ConfigDict, objective: Mapping[str, Any], **sections: Any) -> ConfigDict:
-    """A whole run.
+    """Makes a full config.
 
     Args:
       model: a section as from `bert`, `gpt2`, `t5`, `llama` or `laptop`.
       objective: a section as from `objective`.
-      **sections: fields of other sections to set, as training={"steps": 100}; or a top-level value.
+      **sections: options of other sections that differ from the defaults, such as
+        training={"steps": 100}; or a top-level value, such as seed=1.
 
     Returns:
       A config with every option of every section. An option whose value is "" or None is not set.
@@ -269,19 +240,160 @@ def run(model: ConfigDict, objective: Mapping[str, Any], **sections: Any) -> Con
     return config
 
 
-def laptop_run(name: str, objective: dict, learning_rate: float) -> ConfigDict:
-    """A `:tiny` run: the laptop shape on the model `name`, trained alike for every objective but for the learning rate."""
+def laptop_run(name: str, objective: Mapping[str, Any], learning_rate: float) -> ConfigDict:
+    """A `:tiny` run, the same for all objectives except for the learning rate.
+
+    Args:
+      name: a plug-in of lm/models.
+      objective: a section as from `objective`.
+      learning_rate: the highest rate of the matrices, by Muon.
+    """
     return run(
-        laptop(name), objective, tokenizer={"vocab_size": 2048}, training={"tokens": 1_200_000, "batch_size": 8},
-        optimizer={
-            "name": "muon", "learning_rate": learning_rate, "adam_rate": 0.1, "embedding_rate": 3.0, "schedule": "linear", "warmup": 0.05,
+        laptop(name), objective,
+        tokenizer={"vocab_size": 2048},
+        training={"tokens": 1_200_000, "batch_size": 8},
+        optimizer={"name": "muon", "learning_rate": learning_rate, "adam_rate": 0.1,
+                   "embedding_rate": 3.0, "schedule": "linear", "warmup": 0.05},
+    )  # fmt: skip
+
+
+def bert_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
+    """BERT's published training: a million steps of 256 × 512 tokens.
+
+    Devlin et al. 2019, appendix A.2: Adam at 1e-4 with linear decay.
+
+    Args:
+      size: a row of BERT.
+      objective: a section as from `objective`.
+    """
+    return run(
+        bert(size), objective,
+        data={"length": 512},
+        tokenizer={"vocab_size": 30_522},
+        training={"batch_size": 256, "steps": 1_000_000},
+        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01,
+                   "schedule": "linear"},
+    )  # fmt: skip
+
+
+def gpt2_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
+    """A GPT-2 shape trained for 100,000 steps of 512 × 1,024 tokens.
+
+    The recipe is ours: GPT-2's own training was not published.
+
+    Args:
+      size: a row of GPT2.
+      objective: a section as from `objective`.
+    """
+    return run(
+        gpt2(size), objective,
+        data={"length": 1024},
+        tokenizer={"kind": "bpe", "vocab_size": 50_257},
+        training={"batch_size": 512, "steps": 100_000},
+        optimizer={"learning_rate": 6e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01,
+                   "final": 0.1},
+    )  # fmt: skip
+
+
+def t5_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
+    """T5's published amount of training: 2^19 steps of 128 inputs of 512 tokens.
+
+    Raffel et al. 2020, section 3.1.2. The optimizer is AdamW; T5 used Adafactor.
+
+    Args:
+      size: a row of T5.
+      objective: a section as from `objective`.
+    """
+    return run(
+        t5(size), objective,
+        data={"length": 512},
+        tokenizer={"vocab_size": 32_100},
+        training={"batch_size": 128, "steps": 2**19},
+        optimizer={"learning_rate": 1e-3, "warmup": 0.02},
+    )  # fmt: skip
+
+
+def peers_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
+    """A Llama-style model without grouped-query attention, for comparison with other codebases.
+
+    In bfloat16; the backward pass recomputes each block.
+
+    Args:
+      size: a row of PEERS.
+      objective: a section as from `objective`.
+    """
+    row = dict(_row(PEERS, size))
+    length, batch_size = row.pop("length"), row.pop("batch_size")
+    shape = model(
+        "decoder", **row, vocab_size=32_768, positions="rotary", norm="rms",
+        norm_epsilon=1e-5, bias=False, dtype="bfloat16", remat="full", attention="blocked",
+        head_chunks=8,
+    )  # fmt: skip
+    return run(
+        shape, objective,
+        data={"length": length},
+        tokenizer={"kind": "bpe", "vocab_size": 32_768},
+        training={"batch_size": batch_size, "steps": 100_000},
+        optimizer={"learning_rate": 3e-4, "b2": 0.95, "weight_decay": 0.1, "warmup": 0.01,
+                   "final": 0.1},
+        mesh={"data": 1, "fsdp": -1},
+    )  # fmt: skip
+
+
+# Options that flags can set.
+
+
+def overrides() -> dict[str, dict[str, Any]]:
+    """Options that an experiment's `shared` section may set for all arms; none of them is set.
+
+    Excludes options that differ between arms or follow from the budget.
+    """
+    sections = {
+        "data": _plug_in_kinds("data.sources") | _kinds(DataConfig),
+        "tokenizer": _plug_in_kinds("tokenizers") | _kinds(TokenizerConfig),
+        "model": {
+            name: kind
+            for name, kind in _kinds(TransformerConfig).items()
+            if name in ("dtype", "attention", "remat", "head_chunks", "scan", "dropout")
         },
-    )  # fmt: skip
+        "training": {
+            name: kind
+            for name, kind in _kinds(TrainingConfig).items()
+            if name not in ("steps", "tokens", "wandb")
+        },
+        "mesh": _kinds(MeshConfig),
+    }
+    return {
+        section: {name: config_dict.placeholder(kind) for name, kind in kinds.items()}
+        for section, kinds in sections.items()
+    }
 
 
-def bert_run(size: str, objective: dict) -> ConfigDict:
-    """BERT's published training (Devlin et al. 2019, appendix A.2): a million steps of 256 × 512 tokens, Adam at 1e-4 with linear decay."""
-    return run(
-        bert(size), objective, data={"length": 512}, tokenizer={"vocab_size": 30522}, training={"batch_size": 256, "steps": 1_000_000},
-        optimizer={"learning_rate": 1e-4, "weight_decay": 0.01, "warmup": 0.01, "schedule": "linear"},
-    )  # fmt: skip
+def _kinds(config: type) -> dict[str, type]:
+    """Types of a dataclass's options as flags give them; a list is a string such as "a,b"."""
+    hints = typing.get_type_hints(config)
+    return {
+        name: hints[name] if hints[name] in (bool, int, float) else str
+        for name in plugins.defaults(config)
+    }
+
+
+def _plug_in_kinds(room: str) -> dict[str, type]:
+    """Types of the options of all plug-ins of a room.
+
+    Raises:
+      TypeError: two plug-ins have an option of the same name but of different types.
+    """
+    kinds: dict[str, type] = {}
+    for name in plugins.names(room):
+        for option, kind in _kinds(plugins.find(room, name).Config).items():
+            if kinds.setdefault(option, kind) is not kind:
+                raise TypeError(f"{room}: plug-ins disagree on the type of option {option!r}")
+    return kinds
+
+
+def _unset(kinds: Mapping[str, type]) -> dict[str, Any]:
+    """Options without a value, which flags can set."""
+    return {
+        name: "" if kind is str else config_dict.placeholder(kind) for name, kind in kinds.items()
+    }
