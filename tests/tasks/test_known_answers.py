@@ -1,8 +1,7 @@
-"""Tasks on synthetic corpora: what they ask, against models whose answers are known."""
+"""Tasks on synthetic corpora, with models whose answers are known."""
 
 import dataclasses
 import math
-import types
 
 import jax
 import numpy as np
@@ -65,13 +64,13 @@ def uniform(program):
 MODES = [("clm", ""), ("mlm", ""), ("mntp", ""), ("prefix_lm", "encoder_decoder")]
 
 
-def test_recall_asks_every_model_for_the_same_answers(prepare):
+def test_recall_evaluates_every_model_on_the_same_answers(prepare):
     corpus = prepare("recall")
     task, size = (
         recall_task.Task(recall_task.Config(), corpus, "test", LENGTH),
         corpus.tokenizer.size,
     )
-    asked = set()
+    identities = set()
     for objective, model in MODES:
         program = build(corpus, objective, model)
         scores = task.score(program, uniform(program))
@@ -83,8 +82,8 @@ def test_recall_asks_every_model_for_the_same_answers(prepare):
         assert scores["accuracy_first"].count == len(task.texts)
         assert scores["nll"].value == pytest.approx(math.log(size), rel=1e-4)
         assert scores["nll"].count == 3 * len(task.texts)
-        asked |= {score.examples.asked for score in scores.values()}
-    assert len(asked) == 1
+        identities |= {score.examples.identity for score in scores.values()}
+    assert len(identities) == 1
     baselines = task.baselines(program)
     assert (
         baselines["looked up"]["accuracy"].value == 1.0
@@ -93,7 +92,7 @@ def test_recall_asks_every_model_for_the_same_answers(prepare):
     assert baselines["a value of the document"]["accuracy"].value == pytest.approx(1 / 4)
     assert baselines["a value of the document"]["nll"].value == pytest.approx(math.log(4))
     assert baselines["unigram"]["nll"].value == pytest.approx(math.log(10), rel=0.05)
-    # Of four values one is asked first, then three and two are left.
+    # Of four values, one is the first answer; then three and two remain.
     assert baselines["a value not yet answered"]["accuracy"].value == pytest.approx(
         (1 / 4 + 1 / 3 + 1 / 2) / 3
     )
@@ -103,24 +102,14 @@ def test_recall_asks_every_model_for_the_same_answers(prepare):
     assert baselines["a value not yet answered"]["accuracy_first"].value == pytest.approx(1 / 4)
 
 
-def test_recall_hides_what_it_asks(prepare):
+def test_recall_masks_the_answers(prepare):
     corpus = prepare("recall")
     task, tokenizer = (
         recall_task.Task(recall_task.Config(), corpus, "test", LENGTH),
         corpus.tokenizer,
     )
-    made = {
-        mask: types.SimpleNamespace(mask=mask)
-        for mask in ("bidirectional", "prefix", "causal", "cross")
-    }
-    causal, masked = (
-        task._batch("causal", made["causal"]),
-        task._batch("masked", made["bidirectional"]),
-    )
-    shifted, suffix = (
-        task._batch("masked_next", made["prefix"]),
-        task._batch("suffix", made["cross"]),
-    )
+    causal, masked = task._batch("causal", "causal"), task._batch("masked", "bidirectional")
+    shifted, suffix = task._batch("masked_next", "prefix"), task._batch("suffix", "cross")
     assert "prefix" in shifted and "prefix" not in masked
     for row, (text, targets) in enumerate(zip(task.texts, causal["targets"], strict=True)):
         names = tokenizer.decode(text).split()
@@ -129,7 +118,7 @@ def test_recall_hides_what_it_asks(prepare):
             at = causal["target_positions"][row, column]
             key = tokenizer.decode([causal["tokens"][row, at]])
             assert names[names.index(key) + 1] == answer, (
-                "the first time a key comes, its value follows"
+                "at its first occurrence, a key is followed by its value"
             )
             assert causal["tokens"][row, at + 1] == target, "the next token is the answer"
             assert masked["tokens"][row, masked["target_positions"][row, column]] == tokenizer.mask
@@ -146,7 +135,7 @@ def test_recall_hides_what_it_asks(prepare):
         for batch in (masked, shifted):
             assert (batch["tokens"][row] == tokenizer.mask).sum() == 3
             assert not set(batch["targets"][row]) & set(batch["tokens"][row, 2 * 4 + 1 :]), (
-                "no answer stands behind the pairs"
+                "no answer is left after the pairs"
             )
         assert suffix["input_tokens"][row, : 2 * 4 + 2].tolist() == [
             tokenizer.bos,
@@ -161,20 +150,20 @@ def test_languages_of_a_uniform_model_and_of_the_truth(prepare):
         task, size = module.Task(module.Config(), corpus, "test", LENGTH), corpus.tokenizer.size
         program = build(corpus, "clm")
         scores = task.score(program, uniform(program))
-        asked = task.weights > 0
-        truth = task.language.table[task.batch["states"][asked]]
+        is_target = task.weights > 0
+        truth = task.language.table[task.batch["states"][is_target]]
         entropies = -(truth * np.log(np.where(truth > 0, truth, 1))).sum(1)
         assert scores["nll"].value == pytest.approx(math.log(size), rel=1e-4)
         assert scores["excess_nll"].value == pytest.approx(
-            math.log(size) - task.surprisal[asked].mean(), rel=1e-4
+            math.log(size) - task.surprisal[is_target].mean(), rel=1e-4
         )
         assert scores["kl"].value == pytest.approx((math.log(size) - entropies).mean(), rel=1e-4)
         assert scores["legal_mass"].value == pytest.approx(
             ((truth > 0).sum(1) / size).mean(), rel=1e-4
         )
-        # The surprisal of what came is, up to chance, the entropy of what could have come; both are the language's rate.
-        spread = 4 * (task.surprisal[asked] - entropies).std() / math.sqrt(asked.sum())
-        assert abs(task.surprisal[asked].mean() - entropies.mean()) < spread
+        # Up to sampling error, the mean surprisal is the mean entropy: the language's rate.
+        spread = 4 * (task.surprisal[is_target] - entropies).std() / math.sqrt(is_target.sum())
+        assert abs(task.surprisal[is_target].mean() - entropies.mean()) < spread
         baselines = task.baselines(program)
         true = baselines["true distribution"]
         assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true[
@@ -195,7 +184,7 @@ def test_languages_of_a_uniform_model_and_of_the_truth(prepare):
 
 
 def test_a_model_and_a_table_of_the_same_distribution_score_alike(prepare):
-    """A model without layers' work depends on the token before alone, so its distributions make a table."""
+    """A model whose layers do nothing depends on the previous token only: a table of bigrams."""
     corpus = prepare("brackets")
     task, program = (
         brackets.Task(brackets.Config(tokens=4096), corpus, "test", LENGTH),
@@ -220,13 +209,13 @@ def test_a_model_and_a_table_of_the_same_distribution_score_alike(prepare):
 
     q_CV = np.exp(np.asarray(program.jit(log_q)(params, alone), np.float64))
     batch = task.batch | {"positions": 0 * task.batch["positions"]}
-    found = _synthetic.answers(program, params, batch, task.truth)
-    expected = _language.tabled(q_CV, batch["tokens"], batch, task.truth)
+    found = _synthetic.evaluate(program, params, batch, task.truth)
+    expected = _language.evaluate_table(q_CV, batch["tokens"], batch, task.truth)
     for name in expected:
         np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-4, err_msg=name)
 
 
-def test_brackets_are_told_apart_by_distance(prepare):
+def test_brackets_by_distance(prepare):
     corpus = prepare("brackets")
     task = brackets.Task(brackets.Config(), corpus, "test", LENGTH)
     distance, depth = task._nesting()
@@ -246,14 +235,14 @@ def test_brackets_are_told_apart_by_distance(prepare):
                 assert depth[row, at] == sum(symbol[0] == "(" for symbol in before) - sum(
                     symbol[0] == ")" for symbol in before
                 )
-    parts = [task.asked_by[name] for name in ("closing_near", "closing_middle", "closing_far")]
-    assert (sum(part.astype(int) for part in parts) == task.asked_by["closing_accuracy"]).all()
-    baselines = task.baselines(None)
+    parts = [task.targets_of[name] for name in ("closing_near", "closing_middle", "closing_far")]
+    assert (sum(part.astype(int) for part in parts) == task.targets_of["closing_accuracy"]).all()
+    baselines = task.baselines(build(corpus, "clm"))
     assert baselines["true distribution"]["closing_far"].value == 1.0
     assert baselines["uniform"]["closing_accuracy"].value == pytest.approx(1 / 3)
 
 
-def test_hidden_words_of_the_grammar(prepare):
+def test_masked_words_of_the_grammar(prepare):
     corpus = prepare("grammar")
     task = grammar_masked.Task(grammar_masked.Config(tokens=8192), corpus, "test", LENGTH)
     size, scores = corpus.tokenizer.size, []
@@ -261,7 +250,7 @@ def test_hidden_words_of_the_grammar(prepare):
         program = build(corpus, objective)
         scores.append(task.score(program, uniform(program)))
         assert scores[-1]["nll"].value == pytest.approx(math.log(size), rel=1e-4)
-    assert scores[0]["kl"].examples.asked == scores[1]["kl"].examples.asked
+    assert scores[0]["kl"].examples.identity == scores[1]["kl"].examples.identity
     true = task.baselines(program)["true distribution"]
     assert true["excess_nll"].value == pytest.approx(0, abs=1e-12) and true[
         "kl"
@@ -272,13 +261,15 @@ def test_hidden_words_of_the_grammar(prepare):
         assert not (text[places] == stop).any()
 
 
-def test_the_distribution_of_a_hidden_word_is_bayes_rule():
+def test_the_distribution_of_a_masked_word_is_bayes_rule():
     language = english.make(4.0)
     sentence = "the dogs near the cat see themselves .".split()
-    truth = dict(zip(language.words, grammar_masked.between(language, sentence, 1), strict=True))
+    truth = dict(
+        zip(language.words, grammar_masked.distribution(language, sentence, 1), strict=True)
+    )
     assert sum(truth.values()) == pytest.approx(1)
     # Only plural nouns agree with "see" and "themselves"; adjectives would leave no noun.
-    assert {word for word, share in truth.items() if share > 0} == set(english.NOUNS["p"])
+    assert {word for word, p in truth.items() if p > 0} == set(english.NOUNS["p"])
     assert truth["dogs"] / truth["cats"] == pytest.approx(2.0)
     whole = {
         word: language.log_probability([*sentence[:1], word, *sentence[2:], END], MORE)
@@ -298,7 +289,7 @@ def test_other_corpora_and_vocabularies_are_refused(name, prepare):
     ):
         module.Task(module.Config(), other, "test", LENGTH)
     if source != "grammar":
-        return  # so few symbols that pieces have each of them whole
+        return  # so few symbols that each is one piece
     pieces = prepare(source, {"kind": "bpe", "vocab_size": 330, "sentinels": 4})
     with pytest.raises(UserError, match="--config.tokenizer.kind=word"):
         module.Task(module.Config(), pieces, "test", LENGTH)

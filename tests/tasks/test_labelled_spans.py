@@ -4,7 +4,7 @@ from hypothesis import strategies as st
 
 from lm.tasks import _spans
 
-# seqeval's published examples and rules, written down by hand: (tags, spans by default, spans in strict IOB2).
+# seqeval's published examples and rules, by hand: (tags, spans by default, spans in strict IOB2).
 CASES = [
     ("O O", [], []),
     ("B-PER I-PER O B-LOC", [(0, 2, "PER"), (3, 4, "LOC")], [(0, 2, "PER"), (3, 4, "LOC")]),

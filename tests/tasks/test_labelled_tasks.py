@@ -1,15 +1,13 @@
 import collections
-import types
 
-import jax
 import numpy as np
 import pytest
+import stand_ins
 from sklearn.metrics import f1_score
 from small_corpus import Ids, Tokens
 
 from lm.core.plugins import UserError, configure
 from lm.finetuning import tuner
-from lm.parallel import mesh as meshes
 from lm.tasks import _labelled, classification, pair_classification, token_classification
 
 LENGTH, VOCABULARY = 32, 256
@@ -17,7 +15,7 @@ WORDS = {"red": 10, "green": 11, "blue": 12}
 
 
 def labelled(seed: int, documents: int = 60) -> Tokens:
-    """Documents of several paragraphs whose words tell the label; no two documents have the same last word."""
+    """Documents of several paragraphs whose words determine the label; last words differ."""
     rng = np.random.default_rng(seed)
     names = list(WORDS)
     texts = [
@@ -32,21 +30,15 @@ def labelled(seed: int, documents: int = 60) -> Tokens:
 
 @pytest.fixture(scope="module")
 def corpus():
-    return types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
-    )
+    return stand_ins.corpus(Ids(VOCABULARY), {"train": labelled(0), "test": labelled(1, 30)})
 
 
 def program(mask: str, model: str, scores: tuple[str, ...] = ("causal", "masked_next")):
-    """As much of a program as laying out rows takes."""
-    mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-    return types.SimpleNamespace(
-        objective=types.SimpleNamespace(mask=mask, scores=scores), model_name=model, mesh=mesh
-    )
+    return stand_ins.StandInProgram(mask, model, scores)
 
 
-class Knows:
-    """Stands for a tuner: what it reads and answers are functions of the rows; it notes what it is trained on."""
+class OracleTuner(tuner.Tuner):
+    """A tuner whose features and logits are functions of the rows; it keeps its training rows."""
 
     def __init__(self, program, features, classes, recipe):
         self.program, self.classes, self.trained = program, classes, []
@@ -58,21 +50,21 @@ class Knows:
             .astype(np.float32)
         )
 
-    def run(self, params, train, dev, judge):
+    def run(self, params, train, dev, select_by):
         self.trained.append(train)
-        self.judged = judge(np.eye(self.classes, dtype=np.float32)[dev["targets"]])
-        return tuner.Tuned(params, None, 0.1, 0, [])
+        self.selected = select_by(np.eye(self.classes, dtype=np.float32)[dev["targets"]])
+        return tuner.Tuned(params, {}, 0.1, 0, [])
 
     def logits(self, params, head, rows):
-        # Knows the answers only where it sees the whole row.
-        sees = "prefix" not in rows or rows["prefix"].any()
+        # Correct only where it reads the row from both sides.
+        is_bidirectional = "prefix" not in rows or rows["prefix"].any()
         return np.eye(self.classes, dtype=np.float32)[
-            rows["targets"] if sees else np.zeros_like(rows["targets"])
+            rows["targets"] if is_bidirectional else np.zeros_like(rows["targets"])
         ]
 
 
 def scored(task, program, patch):
-    patch.setattr(_labelled, "Tuner", Knows)
+    patch.setattr(_labelled, "Tuner", OracleTuner)
     return task.score(program, None)
 
 
@@ -83,9 +75,9 @@ def test_every_mask_is_fine_tuned_and_named(corpus, monkeypatch):
     task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
     causal = scored(task, program("causal", "decoder"), monkeypatch)
     assert tuple(sorted(causal)) == tuple(sorted(task.metrics))
-    assert len(task._tuner.trained) == 2 and task._tuner.judged == 1.0
+    assert len(task._tuner.trained) == 2 and task._tuner.selected == 1.0
     assert [bool(rows["prefix"].any()) for rows in task._tuner.trained] == [False, True]
-    first = np.mean(task.answers["test"] == 0)
+    first = np.mean(task.targets["test"] == 0)
     assert causal["accuracy"].value == 1.0 and causal["accuracy_own"].value == pytest.approx(first)
     assert causal["probe_accuracy"].value == 1.0  # the features tell the label
     for mask, model in (
@@ -100,7 +92,7 @@ def test_every_mask_is_fine_tuned_and_named(corpus, monkeypatch):
             and found["accuracy"] is not None
             and found["accuracy_own"].value == 1.0
         )
-        assert found["accuracy"].examples.asked == causal["accuracy"].examples.asked
+        assert found["accuracy"].examples.identity == causal["accuracy"].examples.identity
 
 
 def test_a_prefix_decoder_trained_causally_alone_is_read_as_a_causal_one(corpus, monkeypatch):
@@ -117,10 +109,18 @@ def test_a_prefix_decoder_trained_causally_alone_is_read_as_a_causal_one(corpus,
 
 def test_one_mask_alone(corpus, monkeypatch):
     own, both = (
-        scored(classification.Task(configure(classification.Config, SMALL | {"masks": masks}, "it"), corpus, "test", LENGTH),
-               program("causal", "decoder"), monkeypatch)
+        scored(
+            classification.Task(
+                configure(classification.Config, SMALL | {"masks": masks}, "it"),
+                corpus,
+                "test",
+                LENGTH,
+            ),
+            program("causal", "decoder"),
+            monkeypatch,
+        )
         for masks in ("own", "bidirectional")
-    )  # fmt: skip
+    )
     assert own["accuracy"].value == own["accuracy_own"].value < 1.0
     assert both["accuracy"].value == 1.0 and "accuracy_own" not in both
 
@@ -128,13 +128,16 @@ def test_one_mask_alone(corpus, monkeypatch):
 @pytest.mark.parametrize(
     ("mask", "model", "scores", "first", "last"),
     [
-        ("causal", "decoder", ("causal",), [Ids.bos], []), ("prefix", "decoder", ("masked_next",), [Ids.bos], []),
-        ("prefix", "decoder", ("masked",), [Ids.cls], [Ids.sep]), ("prefix", "decoder", ("causal", "masked"), [Ids.cls], [Ids.sep]),
-        ("prefix", "decoder", ("masked", "causal"), [Ids.bos], []), ("cross", "encoder_decoder", ("denoising",), [], [Ids.eos]),
+        ("causal", "decoder", ("causal",), [Ids.bos], []),
+        ("prefix", "decoder", ("masked_next",), [Ids.bos], []),
+        ("prefix", "decoder", ("masked",), [Ids.cls], [Ids.sep]),
+        ("prefix", "decoder", ("causal", "masked"), [Ids.cls], [Ids.sep]),
+        ("prefix", "decoder", ("masked", "causal"), [Ids.bos], []),
+        ("cross", "encoder_decoder", ("denoising",), [], [Ids.eos]),
         ("bidirectional", "encoder", ("masked",), [Ids.cls], [Ids.sep]),
     ],
-)  # fmt: skip
-def test_texts_as_the_model_knows_them(corpus, mask, model, scores, first, last):
+)
+def test_texts_are_laid_out_as_in_training(corpus, mask, model, scores, first, last):
     texts = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
     pairs = pair_classification.Task(
         pair_classification.Config(**SMALL, piece=10), corpus, "test", LENGTH
@@ -163,7 +166,7 @@ def test_texts_as_the_model_knows_them(corpus, mask, model, scores, first, last)
             model == "decoder"
         )
         assert (
-            rows["targets"][:, 0].tolist() == task.answers["test"].tolist()
+            rows["targets"][:, 0].tolist() == task.targets["test"].tolist()
             and rows["weights"].all()
         )
     if mask == "bidirectional":
@@ -188,7 +191,7 @@ def test_the_corpus_own_labels(corpus):
 
 def test_baselines_of_texts(corpus):
     task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
-    found = task.baselines(None)
+    found = task.baselines(program("causal", "decoder"))
     assert found["bag of words"]["accuracy"].value == found["bag of words"]["macro_f1"].value == 1.0
     assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
     assert all(tuple(sorted(metrics)) == tuple(sorted(task.metrics)) for metrics in found.values())
@@ -207,8 +210,8 @@ def test_scores_of_classes_are_scikit_learns():
     )
 
 
-def test_pairs_cannot_be_told_by_one_of_their_texts():
-    """Over all documents: every piece has the same size, and right and wrong pairs use them alike."""
+def test_one_text_of_a_pair_does_not_reveal_the_label():
+    """Every piece has the same size, and pairs of both labels use pieces alike."""
     rng = np.random.default_rng(0)
     # Token 300 + d throughout document d.
     documents = [
@@ -227,7 +230,7 @@ def test_pairs_cannot_be_told_by_one_of_their_texts():
     )
 
 
-def test_overlap_tells_pairs_of_different_words_apart(corpus):
+def test_overlap_separates_pairs_of_different_words(corpus):
     rng = np.random.default_rng(0)
 
     def make(documents: int) -> Tokens:
@@ -238,16 +241,14 @@ def test_overlap_tells_pairs_of_different_words_apart(corpus):
             ]
         )
 
-    stand_in = types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY), stores={"train": make(60), "test": make(60)}
-    )
+    stand_in = stand_ins.corpus(Ids(VOCABULARY), {"train": make(60), "test": make(60)})
     task = pair_classification.Task(
         pair_classification.Config(train_most=40, dev_most=8, test_most=40),
         stand_in,
         "test",
         LENGTH,
     )
-    found = task.baselines(None)
+    found = task.baselines(program("causal", "decoder"))
     assert (
         found["overlap"]["accuracy"].value == 1.0
         and 0.3 < found["majority"]["accuracy"].value < 0.7
@@ -279,12 +280,12 @@ def tagged(tmp_path, corpus):
 
 def test_f1_by_hand(tagged):
     task = tagged("Rome\tB-LOC\nX\tI-LOC\nis\tO\n\nAnn\tB-PER\nRome\tI-PER\nunheard\tO\n")
-    said = {3: ["I-LOC", "I-LOC", "O"], 0: ["B-PER", "I-PER", "B-LOC"]}
-    order = [said[3] if item.asked[0] == "Rome" else said[0] for item in task.parts["test"]]
+    guesses = {3: ["I-LOC", "I-LOC", "O"], 0: ["B-PER", "I-PER", "B-LOC"]}
+    order = [guesses[3] if item.content[0] == "Rome" else guesses[0] for item in task.parts["test"]]
     found = task.measure(
         "test", np.array([task.classes.index(tag) for tags in order for tag in tags])
     )
-    # There: LOC, PER. Said: LOC (in conlleval's way only, for it begins with I-), PER, and a LOC that is not there.
+    # Gold: LOC, PER. Predicted: LOC (in conlleval only, since it begins with I-), PER, a wrong LOC.
     assert found["f1"].value == pytest.approx(2 * 2 / (2 + 3)) and found[
         "strict_f1"
     ].value == pytest.approx(2 * 1 / (2 + 2))
@@ -298,8 +299,8 @@ def test_f1_by_hand(tagged):
 
 
 def test_baselines_of_tags(tagged):
-    found = tagged().baselines(None)
-    # In training Rome is a place, and an unheard word outside; Ann begins a person.
+    found = tagged().baselines(program("causal", "decoder"))
+    # In training Rome is a place and Ann begins a person; an unseen word is outside.
     assert found["each word's usual tag"]["token_accuracy"].value == pytest.approx(4 / 5)
     assert found["each word's usual tag"]["f1"].value == pytest.approx(2 * 1 / (2 + 3))
     assert (
@@ -308,30 +309,27 @@ def test_baselines_of_tags(tagged):
     )
 
 
-def test_a_long_sentence_goes_on_in_another_row(tagged):
+def test_a_long_sentence_continues_in_another_row(tagged):
     words = [f"w{number}" for number in range(40)]
     task = tagged(
         "\n".join(f"{word}\t{'B-LOC' if n % 7 == 0 else 'O'}" for n, word in enumerate(words)),
         longest=12,
     )
     rows = task.rows("test", program("causal", "decoder"), False)
-    there = rows["weights"] > 0
-    assert len(rows["tokens"]) == 4 and there.sum() == 40
-    assert rows["targets"][there].tolist() == task.answers["test"].tolist()
-    for row, count in zip(range(4), there.sum(1), strict=True):
+    is_target = rows["weights"] > 0
+    assert len(rows["tokens"]) == 4 and is_target.sum() == 40
+    assert rows["targets"][is_target].tolist() == task.targets["test"].tolist()
+    for row, count in zip(range(4), is_target.sum(1), strict=True):
         assert sorted(set(rows["units"][row].tolist()) - {0}) == list(range(1, count + 1))
 
 
 def test_chinese_characters_have_no_space_before_them(tagged):
     class Pieces(Ids):
-        def encode_batch(self, texts):
-            return [[7, *(20 + ord(character) % 100 for character in text)] for text in texts]
-
         def name(self, i):
             return "▁" if i == 7 else "x"
 
     task = tagged()
-    task.corpus = types.SimpleNamespace(tokenizer=Pieces(VOCABULARY), stores=task.corpus.stores)
+    task.corpus = stand_ins.corpus(Pieces(VOCABULARY), task.corpus.stores)
     assert len(task.encoded("科", [7, 30])) == 1 and len(task.encoded("Rome", [7, 30])) == 2
     assert task.encoded("?", []).tolist() == [Ids.unk]
 
@@ -339,16 +337,16 @@ def test_chinese_characters_have_no_space_before_them(tagged):
 # Bad input.
 
 
-def test_what_cannot_be_asked(tagged, corpus, tmp_path):
+def test_unusable_examples_are_refused(tagged, corpus, tmp_path):
     with pytest.raises(UserError, match="needs files with a word and its tag a line"):
         token_classification.Task(token_classification.Config(), corpus, "test", LENGTH)
     with pytest.raises(UserError, match=r"reads tags in IOB2 .*not 'NN'"):
         tagged("dog\tNN\n")
     with pytest.raises(UserError, match="has no span"):
         tagged("dog\tO\n")
-    bare = types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY),
-        stores={"train": Tokens([[[10] * 20]] * 9), "test": Tokens([[[10] * 20]])},
+    bare = stand_ins.corpus(
+        Ids(VOCABULARY),
+        {"train": Tokens([[[10] * 20]] * 9), "test": Tokens([[[10] * 20]])},
     )
     with pytest.raises(UserError, match="at least two labels"):
         classification.Task(classification.Config(), bare, "test", LENGTH)
@@ -368,10 +366,13 @@ def test_what_cannot_be_asked(tagged, corpus, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"masks": ("causal",)}, "one or both of own, bidirectional"), ({"train_most": -1}, "must not be negative"),
-        ({"longest": 1}, "at least 4"), ({"classes": 1}, "at least 2"), ({"rates": (-1.0,)}, "above 0"),
+        ({"masks": ("causal",)}, "one or both of own, bidirectional"),
+        ({"train_most": -1}, "must not be negative"),
+        ({"longest": 1}, "at least 4"),
+        ({"classes": 1}, "at least 2"),
+        ({"rates": (-1.0,)}, "above 0"),
     ],
-)  # fmt: skip
+)
 def test_impossible_options(options, message):
     with pytest.raises(UserError, match=message):
         configure(classification.Config, options, "tasks.classification")

@@ -1,9 +1,9 @@
 import json
-import types
 
 import jax
 import numpy as np
 import pytest
+import stand_ins
 from small_corpus import Ids, Tokens, config, numbers, quick_compilation, random_store
 
 from lm.core.plugins import UserError
@@ -17,7 +17,7 @@ quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 
 
 class Marked(Ids):
-    """Id 8 is a full stop. Every third id goes on with a word."""
+    """Id 8 is a full stop. Every third id continues a word."""
 
     def name(self, i: int) -> str:
         return "." if i == 8 else super().name(i)
@@ -26,7 +26,7 @@ class Marked(Ids):
 @pytest.fixture(scope="module")
 def corpus():
     stores = {"train": random_store(TEXT, 60, seed=1), "test": random_store(TEXT, 40, seed=3)}
-    return types.SimpleNamespace(tokenizer=Marked(VOCABULARY, SENTINELS), stores=stores)
+    return stand_ins.corpus(Marked(VOCABULARY, SENTINELS), stores)
 
 
 def make(corpus, **options) -> last_word.Task:
@@ -39,10 +39,10 @@ def build(corpus, objective: str, model: str = "") -> Program:
 
 
 def test_texts_of_the_corpus():
-    """Documents of two sentences: the last word without the full stop, after all before it that has room."""
+    """The last word without the full stop, after all before it that there is room for."""
     first, second = [10, 11, 13, 14, 8], [16, 17, 19, 21, 24, 8]
     store = Tokens([[first, second]])
-    corpus = types.SimpleNamespace(tokenizer=Marked(VOCABULARY, SENTINELS), stores={"test": store})
+    corpus = stand_ins.corpus(Marked(VOCABULARY, SENTINELS), {"test": store})
     found = {tuple(last.tolist()): given.tolist() for given, last in make(corpus, shortest=2).texts}
     assert found == {(14,): [10, 11, 13], (19, 21, 24): [10, 11, 13, 14, 8, 16, 17]}
     assert [
@@ -63,7 +63,7 @@ def test_texts_of_files(corpus, tmp_path):
         ([9, 10, 11], [12]),
         ([13, 14], [16]),
     ]
-    assert one.asked == two.asked
+    assert one.identity == two.identity
     (tmp_path / "long.txt").write_text(" ".join(map(str, range(9, 49))) + "\n")
     given, last = make(corpus, path=(str(tmp_path / "long.txt"),)).texts[0]
     assert given.tolist() == list(range(48 - 26, 48)) and last.tolist() == [48], (
@@ -78,34 +78,54 @@ def test_texts_of_files(corpus, tmp_path):
 
 @pytest.mark.parametrize(
     ("objective", "model"),
-    [("clm", ""), ("mlm", ""), ("mntp", "decoder"), ("prefix_lm", "decoder"), ("prefix_lm", "encoder_decoder"),
-     ("span_corruption", "encoder_decoder"), ("seq2seq", "decoder")],
-)  # fmt: skip
-def test_what_each_model_is_asked(corpus, objective, model):
-    """The question as the objective lays it out, and the answer at the places where training had it."""
+    [
+        ("clm", ""),
+        ("mlm", ""),
+        ("mntp", "decoder"),
+        ("prefix_lm", "decoder"),
+        ("prefix_lm", "encoder_decoder"),
+        ("span_corruption", "encoder_decoder"),
+        ("seq2seq", "decoder"),
+    ],
+)
+def test_the_query_of_each_model(corpus, objective, model):
+    """The query is laid out as in training, with the targets at the same positions."""
     program = build(corpus, objective, model)
     given, last = np.arange(9, 13), np.array([30, 31])
-    question = scoring.Scorer(program, corpus.tokenizer, "").ending(given, last)
+    query = scoring.Scorer(program, corpus.tokenizer, "").ending(given, last)
     t, text = corpus.tokenizer, [9, 10, 11, 12]
-    inputs = None if question.inputs is None else question.inputs.tolist()
+    inputs = None if query.inputs is None else query.inputs.tolist()
     found = (
-        question.tokens.tolist(),
+        query.tokens.tolist(),
         inputs,
-        question.at.tolist(),
-        question.targets.tolist(),
-        question.prefix,
+        query.at.tolist(),
+        query.targets.tolist(),
+        query.prefix,
     )
-    assert found == {
-        ("clm", ""): ([t.bos, *text, 30], None, [4, 5], [30, 31], 0),
-        ("mlm", ""): ([t.cls, *text, t.mask, t.mask, t.sep], None, [5, 6], [30, 31], 8),
-        ("mntp", "decoder"): ([t.bos, *text, t.mask, t.mask, t.eos], None, [4, 5], [30, 31], 8),
-        ("prefix_lm", "decoder"): ([t.bos, *text, 30], None, [4, 5], [30, 31], 5),
-        ("prefix_lm", "encoder_decoder"): ([t.bos, 30], [t.bos, *text, t.eos], [0, 1], [30, 31], 0),
-        ("span_corruption", "encoder_decoder"): (
-            [t.bos, t.sentinels[0], 30], [*text, t.sentinels[0], t.eos], [1, 2], [30, 31], 0,
-        ),
-        ("seq2seq", "decoder"): ([*text, t.eos, t.bos, 30], None, [5, 6], [30, 31], 5),
-    }[objective, model]  # fmt: skip
+    assert (
+        found
+        == {
+            ("clm", ""): ([t.bos, *text, 30], None, [4, 5], [30, 31], 0),
+            ("mlm", ""): ([t.cls, *text, t.mask, t.mask, t.sep], None, [5, 6], [30, 31], 8),
+            ("mntp", "decoder"): ([t.bos, *text, t.mask, t.mask, t.eos], None, [4, 5], [30, 31], 8),
+            ("prefix_lm", "decoder"): ([t.bos, *text, 30], None, [4, 5], [30, 31], 5),
+            ("prefix_lm", "encoder_decoder"): (
+                [t.bos, 30],
+                [t.bos, *text, t.eos],
+                [0, 1],
+                [30, 31],
+                0,
+            ),
+            ("span_corruption", "encoder_decoder"): (
+                [t.bos, t.sentinels[0], 30],
+                [*text, t.sentinels[0], t.eos],
+                [1, 2],
+                [30, 31],
+                0,
+            ),
+            ("seq2seq", "decoder"): ([*text, t.eos, t.bos, 30], None, [5, 6], [30, 31], 5),
+        }[objective, model]
+    )
 
 
 def test_scores_and_baselines(corpus):
@@ -140,7 +160,7 @@ def test_scores_and_baselines(corpus):
     assert baselines.keys() == {"unigram", "bigram", "most frequent last word"}
 
 
-def test_a_model_that_knows_nothing_finds_nothing(corpus):
+def test_a_uniform_model_is_never_correct(corpus):
     program = build(corpus, "mlm")
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), program.shapes["params"])
     task = make(corpus)

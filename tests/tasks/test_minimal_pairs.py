@@ -1,9 +1,9 @@
 import json
-import types
 
 import jax
 import numpy as np
 import pytest
+import stand_ins
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
 from lm.core.plugins import UserError
@@ -22,7 +22,7 @@ def corpus():
         "train": random_store(VOCABULARY, 60, seed=1),
         "test": random_store(VOCABULARY, 9, seed=3),
     }
-    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    return stand_ins.corpus(Ids(VOCABULARY), stores)
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +81,14 @@ def test_scores_by_hand(corpus, decoder, tmp_path):
     assert scores["accuracy/linguistics_term/binding"].value == hits[binding].mean()
     assert scores["accuracy/UID/islands_1"].value == hits[~binding].mean()
     assert scores["accuracy/UID/islands_1"].count == 10
-    assert not any(name.startswith("accuracy/field") for name in scores), "one field is no part"
+    assert not any(name.startswith("accuracy/field") for name in scores), "one field is no subset"
     assert list(scores)[:2] == ["accuracy", "accuracy_causal"] and set(list(scores)[:2]) < set(
         task.metrics
     )
 
 
-def test_a_model_that_holds_all_alike_scores_one_half(corpus, decoder, tmp_path):
-    """Every token as likely as any: sentences of the same length tie, and the shorter of two others wins."""
+def test_a_uniform_model_scores_one_half(corpus, decoder, tmp_path):
+    """Sentences of the same length tie, and the shorter of two others wins."""
     params = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), decoder.shapes["params"])
     even = write(tmp_path, records()[0::2])
     longer = write(tmp_path, records()[1::2], "longer.jsonl")
@@ -119,17 +119,18 @@ def test_baselines(corpus, decoder, tmp_path):
         np.mean(np.array(sums[:2000]) < np.array(sums[2000:]))
     )
     assert (
-        found["bigram"]["accuracy"].examples.asked == found["constant"]["accuracy"].examples.asked
+        found["bigram"]["accuracy"].examples.identity
+        == found["constant"]["accuracy"].examples.identity
     )
 
 
-def test_who_is_asked_what_is_told_apart(corpus, tmp_path):
+def test_other_pairs_have_another_identity(corpus, tmp_path):
     one, other = (
         make(corpus, write(tmp_path, records())),
         make(corpus, write(tmp_path, records(seed=1), "b.jsonl")),
     )
     again = make(corpus, write(tmp_path, records(), "c.jsonl"))
-    assert one.asked == again.asked != other.asked
+    assert one.identity == again.identity != other.identity
 
 
 def test_broken_lines_are_counted_and_named(corpus, tmp_path, capsys):
@@ -138,11 +139,11 @@ def test_broken_lines_are_counted_and_named(corpus, tmp_path, capsys):
     path = write(tmp_path, records(96) + broken)
     task = make(corpus, path, broken=0.05)
     assert len(task.pairs) == 96
-    told = capsys.readouterr().err
-    assert len(task.notes) == 1 and task.notes[0] in told
+    printed = capsys.readouterr().err
+    assert len(task.notes) == 1 and task.notes[0] in printed
     assert (
-        "4 of 100 lines are broken (line 97 is no JSON" in told
-        and "line 98 has no text in 'sentence_bad'" in told
+        "4 of 100 lines are broken (line 97 is no JSON" in printed
+        and "line 98 has no text in 'sentence_bad'" in printed
     )
     with pytest.raises(
         UserError, match=r"4 of 100 lines are broken .* more than minimal_pairs.broken=1%"
@@ -167,7 +168,7 @@ def test_bad_input(corpus, tmp_path):
         make(corpus, write(tmp_path, long))
     with pytest.raises(ValueError, match="methods='plll' is not one of causal, pll"):
         minimal_pairs.Config(methods=("plll",))
-    with pytest.raises(ValueError, match="broken=1.0 must be a share"):
+    with pytest.raises(ValueError, match="broken=1.0 must be a fraction"):
         minimal_pairs.Config(broken=1.0)
 
 

@@ -1,11 +1,11 @@
-"""What stands behind the scores of tasks: rows add up to the value, and models that are asked the same have the same identity."""
+"""The examples of scores add up to the value; the same targets have the same identity."""
 
 import math
-import types
 
 import jax
 import numpy as np
 import pytest
+import stand_ins
 from small_corpus import Ids, config, numbers, quick_compilation, random_store
 
 from lm.stats import ngrams
@@ -20,7 +20,7 @@ quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
 @pytest.fixture(scope="module")
 def corpus():
     stores = {"train": random_store(64, 60, seed=1), "test": random_store(64, 40, seed=3)}
-    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY, 20), stores=stores)
+    return stand_ins.corpus(Ids(VOCABULARY, 20), stores)
 
 
 @pytest.fixture(scope="module")
@@ -43,26 +43,26 @@ def score(task, program):
 
 
 def assert_adds_up(scores, rows=None):
-    for name, each in scores.items():
+    for name, score in scores.items():
         if name == "perplexity":
-            assert each.examples is None
+            assert score.examples is None
             continue
-        examples = each.examples
+        examples = score.examples
         assert examples.totals.dtype == examples.weights.dtype == np.float64
         assert examples.totals.shape == examples.weights.shape and len(examples.totals) == (
             rows or len(examples.totals)
         )
         assert examples.totals.sum() / examples.weights.sum() == pytest.approx(
-            each.value, rel=1e-12
+            score.value, rel=1e-12
         )
-    assert len({each.examples.identity for each in scores.values() if each.examples}) == 1
+    assert len({score.examples.identity for score in scores.values() if score.examples}) == 1
 
 
-def asked(scores) -> str:
+def identity_of(scores) -> str:
     return next(iter(scores.values())).examples.identity
 
 
-def test_by_row_adds_up_to_sums_and_each_row_is_its_own(corpus, programs):
+def test_by_row_adds_up_to_sums_and_rows_are_independent(corpus, programs):
     program = programs("clm")
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     params = numbers(program.shapes["params"])
@@ -95,7 +95,7 @@ def test_causal_by_row(corpus, programs):
     rows = len(task._validation(program).full()) * 32
     for scores in (found, *baselines.values()):
         assert_adds_up(scores, rows)
-        assert asked(scores) == asked(found)
+        assert identity_of(scores) == identity_of(found)
     bits, nll = found["bits_per_byte"].examples, found["nll"].examples
     np.testing.assert_allclose(bits.totals, nll.totals / math.log(2))
     assert bits.weights.sum() == found["bits_per_byte"].count
@@ -108,7 +108,7 @@ def test_causal_by_row(corpus, programs):
     assert bits.weights[0] == tokenizer.bytes_per_id[batch["targets"][0][keep]].sum()
 
 
-def test_models_that_read_the_second_half_otherwise_are_asked_the_same(corpus, programs):
+def test_models_that_read_the_first_half_differently_have_the_same_targets(corpus, programs):
     task = suffix.Task(suffix.Config(), corpus, "test", LENGTH)
     found = [
         score(task, programs(*names))
@@ -117,34 +117,34 @@ def test_models_that_read_the_second_half_otherwise_are_asked_the_same(corpus, p
     baselines = task.baselines(programs("clm"))
     for scores in (*found, *baselines.values()):
         assert_adds_up(scores)
-        assert asked(scores) == asked(found[0])
+        assert identity_of(scores) == identity_of(found[0])
         np.testing.assert_array_equal(
             scores["nll"].examples.weights, found[0]["nll"].examples.weights
         )
 
 
-def test_sentinels_on_both_kinds_of_model_are_the_same_question(corpus, programs):
+def test_sentinels_on_both_kinds_of_model_have_the_same_targets(corpus, programs):
     task = denoising.Task(denoising.Config(), corpus, "test", LENGTH)
     identities = []
     for model in ("decoder", "encoder_decoder"):
         batches = task._validation(programs("clm"), model, "").full()
-        identities.append(_text.Asked.of(batches, "denoising").asked)
+        identities.append(_text.Targets.of(batches, "denoising").identity)
     assert identities[0] == identities[1]
     found = score(task, programs("span_corruption", "encoder_decoder"))
     for scores in (found, *task.baselines(programs("clm")).values()):
         assert_adds_up(scores)
-        assert asked(scores) == identities[0]
+        assert identity_of(scores) == identities[0]
 
 
-def test_masked_and_masked_next_are_asked_the_same(corpus, programs):
+def test_masked_and_masked_next_have_the_same_targets(corpus, programs):
     task = masked.Task(masked.Config(), corpus, "test", LENGTH)
     found = [score(task, programs(name)) for name in ("mlm", "mntp")]
     baselines = task.baselines(programs("mlm"))
     for scores in (*found, *baselines.values()):
         assert_adds_up(scores)
-        assert asked(scores) == asked(found[0])
+        assert identity_of(scores) == identity_of(found[0])
     elsewhere = masked.Task(masked.Config(rate=0.3), corpus, "test", LENGTH)
-    assert asked(elsewhere.baselines(programs("mlm"))["unigram"]) != asked(found[0])
+    assert identity_of(elsewhere.baselines(programs("mlm"))["unigram"]) != identity_of(found[0])
 
 
 @pytest.mark.parametrize("module", [next_sentence, sentence_order])
@@ -153,7 +153,7 @@ def test_pairs_one_by_one(corpus, programs, module):
     found, baselines = score(task, programs("mlm_nsp")), task.baselines(programs("mlm_nsp"))
     for scores in (found, *baselines.values()):
         assert_adds_up(scores, found["accuracy"].count)
-        assert asked(scores) == asked(found)
+        assert identity_of(scores) == identity_of(found)
         assert set(scores["accuracy"].examples.totals) <= {0.0, 1.0} and set(
             scores["accuracy"].examples.weights
         ) == {1.0}
@@ -167,13 +167,14 @@ def test_probe_by_paragraph():
     assert_adds_up(found, 6)
     value = (2 / 3 + 1 / 2 + 1) / 3
     assert found["balanced_accuracy"].value == pytest.approx(value)
-    # Of the hits 1, 0, 1; 1, 0; 1 by class: their distance from the class's recall, by 6 examples over 3 times the class's size.
+    # By class, the hits are 1, 0, 1; 1, 0; 1. The influence is their distance from the class's
+    # recall, times 6 examples over 3 times the class's size.
     influence = [2 / 9, -4 / 9, 2 / 9, 1 / 2, -1 / 2, 0]
     np.testing.assert_allclose(
         found["balanced_accuracy"].examples.totals, value + np.array(influence)
     )
     assert set(found["balanced_accuracy"].examples.weights) == {1.0}
-    assert asked(found) == asked(task._scores(answers))
+    assert identity_of(found) == identity_of(task._scores(answers))
 
 
 def test_by_row_is_the_same_on_a_mesh(corpus):

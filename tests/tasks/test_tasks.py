@@ -4,11 +4,19 @@ import types
 import jax
 import numpy as np
 import pytest
-from small_corpus import Ids, Tokens, compatible_pairs, config, numbers, quick_compilation, random_store
+import stand_ins
+from small_corpus import (
+    Ids,
+    Tokens,
+    compatible_pairs,
+    config,
+    numbers,
+    quick_compilation,
+    random_store,
+)
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
-from lm.parallel import mesh as meshes
 from lm.stats import bootstrap, ngrams
 from lm.tasks import causal, masked, next_sentence, probe
 from lm.training.program import Program
@@ -32,7 +40,7 @@ def corpus():
         "train": random_store(VOCABULARY, 120, seed=1),
         "test": random_store(VOCABULARY, 40, seed=3),
     }
-    return types.SimpleNamespace(tokenizer=TwoByteIds(VOCABULARY), stores=stores)
+    return stand_ins.corpus(TwoByteIds(VOCABULARY), stores)
 
 
 def build(corpus, objective: str) -> Program:
@@ -55,8 +63,8 @@ def uniform(program: Program):
 
 
 @pytest.fixture(scope="module")
-def asked_clm(corpus, decoder):
-    """(token before, target) of everything that the causal task asks on the test split, from its batches."""
+def clm_targets(corpus, decoder):
+    """(token before, target) of all targets of the causal task on the test split."""
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     batches = Validation(
         decoder, task.objective, corpus.stores["test"], "test", task.config.tokens, 32
@@ -68,10 +76,10 @@ def asked_clm(corpus, decoder):
     )
 
 
-def test_causal_scores_of_a_uniform_model(corpus, decoder, asked_clm):
+def test_causal_scores_of_a_uniform_model(corpus, decoder, clm_targets):
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     scores = task.score(decoder, uniform(decoder))
-    _, targets = asked_clm
+    _, targets = clm_targets
     assert scores["nll"].value == pytest.approx(math.log(VOCABULARY), rel=1e-5)
     assert scores["perplexity"].value == pytest.approx(VOCABULARY, rel=1e-4)
     assert scores["nll"].count == len(targets)
@@ -81,21 +89,23 @@ def test_causal_scores_of_a_uniform_model(corpus, decoder, asked_clm):
     )
     assert scores["bits_per_byte"].count == size
     assert {name: (score.unit, score.better) for name, score in scores.items()} == {
-        "nll": ("nats/token", "lower"), "perplexity": ("perplexity", "lower"),
-        "bits_per_byte": ("bits/byte", "lower"), "accuracy": ("share", "higher"),
-    }  # fmt: skip
+        "nll": ("nats/token", "lower"),
+        "perplexity": ("perplexity", "lower"),
+        "bits_per_byte": ("bits/byte", "lower"),
+        "accuracy": ("share", "higher"),
+    }
 
 
-def test_the_causal_task_asks_nearly_all_of_a_small_split_once(corpus, asked_clm):
+def test_the_causal_task_reads_nearly_all_of_a_small_split_once(corpus, clm_targets):
     store = corpus.stores["test"]
     total = len(store.tokens) + len(store)
-    # Whole batches only, so less than one batch of the split is not asked.
-    assert total - 32 * LENGTH < len(asked_clm[1]) <= total
+    # Whole batches only, so less than one batch of the split is not read.
+    assert total - 32 * LENGTH < len(clm_targets[1]) <= total
 
 
-def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, asked_clm):
+def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, clm_targets):
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
-    before, targets = asked_clm
+    before, targets = clm_targets
     found = task.baselines(decoder)
     # Documents of the training split one after the other, by hand: [BOS] text [EOS].
     store = corpus.stores["train"]
@@ -170,7 +180,7 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
     assert found["unigram"]["ce"].value == pytest.approx(ce / count)
 
 
-def test_masked_tokens_can_be_asked_by_mask_alone(corpus, encoder):
+def test_tokens_can_be_masked_by_mask_alone(corpus, encoder):
     tasks = [
         masked.Task(masked.Config(**options), corpus, "test", LENGTH)
         for options in ({}, {"mask_share": 1.0, "random_share": 0.0})
@@ -179,15 +189,15 @@ def test_masked_tokens_can_be_asked_by_mask_alone(corpus, encoder):
     for one, other in zip(usual, pure, strict=True):
         assert all(
             (one[name] == other[name]).all() for name in ("target_positions", "targets", "weights")
-        ), "the same is asked"
+        ), "the targets are the same"
         rows, slots = np.nonzero(other["weights"])
-        hidden = [
+        is_mask = [
             batch["tokens"][rows, batch["target_positions"][rows, slots]] == Ids.mask
             for batch in (one, other)
         ]
-        assert hidden[1].all() and not hidden[0].all()
-    asked = [task._asked(task._validation(encoder, "mlm")).asked for task in tasks]
-    assert asked[0] != asked[1], "but given another text, so that the two are not paired"
+        assert is_mask[1].all() and not is_mask[0].all()
+    identities = [task._targets(task._validation(encoder, "mlm")).identity for task in tasks]
+    assert identities[0] != identities[1], "the inputs differ, so the two are not paired"
     with pytest.raises(UserError, match="nor pass 1 together"):
         plugins.configure(masked.Config, {"mask_share": 1.0}, "tasks.masked")
 
@@ -204,17 +214,17 @@ def test_next_sentence(corpus, encoder):
     scores, baselines = task.score(encoder, params), task.baselines(encoder)
     assert scores["accuracy"].value == pytest.approx(
         (labels == 0).mean()
-    )  # a tie answers the first class
+    )  # a tie predicts the first class
     assert scores["accuracy"].count == baselines["TF-IDF overlap"]["accuracy"].count == len(labels)
-    shares = {label: (labels == label).mean() for label in (0, 1)}
+    fractions = {label: (labels == label).mean() for label in (0, 1)}
     assert baselines["majority"]["accuracy"].value in (
-        pytest.approx(shares[0]),
-        pytest.approx(shares[1]),
+        pytest.approx(fractions[0]),
+        pytest.approx(fractions[1]),
     )
 
 
-def test_overlap_tells_documents_of_different_words_apart(encoder):
-    """Each document has words of its own: the threshold on training pairs must separate held-out ones completely."""
+def test_overlap_separates_documents_of_different_words(encoder):
+    """Each document has words of its own, so a threshold separates held-out pairs completely."""
 
     def make(seed: int) -> Tokens:
         rng = np.random.default_rng(seed)
@@ -224,20 +234,18 @@ def test_overlap_tells_documents_of_different_words_apart(encoder):
         ]
         return Tokens(documents)
 
-    corpus = types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY), stores={"train": make(0), "test": make(1)}
-    )
+    corpus = stand_ins.corpus(Ids(VOCABULARY), {"train": make(0), "test": make(1)})
     task = next_sentence.Task(next_sentence.Config(), corpus, "test", LENGTH)
     assert task.baselines(encoder)["TF-IDF overlap"]["accuracy"].value == 1.0
 
 
-ASKED_PAIRS = {"nsp", "sop", "mlm_nsp", "mlm_sop"}
+PAIRED = {"nsp", "sop", "mlm_nsp", "mlm_sop"}
 # Objectives by the tasks that suit them; where it depends on the model, "objective on model".
 SUITED = {
     "causal": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm on decoder"},
     "masked": {"mlm", "mntp", "hybrid", "mixture", "biphasic", "mlm_nsp", "mlm_sop"},
-    "next_sentence": ASKED_PAIRS,
-    "sentence_order": ASKED_PAIRS,
+    "next_sentence": PAIRED,
+    "sentence_order": PAIRED,
     "suffix": {"clm", "hybrid", "mixture", "biphasic", "prefix_lm"},
     "denoising": {"span_corruption", "ul2"},
     "last_word": {name for name, _ in compatible_pairs()} - {"nsp", "sop", "rtd"},
@@ -247,10 +255,10 @@ SUITED = {
 @pytest.mark.parametrize("task", SUITED)
 def test_tasks_suit_objectives(corpus, task):
     module = plugins.find("tasks", task)
-    yardstick = module.Task(module.Config(), corpus, "test", LENGTH)
+    made = module.Task(module.Config(), corpus, "test", LENGTH)
     for name, model in compatible_pairs():
         objective = compatibility.make({"name": name}, Ids(96, 20), LENGTH, model)
-        assert yardstick.suits(objective) == (
+        assert made.suits(objective) == (
             not SUITED[task].isdisjoint((name, f"{name} on {model}"))
         ), (name, model)
 
@@ -261,7 +269,7 @@ LABELS = ("red", "green", "blue")
 
 
 def labelled(seed: int, documents: int = 60) -> Tokens:
-    """Documents of several paragraphs whose one word tells the label: id 10, 11 or 12."""
+    """Documents of several paragraphs of one word, which is the label: id 10, 11 or 12."""
     rng = np.random.default_rng(seed)
     texts = [
         [[10 + number % 3] * int(rng.integers(16, 40)) for _ in range(4)]
@@ -272,52 +280,51 @@ def labelled(seed: int, documents: int = 60) -> Tokens:
 
 @pytest.fixture(scope="module")
 def probed():
-    corpus = types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
-    )
+    corpus = stand_ins.corpus(Ids(VOCABULARY), {"train": labelled(0), "test": labelled(1, 30)})
     return probe.Task(probe.Config(train=40, test=20), corpus, "test", LENGTH)
 
 
-class Known:
-    """A program whose model answers with features made from the tokens by a NumPy function."""
+class FeatureProgram(stand_ins.StandInProgram):
+    """A program whose model's features are a NumPy function of the batch; it keeps the batches."""
 
     def __init__(self, features, mask="causal", scores=("causal",)):
+        super().__init__(mask, scores=scores)
         self.features = features
-        self.objective = types.SimpleNamespace(mask=mask, scores=scores)
-        self.batch_sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        self.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-        self.seen = []
+        self.batches = []
 
     def jit(self, function):
-        def answer(params, batch):
-            self.seen.append(jax.device_get(batch))
-            return self.features(self.seen[-1])
+        def call(params, batch):
+            self.batches.append(jax.device_get(batch))
+            return self.features(self.batches[-1])
 
-        return answer
+        return call
 
 
 def one_hot(batch) -> np.ndarray:
-    """Shares of the three words among the tokens."""
-    count = np.maximum(1, batch["segments"].sum(1))  # the last batch is filled up with empty rows
+    """Fractions of the three words among the tokens."""
+    # The last batch is filled up with empty rows.
+    count = np.maximum(1, batch["segments"].sum(1))
     return np.stack([(batch["tokens"] == word).sum(1) / count for word in (10, 11, 12)], 1)
 
 
-def test_the_probe_reads_features_that_tell_the_label(probed, monkeypatch):
+def test_the_probe_learns_from_features_that_determine_the_label(probed, monkeypatch):
     monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
-    scores = probed.score(Known(one_hot), None)
+    scores = probed.score(FeatureProgram(one_hot), None)
     assert scores["accuracy"].value == scores["balanced_accuracy"].value == 1.0
     assert scores["accuracy"].count == 60
 
 
-def test_the_probe_cannot_know_what_features_do_not_say(probed, monkeypatch):
+def test_the_probe_learns_nothing_from_random_features(probed, monkeypatch):
     monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
     rng = np.random.default_rng(0)
-    scores = probed.score(Known(lambda batch: rng.normal(size=(len(batch["tokens"]), 4))), None)
-    assert 0.1 < scores["balanced_accuracy"].value < 0.6  # 1/3 by chance
+    scores = probed.score(
+        FeatureProgram(lambda batch: rng.normal(size=(len(batch["tokens"]), 4))), None
+    )
+    assert 0.1 < scores["balanced_accuracy"].value < 0.6  # 1/3 by guessing
 
 
 def test_probe_baselines(probed):
-    found = probed.baselines(None)
+    found = probed.baselines(FeatureProgram(one_hot))
     assert found["bag of words"]["balanced_accuracy"].value == 1.0
     assert found["majority"]["balanced_accuracy"].value == pytest.approx(1 / 3)
     assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
@@ -326,17 +333,20 @@ def test_probe_baselines(probed):
 @pytest.mark.parametrize(
     ("mask", "scores", "first", "last"),
     [
-        ("causal", ("causal",), Ids.bos, None), ("prefix", ("causal", "masked_next"), Ids.bos, None),
-        ("prefix", ("causal",), Ids.bos, None), ("prefix", ("masked",), Ids.cls, Ids.sep),
+        ("causal", ("causal",), Ids.bos, None),
+        ("prefix", ("causal", "masked_next"), Ids.bos, None),
+        ("prefix", ("causal",), Ids.bos, None),
+        ("prefix", ("masked",), Ids.cls, Ids.sep),
         ("prefix", ("causal", "masked"), Ids.cls, Ids.sep),
-        ("bidirectional", ("masked",), Ids.cls, Ids.sep), ("cross", ("denoising",), None, Ids.eos),
+        ("bidirectional", ("masked",), Ids.cls, Ids.sep),
+        ("cross", ("denoising",), None, Ids.eos),
     ],
-)  # fmt: skip
-def test_the_probe_shows_text_as_the_model_knows_it(probed, monkeypatch, mask, scores, first, last):
+)
+def test_the_probe_lays_out_text_as_in_training(probed, monkeypatch, mask, scores, first, last):
     monkeypatch.setattr(probe.loader, "place", lambda batch, sharding, size: batch)
-    known = Known(one_hot, mask, scores)
-    probed.score(known, None)
-    for batch in known.seen:
+    program = FeatureProgram(one_hot, mask, scores)
+    probed.score(program, None)
+    for batch in program.batches:
         assert ("prefix" in batch) == (mask == "prefix")
         if mask == "prefix":
             assert (batch["prefix"] == batch["segments"] * (scores != ("causal",))).all()
@@ -366,9 +376,10 @@ def test_probe_features_are_means_over_the_text(decoder):
     rng = np.random.default_rng(0)
     segments = (np.arange(LENGTH)[None] < np.array([[5], [LENGTH]])).astype(np.int32)
     batch = {
-        "tokens": (rng.integers(7, VOCABULARY, (2, LENGTH)) * segments).astype(np.int32), "segments": segments,
+        "tokens": (rng.integers(7, VOCABULARY, (2, LENGTH)) * segments).astype(np.int32),
+        "segments": segments,
         "positions": np.broadcast_to(np.arange(LENGTH, dtype=np.int32), (2, LENGTH)) * segments,
-    }  # fmt: skip
+    }
 
     def compute(model, batch):
         hidden = model.hidden(
@@ -381,31 +392,29 @@ def test_probe_features_are_means_over_the_text(decoder):
     np.testing.assert_allclose(features, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_the_probe_passes_over_short_paragraphs_and_cuts_long_ones():
-    corpus = types.SimpleNamespace(
-        tokenizer=Ids(VOCABULARY), stores={"train": labelled(0), "test": labelled(1, 30)}
-    )
+def test_the_probe_drops_short_paragraphs_and_cuts_long_ones():
+    corpus = stand_ins.corpus(Ids(VOCABULARY), {"train": labelled(0), "test": labelled(1, 30)})
     task = probe.Task(probe.Config(shortest=20, longest=24), corpus, "test", LENGTH)
     sizes = {len(text) for texts, _ in (task.train, task.test) for text in texts}
     assert min(sizes) == 20 and max(sizes) == 24
 
 
-def test_the_probe_asks_for_labels():
+def test_the_probe_needs_labels():
     stores = {"train": random_store(VOCABULARY, 20), "test": random_store(VOCABULARY, 9)}
-    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    corpus = stand_ins.corpus(Ids(VOCABULARY), stores)
     with pytest.raises(UserError, match="at least two labels"):
         probe.Task(probe.Config(), corpus, "test", LENGTH)
 
 
-def test_the_probe_asks_for_held_out_paragraphs():
+def test_the_probe_needs_held_out_paragraphs():
     stores = {"train": labelled(0), "test": Tokens([[[10] * 5]], ["red"])}
-    corpus = types.SimpleNamespace(tokenizer=Ids(VOCABULARY), stores=stores)
+    corpus = stand_ins.corpus(Ids(VOCABULARY), stores)
     with pytest.raises(UserError, match="no paragraph of 16 tokens under its labels"):
         probe.Task(probe.Config(), corpus, "test", LENGTH)
 
 
-def test_the_probe_s_classes_weigh_the_same_on_any_test_set():
-    """Its spread over test sets is that of the mean of recalls computed again on each; a constant answer has none."""
+def test_classes_of_the_probe_have_equal_weights_on_any_test_set():
+    """The error over test sets is that of the mean recall computed on each; a constant has none."""
     rng = np.random.default_rng(0)
     answers = rng.choice(4, 300, p=(0.55, 0.25, 0.15, 0.05))
     predicted = np.where(rng.random(300) < 0.5 + 0.1 * answers, answers, rng.choice(4, 300))
