@@ -79,8 +79,8 @@ def _open(config: Config) -> Iterable[dict[str, Any]]:
 def _problem(config: Config, error: Exception) -> str:
     return (
         f"the dataset name={config.name!r} subset={config.subset!r} split={config.split!r}"
-        f" cannot be read: {type(error).__name__}: {error}. Check data.name, data.subset, data.split and the"
-        " network"
+        f" cannot be read: {type(error).__name__}: {error}. Check data.name, data.subset,"
+        " data.split and the network"
     )
 
 
