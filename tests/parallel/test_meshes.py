@@ -123,6 +123,14 @@ def test_validation_takes_batches_that_the_mesh_divides():
     assert np.isfinite(means["clm"])
 
 
+@pytest.mark.parametrize(
+    "sizes", [{"data": 1, "fsdp": 16}, {"fsdp": 16}, {"data": 1, "fsdp": 4}, {"fsdp": 3}]
+)
+def test_sizes_that_do_not_fit_the_devices_have_their_own_error(sizes):
+    with pytest.raises(meshes.DeviceMismatch, match="the product must be 8"):
+        meshes.make(meshes.MeshConfig(**sizes))
+
+
 def initialized(monkeypatch, on_tpu: bool, fails: bool = False, **environment: str) -> int:
     """The number of times that JAX looks for peers."""
     calls: list[dict] = []
