@@ -17,6 +17,7 @@ from lm.comparison.budgets import Accounting
 from lm.comparison.experiment import Experiment, parse, with_field
 from lm.core.plain import read_json
 from lm.core.plugins import UserError
+from lm.parallel.mesh import DeviceMismatch
 from lm.report.figures import duration
 
 
@@ -59,7 +60,7 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
             for arm, future in timed.items():
                 try:
                     step_seconds[arm] = future.result()
-                except UserError as error:  # such as a mesh for other devices
+                except DeviceMismatch as error:
                     print(f"arm {arm!r} cannot be timed here: {error}", file=sys.stderr)
     seconds = {
         arm: None if step is None else step * planned[arm]["steps"]

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import dataclasses
+import json
 import os
 import time
 import traceback
@@ -12,7 +13,7 @@ from typing import Any
 
 from lm.comparison.claims import Claims, this_process
 from lm.comparison.progress import Progress
-from lm.core.plain import read_json, write_json
+from lm.core.plain import write_json
 from lm.core.plugins import UserError
 from lm.training.meter import Diverged
 
@@ -212,11 +213,8 @@ def _failure_path(claims: Path, name: str) -> Path:
 
 def _failure(claims: Claims, name: str) -> Outcome:
     """The last failure of a job; empty if it has not failed."""
-    path = _failure_path(claims.directory, name)
-    if not path.exists():
-        return {}
     try:
-        failure = read_json(path, "how a trial failed")
-    except UserError:  # removed in between, by an attempt that succeeded
+        failure = json.loads(_failure_path(claims.directory, name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
         return {}
     return failure if isinstance(failure, dict) else {}

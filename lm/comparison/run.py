@@ -49,8 +49,8 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
         raise UserError(f"--workdir={workdir} cannot be written: {error}") from error
     arms.prepare_corpora(experiment.runs)
     report_before = _report_id(claims)
-    trials = len(experiment.runs) * (len(experiment.seeds) + len(experiment.tuning.factors))
-    slots = workers.number(experiment.plain["workers"], trials)
+    count = len(experiment.runs) * (len(experiment.seeds) + len(experiment.tuning.factors))
+    slots = workers.number(experiment.plain["workers"], count)
     with workers.pool(slots) as pool:
         counted, about = arms.check(pool, experiment, old)
         planned = budgets.plan(experiment.budget, counted, experiment.times)
@@ -78,8 +78,8 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
         on_end = functools.partial(
             _on_end, experiment, workdir, content, claims, began, [time.time()]
         )
-        shown = {job.name: job.directory for job in jobs if job.trial}
-        with Progress(shown, rich.console.Console(stderr=True)) as progress:
+        trials = {job.name: job.directory for job in jobs if job.trial}
+        with Progress(trials, rich.console.Console(stderr=True)) as progress:
             outcomes = run_all(pool, jobs, claims, slots, progress, on_end)
     print(_write_report(experiment, workdir, claims, jobs, outcomes, began, report_before))
     for message in failure_messages(outcomes):

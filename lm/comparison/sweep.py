@@ -101,8 +101,8 @@ def sweep(
         first = _run_config(config, combinations[0] if combinations else {}, seeds[0])
         pool.submit(trial.check, "sweep", first, tasks, options.split, 0.0).result()
         checks = [
-            pool.submit(selection.check, each, options.metric, options.split)
-            for each in _distinct(config, swept, combinations)
+            pool.submit(selection.check, run, options.metric, options.split)
+            for run in _distinct(config, swept, combinations)
         ]
         for check in checks:
             check.result()

@@ -239,7 +239,7 @@ def seconds_per_step(config: dict[str, Any], steps: int = 4) -> float:
 def compilation_cache(workdir: Path) -> Path:
     """The directory of compiled programs, one for each kind of processor.
 
-    Hosts that share a workdir may not be able to run each other's programs.
+    Hosts that share a workdir may have different processors, which need different programs.
     """
     return workdir / "compiled" / _processor()
 
