@@ -230,8 +230,8 @@ def _mismatch(comparison: Comparison, key: str, arms: list[str], which: str) -> 
         return ""
     difference = figures.percentage(max(values) / min(values) - 1)
     return (
-        f" However, the finished runs{which} differ in it by up to {difference}, so they are not"
-        " matched."
+        f" However, the finished runs{which} differ in this quantity by up to {difference}, so they"
+        " are not matched."
     )
 
 

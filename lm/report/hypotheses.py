@@ -1,6 +1,7 @@
 """Verdicts on the hypotheses, seeds that inconclusive ones need, and comparison with baselines."""
 
 import statistics as moments
+from typing import Any
 
 from lm.report import figures
 from lm.report.page import Details, Heading, Items, Paragraph, Part, Table
@@ -105,8 +106,8 @@ def _caption(results: Results) -> str:
     )
 
 
-def _seeds(results: Results, hypothesis: dict, number: int) -> str:
-    """The seeds that an inconclusive hypothesis needs if the measured difference is the true one.
+def _seeds(results: Results, hypothesis: dict[str, Any], number: int) -> str:
+    """The seeds that an inconclusive hypothesis needs if the measured value is the true one.
 
     The level is the strictest of Holm's levels for `number` hypotheses. "" if it is unknown.
     """
@@ -154,14 +155,13 @@ def _seeds(results: Results, hypothesis: dict, number: int) -> str:
         needed = _MOST_SEEDS + 1
     if needed > _MOST_SEEDS:
         return (
-            f"more than {_MOST_SEEDS:,} seeds would be needed if the measured difference is the"
-            " true one"
+            f"more than {_MOST_SEEDS:,} seeds would be needed if the measured value is the true one"
         )
     if needed <= len(apart) and not has_examples:
         return "more seeds alone would hardly help: there are too few test examples"
     return (
-        f"about {max(needed, len(apart) + 1)} seeds would decide it if the measured difference is"
-        " the true one"
+        f"about {max(needed, len(apart) + 1)} seeds would decide it if the measured value is the"
+        " true one"
     )
 
 
@@ -205,7 +205,7 @@ def baselines(results: Results) -> list[Part]:
     if not rows:
         return []
     columns = [
-        ("Arm behind a baseline", "l"),
+        ("Arm worse than a baseline", "l"),
         ("Task and metric", "l"),
         ("Score", "r"),
         ("Best baseline", "l"),

@@ -83,7 +83,7 @@ def section(results: Results) -> list[Part]:
         columns = [("Series", "l"), ("Runs", "r"), *((sign, "r") for _, sign in _LETTERS)]
         note = (
             f"L = E + A/N^α + B/D^β: N parameters, D tokens, L in {row.unit}. Below each value: its"
-            " 95 % interval. A fit does not hold far outside the range of its runs."
+            " 95 % interval. A fit may not hold far outside the range of its runs."
         )
         parts.append(Table(columns, rows, note))
     notes += [f"{name}: {fit.note}" for name, fit in fits.items() if fit.note]

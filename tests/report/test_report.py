@@ -89,7 +89,7 @@ def test_unmatched_budget_is_reported(written_report, tmp_path):
     directory = make(tmp_path / "W")
     assert "not matched" not in section(written_report[1].markdown.read_text(), "Budgets")
     edit(directory / "runs/nsp-seed1/run.json", tokens=TOKENS // 2)
-    assert "differ in it by up to 100 %, so they are not matched" in section(
+    assert "differ in this quantity by up to 100 %, so they are not matched" in section(
         report.write(directory).markdown.read_text(), "Budgets"
     )
 
