@@ -9,11 +9,11 @@
     lm/optimizers/<name>.py     Optimizer: an optax transformation
     lm/tasks/<name>.py          class Config, class Task: an evaluation on held-out documents
 
-`Config` is a frozen dataclass. Its fields are the options of the plug-in's config section, each with a
-default, and its `__post_init__` raises ValueError on impossible values.
+`Config` is a frozen dataclass. Its fields are the options of the plug-in's config section, each
+with a default, and its `__post_init__` raises ValueError on impossible values.
 
-tests/core/test_contract.py holds every plug-in to its protocol at run time; mypy does where a plug-in
-meets an annotation.
+tests/core/test_contract.py holds every plug-in to its protocol at run time, and mypy does in
+tests/check_plug_ins.py. Attributes are read-only here, so a plug-in may have a narrower type.
 """
 
 import os
@@ -46,7 +46,8 @@ Sums = dict[str, tuple[Any, Any]]  # name → (sum, weight): divided once all de
 class Source(Protocol):
     """A module that reads documents."""
 
-    Config: type
+    @property
+    def Config(self) -> type: ...
 
     def documents(self, config: Any, tally: "Tally") -> "Iterator[Document]":
         """Yields documents in a fixed order, as a stream.
@@ -61,7 +62,10 @@ class Source(Protocol):
         ...
 
     def signature(self, config: Any) -> str:
-        """A cheap identity of the input (paths, sizes, times, versions); it changes with the documents."""
+        """A cheap identity of the input (paths, sizes, times, versions).
+
+        It changes when the documents do.
+        """
         ...
 
 
@@ -81,21 +85,36 @@ class Tokenizer(Protocol):
       note: what a loaded vocabulary lacks, or "".
     """
 
-    size: int
-    pad: int
-    bos: int
-    eos: int
-    unk: int
-    cls: int
-    sep: int
-    mask: int
-    modes: Mapping[str, int]
-    sentinels: tuple[int, ...]
-    special_ids: frozenset[int]
-    bytes_per_id: "np.ndarray"
-    is_word_start: "np.ndarray"
-    fingerprint: str
-    note: str
+    @property
+    def size(self) -> int: ...
+    @property
+    def pad(self) -> int: ...
+    @property
+    def bos(self) -> int: ...
+    @property
+    def eos(self) -> int: ...
+    @property
+    def unk(self) -> int: ...
+    @property
+    def cls(self) -> int: ...
+    @property
+    def sep(self) -> int: ...
+    @property
+    def mask(self) -> int: ...
+    @property
+    def modes(self) -> Mapping[str, int]: ...
+    @property
+    def sentinels(self) -> tuple[int, ...]: ...
+    @property
+    def special_ids(self) -> frozenset[int]: ...
+    @property
+    def bytes_per_id(self) -> "np.ndarray": ...
+    @property
+    def is_word_start(self) -> "np.ndarray": ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def note(self) -> str: ...
 
     def encode(self, text: str) -> list[int]:
         """The ids of a text and of the space before it, without special ids."""
@@ -105,7 +124,7 @@ class Tokenizer(Protocol):
         """Ids of all texts in one int32 array, and the number of ids of each, int64."""
         ...
 
-    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+    def decode(self, ids: "Iterable[int] | np.ndarray", specials: bool = False) -> str:
         """The text of the ids; special ids are left out, or written by name."""
         ...
 
@@ -122,7 +141,8 @@ class Tokenizer(Protocol):
 class TokenizerKind(Protocol):
     """A module that trains and loads tokenizers of one kind."""
 
-    Config: type
+    @property
+    def Config(self) -> type: ...
 
     def train(self, texts: Iterable[str], config: Any) -> Tokenizer:
         """Learns a vocabulary; the same texts give the same one on any machine.
@@ -157,7 +177,10 @@ class Plan(Protocol):
 
 @runtime_checkable
 class Format(Protocol):
-    """Lays documents out as rows of one sequence. Its module also has `PAIRS`: whether rows hold pairs of segments."""
+    """Lays documents out as rows of one sequence.
+
+    Its module also has `PAIRS`: whether rows hold pairs of segments.
+    """
 
     def plan(self, store: "Store") -> Any:
         """The rows of an epoch, a `Plan`."""
@@ -166,7 +189,10 @@ class Format(Protocol):
     def row(
         self, store: "Store", plan: Any, index: int, rng: "np.random.Generator"
     ) -> "dict[str, np.ndarray]":
-        """Row `index`: tokens, segments, positions, types int32 [T]; of pairs, labels and label_weights [slots]."""
+        """Row `index`: tokens, segments, positions, types int32 [T].
+
+        Rows of pairs also have labels and label_weights [slots].
+        """
         ...
 
 
@@ -181,9 +207,13 @@ class Model(Protocol):
       heads: modules that the objective adds, by name; set after construction.
     """
 
-    Config: "type[ModelConfig]"
-    masks: tuple[str, ...]
-    pipelined: bool
+    @property
+    def Config(self) -> "type[ModelConfig]": ...
+    @property
+    def masks(self) -> tuple[str, ...]: ...
+    @property
+    def pipelined(self) -> bool: ...
+
     heads: Any
 
     def __init__(self, config: Any, scope: "Scope") -> None: ...
@@ -204,9 +234,13 @@ class Model(Protocol):
         ...
 
     def states(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """Hidden states after the last layer, [B, T, D]; fields of the batch as in lm/nn/token_loss.py.
+        """Hidden states after the last layer, [B, T, D].
 
-        No position sees another segment. Dropout is off without keys.
+        No position attends to another segment.
+
+        Args:
+          batch: fields as in lm/nn/token_loss.py.
+          dropout_keys: None turns dropout off.
         """
         ...
 
@@ -244,6 +278,26 @@ class Model(Protocol):
 
 
 @runtime_checkable
+class ModelClass(Protocol):
+    """The class `Model` of an architecture, before it is constructed; attributes as in `Model`."""
+
+    @property
+    def Config(self) -> "type[ModelConfig]": ...
+    @property
+    def masks(self) -> tuple[str, ...]: ...
+    @property
+    def pipelined(self) -> bool: ...
+
+    def flops(self, config: Any, length: int, inputs: int = 0) -> int:
+        """`Model.flops`."""
+        ...
+
+    def __call__(self, config: Any, scope: "Scope") -> Model:
+        """Constructs the model; `scope` makes its parameters."""
+        ...
+
+
+@runtime_checkable
 class Attention(Protocol):
     """A module that computes attention; lm/nn/attention/reference.py is the definition."""
 
@@ -268,26 +322,35 @@ class Objective(Protocol):
     Attributes:
       masks: masks it can train under, the usual one first; of the class.
       composed: whether it consists of other objectives; of the class.
-      standard: whether its loss is `lm.nn.token_loss.loss` of its examples, without heads of its own.
+      standard: whether its loss is `lm.nn.token_loss.loss` of its examples, without own heads.
       terms: its loss terms with a factor each; the loss is the sum of factor · mean.
-      scores: what a model trained by it can compute ("causal", "masked", "pair" …); tasks select by it.
+      scores: what a model trained by it can compute ("causal", "masked", "pair" …), by which
+        tasks are selected.
       config: its options.
       length: positions of a row of data.
       mask: the mask it trains under, one of `masks`.
       positions: tokens of a row, over all streams.
       longest: positions of the longest stream.
       members: the objectives it consists of, by name; empty unless composed.
-      fractions: expected fraction of a run's examples that each member takes, by name; empty unless composed.
+      fractions: expected fraction of a run's examples of each member, by name; empty unless
+        composed.
       mode_token: the mode token that tasks put before its inputs ("[NLU]" …), or "".
-      has_masked_head: whether masked tokens are predicted through `heads["masked"]`, not by the bare vocabulary.
+      has_masked_head: whether masked tokens are predicted through `heads["masked"]`, and not by
+        the bare vocabulary.
     """
 
-    composed: bool
-    standard: bool
-    config: Any
-    length: int
-    mask: str
-    positions: int
+    @property
+    def composed(self) -> bool: ...
+    @property
+    def standard(self) -> bool: ...
+    @property
+    def config(self) -> Any: ...
+    @property
+    def length(self) -> int: ...
+    @property
+    def mask(self) -> str: ...
+    @property
+    def positions(self) -> int: ...
 
     @property
     def masks(self) -> tuple[str, ...]: ...
@@ -331,7 +394,8 @@ class Objective(Protocol):
           plan: what `plan` returned.
           row: from 0 to len(plan) - 1.
           rng: the generator of this example in this epoch, the only source of randomness.
-          progress: fraction of the run that is over, equal in all rows of a batch; 1 for held-out text.
+          progress: completed fraction of the run, equal in all rows of a batch; 1 for held-out
+            text.
 
         Returns:
           Arrays of constant shape, int32 or float32; `tokens` and `segments` among them.
@@ -342,8 +406,8 @@ class Objective(Protocol):
         """Modules added to the model, by name; `scope` makes their parameters."""
         ...
 
-    def flops(self, model: "type[Model]", config: "ModelConfig") -> int:
-        """Operations of a forward pass of one row by formula: all that the loss needs (lm/nn/flops.py)."""
+    def flops(self, model: ModelClass, config: "ModelConfig") -> int:
+        """Operations of a forward pass of one row by formula: all that the loss needs."""
         ...
 
     def loss(
@@ -369,12 +433,19 @@ class Objective(Protocol):
 class Optimizer(Protocol):
     """A module that makes an optax transformation."""
 
-    Config: type
+    @property
+    def Config(self) -> type: ...
 
     def make(
         self, config: Any, learning_rate: float, schedule: "optax.Schedule"
     ) -> "optax.GradientTransformation":
-        """The transformation; `schedule` gives the rate at each step relative to `learning_rate`."""
+        """The transformation.
+
+        Args:
+          config: options of the optimizer.
+          learning_rate: the highest rate.
+          schedule: the rate at each step, relative to `learning_rate`.
+        """
         ...
 
 
@@ -390,11 +461,16 @@ class Task(Protocol):
       notes: what was left out of its files, for the report.
     """
 
-    metrics: tuple[str, ...]
-    shared: bool
-    by_name: bool
-    bounds: tuple[str, ...]
-    notes: Sequence[str]
+    @property
+    def metrics(self) -> tuple[str, ...]: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def by_name(self) -> bool: ...
+    @property
+    def bounds(self) -> tuple[str, ...]: ...
+    @property
+    def notes(self) -> Sequence[str]: ...
 
     @staticmethod
     def suits(objective: Objective) -> bool:

@@ -18,7 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
-from lm.core.protocols import Batch, Model, Params, Sums, Tokenizer
+from lm.core.protocols import Batch, Model, ModelClass, Params, Sums, Tokenizer
 from lm.nn import flops
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
@@ -171,7 +171,7 @@ class Program:
             config["model"], tokenizer.size, self.length, self.objective.longest
         )
         self.model_name = name
-        self.architecture: type[Model] = plugins.find("models", name).Model
+        self.architecture: ModelClass = plugins.find("models", name).Model
         if self.mesh.shape["stage"] > 1 and not self.architecture.pipelined:
             raise UserError(f"config.mesh.stage: model {name!r} cannot be a pipeline; set it to 1")
         pipeline.check(self.mesh_config, self.mesh, self.config.layers, rows)
