@@ -4,7 +4,7 @@ import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from lm.core.plugins import UserError
 from lm.training.program import TrainingConfig
@@ -25,6 +25,7 @@ class Group:
     trial: str
 
 
+@runtime_checkable
 class Events(Protocol):
     """Receives the metrics of a step."""
 
