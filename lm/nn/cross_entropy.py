@@ -17,6 +17,14 @@ from lm.parallel import mesh as meshes
 
 # Gradients of the loss with respect to h_BTD, table_VD and bias_V.
 _Gradients = tuple[Float[Array, "B T D"], Float[Array, "V D"], Float[Array, "V"] | None]
+# Arguments of _row_log_probs.
+_Inputs = tuple[
+    Float[Array, "B T D"],
+    Float[Array, "V D"],
+    Float[Array, "V"] | None,
+    Int[Array, "B T"],
+    Float[Array, "B T"],
+]
 # (loss [P], nll [P, B / P], hits [P, B / P]), and gradients to the table and bias with an axis P.
 _Carry = tuple[tuple[Array, Array, Array], Array | None, Array | None]
 
@@ -264,13 +272,13 @@ def _row_log_probs_forward(
     targets_BT: Int[Array, "B T"],
     weights_BT: Float[Array, "B T"],
     chunks: int,
-) -> tuple[Float[Array, "B"], tuple[Array | None, ...]]:
+) -> tuple[Float[Array, "B"], _Inputs]:
     kept = (h_BTD, table_VD, bias_V, targets_BT, weights_BT)
     return _row_log_probs(*kept, chunks), kept
 
 
 def _row_log_probs_backward(
-    chunks: int, kept: tuple[Array, ...], d_B: Float[Array, "B"]
+    chunks: int, kept: _Inputs, d_B: Float[Array, "B"]
 ) -> tuple[Array | None, ...]:
     """The loss's own gradients: Σ_b d_b · row_b is the negative loss under weights d_b · weight."""
     h_BTD, table_VD, bias_V, targets_BT, weights_BT = kept

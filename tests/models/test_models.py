@@ -1,4 +1,4 @@
-"""What a whole model may see, and that no choice of execution changes what it computes."""
+"""What a model may see, and that no option of execution changes its results."""
 
 import functools
 
@@ -79,12 +79,12 @@ def params_of(model):
 
 
 def row():
-    """Tokens, all different, so that the gradient of a row of the embedding is that of the input at one position."""
+    """Distinct tokens: each row of the embedding is the input at one position."""
     return jnp.arange(T, dtype=jnp.int32)[None]
 
 
 def reach(model, hidden) -> np.ndarray:
-    """[T, V]: the largest absolute derivative of the hidden state at t with respect to the embedding of word v."""
+    """[T, V]: largest absolute derivative of the hidden state at t to the embedding of word v."""
     direction = jnp.asarray(draw(1, 1, 16))
 
     def readings(table):
@@ -109,7 +109,7 @@ past = np.tri(T, dtype=bool)
     ids=["encoder", "decoder-rotary", "decoder-relative"],
 )
 def test_no_leak(architecture, options, kind, allowed):
-    """The gradient is exactly zero at other documents, padding and (decoders) the future, and nowhere else."""
+    """The gradient is zero exactly at other documents, padding and, for decoders, the future."""
     model = make(architecture, attention=kind, **OPTIONS[options])
     gradients = reach(
         model,
@@ -123,7 +123,7 @@ def test_no_leak(architecture, options, kind, allowed):
 
 
 def test_no_leak_through_cross_attention():
-    """A target sees its own example's input, whole, and its own past; never another example's."""
+    """A target sees all of its own example's input and its own past, never another example's."""
     model = make(encoder_decoder, **OPTIONS["t5"])
     source_segments = np.asarray([[1, 1, 2, 2, 2, 2, 2, 0, 0, 0]], np.int32)
 
@@ -132,9 +132,12 @@ def test_no_leak_through_cross_attention():
             row() + T, segments_BS=jnp.asarray(source_segments), positions_BS=jnp.asarray(POSITIONS)
         )
         return model.hidden(
-            row(), segments_BT=jnp.asarray(SEGMENTS), positions_BT=jnp.asarray(POSITIONS), memory_BSD=memory,
+            row(),
+            segments_BT=jnp.asarray(SEGMENTS),
+            positions_BT=jnp.asarray(POSITIONS),
+            memory_BSD=memory,
             memory_segments_BS=jnp.asarray(source_segments),
-        )  # fmt: skip
+        )
 
     gradients = reach(model, hidden)
     np.testing.assert_array_equal(gradients[:, :T] > 0, same_document & past)
@@ -144,9 +147,10 @@ def test_no_leak_through_cross_attention():
 
 
 @pytest.mark.parametrize(
-    ("architecture", "options"), [(encoder, "bert"), (encoder, "t5"), (decoder, "sinusoidal"), (decoder, "llama")],
+    ("architecture", "options"),
+    [(encoder, "bert"), (encoder, "t5"), (decoder, "sinusoidal"), (decoder, "llama")],
     ids=lambda value: value if isinstance(value, str) else value.__name__.rsplit(".", 1)[-1],
-)  # fmt: skip
+)
 def test_packed_documents_are_as_if_alone(architecture, options):
     model = make(architecture, **OPTIONS[options])
     run = jit(
@@ -158,7 +162,7 @@ def test_packed_documents_are_as_if_alone(architecture, options):
     for start in (0, 4):
         alone = run(jnp.roll(row(), -start, axis=1), jnp.asarray(ALONE), row())
         np.testing.assert_allclose(packed[:, start : start + 4], alone[:, :4], rtol=0, atol=5e-6)
-    # And the test could fail: what a document holds does change its states.
+    # The test can fail: the tokens of a document do change its states.
     other = run(row().at[0, 4].set(15), jnp.asarray(SEGMENTS), jnp.asarray(POSITIONS))
     np.testing.assert_array_equal(packed[:, :4], other[:, :4])
     assert np.abs(packed[:, 4:8] - other[:, 4:8]).max() > 1e-3
@@ -251,10 +255,10 @@ def expected(case):
     ids=lambda value: value if isinstance(value, str) else "-".join(map(str, value.values())),
 )
 def test_scan_and_remat_change_nothing(case, ways):
-    """Loss and gradients of all parameters; the encoder with dropout, whose masks must then be the same too."""
+    """Loss and all gradients; the encoder has dropout, whose masks must be the same too."""
     architecture, options = CASES[case]
     for path, gradient in jax.tree_util.tree_leaves_with_path(expected(case)[1]):
-        # Softmax does not see a bias on all keys: its gradient is rounding.
+        # Softmax is invariant to a bias on all keys: its gradient is rounding.
         assert np.abs(gradient).max() > 1e-2 or path[-1].key == "key_bias", path
     assert_same(
         loss_and_gradients(
@@ -264,8 +268,8 @@ def test_scan_and_remat_change_nothing(case, ways):
     )
 
 
-def test_remat_computes_again():
-    """So the switch does something."""
+def test_remat_recomputes_products():
+    """The option has an effect."""
 
     def products(remat):
         graphdef, params = params_of(make(decoder, layers=1, scan=False, remat=remat))

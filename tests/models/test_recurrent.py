@@ -1,4 +1,4 @@
-"""An architecture of another kind is one file: plug_ins/recurrent.py trains without any other change."""
+"""A new architecture is one file: plug_ins/recurrent.py trains without any other change."""
 
 import json
 from pathlib import Path

@@ -17,13 +17,13 @@ B, T, D, V = 4, 12, 8, 40
 
 
 def draw(dtype=jnp.float32):
-    """Hidden states, table, targets, weights; a third of the weights is 0, one is no whole number."""
+    """Hidden states, table, targets, weights; a third of the weights is 0, one is 2.5."""
     random = np.random.default_rng(0)
     h, table = random.normal(size=(B, T, D)), random.normal(size=(V, D))
     targets = random.integers(0, V, (B, T))
     weights = (random.random((B, T)) < 0.67).astype(np.float32)
     weights[0, 0], weights[0, 1] = 2.5, 0
-    h[1, 2] = 3 * table[targets[1, 2]]  # a hit, surely
+    h[1, 2] = 3 * table[targets[1, 2]]  # certainly a hit
     return (
         jnp.asarray(h, dtype),
         jnp.asarray(table, dtype),
@@ -33,16 +33,16 @@ def draw(dtype=jnp.float32):
 
 
 def plain(h, table, targets, weights):
-    """By the logits, all at once, as heads.classify has it: the sum, and nll and hits of each row."""
+    """heads.classify of the logits of all positions: the sum, and nll and hits of each row."""
     logits = jnp.einsum("BTD,VD->BTV", h, table, preferred_element_type=jnp.float32)
     rows = [heads.classify(logits[row], targets[row], weights[row]) for row in range(len(h))]
-    nll, hits = (jnp.stack([row[each][0] for row in rows]) for each in (0, 1))
+    nll, hits = (jnp.stack([row[part][0] for row in rows]) for part in (0, 1))
     return cross_entropy.Sums(heads.classify(logits, targets, weights)[0][0], nll, hits)
 
 
 @functools.cache
 def with_gradients(function):
-    """3 · loss and (loss, nll, hits), gradients of 3 · loss with respect to hidden states and table."""
+    """3 · loss and (loss, nll, hits), and the gradients of 3 · loss to hidden states and table."""
 
     def loss(h, table, targets, weights):
         sums = function(h, table, targets, weights)
@@ -82,11 +82,11 @@ def test_against_numpy():
     targets = targets.astype(int)
     logits = h @ table.T
     powers = np.exp(logits)
-    share = powers / powers.sum(-1, keepdims=True)
-    chosen = np.eye(V)[targets]
-    nll = -(np.log((share * chosen).sum(-1)) * weights).sum(1)
+    softmax = powers / powers.sum(-1, keepdims=True)
+    is_target = np.eye(V)[targets]
+    nll = -(np.log((softmax * is_target).sum(-1)) * weights).sum(1)
     hits = ((logits.argmax(-1) == targets) * weights).sum(1)
-    d_logits = (share - chosen) * weights[..., None] * 3
+    d_logits = (softmax - is_target) * weights[..., None] * 3
     sums = cross_entropy.Sums(nll.sum(), nll, hits)
     expected = ((3 * sums.loss, sums), (d_logits @ table, np.einsum("BTV,BTD->VD", d_logits, h)))
     assert_same(with_gradients(chunked(2))(*draw()), expected, 2e-6)
@@ -110,11 +110,11 @@ def test_bfloat16_is_close_and_keeps_its_dtype():
 def test_only_the_loss_has_a_gradient():
     h, table, targets, weights = draw()
     for name in ("nll", "hits"):
-        found = jax.grad(
+        gradients = jax.grad(
             lambda h, table, name=name: getattr(chunked(2)(h, table, targets, weights), name).sum(),
             (0, 1),
         )(h, table)
-        for gradient in found:
+        for gradient in gradients:
             np.testing.assert_array_equal(gradient, 0)
 
 
@@ -124,7 +124,7 @@ def test_weights_zero():
     assert sums.loss == 0 and not sums.nll.any() and not sums.hits.any()
     for gradient in gradients:
         np.testing.assert_array_equal(gradient, 0)
-    # A position of weight 0 gets no gradient, and what it holds does not matter.
+    # A position of weight 0 gets no gradient, and its contents do not matter.
     _, (d_h, d_table) = with_gradients(chunked(2))(h, table, targets, weights)
     np.testing.assert_array_equal(d_h[0, 1], 0)
     assert (np.asarray(d_h[0, 0]) != 0).all()
@@ -146,7 +146,7 @@ def test_large_scores_are_finite():
 
 @pytest.mark.parametrize("chunks", [1, 3])
 def test_sharded_over_eight_devices(chunks):
-    """Rows over data and fsdp, the vocabulary over tensor and the width over fsdp, as in training."""
+    """As in training: rows over data and fsdp, the vocabulary over tensor, the width over fsdp."""
     grid = mesh.make(mesh.MeshConfig(data=2, fsdp=2, tensor=2))
     args = draw()
     rows, words = mesh.spec(("batch", None)), mesh.spec(("vocabulary", "width"))
@@ -166,7 +166,7 @@ def test_sharded_over_eight_devices(chunks):
 
 
 def test_gradients_cross_devices_once_however_many_chunks():
-    """And as wide as the table: the sums of each device's rows are added up after the last chunk."""
+    """They are no wider than the table: devices are summed after the last chunk."""
     grid = mesh.make(mesh.MeshConfig(data=4, tensor=2))
     rows, words = (
         NamedSharding(grid, mesh.spec(names))
@@ -182,7 +182,7 @@ def test_gradients_cross_devices_once_however_many_chunks():
             lowered = jax.jit(with_gradients(chunked(3)).__wrapped__, out_shardings=out).lower(
                 *split
             )
-        (text,) = [lowered.compile().as_text()]
+        text = lowered.compile().as_text()
         sums = [
             line
             for line in text.splitlines()
@@ -204,14 +204,14 @@ def test_more_chunks_take_less_memory():
         )
 
     scores = 4 * 64 * 1000 * 4  # bytes of all scores at once
-    whole, four, sixteen = peak(chunked(1)), peak(chunked(4)), peak(chunked(16))
-    assert whole >= scores
-    assert four < 0.5 * whole and sixteen < 0.5 * four
+    one, four, sixteen = peak(chunked(1)), peak(chunked(4)), peak(chunked(16))
+    assert one >= scores
+    assert four < 0.5 * one and sixteen < 0.5 * four
     assert sixteen < 0.5 * scores
 
 
 def test_without_gradient_no_gradient_is_computed():
-    """Evaluation pays for the scores alone: the compiler drops what only gradients need."""
+    """Evaluation computes the scores alone, one product instead of three."""
     args = draw()
     for chunks in (1, 2):
         texts = [

@@ -1,3 +1,5 @@
+"""FLOPs by formula against the compiler's count."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,13 +66,13 @@ def test_the_formula_is_what_the_compiler_counts(name, positions, transform, opt
         jax.jit(forward).lower(params, jax.ShapeDtypeStruct((BATCH, LENGTH), np.int32)).compile()
     )
     counted = compiled.cost_analysis()["flops"] / BATCH
-    found = flops.stack(config, LENGTH) + flops.head(config, positions, transform)
-    assert found == pytest.approx(counted, rel=0.03)
-    assert flops.training(found) == 3 * found
+    formula = flops.stack(config, LENGTH) + flops.head(config, positions, transform)
+    assert formula == pytest.approx(counted, rel=0.03)
+    assert flops.training(formula) == 3 * formula
 
 
 def test_bert_base_by_hand():
-    """12 layers of 12·D² weights, two products of T·T·D each, a multiplication and an addition a weight and token."""
+    """12 layers of 12·D² weights and two products of T·T·D; two operations per weight and token."""
     config = TransformerConfig(
         vocab_size=30522, width=768, layers=12, heads=12, feedforward=3072, max_length=512
     )

@@ -1,4 +1,7 @@
-"""Whole tiny models against Hugging Face `transformers`: same weights, same logits, same loss (files by golden/make.py)."""
+"""Tiny models against Hugging Face `transformers`: same weights, same logits, same loss.
+
+golden/make.py writes the files.
+"""
 
 import functools
 
@@ -19,7 +22,8 @@ jit = functools.partial(
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},
 )
 TOLERANCE = 1e-5
-# Each choice once: models/test_models.py says that scan and unrolled agree, attention/test_attention.py that the kinds do.
+# Each choice once: models/test_models.py tests that scan and unrolled agree,
+# attention/test_attention.py that the kinds do.
 ways = pytest.mark.parametrize(
     ("scan", "kind"), [(True, "xla"), (False, "reference")], ids=["scan-xla", "unrolled-reference"]
 )
@@ -29,7 +33,7 @@ def close(actual, expected) -> None:
     np.testing.assert_allclose(np.asarray(actual, np.float64), expected, rtol=0, atol=TOLERANCE)
 
 
-def whole(tokens):
+def one_document(tokens):
     """Segments and positions of rows that are one document each."""
     return {"segments_BT": jnp.ones(tokens.shape, jnp.int32), "positions_BT": positions(tokens)}
 
@@ -72,7 +76,7 @@ def test_decoder(name, scan, kind):
 
     @jit
     def forward(model):
-        h = model.hidden(tokens, **whole(tokens))
+        h = model.hidden(tokens, **one_document(tokens))
         targets = jnp.roll(tokens, -1, axis=1)
         weights = jnp.ones(tokens.shape).at[:, -1].set(0.0)
         logits = model.logits(h)
@@ -98,7 +102,9 @@ def test_t5(scan, kind):
         memory = model.encode(
             given["sources"], segments_BS=segments, positions_BS=positions(segments)
         )
-        h = model.hidden(tokens, **whole(tokens), memory_BSD=memory, memory_segments_BS=segments)
+        h = model.hidden(
+            tokens, **one_document(tokens), memory_BSD=memory, memory_segments_BS=segments
+        )
         logits = model.logits(h)
         nll, weight = heads.classify(logits, given["targets"], jnp.ones(tokens.shape))[0]
         return (

@@ -1,4 +1,4 @@
-"""What objectives put on a model: BERT's two heads by hand, poolings, and sums with weights."""
+"""Prediction heads: BERT's two by hand, poolings, and weighted sums."""
 
 import math
 
@@ -93,7 +93,7 @@ def test_pair_head(pooling):
 
 
 @pytest.mark.parametrize("pooling", heads.POOLINGS)
-def test_pairs_of_one_row_are_judged_as_if_alone(pooling):
+def test_pairs_of_one_row_are_scored_as_if_alone(pooling):
     head, _ = filled(lambda: heads.PairHead(CONFIG, Scope(jax.random.key(0)), pooling))
     h, types = (
         jnp.asarray(draw(1, 2 * T, D)),
@@ -121,7 +121,7 @@ def test_padding_is_not_pooled(pooling):
     np.testing.assert_array_equal(reached, expected)
 
 
-def test_pair_head_by_segments_starts_undecided_and_learns_from_an_empty_segment():
+def test_pair_head_by_segments_starts_at_zero_and_has_gradients_for_an_empty_segment():
     head = heads.PairHead(CONFIG, Scope(jax.random.key(0)), "segments")
     h, segments, types = (
         jnp.asarray(draw(B, T, D)),
@@ -149,16 +149,16 @@ def test_classify():
     exact = logits.astype(np.float64)
     nll = np.log(np.exp(exact).sum(-1)) - np.take_along_axis(exact, targets[..., None], -1)[..., 0]
     hits = exact.argmax(-1) == targets
-    (loss, weight), (right, again) = heads.classify(
+    (loss, weight), (hits_sum, hits_weight) = heads.classify(
         jnp.asarray(logits), jnp.asarray(targets), jnp.asarray(weights)
     )
     np.testing.assert_allclose(
-        [loss, weight, right, again],
+        [loss, weight, hits_sum, hits_weight],
         [(nll * weights).sum(), 19.5, (hits * weights).sum(), 19.5],
         rtol=1e-5,
     )
-    assert right > 0
-    # Sums add up over any split, which means do not.
+    assert hits_sum > 0
+    # Sums add up over any split; means do not.
     parts = [
         heads.classify(*(jnp.asarray(x[row]) for x in (logits, targets, weights)))
         for row in range(B)

@@ -1,4 +1,7 @@
-"""Label smoothing, z-loss and the bias of the vocabulary head against NumPy, gradients against differences of the plain formula."""
+"""Label smoothing, z-loss and the bias of the vocabulary head.
+
+Values against NumPy, gradients against automatic differentiation of the plain formula.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,8 +51,8 @@ def test_against_the_definition(options, chunks):
     )
 
     def ours(h, table, bias):
-        found = cross_entropy.cross_entropy(h, table, targets, weights, chunks, bias, options)
-        return found.loss, found.nll
+        sums = cross_entropy.cross_entropy(h, table, targets, weights, chunks, bias, options)
+        return sums.loss, sums.nll
 
     (loss, nll), gradients = jax.value_and_grad(ours, (0, 1, 2), has_aux=True)(h, table, bias)
     (expected, expected_nll), expected_gradients = jax.value_and_grad(
@@ -69,7 +72,7 @@ def test_by_numpy_in_float64():
     nll = log_z - np.take_along_axis(logits, targets[..., None], -1)[..., 0]
     expected = ((0.9 * nll + 0.1 * (log_z - logits.mean(-1)) + 1e-3 * log_z**2) * weights).sum()
     given = (jnp.asarray(x, jnp.float32) for x in (h, table))
-    found = cross_entropy.cross_entropy(
+    sums = cross_entropy.cross_entropy(
         *given,
         jnp.asarray(targets),
         jnp.asarray(weights, jnp.float32),
@@ -77,7 +80,7 @@ def test_by_numpy_in_float64():
         jnp.asarray(bias, jnp.float32),
         options,
     )
-    assert float(found.loss) == pytest.approx(expected, rel=1e-5)
+    assert float(sums.loss) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What is computed again changes memory and time, and nothing else."""
+"""Rematerialisation changes memory and time, and nothing else."""
 
 import functools
 
@@ -43,11 +43,11 @@ def compiled(name: str):
     return jax.jit(jax.value_and_grad(loss)).lower(params).compile(), params
 
 
-def kept(name: str) -> int:
+def temporary_bytes(name: str) -> int:
     return compiled(name)[0].memory_analysis().temp_size_in_bytes
 
 
-def test_every_choice_is_a_policy_or_keeps_all_of_a_block():
+def test_every_choice_is_a_policy_or_applies_to_no_full_block():
     assert set(NAMES) == set(remat.POLICIES) | {"none", "attention"}
 
 
@@ -61,15 +61,15 @@ def test_losses_and_gradients_are_the_same(name):
         np.testing.assert_allclose(one, other, rtol=0, atol=2e-6 * np.abs(other).max())
 
 
-def test_what_keeps_less_takes_less_memory():
-    order = [kept(name) for name in ("none", "attention", "minimal", "dots", "full")]
+def test_policies_that_keep_less_take_less_memory():
+    order = [temporary_bytes(name) for name in ("none", "attention", "minimal", "dots", "full")]
     assert order == sorted(order, reverse=True) and len(set(order)) == len(order), order
-    # Scores are the largest of what is kept: 4 layers of B · heads · T · T, in float32.
-    assert kept("none") - kept("attention") >= 4 * B * 4 * T * T * 4
+    # Scores are the largest arrays: 4 layers of B · heads · T · T, in float32.
+    assert temporary_bytes("none") - temporary_bytes("attention") >= 4 * B * 4 * T * T * 4
 
 
 def test_block_inputs_are_offloaded():
-    """A CPU has one memory only: what is asked for shows before compilation."""
+    """A CPU has one memory only, so the jaxpr must show it."""
     config = TransformerConfig(
         vocab_size=8, width=8, heads=2, layers=3, max_length=8, remat="offload"
     )
@@ -84,4 +84,4 @@ def test_block_inputs_are_offloaded():
         )
 
     text = str(jax.make_jaxpr(jax.grad(loss))(params))
-    assert "pinned_host" in text or "<host>" in text.lower(), "nothing goes to the host"
+    assert "pinned_host" in text or "<host>" in text.lower(), "nothing is offloaded"

@@ -21,7 +21,7 @@ PREFIX = np.asarray([[1, 1, 0, 0, 1, 0, 1, 0, 0], [1, 1, 1, 0, 0, 0, 0, 0, 0]], 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    """So that even the rows of these tests are several blocks."""
+    """Cuts even the short rows of these tests into several blocks."""
     monkeypatch.setattr(plugins.find("nn.attention", "blocked"), "MIN_BLOCK", 3)
 
 
@@ -34,7 +34,7 @@ def half(x):
 
 
 def may_attend(kind: str, row: int, query: int, key: int) -> bool:
-    """The rule in words: same document; and, unless bidirectional, not later, or in the prefix."""
+    """The rule: same document and, unless bidirectional, not later or in the prefix."""
     if SEGMENTS[row, query] != SEGMENTS[row, key]:
         return False
     return kind == "bidirectional" or key <= query or (kind == "prefix" and bool(PREFIX[row, key]))
@@ -79,7 +79,7 @@ def test_mask_between_two_sequences():
     np.testing.assert_array_equal(allowed(mask)[0, 0], np.asarray(expected, bool))
 
 
-def test_mask_refuses_nonsense():
+def test_mask_rejects_impossible_values():
     segments = jnp.asarray(SEGMENTS)
     with pytest.raises(ValueError, match="'sideways' is not one of bidirectional, causal, prefix"):
         Mask(segments, segments, kind="sideways")
@@ -159,8 +159,8 @@ def test_large_logits_and_queries_without_keys_are_finite(attention):
         assert np.isfinite(value) and np.isfinite(gradient).all()
 
 
-def test_blocks_skip_what_a_causal_mask_hides():
-    """Half of the products, and a little for the blocks on the diagonal; nothing of a bidirectional mask."""
+def test_blocks_skip_keys_after_the_queries():
+    """Half of the products, and some for blocks on the diagonal; none of a bidirectional mask."""
     shape = jax.ShapeDtypeStruct((1, 64, 2, 8), jnp.float32)
     segments = jnp.ones((1, 64), jnp.int32)
 
@@ -177,8 +177,8 @@ def test_blocks_skip_what_a_causal_mask_hides():
     assert 0.55 < flops("blocked", "causal") / flops("xla", "causal") < 0.7
 
 
-def test_blocks_of_a_piece_of_a_row_skip_nothing():
-    """Where only the device knows its place in the row, later keys may be ones that it sees."""
+def test_blocks_of_a_part_of_a_row_skip_nothing():
+    """Where the part depends on the device, any key may be visible."""
     attend = plugins.find("nn.attention", "blocked").attend
     reference = plugins.find("nn.attention", "reference").attend
     q, k, v = (

@@ -1,4 +1,4 @@
-"""Attention over split rows equals attention over whole ones, gradients included."""
+"""Attention over rows in parts equals attention over full rows, gradients included."""
 
 import dataclasses
 import functools
@@ -44,35 +44,33 @@ def problem(kind: str, T: int, S: int, seed: int = 0):
         ("prefix", 16, 16, {"data": 2, "context": 2, "tensor": 2}),
         ("bidirectional", 16, 16, {"context": 8}),
         ("bidirectional", 12, 24, {"context": 4}),  # as across an encoder and a decoder
-        ("causal", 15, 15, {"context": 4}),  # pieces do not divide the row
+        ("causal", 15, 15, {"context": 4}),  # 4 does not divide the row
         ("bidirectional", 7, 13, {"context": 4}),
     ],
 )
-def test_pieces_of_rows_give_what_whole_rows_do(way, kind, T, S, shape):
+def test_parts_of_rows_give_the_results_of_full_rows(way, kind, T, S, shape):
     inputs, mask, weight = problem(kind, T, S)
     settings = meshes.MeshConfig(**{"data": 1} | shape, context_attention=way)
     grid = meshes.make(settings, jax.devices()[: int(np.prod(list(shape.values())))])
-    real = jnp.asarray(mask.query_segments > 0, jnp.float32)[
-        ..., None, None
-    ]  # nothing reads what padding gets
+    # Nothing reads the result at padding.
+    real = jnp.asarray(mask.query_segments > 0, jnp.float32)[..., None, None]
 
     def loss(attend, q, k, v, bias):
         o = attend(q, k, v, mask, scale=0.3, bias=bias) * real
         return (o * weight).sum(), o
 
     expected = jax.grad(loss, argnums=(1, 2, 3, 4), has_aux=True)(reference.attend, *inputs)
-    every = way == "gather" and shape == {
-        "context": 8
-    }  # a ring has its own formula, whatever the kind
+    # A ring has its own formula, whatever the kind.
+    every = way == "gather" and shape == {"context": 8}
     for name in plugins.names("nn.attention") if every else ["reference"]:
         attend = plugins.find("nn.attention", name).attend
         with meshes.use(grid, settings):
             split = context_parallel.split(attend)
             assert split is not attend
-            found = jax.jit(
+            actual = jax.jit(
                 jax.grad(functools.partial(loss, split), argnums=(0, 1, 2, 3), has_aux=True)
             )(*inputs)
-        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+        for one, other in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-5, atol=2e-6, err_msg=name)
 
 
@@ -110,15 +108,13 @@ def test_further_fields_of_a_mask_reach_the_kind(method, monkeypatch):
 
 def test_context_parallelism_handles_every_array_of_a_mask():
     """A new array must be padded, split, and passed on with the keys if it is one of theirs."""
-    arrays = {
-        field.name for field in dataclasses.fields(Mask) if not field.metadata.get("static")
-    }
+    arrays = {field.name for field in dataclasses.fields(Mask) if not field.metadata.get("static")}
     assert arrays == {"query_segments", "key_segments", "prefix", "query_start", "key_start"}, (
         "extend lm/nn/attention/context_parallel.py, then this test"
     )
 
 
-def test_whole_rows_go_by_the_kind_itself():
+def test_full_rows_use_the_kind_itself():
     settings = meshes.MeshConfig(data=8)
     with meshes.use(meshes.make(settings), settings):
         assert context_parallel.split(reference.attend) is reference.attend
