@@ -232,6 +232,12 @@ class FixedModel:
     def cross_entropy(self, *arguments):
         return self.embedding.cross_entropy(*arguments)
 
+    def row_log_probs(self, *arguments):
+        return self.embedding.row_log_probs(*arguments)
+
+    def row_log_probs(self, *arguments):
+        return self.embedding.row_log_probs(*arguments)
+
     def logits(self, h):
         return self.embedding.logits(h)
 
