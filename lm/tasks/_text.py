@@ -111,7 +111,9 @@ class Targets:
             scores.identity(task, ids.astype(np.int64), counts.astype(np.int64)),
         )
 
-    def by_row(self, values: Real[np.ndarray, "M"]) -> Float[np.ndarray, "N"]:
+    def by_row(
+        self, values: Real[np.ndarray, "M"] | Bool[np.ndarray, "M"]
+    ) -> Float[np.ndarray, "N"]:
         """Values by target, summed over each row."""
         return np.bincount(self.rows, values, len(self.counts))
 

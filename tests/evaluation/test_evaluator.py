@@ -1,4 +1,4 @@
-"""Every checkpoint can be asked what suits it, gives the same answers each time, and bad questions are told in words."""
+"""Every checkpoint is evaluated on what suits it, reproducibly; bad input is refused."""
 
 import json
 import shutil
@@ -16,14 +16,23 @@ from lm.training.program import divide_sums
 from lm.training.validation import Validation
 
 # Objective: (task, metric) of the model, beside the probe.
-SUITING = {
+SUITABLE = {
     "clm": {
-        ("causal", "nll"), ("causal", "perplexity"), ("causal", "bits_per_byte"), ("causal", "accuracy"),
-        ("suffix", "nll"), ("suffix", "accuracy"),
+        ("causal", "nll"),
+        ("causal", "perplexity"),
+        ("causal", "bits_per_byte"),
+        ("causal", "accuracy"),
+        ("suffix", "nll"),
+        ("suffix", "accuracy"),
     },
     "nsp": {("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
-    "mlm_nsp": {("masked", "ce"), ("masked", "accuracy"), ("next_sentence", "accuracy"), ("sentence_order", "accuracy")},
-}  # fmt: skip
+    "mlm_nsp": {
+        ("masked", "ce"),
+        ("masked", "accuracy"),
+        ("next_sentence", "accuracy"),
+        ("sentence_order", "accuracy"),
+    },
+}
 PROBE = {("probe", "balanced_accuracy"), ("probe", "accuracy")}
 LAST_WORD = {("last_word", "accuracy"), ("last_word", "nll")}
 BASELINES = {
@@ -39,25 +48,26 @@ BASELINES = {
 
 @pytest.fixture
 def copy(home, tmp_path):
-    """A finished run of clm that may be spoilt."""
+    """A finished run of clm that may be damaged."""
     return shutil.copytree(home.finished("clm"), tmp_path / "run")
 
 
-def asked(rows, kind):
+def measured(rows, kind):
     return {(row["task"], row["metric"]) for row in rows if row["kind"] == kind}
 
 
-@pytest.mark.parametrize("objective", SUITING)
-def test_all_that_suits_is_measured_beside_its_baselines(home, tmp_path, objective):
+@pytest.mark.parametrize("objective", SUITABLE)
+def test_every_suitable_task_is_scored_beside_its_baselines(home, tmp_path, objective):
     workdir = shutil.copytree(home.finished(objective), tmp_path / "run")
     rows = evaluator.evaluate(workdir, "test", [], "latest")
     shared = PROBE | (
         set() if objective == "nsp" else LAST_WORD
-    )  # a judge of pairs predicts no words
+    )  # a classifier of pairs predicts no words
     assert (
-        asked(rows, "model") == SUITING[objective] | shared and asked(rows, "untrained") == shared
+        measured(rows, "model") == SUITABLE[objective] | shared
+        and measured(rows, "untrained") == shared
     )
-    for task in {task for task, _ in SUITING[objective] | shared}:
+    for task in {task for task, _ in SUITABLE[objective] | shared}:
         assert {
             row["arm"] for row in rows if row["task"] == task and row["kind"] == "baseline"
         } == BASELINES[task]
@@ -85,13 +95,13 @@ def test_all_that_suits_is_measured_beside_its_baselines(home, tmp_path, objecti
     once = file.read_text()
     assert evaluator.evaluate(workdir, "test", [], "latest") == rows
     assert file.read_text() == once
-    shown = evaluator.table(rows).splitlines()
-    assert len(shown) == len(SUITING[objective] | shared) and all(
-        "model" in line and "n=" in line for line in shown
+    lines = evaluator.table(rows).splitlines()
+    assert len(lines) == len(SUITABLE[objective] | shared) and all(
+        "model" in line and "n=" in line for line in lines
     )
 
 
-def test_the_model_is_asked_the_same_tokens_as_its_baselines(home):
+def test_the_model_and_its_baselines_have_the_same_targets(home):
     trained = load_run(home.finished("clm"), progress=False)
     tasks = evaluator.make_tasks(["causal"], trained.corpus, "test", trained.program.length)
     rows = (
@@ -119,12 +129,12 @@ def test_a_step_is_latest_best_or_a_number(home, copy):
             load_run(copy, step, progress=False)
 
 
-def test_the_numbers_are_those_of_training(home):
-    """The restored parameters give the validation loss that the run wrote down."""
+def test_the_loss_is_that_of_training(home):
+    """The restored parameters give the validation loss in the run's record."""
     trained = load_run(home.finished("clm"), progress=False)
     config = trained.record["config"]["training"]
     store = trained.corpus.stores["validation"]
-    asked = Validation(
+    validation = Validation(
         trained.program,
         trained.program.objective,
         store,
@@ -132,11 +142,11 @@ def test_the_numbers_are_those_of_training(home):
         config["evaluate_tokens"],
         config["batch_size"],
     )
-    means = divide_sums(asked.sums(trained.params))
+    means = divide_sums(validation.sums(trained.params))
     assert means["clm"] == trained.record["final"]["clm"]
 
 
-def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home, copy):
+def test_a_run_of_another_machine_uses_the_devices_of_this_one(home, copy):
     record = runs.record(copy)
     record["config"]["mesh"] = {"data": 64, "fsdp": 2, "tensor": 1}
     (copy / "run.json").write_text(json.dumps(record))
@@ -145,7 +155,7 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
 
 
 @pytest.mark.parametrize(
-    ("spoil", "words"),
+    ("damage", "words"),
     {
         "no workdir": (
             lambda run: shutil.rmtree(run),
@@ -195,21 +205,21 @@ def test_a_run_of_another_machine_is_spread_over_the_devices_that_are_here(home,
         "other text",
     ],
 )
-# A read that fails ends orbax's event loop while other reads are on their way; these find it closed.
+# A read that fails closes orbax's event loop while other reads are running.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_spoilt_workdir_is_told_in_words(copy, spoil, words):
-    spoil(copy)
+def test_a_damaged_workdir_is_refused(copy, damage, words):
+    damage(copy)
     with pytest.raises(UserError, match=words):
         evaluator.evaluate(copy, "test", [], "latest")
     assert not (copy / "evaluation-test.json").exists()
 
 
-def test_a_question_that_does_not_suit_is_refused(home, copy):
+def test_a_task_that_does_not_suit_is_refused(home, copy):
     with pytest.raises(UserError, match="task 'masked' does not suit objective 'clm'"):
         evaluator.evaluate(copy, "test", ["masked"], "latest")
-    there = ", ".join(plugins.names("tasks"))
+    valid = ", ".join(plugins.names("tasks"))
     with pytest.raises(
-        UserError, match=f"no tasks plug-in is called 'maskd' .*there are: {there}$"
+        UserError, match=f"no tasks plug-in is called 'maskd' .*there are: {valid}$"
     ):
         evaluator.evaluate(copy, "test", ["maskd"], "latest")
     trained = load_run(copy, progress=False)

@@ -35,7 +35,7 @@ def params(program):
 
 
 def rows(count: int, seed: int) -> tuner.Rows:
-    """Rows of few words, of which three in one place tell one of three labels."""
+    """Rows of few words; the three at one place determine one of three labels."""
     rng = np.random.default_rng(seed)
     tokens = rng.integers(20, 24, (count, T)).astype(np.int32)
     targets = rng.integers(0, 3, (count, 1)).astype(np.int32)
@@ -73,28 +73,28 @@ def tuned(program, params):
     before = jax.device_get(params)
     tuner = Tuner(program, _labelled.text_mean, 3, RECIPE)
     features = tuner.frozen(params, DEV)
-    found = tuner.run(params, TRAIN, DEV, hits)
+    result = tuner.run(params, TRAIN, DEV, hits)
     for one, two in zip(
         jax.tree.leaves(before), jax.tree.leaves(jax.device_get(params)), strict=True
     ):
         np.testing.assert_array_equal(one, two, err_msg="the given parameters changed")
     return types.SimpleNamespace(
         tuner=tuner,
-        found=found,
+        result=result,
         features=features,
-        logits=tuner.logits(found.params, found.head, DEV),
+        logits=tuner.logits(result.params, result.head, DEV),
     )
 
 
-def test_what_can_be_told_is_learned(tuned):
-    asked = rows(200, 2)
-    logits = tuned.tuner.logits(tuned.found.params, tuned.found.head, asked)
+def test_labels_that_the_words_determine_are_learned(tuned):
+    held_out = rows(200, 2)
+    logits = tuned.tuner.logits(tuned.result.params, tuned.result.head, held_out)
     assert logits.shape == (200, 1, 3) and logits.dtype == np.float32
-    assert (logits.argmax(-1) == asked["targets"]).all()
+    assert (logits.argmax(-1) == held_out["targets"]).all()
 
 
 def test_the_best_epoch_of_the_best_rate_is_kept(tuned):
-    found = tuned.found
+    found = tuned.result
     assert [trial.rate for trial in found.trials] == [0.003, 0.02] and all(
         len(trial.epochs) == 6 for trial in found.trials
     )
@@ -105,7 +105,7 @@ def test_the_best_epoch_of_the_best_rate_is_kept(tuned):
     ]
     value, loss, rate, epoch = max(values)
     assert (found.rate, found.epoch) == (-rate, -epoch)
-    # What was kept is what was measured.
+    # The parameters that were kept are those that were measured.
     assert hits(tuned.logits) == value and tuner.cross_entropy(tuned.logits, DEV) == pytest.approx(
         -loss, abs=1e-12
     )
@@ -113,21 +113,21 @@ def test_the_best_epoch_of_the_best_rate_is_kept(tuned):
 
 def test_the_same_twice(params, tuned):
     again = tuned.tuner.run(params, TRAIN, DEV, hits)
-    assert again.trials == tuned.found.trials
+    assert again.trials == tuned.result.trials
     for one, two in zip(
-        jax.tree.leaves(again.params), jax.tree.leaves(tuned.found.params), strict=True
+        jax.tree.leaves(again.params), jax.tree.leaves(tuned.result.params), strict=True
     ):
         np.testing.assert_array_equal(one, two)
 
 
 def test_two_devices_compute_what_one_does(tuned, params):
     split = build(2, mesh={"data": 1, "fsdp": 2})
-    there = jax.device_put(jax.device_get(params), split.shardings["params"])
+    placed = jax.device_put(jax.device_get(params), split.shardings["params"])
     alone = changed(tuned.tuner, rates=(0.02,), epochs=1)
     other = Tuner(split, _labelled.text_mean, 3, alone.recipe)
-    found, expected = other.run(there, TRAIN, DEV, hits), alone.run(params, TRAIN, DEV, hits)
+    found, expected = other.run(placed, TRAIN, DEV, hits), alone.run(params, TRAIN, DEV, hits)
     assert [leaf.sharding.spec for leaf in jax.tree.leaves(found.params)] == [
-        leaf.sharding.spec for leaf in jax.tree.leaves(there)
+        leaf.sharding.spec for leaf in jax.tree.leaves(placed)
     ]
     np.testing.assert_allclose(
         other.logits(found.params, found.head, DEV),
@@ -138,7 +138,7 @@ def test_two_devices_compute_what_one_does(tuned, params):
 
 
 def test_the_first_step_by_hand(params, tuned):
-    """At a head of zeros no gradient reaches the model, which only decays; the head's first step of Adam follows from frozen features."""
+    """No gradient passes a head of zeros, so the model only decays; the head's step is Adam's."""
     few = {name: values[:12] for name, values in TRAIN.items()}
     first = changed(tuned.tuner, rates=(0.01,), epochs=1)
     found = first.run(params, few, DEV, hits)
@@ -146,7 +146,7 @@ def test_the_first_step_by_hand(params, tuned):
     error = (1 / 3 - np.eye(3)[few["targets"][:, 0]]) / 12
     gradients = {"kernel": features.T @ error, "bias": error.sum(0)}
     rate = 0.01 * 64 / 16
-    norm = np.sqrt(sum((each**2).sum() for each in gradients.values()))
+    norm = np.sqrt(sum((gradient**2).sum() for gradient in gradients.values()))
     for name, gradient in gradients.items():
         gradient = gradient / max(1.0, norm)
         np.testing.assert_allclose(
@@ -155,11 +155,11 @@ def test_the_first_step_by_hand(params, tuned):
     kept = jax.tree_util.tree_map_with_path(
         lambda path, _: 1.0 if groups.is_vector(path) else 1.0 - rate * RECIPE.weight_decay, params
     )
-    for one, two, share in zip(*map(jax.tree.leaves, (found.params, params, kept)), strict=True):
-        np.testing.assert_allclose(one, np.asarray(two) * share, rtol=1e-6, atol=0)
+    for one, two, factor in zip(*map(jax.tree.leaves, (found.params, params, kept)), strict=True):
+        np.testing.assert_allclose(one, np.asarray(two) * factor, rtol=1e-6, atol=0)
 
 
-def test_rows_do_not_depend_on_those_beside_them(params, tuned):
+def test_rows_are_independent(params, tuned):
     some = {name: values[5:12] for name, values in DEV.items()}
     np.testing.assert_allclose(
         tuned.tuner.frozen(params, some), tuned.features[5:12], rtol=1e-5, atol=1e-6
@@ -170,15 +170,15 @@ def test_rows_do_not_depend_on_those_beside_them(params, tuned):
 def test_cross_entropy_is_scipys():
     rng = np.random.default_rng(0)
     logits = rng.normal(0, 30, (6, 4, 5)).astype(np.float32)
-    asked = {
+    rows = {
         "targets": rng.integers(0, 5, (6, 4)).astype(np.int32),
         "weights": (rng.random((6, 4)) < 0.7).astype(np.float32),
     }
     expected = -np.take_along_axis(
-        log_softmax(logits.astype(np.float64), -1), asked["targets"][..., None].astype(int), -1
+        log_softmax(logits.astype(np.float64), -1), rows["targets"][..., None].astype(int), -1
     )[..., 0]
-    assert tuner.cross_entropy(logits, asked) == pytest.approx(
-        np.average(expected, weights=asked["weights"])
+    assert tuner.cross_entropy(logits, rows) == pytest.approx(
+        np.average(expected, weights=rows["weights"])
     )
 
 
@@ -188,7 +188,7 @@ def test_cross_entropy_is_scipys():
         ({"rates": ()}, "one or more"),
         ({"rates": (0.0,)}, "above 0"),
         ({"epochs": 0}, "at least 1"),
-        ({"warmup": 1.0}, "a share below 1"),
+        ({"warmup": 1.0}, "a fraction below 1"),
     ],
 )
 def test_impossible_recipes(options, message):

@@ -198,7 +198,7 @@ def test_tokens_can_be_masked_by_mask_alone(corpus, encoder):
         assert is_mask[1].all() and not is_mask[0].all()
     identities = [task._targets(task._validation(encoder, "mlm")).identity for task in tasks]
     assert identities[0] != identities[1], "the inputs differ, so the two are not paired"
-    with pytest.raises(UserError, match="nor pass 1 together"):
+    with pytest.raises(UserError, match="their sum at most 1"):
         plugins.configure(masked.Config, {"mask_share": 1.0}, "tasks.masked")
 
 
