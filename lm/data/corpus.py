@@ -101,7 +101,14 @@ class Corpus:
 
     def describe(self) -> str:
         """Sizes of the corpus, its vocabulary and its splits, printed at the start of a run."""
-        tally = Tally(**self.tally | {"dropped": collections.Counter(self.tally["dropped"])})
+        # JSON has neither counters nor tuples.
+        tally = Tally(
+            **self.tally
+            | {
+                "dropped": collections.Counter(self.tally["dropped"]),
+                "labels": {label: tuple(pair) for label, pair in self.tally["labels"].items()},
+            }
+        )
         lines = [
             f"{self.source}: {tally}",
             f"  tokenizer: {self.tokenizer.size:,} ids ({self.tokenizer.fingerprint[:8]})",

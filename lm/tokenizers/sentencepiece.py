@@ -238,11 +238,11 @@ class Tokenizer:
         ids = itertools.chain.from_iterable(parts)
         return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
 
-    def decode(self, ids: Iterable[int], specials: bool = False) -> str:
+    def decode(self, ids: Iterable[int] | np.ndarray, specials: bool = False) -> str:
         """The text of ids, without the space before it; unk is "⁇".
 
         Args:
-          ids: int, or an array.
+          ids: numbers, or an array of them.
           specials: write special ids by name; they are left out otherwise.
 
         Raises:

@@ -109,10 +109,14 @@ def test_the_tokenizer_sees_the_training_split_only(data, source, monkeypatch):
     ]
 
 
+def never(*_):
+    raise AssertionError("trained again")
+
+
 def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
     first = prepare(data)
     assert source.read == 200
-    monkeypatch.setattr(bpe, "train", None)
+    monkeypatch.setattr(bpe, "train", never)
     monkeypatch.setattr(store, "_write", None)
     second = prepare(data)
     assert source.read == 200
@@ -124,7 +128,7 @@ def test_a_second_start_reads_and_trains_nothing(data, source, monkeypatch):
 def test_the_same_text_found_by_another_road_shares_the_stores(data, source, monkeypatch):
     first = prepare(data)
     monkeypatch.setattr(Source, "signature", lambda self, config: "moved elsewhere")
-    monkeypatch.setattr(bpe, "train", None)
+    monkeypatch.setattr(bpe, "train", never)
     second = prepare(data)
     assert source.read == 400
     assert second.directory != first.directory
