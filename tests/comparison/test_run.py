@@ -307,7 +307,7 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, complete, direct
     assert results(complete) == table
     (added,) = json.loads((complete / "comparison.json").read_text())["seeds_added"]
     at = added["at"].replace("T", " ").removesuffix("Z")
-    note = f"Seeds added later: 1 ({at}). Intervals and p take no account"
+    note = f"Seeds added later: 1 ({at}). The intervals and p-values do not account for"
     assert added["seeds"] == [1] and note in (complete / "report.md").read_text()
     assert compare(experiment(home), complete) == 0, "noted once"
     assert json.loads((complete / "comparison.json").read_text())["seeds_added"] == [added]
@@ -367,10 +367,10 @@ IMPOSSIBLE = {
     "batch of nothing": (_with("arms.nsp.run.training.batch_size", 0), "arm 'nsp'.*batch_size=0"),
     "no seeds": (
         _with("seeds", ()),
-        r"config.seeds=\[\] must be different complete numbers from 0",
+        r"config.seeds=\[\] must be different whole numbers from 0",
     ),
-    "equal seeds": (_with("seeds", (1, 1)), "must be different complete numbers"),
-    "a float seed": (_with("seeds", (0.5,)), "must be different complete numbers"),
+    "equal seeds": (_with("seeds", (1, 1)), "must be different whole numbers"),
+    "a float seed": (_with("seeds", (0.5,)), "must be different whole numbers"),
     "an arm's name": (
         lambda wanted: wanted["arms"].update({"a/b": wanted["arms"]["clm"]}),
         "names of arms have letters",
