@@ -1,4 +1,4 @@
-"""Checkpoints: which are kept, what becomes of a damaged or foreign one, and that any mesh reads them."""
+"""Checkpoints: which are kept, how damaged or foreign ones are handled, restoring on any mesh."""
 
 import errno
 import shutil
@@ -18,7 +18,7 @@ from lm.inference.load import load_run
 from lm.training import integrity, loop
 from lm.training.checkpoint import Checkpoints, flatten
 
-# A read that fails ends orbax's event loop while other reads are on their way; these find it closed.
+# A failing read closes orbax's event loop while other reads are still pending; those then warn.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 
 
@@ -49,7 +49,7 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_a_state_comes_back_as_it_was(saved):
+def test_a_state_is_restored_exactly(saved):
     state, counters = restore(Checkpoints(saved, read_only=True), 1, tiny(0.0))
     assert jax.tree.map(lambda leaf: leaf.tolist(), state) == jax.tree.map(
         lambda leaf: leaf.tolist(), tiny(1.0)
@@ -58,8 +58,8 @@ def test_a_state_comes_back_as_it_was(saved):
     assert state["step"].dtype == jnp.int32
 
 
-def test_what_is_added_to_counters_while_they_are_saved_is_not_in_them(tmp_path, monkeypatch):
-    """The training loop goes on adding up while orbax, in the background, has yet to write what it was given."""
+def test_counters_that_change_during_a_save_are_saved_as_they_were(tmp_path, monkeypatch):
+    """The training loop updates its counters while orbax writes them in the background."""
     write, added = ocp.JsonCheckpointHandler._save_fn, threading.Event()
 
     async def late(self, *arguments):
@@ -84,7 +84,7 @@ def test_paths_name_the_leaves():
     assert list(flatten(tiny(0.0))) == ["params/layer/kernel", "step"]
 
 
-def test_the_latest_and_the_best_are_kept_over_sessions(tmp_path):
+def test_the_latest_and_the_best_are_kept_across_restarts(tmp_path):
     losses = {1: 3.0, 2: 1.0, 3: None, 4: 2.0, 5: None, 6: 2.5}
     first = Checkpoints(tmp_path, keep=2)
     for step in (1, 2, 3):
@@ -95,7 +95,7 @@ def test_the_latest_and_the_best_are_kept_over_sessions(tmp_path):
     for step in (4, 5, 6):
         second.save(step, tiny(step), {}, losses[step])
     second.wait()
-    # A checkpoint without a validation loss is no candidate for the best.
+    # A checkpoint without a validation loss cannot be the best.
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["2", "5", "6"]
     assert (second.steps(), second.latest(), second.best()) == ([2, 5, 6], 6, 2)
     second.close()
@@ -107,7 +107,7 @@ def test_without_a_validation_loss_the_latest_is_the_best(tmp_path):
     checkpoints.save(1, tiny(1), {})
     checkpoints.wait()
     assert (checkpoints.latest(), checkpoints.best()) == (1, 1)
-    checkpoints.save(1, tiny(2), {})  # already there: what is saved is not written over
+    checkpoints.save(1, tiny(2), {})  # an existing step is not overwritten
     checkpoints.close()
     assert (
         restore(Checkpoints(tmp_path, read_only=True), 1, tiny(0))[0]["params"]["layer"]["kernel"][
@@ -117,7 +117,7 @@ def test_without_a_validation_loss_the_latest_is_the_best(tmp_path):
     )
 
 
-def test_unfinished_checkpoints_are_passed_over_and_cleared(saved):
+def test_incomplete_checkpoints_are_skipped_and_removed(saved):
     folder = saved / "checkpoints"
     shutil.copytree(folder / "2", folder / "3.orbax-checkpoint-tmp")
     reader = Checkpoints(saved, read_only=True)
@@ -179,14 +179,14 @@ def flip_a_bit(path):
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
-def test_a_damaged_checkpoint_is_moved_aside(saved, damage, capsys):
-    """The one before continues, and the step can be saved again; a reader is told, and moves nothing."""
+def test_a_damaged_checkpoint_is_quarantined(saved, damage, capsys):
+    """Training resumes from the one before and can save the step again; readers only report it."""
     folder = saved.resolve() / "checkpoints"
     DAMAGES[damage](folder / "2")
     before = runs.files(saved)
     with pytest.raises(UserError) as raised:
         restore(Checkpoints(saved, read_only=True), 2, tiny(0.0))
-    if damage != "metrics":  # which a reader needs of all, to know the best
+    if damage != "metrics":  # readers need those of all steps, to select the best
         assert str(raised.value).startswith(
             f"the checkpoint of step 2 in {folder} cannot be read: "
         )
@@ -202,18 +202,18 @@ def test_a_damaged_checkpoint_is_moved_aside(saved, damage, capsys):
     assert "\n" not in str(raised.value) and runs.files(saved) == before
 
     writer = Checkpoints(saved)
-    told = capsys.readouterr().err
+    printed = capsys.readouterr().err
     assert (
-        f"the checkpoint of step 2 in {folder} is damaged: " in told
-        and "; moved to damaged-2\n" in told
+        f"the checkpoint of step 2 in {folder} is damaged: " in printed
+        and "; moved to damaged-2\n" in printed
     )
-    assert told.endswith(
+    assert printed.endswith(
         "training continues from the checkpoint of step 1; 1 step computed again\n"
     )
     assert (writer.steps(), writer.latest(), writer.best()) == ([1], 1, 1)
     assert restore(writer, 1, tiny(0.0))[1] == {"seconds": 0.1 + 0.2, "sums": {"loss": [1.0, 2.0]}}
-    aside = {name.replace("damaged-2", "2"): kept for name, kept in runs.files(saved).items()}
-    assert aside == before  # nothing is lost
+    after = {name.replace("damaged-2", "2"): kept for name, kept in runs.files(saved).items()}
+    assert after == before  # nothing is lost
     writer.save(2, tiny(5), {}, loss=0.5)
     writer.close()
     DAMAGES[damage](folder / "2") if damage != "metrics" else damage_arrays(folder / "2")
@@ -221,14 +221,15 @@ def test_a_damaged_checkpoint_is_moved_aside(saved, damage, capsys):
     assert sorted(path.name for path in folder.iterdir()) == ["1", "damaged-2", "damaged-2-2"]
 
 
-def test_without_a_whole_checkpoint_nothing_starts_again(saved):
+def test_without_an_intact_checkpoint_nothing_restarts(saved):
     damage_arrays(saved / "checkpoints" / "1")
     (saved / "checkpoints" / "2" / "state" / "_METADATA").unlink()
     before = runs.files(saved)
-    for _ in range(2):  # the same command says the same
+    for _ in range(2):  # the same command fails the same way
         with pytest.raises(
             UserError,
-            match="no checkpoint in .* is intact: step 2: state/_METADATA is missing; step 1: state/.* does not",
+            match="no checkpoint in .* is intact: step 2: state/_METADATA is missing;"
+            " step 1: state/.* does not",
         ):
             Checkpoints(saved)
     assert runs.files(saved) == before
@@ -236,7 +237,8 @@ def test_without_a_whole_checkpoint_nothing_starts_again(saved):
     shutil.rmtree(saved / "checkpoints" / "2")
     with pytest.raises(
         UserError,
-        match=r"is intact: damaged-1\. Nothing was changed\. Restore a copy of one, or restart from step 0 in",
+        match=r"is intact: damaged-1\. Nothing was changed\. Restore a copy of one, or restart from"
+        r" step 0 in",
     ):
         Checkpoints(saved)
 
@@ -251,44 +253,43 @@ def test_the_only_checkpoint_damaged(saved):
 
 
 def test_a_damaged_loss_of_an_older_checkpoint(saved, capsys):
-    """Which orbax reads of all, to know the best."""
+    """Orbax reads the losses of all checkpoints, to select the best."""
     (saved / "checkpoints" / "1" / "metrics" / "metrics").write_text('{"loss": 0.0}')
     with Checkpoints(saved).manager as manager:
         assert manager.all_steps() == [2]
-    assert (
-        "step 1 in " in (told := capsys.readouterr().err)
-        and "moved to damaged-1\n" in told
-        and "computed again" not in told
-    )
+    printed = capsys.readouterr().err
+    assert "step 1 in " in printed and "moved to damaged-1\n" in printed
+    assert "computed again" not in printed
 
 
 def test_a_checkpoint_without_checksums_is_used_with_a_note(saved, capsys):
-    """One that an older version wrote."""
+    """Older versions wrote none."""
     (saved / "checkpoints" / "2" / "checksums.json").unlink()
     writer = Checkpoints(saved)
-    assert (
-        "the checkpoint of step 2 in " in (told := capsys.readouterr().err)
-        and "has no checksums.json and is used unverified" in told
-    )
+    printed = capsys.readouterr().err
+    assert "the checkpoint of step 2 in " in printed
+    assert "has no checksums.json and is used unverified" in printed
     assert restore(writer, 2, tiny(0.0))[0]["params"]["layer"]["kernel"][0, 0] == 2
     damage_arrays(saved / "checkpoints" / "2")
     with pytest.raises(
         UserError,
-        match=r"the checkpoint of step 2 in .* cannot be read: .*; move .*/2 elsewhere to go on from step 1",
+        match=r"the checkpoint of step 2 in .* cannot be read: .*;"
+        r" move .*/2 away to resume from step 1",
     ):
         restore(Checkpoints(saved), 2, tiny(0.0))
 
 
-def test_a_save_that_cannot_be_sealed_is_no_checkpoint(saved, monkeypatch):
+def test_a_save_without_checksums_is_not_committed(saved, monkeypatch):
     def full(folder):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     writer = Checkpoints(saved)
-    monkeypatch.setattr(integrity, "seal", full)
+    monkeypatch.setattr(integrity, "write_checksums", full)
     writer.save(3, tiny(3), {})
     with pytest.raises(
         UserError,
-        match=r"No space left on device; the last good checkpoint is that of step 2\. Free some space",
+        match=r"No space left on device; the last good checkpoint is that of step 2\."
+        r" Free some space",
     ):
         writer.wait()
     writer.close()
@@ -300,17 +301,18 @@ def test_a_save_that_cannot_be_sealed_is_no_checkpoint(saved, monkeypatch):
     assert Checkpoints(saved, read_only=True).latest() == 3
 
 
-def test_hosts_that_see_other_folders_are_refused(saved, monkeypatch):
-    monkeypatch.setattr(Checkpoints, "_newest_whole", lambda self: 7)
+def test_hosts_with_different_folders_are_refused(saved, monkeypatch):
+    monkeypatch.setattr(Checkpoints, "_newest_intact", lambda self: 7)
     with pytest.raises(
         UserError,
-        match="finds the checkpoint of step 2 in .*, process 0 that of step 7 .*a folder that all hosts share",
+        match="finds the checkpoint of step 2 in .*, process 0 that of step 7 .*"
+        "a folder that all hosts share",
     ):
         Checkpoints(saved)
 
 
-def test_devices_of_a_checkpoint_do_not_bind(tmp_path):
-    """Saved in parts on eight devices, and said to be of TPUs that are not here; read on one, to the same bits, and on others."""
+def test_a_checkpoint_is_restored_on_other_devices(tmp_path):
+    """Saved sharded over eight devices that its metadata calls TPUs; restored on one and on eight."""
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     values = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
     state = {
@@ -349,8 +351,8 @@ def test_a_checkpoint_of_another_model_shows_the_differences(saved):
     assert "params/head/bias: checkpoint has none, config (2,)" in str(raised.value)
 
 
-def test_a_run_whose_last_checkpoint_is_damaged_goes_back(home, tmp_path, capsys):
-    """A finished one too: its last step is computed again, to the same bits."""
+def test_a_run_with_a_damaged_last_checkpoint_resumes_from_the_one_before(home, tmp_path, capsys):
+    """Its last step is computed again, to the same bits, though the run was done."""
     workdir = tmp_path / "run"
     shutil.copytree(home.finished("clm"), workdir)
     damage_arrays(workdir / "checkpoints" / "10")
@@ -368,7 +370,7 @@ def test_a_run_whose_last_checkpoint_is_damaged_goes_back(home, tmp_path, capsys
 
 
 def test_a_run_continues_on_another_mesh(home, tmp_path, monkeypatch):
-    """Saved on one device, continued on 2 × 2 × 2: the same curve, but for the order of float additions."""
+    """Saved on one device, resumed on 2 × 2 × 2: the same curve but for rounding."""
     workdir = tmp_path / "run"
     with monkeypatch.context() as patch:
         runs.at_step(patch, 7, runs.kill)
@@ -385,7 +387,8 @@ def test_a_run_continues_on_another_mesh(home, tmp_path, monkeypatch):
     for line, other in zip(alone, runs.metrics(workdir), strict=True):
         assert other.pop("split") == line.pop("split")
         assert other == pytest.approx(line, rel=1e-4), line["step"]
-    # Adam divides by the root of tiny second moments, which magnifies rounding in entries that hardly have a gradient.
+    # Adam divides by the root of the second moment. Where gradients are tiny, this magnifies
+    # rounding errors.
     ends = runs.state(home.finished("clm")), runs.state(workdir)
     for name in ends[0]:
         np.testing.assert_allclose(ends[1][name], ends[0][name], rtol=1e-3, atol=1e-4, err_msg=name)

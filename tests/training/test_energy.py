@@ -1,4 +1,4 @@
-"""Energy from fake counters, by hand."""
+"""Energy from fake counters, against values computed by hand."""
 
 import os
 
@@ -15,21 +15,21 @@ def zone(root, name, label, value, most=1_000_000):
     return path
 
 
-def test_packages_are_counted_once_with_wraparound_by_share_of_busy_time(tmp_path):
+def test_packages_are_counted_once_with_wraparound_by_fraction_of_busy_time(tmp_path):
     tick = os.sysconf("SC_CLK_TCK")
     first, second = (
         zone(tmp_path, "intel-rapl:0", "package-0", 900_000),
         zone(tmp_path, "intel-rapl:1", "package-1", 100),
     )
     zone(tmp_path, "intel-rapl:0:0", "core", 5), zone(tmp_path, "intel-rapl:2", "psys", 7)
-    stat, mine = tmp_path / "stat", [0.0]
+    stat, process = tmp_path / "stat", [0.0]
     stat.write_text(f"cpu {10 * tick} 0 0 {500 * tick} 0 0 0 0 0 0\ncpu0 1 2 3\n")
-    counters = energy.Rapl(tmp_path, stat, lambda: mine[0])
+    counters = energy.Rapl(tmp_path, stat, lambda: process[0])
     assert counters.available and len(counters.last) == 2
     (first / "energy_uj").write_text("200000")  # wrapped: 300,000 µJ
     (second / "energy_uj").write_text("700100")  # 700,000 µJ
     stat.write_text(f"cpu {14 * tick} 0 0 {900 * tick} 70 0 0 0 0 0\n")
-    mine[0] = 1.0  # a quarter of the four busy seconds
+    process[0] = 1.0  # a quarter of the four busy seconds
     assert counters.joules() == pytest.approx(0.25)
     assert counters.joules() == 0.0
 
@@ -46,7 +46,7 @@ def test_power_draw_is_integrated():
     assert source.joules(last=True) == pytest.approx(250.0)
 
 
-def test_a_run_goes_on_counting_and_says_nothing_where_nothing_is_measured(tmp_path):
+def test_a_resumed_run_adds_to_its_count_and_records_nothing_without_counters(tmp_path):
     assert energy.Meter(5.0, [energy.Rapl(tmp_path / "none")]).values() == {}
     now = [0.0]
     meter = energy.Meter(5.0, [energy.Nvidia(lambda: [10.0], lambda: now[0])])
@@ -57,7 +57,7 @@ def test_a_run_goes_on_counting_and_says_nothing_where_nothing_is_measured(tmp_p
     }
 
 
-def test_workers_on_one_gpu_share_what_it_draws(monkeypatch):
+def test_workers_on_one_gpu_divide_its_power(monkeypatch):
     monkeypatch.setattr(energy.shutil, "which", lambda _: "nvidia-smi")
     monkeypatch.setattr(energy, "_draw", lambda: [300.0])
     now = [0.0]

@@ -1,4 +1,4 @@
-"""TensorBoard and Weights & Biases get each trial under its experiment's name."""
+"""TensorBoard and Weights & Biases show each trial under its experiment's name."""
 
 import sys
 import types
@@ -11,7 +11,7 @@ from lm.training.program import TrainingConfig
 
 
 class Session:
-    """A run as the package `wandb` gives one."""
+    """Stands in for a run of the package `wandb`."""
 
     def __init__(self, **options):
         self.options, self.logged, self.finished = options, [], False
@@ -25,12 +25,12 @@ class Session:
 
 @pytest.fixture
 def sessions(monkeypatch):
-    made = []
+    runs = []
     module = types.ModuleType("wandb")
-    module.init = lambda **options: made.append(Session(**options)) or made[-1]
+    module.init = lambda **options: runs.append(Session(**options)) or runs[-1]
     module.__spec__ = types.SimpleNamespace(name="wandb")
     monkeypatch.setitem(sys.modules, "wandb", module)
-    return made
+    return runs
 
 
 def test_tensorboard_shows_all_trials_by_name(tmp_path):
@@ -41,17 +41,17 @@ def test_tensorboard_shows_all_trials_by_name(tmp_path):
         ):
             writer.write(1, {"train/loss": 1.5})
             writer.close()
-    found = sorted((tmp_path / "tensorboard").rglob("events*"))
-    assert [path.parent.relative_to(tmp_path / "tensorboard").as_posix() for path in found] == [
+    files = sorted((tmp_path / "tensorboard").rglob("events*"))
+    assert [path.parent.relative_to(tmp_path / "tensorboard").as_posix() for path in files] == [
         "my experiment/clm-seed0",
         "my experiment/mlm-seed0",
     ]
-    assert all(b"train/loss" in path.read_bytes() for path in found)
+    assert all(b"train/loss" in path.read_bytes() for path in files)
     assert events.directory(tmp_path, None) == tmp_path / "tensorboard"
     assert events.writers(TrainingConfig(steps=1, tensorboard=False), tmp_path, {}, 0, None) == []
 
 
-def test_weights_and_biases_gets_the_group_and_goes_on_with_a_run(tmp_path, sessions):
+def test_weights_and_biases_gets_the_group_and_resumes_a_run(tmp_path, sessions):
     training = TrainingConfig(steps=1, tensorboard=False, wandb=True)
     events.check_installed(training)
     for start in (0, 5):
@@ -76,7 +76,7 @@ def test_weights_and_biases_gets_the_group_and_goes_on_with_a_run(tmp_path, sess
     )
 
 
-def test_missing_it_says_what_to_install(monkeypatch):
+def test_a_missing_package_names_what_to_install(monkeypatch):
     monkeypatch.setattr(events.importlib.util, "find_spec", lambda name: None)
     events.check_installed(TrainingConfig(steps=1))
     with pytest.raises(UserError, match=r"pip install 'lm\[wandb\]'"):

@@ -1,4 +1,4 @@
-"""Checksums of a folder: what they cover, and every way in which a file can differ."""
+"""Checksums of a checkpoint: which files they cover, and which damage they detect."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from lm.training import integrity
 
 @pytest.fixture
 def folder(tmp_path):
-    """A sealed folder of three files in two items, and one beside them."""
+    """A folder with checksums: three files in two items, and one beside them."""
     for name, content in {
         "state/d/array": b"0123456789" * 1000,
         "state/names": b"{}",
@@ -26,15 +26,15 @@ def flip(path, at=-1):
     path.write_bytes(content)
 
 
-def test_what_was_sealed_is_whole(folder):
+def test_unchanged_files_are_intact(folder):
     assert integrity.verify(folder)
-    (folder / "written_later").write_bytes(b"2")  # no item's file
+    (folder / "written_later").write_bytes(b"2")  # belongs to no item
     (folder / "state" / "new").write_bytes(b"")
     assert integrity.verify(folder)
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (
             lambda folder: flip(folder / "state/d/array"),
@@ -63,11 +63,11 @@ def test_what_was_sealed_is_whole(folder):
         ),
     ],
 )
-def test_any_difference_is_told(folder, damage, told):
+def test_any_difference_is_reported(folder, damage, message):
     damage(folder)
     with pytest.raises(integrity.Damaged) as raised:
         integrity.verify(folder)
-    assert str(raised.value) == told
+    assert str(raised.value) == message
 
 
 def test_a_file_that_cannot_be_read_is_damaged(folder, monkeypatch):

@@ -1,4 +1,4 @@
-"""A run that is stopped anywhere and started again ends as if it had not been; one that cannot go on says so."""
+"""Resumed runs end with the bits of uninterrupted ones; runs that cannot continue report why."""
 
 import json
 import os
@@ -25,7 +25,7 @@ def train(home, workdir, objective="clm", **overrides):
 
 
 def interrupted(home, workdir, monkeypatch, step, action, expected, objective="clm", **overrides):
-    """A run at whose step `step` something happens; whatever it raises."""
+    """Calls `action` before a step of a run; returns the exception that the run raises."""
     with monkeypatch.context() as patch:
         runs.at_step(patch, step, action)
         with pytest.raises(expected) as raised:
@@ -34,14 +34,14 @@ def interrupted(home, workdir, monkeypatch, step, action, expected, objective="c
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
-def test_a_run_that_ends_anyhow_continues_to_the_same_bits(home, tmp_path, monkeypatch, objective):
+def test_a_killed_run_resumes_to_the_same_bits(home, tmp_path, monkeypatch, objective):
     interrupted(home, tmp_path / "run", monkeypatch, 9, runs.kill, runs.Killed, objective)
     assert runs.record(tmp_path / "run")["status"] == "running"
     train(home, tmp_path / "run", objective)
     runs.assert_same_run(home.finished(objective), tmp_path / "run")
 
 
-def test_the_finished_run_left_a_whole_record(home):
+def test_a_finished_run_has_a_complete_record(home):
     workdir = home.finished("mlm_nsp")
     lines = runs.metrics(workdir)
     assert [line["step"] for line in lines if line["split"] == "train"] == [2, 3, 4, 5, 6, 8, 9, 10]
@@ -72,15 +72,28 @@ def test_the_finished_run_left_a_whole_record(home):
 
 
 def test_killed_by_the_system(home, tmp_path):
-    """kill -9 inside the save of step 9, when all its files are written but not sealed; then the same command."""
+    """SIGKILL during the save of step 9, after its arrays and before its checksums are written."""
     workdir = tmp_path / "run"
     file = runs.config_file(home.config("clm"), tmp_path / "config.py")
-    code = (
-        "import os, runpy, runs, signal, sys, pytest; from lm.training import integrity; patch = pytest.MonkeyPatch(); runs.one_device(patch);"
-        "seal, kill = integrity.write_checksums, lambda: os.kill(os.getpid(), signal.SIGKILL);"
-        "patch.setattr(integrity, 'seal', lambda folder: kill() if folder.name.startswith('9.') else seal(folder));"
-        f"sys.argv = ['lm.train', '--config={file}', '--workdir={workdir}']; runpy.run_module('lm.train', run_name='__main__')"
-    )
+    arguments = ["lm.train", f"--config={file}", f"--workdir={workdir}"]
+    code = f"""
+import os, runpy, signal, sys
+import pytest, runs
+from lm.training import integrity
+
+patch = pytest.MonkeyPatch()
+runs.one_device(patch)
+write = integrity.write_checksums
+
+def write_or_die(folder):
+    if folder.name.startswith("9."):
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(folder)
+
+patch.setattr(integrity, "write_checksums", write_or_die)
+sys.argv = {arguments!r}
+runpy.run_module("lm.train", run_name="__main__")
+"""
     process = runs.command(
         "-c",
         code,
@@ -89,8 +102,8 @@ def test_killed_by_the_system(home, tmp_path):
         JAX_COMPILATION_CACHE_DIR=str(home.root / "compiled"),
         JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS="0.1",
     )
-    _, told = process.communicate(timeout=120)
-    assert process.returncode == -signal.SIGKILL, told
+    _, printed = process.communicate(timeout=120)
+    assert process.returncode == -signal.SIGKILL, printed
     assert runs.record(workdir)["status"] == "running" and runs.metrics(workdir)[-1]["step"] >= 8
     assert sorted(path.name for path in (workdir / "checkpoints").iterdir()) == [
         "3",
@@ -101,7 +114,7 @@ def test_killed_by_the_system(home, tmp_path):
     runs.assert_same_run(home.finished("clm"), workdir)
 
 
-def test_asked_to_stop_saves_the_step_and_continues_to_the_same_bits(home, tmp_path, monkeypatch):
+def test_a_stopped_run_saves_its_step_and_resumes_to_the_same_bits(home, tmp_path, monkeypatch):
     stop = interrupted(
         home,
         tmp_path / "run",
@@ -117,26 +130,27 @@ def test_asked_to_stop_saves_the_step_and_continues_to_the_same_bits(home, tmp_p
 
 
 @pytest.mark.parametrize("step", [5, STEPS])
-def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
-    """It does not finish the evaluation, but saves; the next session owes it, and pays once, though it is killed after that."""
+def test_stopped_during_validation(home, tmp_path, monkeypatch, step):
+    """It saves without finishing the validation; the resumed run repeats it exactly once."""
     workdir, sums = tmp_path / "run", validation.Validation.sums
     number = step // 5
 
     def signalled(self, params, before_batch):
         nonlocal number
         number -= 1
-        asked = []
+        batches = 0
 
         def poll():
-            asked.append(len(asked))
-            if not number and len(asked) == 2:
+            nonlocal batches
+            batches += 1
+            if not number and batches == 2:
                 os.kill(os.getpid(), signal.SIGTERM)
             before_batch()
 
         try:
             return sums(self, params, poll)
         finally:
-            assert len(asked) == (4 if number else 2)  # of four batches
+            assert batches == (4 if number else 2)  # of four
 
     with monkeypatch.context() as patch:
         patch.setattr(validation.Validation, "sums", signalled)
@@ -159,7 +173,7 @@ def test_asked_to_stop_while_it_evaluates(home, tmp_path, monkeypatch, step):
 
 @pytest.mark.parametrize("number", [1, 3])
 def test_killed_while_run_json_is_written(home, tmp_path, monkeypatch, number):
-    """Before there was one, and later: half of the new one is written, beside the old one."""
+    """Half of the new file is written, beside the old one or before there is one."""
     workdir, replace, writes = tmp_path / "run", os.replace, []
 
     def torn(source, target):
@@ -180,7 +194,7 @@ def test_killed_while_run_json_is_written(home, tmp_path, monkeypatch, number):
     runs.assert_same_run(home.finished("clm"), workdir)
 
 
-def test_signal_handlers_are_given_back(home, tmp_path, monkeypatch):
+def test_signal_handlers_are_restored(home, tmp_path, monkeypatch):
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     interrupted(
         home,
@@ -250,8 +264,8 @@ def test_another_config_or_other_data_is_refused(home, tmp_path, monkeypatch):
     assert runs.files(tmp_path / "run") == changed != before
 
 
-def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):
-    """The first update throws the parameters away; the loss of a later step overflows."""
+def test_a_loss_that_is_not_finite_stops_the_run(home, tmp_path):
+    """The first update ruins the parameters, and the loss of a later step overflows."""
     workdir = tmp_path / "run"
     overrides = {
         "optimizer": {"learning_rate": 1e30, "warmup": 0.0, "clip": 0.0},
@@ -266,21 +280,21 @@ def test_a_loss_that_is_no_number_stops_the_run(home, tmp_path):
     assert "config.optimizer.learning_rate" in str(raised.value)
     assert all(np.isfinite(value).all() for value in runs.state(workdir, good).values())
     assert all(isinstance(line["loss"], float) for line in runs.metrics(workdir))
-    with pytest.raises(meter.Diverged) as again:  # the same command comes to the same end
+    with pytest.raises(meter.Diverged) as again:  # the same command fails the same way
         train(home, workdir, **overrides)
     assert str(again.value) == str(raised.value)
 
 
-def test_a_validation_loss_that_is_no_number_is_not_saved_as_good(home, tmp_path, monkeypatch):
+def test_a_state_whose_validation_loss_is_not_finite_is_not_saved(home, tmp_path, monkeypatch):
     sums = validation.Validation.sums
 
-    def spoilt(self, params, *rest):
+    def not_finite(self, params, *rest):
         return {
             name: (float("nan"), weight) for name, (_, weight) in sums(self, params, *rest).items()
         }
 
     with monkeypatch.context() as patch:
-        patch.setattr(validation.Validation, "sums", spoilt)
+        patch.setattr(validation.Validation, "sums", not_finite)
         with pytest.raises(meter.Diverged, match="validation clm is nan at step 5.*of step 3"):
             train(home, tmp_path / "run")
     assert "error" in runs.record(tmp_path / "run")
@@ -289,10 +303,10 @@ def test_a_validation_loss_that_is_no_number_is_not_saved_as_good(home, tmp_path
     assert "error" not in runs.record(tmp_path / "run")
 
 
-# Writes that were on their way find the event loop closed when one fails.
+# A failing write closes orbax's event loop while others are still pending; those then warn.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-def test_a_full_disk_on_the_way_keeps_the_last_checkpoint(home, tmp_path, monkeypatch):
-    """No file may grow beyond 4 kB once step 3 is saved, which is what a full disk looks like to whoever writes."""
+def test_a_disk_that_fills_up_keeps_the_last_checkpoint(home, tmp_path, monkeypatch):
+    """Once step 3 is saved, no file can grow beyond 4 kB, so writes fail as on a full disk."""
     workdir = tmp_path / "run"
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -324,7 +338,7 @@ def test_a_disk_without_room_is_refused_before_the_start(home, tmp_path, monkeyp
     assert not (tmp_path / "run").exists()
 
 
-def test_metrics_that_cannot_be_written_end_the_run_in_words(home, tmp_path, monkeypatch):
+def test_metrics_that_cannot_be_written_end_the_run_with_a_message(home, tmp_path, monkeypatch):
     start = run_log.RunLog.__init__
 
     def on_a_full_disk(self, *rest, **named):

@@ -1,3 +1,5 @@
+"""The compiled step on meshes, with microbatches and dropout; refused configs."""
+
 import jax
 import numpy as np
 import optax
@@ -25,7 +27,10 @@ def store():
 
 
 def build(objective: str, mesh: str = "", options: dict | None = None, **sections) -> Program:
-    """On one device without a mesh. A large epsilon keeps Adam from blowing rounding errors of tiny gradients up to whole steps."""
+    """A program; without a mesh, on one device.
+
+    Adam's epsilon is large: otherwise rounding errors of tiny gradients become full-sized updates.
+    """
     sections = {
         "model": {"layers": 1, "head_chunks": 1},
         "optimizer": {"warmup": 0.0, "learning_rate": 0.01, "epsilon": 1e-3},
@@ -43,11 +48,11 @@ def batches(program: Program, store, count: int) -> list:
 
 
 def curve(program: Program, store) -> list[dict[str, float]]:
-    trained, found = state(program), []
+    trained, means = state(program), []
     for batch in batches(program, store, STEPS):
         trained, sums = program.step(trained, batch)
-        found.append(divide_sums(jax.device_get(sums)))
-    return found
+        means.append(divide_sums(jax.device_get(sums)))
+    return means
 
 
 @pytest.fixture(scope="module")
@@ -61,20 +66,18 @@ def one_device(store):
     [("clm", "data"), ("clm", "fsdp"), ("clm", "mixed"), ("mlm_nsp", "mixed")],
 )
 def test_any_mesh_gives_the_curve_of_one_device(store, one_device, objective, mesh):
-    found = curve(build(objective, mesh), store)
-    assert (
-        len(found) == STEPS
-        and found[-1][objective.split("_")[0]] < found[0][objective.split("_")[0]]
-    )
-    for step, expected in zip(found, one_device[objective], strict=True):
+    steps = curve(build(objective, mesh), store)
+    assert len(steps) == STEPS
+    assert steps[-1][objective.split("_")[0]] < steps[0][objective.split("_")[0]]
+    for step, expected in zip(steps, one_device[objective], strict=True):
         assert step == pytest.approx(expected, rel=1e-5, abs=1e-5)
 
 
 def test_initial_parameters_are_the_same_to_the_bit_on_any_mesh():
     expected = jax.device_get(build("clm").init())
     for mesh in ("fsdp", "mixed"):
-        found = jax.device_get(build("clm", mesh).init())
-        jax.tree.map(np.testing.assert_array_equal, found, expected)
+        initial = jax.device_get(build("clm", mesh).init())
+        jax.tree.map(np.testing.assert_array_equal, initial, expected)
     flat = jax.tree.leaves(expected["params"])
     assert any(np.std(leaf) > 0 for leaf in flat) and not any(
         np.any(leaf) for leaf in jax.tree.leaves(expected["opt_state"])
@@ -110,12 +113,15 @@ def test_placement_follows_the_rule_table():
     assert program.batch_sharding.spec == PartitionSpec(batch)
 
 
-def test_optimiser_state_lies_as_its_parameters():
+def test_optimizer_state_is_placed_like_its_parameters():
     program = build("clm", "mixed")
     params = jax.tree.leaves(program.shardings["params"])
-    adam = next(part for part in jax.tree.leaves(
-        program.shardings["opt_state"], is_leaf=lambda node: isinstance(node, optax.ScaleByAdamState)
-    ) if isinstance(part, optax.ScaleByAdamState))  # fmt: skip
+
+    def is_adam(node):
+        return isinstance(node, optax.ScaleByAdamState)
+
+    parts = jax.tree.leaves(program.shardings["opt_state"], is_leaf=is_adam)
+    adam = next(part for part in parts if is_adam(part))
     assert jax.tree.leaves(adam.mu) == params and jax.tree.leaves(adam.nu) == params
     assert adam.count.spec == PartitionSpec()
     trained = state(program)
@@ -124,41 +130,43 @@ def test_optimiser_state_lies_as_its_parameters():
 
 
 @pytest.mark.parametrize("parts", [2, 4])
-def test_microbatches_change_nothing(store, whole_batch, parts):
-    batch, expected, _ = whole_batch
+def test_microbatches_change_nothing(store, full_batch, parts):
+    batch, expected, _ = full_batch
     program = build("mlm_nsp", options=PLAIN, training={"microbatches": parts})
-    found = jax.device_get(program.step(state(program), batch))
+    result = jax.device_get(program.step(state(program), batch))
     jax.tree.map(
-        lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6), found, expected
+        lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6),
+        result,
+        expected,
     )
 
 
 def test_dropout_is_the_same_in_microbatches(store):
-    program = [
+    programs = [
         build("mlm_nsp", options=PLAIN, model={"dropout": 0.3}, training={"microbatches": parts})
         for parts in (1, 4)
     ]
-    batch = batches(program[0], store, 1)[0]
-    one, four = (jax.device_get(each.step(state(each), batch)) for each in program)
+    batch = batches(programs[0], store, 1)[0]
+    one, four = (jax.device_get(program.step(state(program), batch)) for program in programs)
     jax.tree.map(
         lambda one, two: np.testing.assert_allclose(one, two, rtol=1e-5, atol=2e-6), one, four
     )
 
 
 @pytest.fixture(scope="module")
-def whole_batch(store):
-    """A batch whose parts differ much in weight, and what one step makes of it undivided."""
+def full_batch(store):
+    """A batch whose microbatches differ much in weight, one step's result on it, the program."""
     program = build("mlm_nsp", options=PLAIN)
     batch = {name: np.array(values) for name, values in batches(program, store, 1)[0].items()}
-    # Row r goes to part r mod parts: rows 1, 3, 5, 7 keep one mask of several.
+    # Row r goes to microbatch r mod parts. Rows 1, 3, 5 and 7 keep one of several targets.
     batch["weights"][1::2, 1:] = 0.0
     batch = {name: jax.numpy.asarray(values) for name, values in batch.items()}
     return batch, jax.device_get(program.step(state(program), batch)), program
 
 
-def test_a_mean_of_means_would_be_noticed(whole_batch):
-    """The gradient of averaged means of the parts is far from that of the whole: so the test above can fail."""
-    batch, (_, sums), program = whole_batch
+def test_a_mean_of_means_would_fail(full_batch):
+    """The gradient of the microbatches' averaged means differs clearly from the true gradient."""
+    batch, (_, sums), program = full_batch
     params = numbers(program.shapes["params"])
     parts = [{name: values[first::2] for name, values in batch.items()} for first in (0, 1)]
 
@@ -166,19 +174,19 @@ def test_a_mean_of_means_would_be_noticed(whole_batch):
     def gradients(params):
         def losses(params):
             terms = [program.objective.loss(program.model(params), part, None)[0] for part in parts]
-            whole = sum(
+            full = sum(
                 sum(part[name][0] for part in terms) / sum(part[name][1] for part in terms)
                 for name in terms[0]
             )
-            return whole, sum(
+            return full, sum(
                 value / weight for part in terms for value, weight in part.values()
             ) / 2
 
         return jax.jacrev(losses)(params)
 
-    whole, averaged = jax.device_get(gradients(params))
-    assert float(optax.tree.norm(whole)) == pytest.approx(float(sums["gradient_norm"][0]), rel=1e-5)
-    tokens, other = (tree["embedding"]["tokens"] for tree in (whole, averaged))
+    full, averaged = jax.device_get(gradients(params))
+    assert float(optax.tree.norm(full)) == pytest.approx(float(sums["gradient_norm"][0]), rel=1e-5)
+    tokens, other = (tree["embedding"]["tokens"] for tree in (full, averaged))
     assert np.linalg.norm(tokens - other) > 0.02 * np.linalg.norm(tokens)
 
 
@@ -210,7 +218,8 @@ def test_a_mean_of_means_would_be_noticed(whole_batch):
         ),
         (
             {"model": {"name": "encoder"}},
-            r"objective 'clm' does not run on model 'encoder': .* is causal or prefix, and the model has bidirectional; it runs on: decoder$",
+            r"objective 'clm' does not run on model 'encoder': .* is causal or prefix,"
+            r" and the model has bidirectional; it runs on: decoder$",
         ),
         (
             {"model": {"name": "decodr"}},
@@ -219,14 +228,17 @@ def test_a_mean_of_means_would_be_noticed(whole_batch):
         ({"model": {"heads": 3}}, r"config\.model: width=32 is not a multiple of heads=3"),
         ({"model": {"attention": "xl"}}, r"no attention plug-in is called 'xl'"),
         ({"model": {"attention": "mask"}}, r"no attention plug-in is called 'mask'"),
-        ({"data": {"length": 8}}, r"config\.data\.length=8 is too short; at least 16"),
+        ({"data": {"length": 8}}, r"config\.data\.length=8 is too short; rows need at least 16"),
         ({"training": {"steps": 0}}, r"config\.training: set exactly one of steps=0 and tokens=0"),
         ({"training": {"microbatches": 3}}, r"batch_size=8 is not a multiple of microbatches=3"),
-        ({"optimizer": {"clip": -1.0}}, r"config\.optimizer: clip=-1\.0 must not be negative"),
+        (
+            {"optimizer": {"clip": -1.0}},
+            r"config\.optimizer: clip=-1\.0 must be finite and not negative",
+        ),
         ({"optimizer": {"beta9": 1.0}}, r"config\.optimizer\.beta9=1\.0 is not known"),
     ],
 )
-def test_what_cannot_work_is_refused(sections, message):
+def test_impossible_configs_are_refused(sections, message):
     with pytest.raises(UserError, match=message):
         Program(config("clm", **sections), Ids(VOCABULARY))
 
@@ -244,9 +256,7 @@ def test_total_steps(steps, tokens, expected):
 
 
 def test_means():
-    assert divide_sums({"a": (6.0, 4.0), "none": (0.0, 0.0)}) == {
-        "a": 1.5
-    }  # what has no weight has no mean
+    assert divide_sums({"a": (6.0, 4.0), "none": (0.0, 0.0)}) == {"a": 1.5}
 
 
 def test_the_loss_is_the_sum_of_factors_and_means():

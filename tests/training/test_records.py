@@ -1,4 +1,4 @@
-"""What a run leaves behind: records that are whole or refused, metrics without doubles, clocks that leave out pauses."""
+"""Files of a run: complete or refused records, metrics without duplicates, the clock."""
 
 import json
 import time
@@ -16,34 +16,35 @@ RUN = {
 }
 
 
-def hold(workdir, record=RUN):
+def with_record(workdir, record=RUN):
     workdir.mkdir(exist_ok=True)
     (workdir / "run.json").write_text(json.dumps(record))
     return workdir
 
 
-def test_a_new_workdir_holds_no_run(tmp_path):
+def test_a_new_workdir_has_no_run(tmp_path):
     assert records.check_same_run(tmp_path / "new", RUN["config"]) is None
     assert records.check_same_run(tmp_path, RUN["config"]) is None
     (tmp_path / "log").write_text("a launcher's")
-    (tmp_path / ".run.json.4711").write_text("{")  # left by a start that was killed while it wrote
+    (tmp_path / ".run.json.4711").write_text("{")  # left by a run that was killed while writing
     assert records.check_same_run(tmp_path, RUN["config"]) is None
 
 
-def test_the_same_config_continues_wherever_it_runs(tmp_path):
-    assert records.check_same_run(hold(tmp_path), RUN["config"]) == RUN
-    elsewhere = RUN["config"] | {
+def test_the_same_config_continues_on_any_machine(tmp_path):
+    assert records.check_same_run(with_record(tmp_path), RUN["config"]) == RUN
+    config = RUN["config"] | {
         "mesh": {"data": 4},
         "training": {"keep": 5, "log_every": 1, "tensorboard": False},
         "data": {"cache": "x"},
     }
-    assert records.check_same_run(tmp_path, elsewhere) == RUN
+    assert records.check_same_run(tmp_path, config) == RUN
 
 
 def test_another_config_is_refused_with_its_differences(tmp_path):
     with pytest.raises(UserError) as raised:
         records.check_same_run(
-            hold(tmp_path), {"seed": 1, "model": {"width": 64, "layers": 2}, "mesh": {"data": 1}}
+            with_record(tmp_path),
+            {"seed": 1, "model": {"width": 64, "layers": 2}, "mesh": {"data": 1}},
         )
     assert str(raised.value).splitlines() == [
         f"--workdir={tmp_path} holds a run of another config:",
@@ -54,7 +55,7 @@ def test_another_config_is_refused_with_its_differences(tmp_path):
     ]
 
 
-def test_what_is_no_run_is_refused(tmp_path):
+def test_a_directory_of_something_else_is_refused(tmp_path):
     file = tmp_path / "file"
     file.write_text("")
     with pytest.raises(UserError, match="file is a file; give a directory"):
@@ -83,28 +84,30 @@ def test_a_damaged_record_is_refused(tmp_path, text):
     assert (tmp_path / "run.json").read_text() == text
 
 
-def test_a_missing_record_asks_for_the_directory(tmp_path):
+def test_a_missing_record_is_reported(tmp_path):
     with pytest.raises(UserError, match=r"has no run\.json .*; is it the right directory\?"):
         records.read_run(tmp_path)
 
 
 def test_other_data_are_refused(tmp_path):
-    told = RUN | {"data": {"fingerprint": "f", "tokenizer": "t"}}
+    record = RUN | {"data": {"fingerprint": "f", "tokenizer": "t"}}
     records.check_same_data(tmp_path, None, "f", "t")
-    records.check_same_data(tmp_path, told, "f", "t")
+    records.check_same_data(tmp_path, record, "f", "t")
     with pytest.raises(
         UserError,
-        match=r"trained on other data: fingerprint f there, g now \(the tokenizer is the same, the text changed\)",
+        match=r"trained on other data: fingerprint f there, g now"
+        r" \(the tokenizer is the same, the text changed\)",
     ):
-        records.check_same_data(tmp_path, told, "g", "t")
+        records.check_same_data(tmp_path, record, "g", "t")
     with pytest.raises(
         UserError,
-        match=r"fingerprint f there, g now \(tokenizer t there, u now\); give another workdir, or the same data",
+        match=r"fingerprint f there, g now \(tokenizer t there, u now\);"
+        r" give another workdir, or the same data",
     ):
-        records.check_same_data(tmp_path, told, "g", "u")
+        records.check_same_data(tmp_path, record, "g", "u")
 
 
-def test_a_directory_that_cannot_be_made(tmp_path):
+def test_a_directory_that_cannot_be_created(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match="cannot be made: .*; give another directory"):
         records.make_directory(tmp_path / "file" / "run")
@@ -114,13 +117,13 @@ def lines(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_a_continued_run_writes_no_step_twice(tmp_path):
+def test_a_resumed_run_writes_no_step_twice(tmp_path):
     first = run_log.RunLog(tmp_path, 0, 9, list, quiet=True)
     for step in (2, 4, 6):
         first.write(step, "train", {"loss": float(step)})
     first.close()
     with (tmp_path / "metrics.jsonl").open("a") as file:
-        file.write('{"step": 8, "split": "tr')  # killed while it wrote
+        file.write('{"step": 8, "split": "tr')  # killed while writing
     second = run_log.RunLog(tmp_path, 4, 9, list, quiet=True)
     second.write(6, "train", {"loss": 60.0})
     second.close()
@@ -131,30 +134,30 @@ def test_a_continued_run_writes_no_step_twice(tmp_path):
     ]
 
 
-def test_what_is_no_number_is_written_as_text(tmp_path):
-    written = run_log.RunLog(tmp_path, 0, 9, list, quiet=True)
-    written.write(1, "train", {"loss": float("nan"), "norm": float("inf"), "tokens": 3})
-    written.close()
+def test_numbers_that_are_not_finite_are_written_as_text(tmp_path):
+    log = run_log.RunLog(tmp_path, 0, 9, list, quiet=True)
+    log.write(1, "train", {"loss": float("nan"), "norm": float("inf"), "tokens": 3})
+    log.close()
     assert lines(tmp_path) == [
         {"step": 1, "split": "train", "loss": "nan", "norm": "inf", "tokens": 3}
     ]
 
 
 def test_progress_without_a_terminal_is_a_line(tmp_path, capsys):
-    shown = run_log.RunLog(tmp_path, 0, 10, list)
+    log = run_log.RunLog(tmp_path, 0, 10, list)
     values = {"tokens_per_second": 1234.0, "input_wait_share": 0.015, "mfu": 0.5}
-    shown.update(1, 6.25, values, 3725.0)
-    shown.update(2, 6.0, values, 3600.0)  # within ten seconds of the line before
-    shown.update(10, 5.0, values, float("nan"))
-    shown.print("done: everything")
-    shown.close()
-    told = capsys.readouterr().err.splitlines()
+    log.update(1, 6.25, values, 3725.0)
+    log.update(2, 6.0, values, 3600.0)  # within ten seconds of the line before
+    log.update(10, 5.0, values, float("nan"))
+    log.print("done: everything")
+    log.close()
+    printed = capsys.readouterr().err.splitlines()
     assert (
-        told[0]
+        printed[0]
         == "step 1/10  loss 6.2500  1,234 tokens/s  MFU 50.0%  input wait 1.5%  1:02:05 left"
     )
-    assert told[1].startswith("step 10/10  loss 5.0000") and told[1].endswith("? left")
-    assert told[2] == "done: everything" and len(told) == 3
+    assert printed[1].startswith("step 10/10  loss 5.0000") and printed[1].endswith("? left")
+    assert printed[2] == "done: everything" and len(printed) == 3
 
 
 def test_machine_and_versions():
@@ -175,7 +178,7 @@ def test_the_git_revision_is_unknown_outside_a_checkout(tmp_path, monkeypatch):
     assert records.git_revision() == "unknown"
 
 
-def test_json_is_replaced_as_a_whole(tmp_path):
+def test_json_files_are_replaced_atomically(tmp_path):
     path = tmp_path / "a.json"
     plain.write_json(path, {"a": 1})
     with pytest.raises(ValueError, match="Circular"):
@@ -187,7 +190,7 @@ def test_json_is_replaced_as_a_whole(tmp_path):
     assert [entry.name for entry in tmp_path.iterdir()] == ["a.json"]
 
 
-def test_the_clock_leaves_out_the_first_step_and_pauses(monkeypatch):
+def test_the_clock_skips_the_first_step_and_pauses(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     clock = speed.Speed(tokens=10, flops=50.0, peak=1000.0, before=7.0)

@@ -1,4 +1,4 @@
-"""Processes that share a workdir: two real ones, of which one is killed, end with the table of one that was left alone."""
+"""Two processes share a workdir; if one is killed, the other completes the same table."""
 
 import json
 import os
@@ -11,18 +11,36 @@ from runs import home  # noqa: F401
 
 
 def experiment(home) -> dict:
-    """Two rates tried, three seeds, of a few steps each."""
+    """Two learning rates to tune over, and three seeds, of a few steps each."""
     run = home.config("clm")
     run["training"] |= {"log_every": 1, "evaluate_every": 0, "checkpoint_every": 2}
     return {
-        "name": "shared", "question": "", "seeds": (0, 1, 2), "split": "test", "tasks": {"left": {"task": "causal", "tokens": 512}},
-        "workers": 1, "budget": {"matched": "loss_tokens", "value": 6 * 8 * 30},
-        "tuning": {"field": "optimizer.learning_rate", "factors": (0.5, 2.0), "share": 0.5, "seed": 7},
+        "name": "shared",
+        "question": "",
+        "seeds": (0, 1, 2),
+        "split": "test",
+        "tasks": {"left": {"task": "causal", "tokens": 512}},
+        "workers": 1,
+        "budget": {"matched": "loss_tokens", "value": 6 * 8 * 30},
+        "tuning": {
+            "field": "optimizer.learning_rate",
+            "factors": (0.5, 2.0),
+            "share": 0.5,
+            "seed": 7,
+        },
         "arms": {"clm": {"label": "CLM", "describe": "a test", "run": run}},
         "hypotheses": (
-            {"text": "learns", "arm": "clm", "task": "left", "metric": "nll", "compare": "unigram", "op": "below", "value": 9.0},
+            {
+                "text": "learns",
+                "arm": "clm",
+                "task": "left",
+                "metric": "nll",
+                "compare": "unigram",
+                "op": "below",
+                "value": 9.0,
+            },
         ),
-    }  # fmt: skip
+    }
 
 
 def table(workdir) -> list[tuple]:
@@ -52,11 +70,11 @@ def test_two_processes_share_the_work_and_one_is_killed(home, tmp_path):
             "-m", "lm.compare", f"--config={file}", f"--workdir={tmp_path / name}", **cache
         )
 
-    # First both to the end: each computes a part, nothing is computed twice, and both say the same.
+    # Both run to the end: each computes a part, none is computed twice, both print the same.
     one, other = start("shared"), start("shared")
-    said = [process.communicate(timeout=600) for process in (one, other)]
-    assert one.returncode == other.returncode == 0, said
-    for out, _ in said:
+    printed = [process.communicate(timeout=600) for process in (one, other)]
+    assert one.returncode == other.returncode == 0, printed
+    for out, _ in printed:
         assert "5 of 5 runs" in out and "optimizer.learning_rate" in out
     workdir = tmp_path / "shared"
     record = json.loads((workdir / "comparison.json").read_text())
@@ -75,12 +93,12 @@ def test_two_processes_share_the_work_and_one_is_killed(home, tmp_path):
     assert record["planned"]["clm"]["steps"] == 6 and set(record["tuning"]["chosen"]) == {"clm"}
     assert {path.name for path in (workdir / "tensorboard").glob("*")} <= {"shared"}
 
-    # Then one is killed with its workers in the middle of a trial that it claimed, while the other works.
-    doomed = start("killed")
-    wait(doomed, lambda: list((tmp_path / "killed").glob("*/clm-*/metrics.jsonl")))
-    rescuer = start("killed")
-    os.killpg(doomed.pid, signal.SIGKILL)
-    doomed.communicate()
-    out, err = rescuer.communicate(timeout=600)
-    assert rescuer.returncode == 0, out + err
+    # Then one is killed with its workers during a trial that it claimed, while the other works.
+    killed = start("killed")
+    wait(killed, lambda: list((tmp_path / "killed").glob("*/clm-*/metrics.jsonl")))
+    other = start("killed")
+    os.killpg(killed.pid, signal.SIGKILL)
+    killed.communicate()
+    out, err = other.communicate(timeout=600)
+    assert other.returncode == 0, out + err
     assert table(tmp_path / "killed") == table(workdir)
