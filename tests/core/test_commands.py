@@ -167,7 +167,8 @@ def mistaken(tmp_path_factory):
     def output(typed):
         arguments = [part.format(new=place / "new", file=place / "file") for part in typed]
         process = runs.command("-m", *arguments, LM_CACHE=str(place / "cache"))
-        return process.returncode, *process.communicate(timeout=120)
+        out, err = process.communicate(timeout=120)
+        return process.returncode, out, err
 
     with ThreadPoolExecutor(2) as pool:
         outputs = dict(zip(MISTAKES, pool.map(output, MISTAKES), strict=True))
