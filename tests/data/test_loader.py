@@ -9,8 +9,9 @@ from small_corpus import Ids, compatible_pairs, random_store
 
 from lm.core import compatibility
 from lm.core.plugins import UserError
-from lm.data import loader
+from lm.data import loader, packing
 from lm.data.loader import Loader
+from lm.objectives import clm
 from lm.parallel import mesh as meshes
 
 LENGTH, BATCH, STEPS = 32, 8, 14
@@ -48,15 +49,15 @@ def same(one: dict, two: dict) -> bool:
 def test_an_example_is_a_pure_function_of_seed_epoch_and_index(store, name, model):
     first = dataset(store, name, model)
     epoch = len(epoch_of(store, name, model))
-    asked = np.random.default_rng(0).permutation(3 * epoch)[:60]
-    known = {int(index): first[int(index)] for index in asked}
+    drawn = np.random.default_rng(0).permutation(3 * epoch)[:60]
+    expected = {int(index): first[int(index)] for index in drawn}
     # Again, in another order, twice, and by threads at once, from a dataset made anew.
     again = dataset(store, name, model)
-    for index in sorted(known):
-        assert same(again[index], known[index]) and same(again[index], known[index])
+    for index in sorted(expected):
+        assert same(again[index], expected[index]) and same(again[index], expected[index])
     with concurrent.futures.ThreadPoolExecutor(8) as pool:
-        for index, example in zip(known, pool.map(again.__getitem__, known), strict=True):
-            assert same(example, known[index])
+        for index, example in zip(expected, pool.map(again.__getitem__, expected), strict=True):
+            assert same(example, expected[index])
 
 
 @pytest.mark.parametrize(("name", "model"), compatible_pairs())
@@ -140,7 +141,7 @@ def test_processes_together_hold_the_global_batch(store, processes, shape):
         {"data": 2, "fsdp": 2, "tensor": 2},
     ],
 )
-def test_batches_lie_on_the_mesh(store, mesh, shape):
+def test_batches_are_on_the_mesh(store, mesh, shape):
     program = meshes.make(meshes.MeshConfig(**shape))
     source = Loader(dataset(store), BATCH, program)
     batch = next(source)
@@ -165,60 +166,61 @@ def test_an_epoch_holds_each_row_once(store):
             }
 
 
-class Telling:
-    """An objective whose examples say what they were given."""
+class Given(clm.Objective):
+    """An objective whose examples are given, one per row."""
+
+    def __init__(self, *examples: dict):
+        super().__init__(clm.Config(), TOKENIZER, LENGTH)
+        self.examples = examples
+
+    def example(self, store, plan, row, rng, progress):
+        return self.examples[row]
+
+
+class Recording(Given):
+    """An objective whose examples are the arguments of `example`."""
 
     def example(self, store, plan, row, rng, progress):
         return {"row": np.array(row), "draw": rng.random(), "progress": progress}
 
 
-def test_all_rows_of_a_batch_know_which_share_of_the_run_is_over():
-    plan, steps = range(11), 5
-    rows = loader.examples(Telling(), None, plan, 0, BATCH, steps)
+def rows_of(count: int) -> packing.Plan:
+    return packing.plan([[(0, 0, 1)]] * count)
+
+
+def test_all_rows_of_a_batch_have_the_same_progress(store):
+    plan, steps = rows_of(11), 5
+    rows = loader.examples(Recording(), store, plan, 0, BATCH, steps)
     for step in range(8):
         assert {rows[step * BATCH + row]["progress"] for row in range(BATCH)} == {
             min(1.0, step / steps)
         }
-    one_epoch = loader.examples(Telling(), None, plan, 0)
+    one_epoch = loader.examples(Recording(), store, plan, 0)
     assert {one_epoch[index]["progress"] for index in range(len(plan))} == {1.0}, (
-        "held-out text is asked as at the end of a run"
+        "held-out text is read as at the end of a run"
     )
     for epoch in range(3):
-        found = [rows[epoch * len(plan) + index] for index in range(len(plan))]
-        assert sorted(int(example["row"]) for example in found) == list(plan)
+        examples = [rows[epoch * len(plan) + index] for index in range(len(plan))]
+        assert sorted(int(example["row"]) for example in examples) == list(range(len(plan)))
     assert len({rows[index]["draw"] for index in range(3 * len(plan))}) == 3 * len(plan)
 
 
-def test_padding_is_counted_over_all_streams():
+def test_padding_is_counted_over_all_streams(store):
     segments = np.array([1, 1, 2, 0])
-
-    class Given:
-        """An objective whose examples are given; its plan is their number."""
-
-        composed = False
-
-        def __init__(self, *examples: dict):
-            self.examples = examples
-
-        def example(self, store, plan, row, rng, progress):
-            return self.examples[row]
-
     one, two = (
         Given({"segments": segments}, {"segments": segments * 0}),
         Given({"segments": segments, "input_segments": np.ones(4, int)}),
     )
-    assert loader.padding(one, None, range(2)) == 5 / 8
-    assert loader.padding(two, None, range(1)) == 1 / 8
+    assert loader.padding(one, store, rows_of(2)) == 5 / 8
+    assert loader.padding(two, store, rows_of(1)) == 1 / 8
     # Of composed objectives: each member's, by its fraction of the run.
     both = types.SimpleNamespace(
         composed=True,
         fractions={"one": 0.25, "two": 0.75},
         members={"one": one, "two": two},
     )
-    assert (
-        loader.padding(both, None, types.SimpleNamespace(plans={"one": range(2), "two": range(1)}))
-        == 0.25 * 5 / 8 + 0.75 / 8
-    )
+    plans = types.SimpleNamespace(plans={"one": rows_of(2), "two": rows_of(1)})
+    assert loader.padding(both, store, plans) == 0.25 * 5 / 8 + 0.75 / 8
 
 
 def test_waiting_is_measured(store, mesh):
@@ -232,7 +234,7 @@ def test_waiting_is_measured(store, mesh):
         next(source)
     assert 0.1 < source.waited <= time.perf_counter() - begin
     before = source.waited
-    time.sleep(0.3)  # time outside the loader is no waiting, and read-ahead goes on in it
+    time.sleep(0.3)  # time outside the loader does not count, and reading ahead continues
     next(source)
     assert source.waited - before < 0.3
 
