@@ -53,7 +53,7 @@ MISTAKES = {
     "tokenizer": (
         "clm",
         {"tokenizer": {"kind": "words"}},
-        ["config.tokenizer", "words", "unigram", "bpe"],
+        ["no tokenizers plug-in is called 'words'", "did you mean 'word'?", "unigram", "bpe"],
     ),
     "pooling": (
         "nsp",
@@ -139,7 +139,7 @@ MISTAKES = {
     "clip": (
         "clm",
         {"optimizer": {"clip": -1.0}},
-        ["config.optimizer: clip=-1.0 must not be negative"],
+        ["config.optimizer: clip=-1.0 must be finite and not negative"],
     ),
     "length": (
         "clm",
