@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lm.core import plugins
-from lm.core.protocols import Batch, Example, Format, Model, Plan, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Format, Model, ModelClass, Plan, Sums, Tokenizer
 from lm.data import masking
 from lm.data.store import Store
 from lm.nn import flops, token_loss
@@ -152,7 +152,7 @@ class MaskedObjective(_objective.SingleObjective):
         """BERT's head for masked tokens, or no head."""
         return self.masked.heads(config, scope)
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 

@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from lm.core import plugins
-from lm.core.protocols import Batch, Example, Model, Plan, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Plan, Sums, Tokenizer
 from lm.data.store import Store
 from lm.nn import heads
 from lm.nn.config import ModelConfig
@@ -168,7 +168,7 @@ class PairObjective(ObjectiveOnPairs):
         """The classifier."""
         return self.pairs.heads(config, scope)
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row; those of the classifier are too few to count."""
         return model.flops(config, self.length)
 
@@ -209,7 +209,7 @@ class MaskedPairObjective(ObjectiveOnPairs):
         """BERT's two heads."""
         return self.masked.heads(config, scope) | self.pairs.heads(config, scope)
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 

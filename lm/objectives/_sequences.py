@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from lm.core.protocols import Batch, Model, Sums, Tokenizer
+from lm.core.protocols import Batch, Model, ModelClass, Sums, Tokenizer
 from lm.data import sequences
 from lm.nn import flops, token_loss
 from lm.nn.config import ModelConfig
@@ -38,7 +38,7 @@ class SequenceObjective(_objective.SingleObjective):
         """No heads beside the model's vocabulary head."""
         return {}
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         layout = self.layout
         if layout.mask == "prefix":

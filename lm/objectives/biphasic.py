@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core import plugins
-from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Sums, Tokenizer
 from lm.data.store import Store
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys
@@ -102,7 +102,7 @@ class Objective(_members.ComposedObjective):
         example = self.member_example(name, store, plan, row, rng, progress)
         return _members.merge(name, example, plan) | {"phase": np.array(phase, np.int32)}
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row, on average over the run."""
         first, second = (member.flops(model, config) for member in self.members.values())
         return round(self.config.share * first + (1 - self.config.share) * second)

@@ -9,7 +9,7 @@ import dataclasses
 
 import numpy as np
 
-from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Sums, Tokenizer
 from lm.data import packing
 from lm.data.store import Store
 from lm.nn import flops, token_loss
@@ -69,7 +69,7 @@ class Objective(_objective.SingleObjective):
         """No heads beside the model's vocabulary head."""
         return {}
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 

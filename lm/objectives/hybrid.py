@@ -10,7 +10,7 @@ import dataclasses
 
 import numpy as np
 
-from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Sums, Tokenizer
 from lm.data import masking, packing
 from lm.data.store import Store
 from lm.nn import cross_entropy, flops, token_loss
@@ -105,7 +105,7 @@ class Objective(_objective.SingleObjective):
         """No heads beside the model's vocabulary head."""
         return {}
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row; the head runs at every position in any mode."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lm.core.plugins import UserError
-from lm.core.protocols import Batch, Example, Model, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Sums, Tokenizer
 from lm.data.store import Store
 from lm.nn import cross_entropy, token_loss
 from lm.nn.config import ModelConfig
@@ -140,7 +140,7 @@ class Objective(_members.ComposedObjective):
             fields = _members.merge(name, example, plan)
         return fields | {"member": np.array(index, np.int32), "count": np.array(count, np.int32)}
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row, or of one pass for each member."""
         if not self.single_pass:
             return sum(member.flops(model, config) for member in self.members.values())

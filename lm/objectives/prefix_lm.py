@@ -86,7 +86,8 @@ class Objective(_sequences.SequenceObjective):
         for (document, start, stop), split in zip(pieces, splits, strict=True):
             text = store.document(document)
             inputs = [text[start - 1] if start else bos, *text[start : start + split], eos]
-            targets = np.append(text[start + split : stop], [eos] * (stop == len(text)))
+            end = np.array([eos] * (stop == len(text)), np.int32)
+            targets = np.append(text[start + split : stop], end)
             inputs_targets.append((np.array(inputs), targets))
         return self.layout.row(inputs_targets)
 

@@ -26,7 +26,7 @@ from jaxtyping import Array, Float, Int
 
 from lm.core import plugins
 from lm.core.plugins import UserError
-from lm.core.protocols import Batch, Example, Model, Plan, Sums, Tokenizer
+from lm.core.protocols import Batch, Example, Model, ModelClass, Plan, Sums, Tokenizer
 from lm.data.store import Store
 from lm.nn import flops, heads
 from lm.nn.config import ModelConfig, TransformerConfig
@@ -149,7 +149,7 @@ class Objective(_objective.SingleObjective):
             modules |= {"copied": heads.ReplacedHead(config, scope / "copied")}
         return modules
 
-    def flops(self, model: type[Model], config: ModelConfig) -> int:
+    def flops(self, model: ModelClass, config: ModelConfig) -> int:
         """Operations of a forward pass of one row, including the generator's."""
         masked, T, D = self.config.budget(self.length), self.length, config.width
         assert isinstance(config, TransformerConfig)

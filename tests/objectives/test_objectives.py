@@ -19,10 +19,10 @@ from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
 from lm.core.protocols import Objective
 from lm.data import loader, packing, pairs
+from lm.models import encoder
 from lm.nn import flops, heads, layers
 from lm.nn.config import TransformerConfig
 from lm.nn.embedding import Embedding
-from lm.nn.stack import SingleStack
 from lm.training.program import Program, divide_sums
 
 LENGTH, VOCABULARY = 32, 64
@@ -202,7 +202,7 @@ class FixedModel:
     Config = TransformerConfig
     masks = ("bidirectional", "causal", "prefix", "cross")
     pipelined = False
-    flops = staticmethod(SingleStack.flops)
+    flops = staticmethod(encoder.Model.flops)
 
     def __init__(self, objective: Objective, hidden: np.ndarray):
         scope = layers.Scope(jax.random.key(3))
@@ -347,7 +347,7 @@ def test_clm_loss(store, hidden):
         weights.sum(),
     )
     assert model.dropout_keys is None
-    assert objective.flops(SingleStack, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
+    assert objective.flops(encoder.Model, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
         CONFIG, LENGTH
     )
 
@@ -364,7 +364,7 @@ def test_mlm_loss(store, hidden, head):
     check(metrics["mlm_accuracy"], hits, count)
     places = batch["target_positions"].shape[1]
     assert places == objective.config.budget(LENGTH) == round(0.15 * LENGTH)
-    assert objective.flops(SingleStack, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
+    assert objective.flops(encoder.Model, CONFIG) == flops.stack(CONFIG, LENGTH) + flops.head(
         CONFIG, places, transform=head == "transform"
     )
 
@@ -399,7 +399,9 @@ def test_losses_are_sums_over_rows(store, hidden, name, model):
 
     def sums(part: slice) -> dict[str, list[float]]:
         fixed = FixedModel(objective, hidden[part])
-        terms, metrics = loss(objective, fixed, {key: values[part] for key, values in batch.items()})
+        terms, metrics = loss(
+            objective, fixed, {key: values[part] for key, values in batch.items()}
+        )
         assert set(terms) == set(objective.terms) and not set(terms) & set(metrics)
         assert ("input_tokens" in fixed.batch) == (model == "encoder_decoder")
         return {key: [float(value) for value in pair] for key, pair in (terms | metrics).items()}
