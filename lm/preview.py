@@ -36,7 +36,7 @@ def main() -> None:
     from lm.inference import preview
 
     forced = {"always": True, "never": False}.get(_COLOR.value)
-    preview.show(
+    preview.print_examples(
         plain(_CONFIG.value),
         _SPLIT.value,
         _SHOW.value,

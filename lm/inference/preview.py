@@ -1,4 +1,4 @@
-"""Examples for people to read: what the model is given, what it is asked, what counts."""
+"""Prints training examples: what the model reads, what it predicts, and what the loss counts."""
 
 import io
 import itertools
@@ -6,39 +6,47 @@ from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 import numpy as np
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.padding import Padding
 from rich.text import Text
 
 from lm.core import compatibility, plugins
 from lm.core.plugins import UserError
+from lm.core.protocols import Example, Objective, Tokenizer
 from lm.data import corpus as corpora
 from lm.data import loader
+from lm.data.store import Store
 from lm.training.program import TrainingConfig
 
-# Styles; without colours the signs « » and the words say the same.
+# Styles. Without colors nothing is lost: « » mark targets, and words give the rest.
 SPECIAL, TARGET, PREFIX, SECOND, DIM = "bright_blue", "bold green", "italic", "magenta", "dim"
 
 
-def show(
-    config: Mapping,
+def print_examples(
+    config: Mapping[str, Any],
     split: str,
     count: int,
     step: int,
     arrays: bool,
-    forced: bool | None,
+    color: bool | None,
     file: IO[str],
 ) -> None:
     """Prints the first examples that a run of this config draws.
 
     Args:
-      split: of the corpus. step: of the run. arrays: also print all numbers. forced: colours yes or no; None: as the output can.
+      config: of a run, as lm.presets.run gives it.
+      split: of the corpus.
+      count: number of examples.
+      step: of the run.
+      arrays: also print all arrays as numbers.
+      color: whether to use colors; None uses them if `file` is a terminal.
+      file: to print to.
 
     Raises:
       UserError: the config cannot work.
     """
     console = Console(
-        file=file, force_terminal=forced, no_color=forced is False, highlight=False, soft_wrap=False
+        file=file, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=False
     )
     corpus = corpora.prepare(config["data"], config["tokenizer"])
     length, model = int(config["data"]["length"]), config["model"]["name"]
@@ -48,15 +56,17 @@ def show(
     plan = objective.plan(store)
     if not len(plan):
         raise UserError(
-            f"the {split} split gives not one example of {length} tokens; give more text or a smaller config.data.length"
+            f"the {split} split has no example of {length} tokens; give more text or a smaller"
+            " config.data.length"
         )
     total = training.total_steps(objective.positions)
     if step >= total:
         raise UserError(f"--step={step} is not in this run, which has {total:,} steps")
     rows = loader.examples(objective, store, plan, int(config["seed"]), training.batch_size, total)
+    padding = loader.padding(objective, store, plan)
     console.print(
-        f"{config['objective']['name']} on {model}, mask {objective.mask}: {len(plan):,} rows of {objective.positions} positions in the"
-        f" {split} split, {loader.padding(objective, store, plan):.1%} padding"
+        f"{config['objective']['name']} on {model}, mask {objective.mask}: {len(plan):,} rows of"
+        f" {objective.positions} positions in the {split} split, {padding:.1%} padding"
         + (f"; {plan.note}" if plan.note else "")
     )
     fields = ", ".join(f"{name} {list(np.shape(value))}" for name, value in rows[0].items())
@@ -67,29 +77,30 @@ def show(
             console.print(line)
         if arrays:
             for name, value in example.items():
-                console.print(
-                    Padding(
-                        f"{name} {np.array2string(np.asarray(value), threshold=2**20, max_line_width=120)}",
-                        (0, 0, 0, 2),
-                    )
-                )
+                numbers = np.array2string(np.asarray(value), threshold=2**20, max_line_width=120)
+                console.print(_indented(f"{name} {numbers}", 2))
         console.print()
 
 
-def first(objective: Any, store: Any, tokenizer: Any) -> str:
-    """The first example of an objective on held-out text, as plain text."""
+def first_example(objective: Objective, store: Store, tokenizer: Tokenizer) -> str:
+    """The first example of an objective on held-out text, as plain text.
+
+    Args:
+      objective: makes the example.
+      store: the held-out documents.
+      tokenizer: of the store.
+    """
     file = io.StringIO()
     console = Console(file=file, no_color=True, highlight=False, width=110)
-    for line in _example(
-        0, loader.examples(objective, store, objective.plan(store), 0)[0], tokenizer
-    ):
+    example = loader.examples(objective, store, objective.plan(store), 0)[0]
+    for line in _example(0, example, tokenizer):
         console.print(line)
     return "\n".join(line.rstrip() for line in file.getvalue().splitlines()[1:])
 
 
-def _example(index: int, example: Mapping[str, np.ndarray], tokenizer) -> Iterator[Any]:
+def _example(index: int, example: Example, tokenizer: Tokenizer) -> Iterator[RenderableType]:
     facts = [f"{name} {int(value)}" for name, value in example.items() if np.ndim(value) == 0]
-    # Where members of a mixture keep their fields apart, one of them has any.
+    # In a mixture whose members have fields of their own, one member's fields are not padding.
     for part in sorted({name.split("/")[0] for name in example if "/" in name}):
         fields = {
             key.removeprefix(f"{part}/"): value
@@ -101,96 +112,82 @@ def _example(index: int, example: Mapping[str, np.ndarray], tokenizer) -> Iterat
             break
     yield Text(f"example {index}" + "".join(f" · {fact}" for fact in facts), style="bold")
     if "input_tokens" in example:
-        yield from _stream("encoder reads", example, "input_", tokenizer)
-        yield from _stream("decoder reads", example, "", tokenizer)
+        yield from _stream("encoder input", example, "input_", tokenizer)
+        yield from _stream("decoder input", example, "", tokenizer)
     else:
-        yield from _stream("reads", example, "", tokenizer)
+        yield from _stream("input", example, "", tokenizer)
     if "label_weights" in example:
-        labels = [
-            str(label)
-            for label, weight in zip(example["labels"], example["label_weights"], strict=True)
-            if weight > 0
-        ]
-        yield Padding(
-            Text(f"labels of the pairs: {', '.join(labels)}   (0: as in the text)", style=TARGET),
-            (0, 0, 0, 2),
-        )
+        pairs = zip(example["labels"], example["label_weights"], strict=True)
+        labels = ", ".join(str(label) for label, weight in pairs if weight > 0)
+        yield _indented(Text(f"pair labels: {labels}   (0: as in the text)", style=TARGET), 2)
     weights = example.get("weights")
     if weights is not None:
         values = sorted({float(weight) for weight in weights[weights > 0]})
-        shown_values = (
-            f"{values[0]:.4g}"
-            if len(values) == 1
-            else f"{values[0]:.4g} to {values[-1]:.4g}"
-            if values
-            else "none"
-        )
-        yield Padding(
-            Text(
-                f"weights: {int((weights > 0).sum())} of {len(weights)} slots are targets, weight {shown_values}",
-                style=DIM,
-            ),
-            (0, 0, 0, 2),
-        )
+        description = "none" if not values else f"{values[0]:.4g}"
+        if len(values) > 1:
+            description += f" to {values[-1]:.4g}"
+        text = f"{int((weights > 0).sum())} of {len(weights)} slots are targets"
+        yield _indented(Text(f"weights: {text}, weight {description}", style=DIM), 2)
 
 
-def _stream(what: str, example: Mapping[str, np.ndarray], prefix: str, tokenizer) -> Iterator[Any]:
+def _stream(
+    label: str, example: Example, prefix: str, tokenizer: Tokenizer
+) -> Iterator[RenderableType]:
     """The segments of one stream of tokens."""
     tokens, segments, positions = (
         example[prefix + name] for name in ("tokens", "segments", "positions")
     )
-    asked = {} if prefix else _asked(example)
+    targets = {} if prefix else _targets(example)
     dense = not prefix and "target_positions" not in example and "targets" in example
     for segment, group in itertools.groupby(range(len(tokens)), key=lambda at: int(segments[at])):
-        at = list(group)
+        places = list(group)
         if not segment:
-            yield Padding(Text(f"padding: {len(at)}", style=DIM), (0, 0, 0, 2))
+            yield _indented(Text(f"padding: {len(places)}", style=DIM), 2)
             continue
-        yield Padding(
-            Text(f"segment {segment}, positions {positions[at[0]]}–{positions[at[-1]]}", style=DIM),
-            (0, 0, 0, 2),
-        )
-        text = Text(f"{what}  ", style=DIM)
-        for place in at:
-            style = SPECIAL if int(tokens[place]) in tokenizer.special_ids else ""
-            if not style and not prefix and "types" in example and example["types"][place]:
+        first, last = positions[places[0]], positions[places[-1]]
+        yield _indented(Text(f"segment {segment}, positions {first}–{last}", style=DIM), 2)
+        text = Text(f"{label}  ", style=DIM)
+        for at in places:
+            style = SPECIAL if int(tokens[at]) in tokenizer.special_ids else ""
+            if not style and not prefix and "types" in example and example["types"][at]:
                 style = SECOND
-            if not prefix and "prefix" in example and example["prefix"][place] and dense:
+            if not prefix and "prefix" in example and example["prefix"][at] and dense:
                 style = f"{style} {PREFIX}".strip()
-            text.append(tokenizer.name(int(tokens[place])), style=style or "default")
-            if place in asked and not dense:
-                text.append(f"«{tokenizer.name(asked[place])}»", style=TARGET)
+            text.append(tokenizer.name(int(tokens[at])), style=style or "default")
+            if at in targets and not dense:
+                text.append(f"«{tokenizer.name(targets[at])}»", style=TARGET)
             text.append(" ")
-        yield Padding(text, (0, 0, 0, 4))
+        yield _indented(text, 4)
         if dense:
-            line = Text("asked  ", style=DIM)
-            for place, run in itertools.groupby(
-                at, key=lambda place: place if place in asked else -1
-            ):
-                if place < 0:
-                    line.append(f"(without a loss: {len(list(run))}) ", style=DIM)
+            line = Text("targets  ", style=DIM)
+            for at, run in itertools.groupby(places, key=lambda at: at if at in targets else -1):
+                if at < 0:
+                    line.append(f"(not in the loss: {len(list(run))}) ", style=DIM)
                 else:
-                    line.append(f"{tokenizer.name(asked[place])} ", style=TARGET)
-            yield Padding(line, (0, 0, 0, 4))
+                    line.append(f"{tokenizer.name(targets[at])} ", style=TARGET)
+            yield _indented(line, 4)
         shift = 0 if dense else _shift(example, tokenizer)
         original = [
-            asked.get(place - shift, int(tokens[place])) if not dense else int(tokens[place])
-            for place in at
+            int(tokens[at]) if dense else targets.get(at - shift, int(tokens[at])) for at in places
         ]
-        yield Padding(Text(f"decoded  {tokenizer.decode(original)}", style=DIM), (0, 0, 0, 4))
+        yield _indented(Text(f"decoded  {tokenizer.decode(original)}", style=DIM), 4)
 
 
-def _asked(example: Mapping[str, np.ndarray]) -> dict[int, int]:
+def _targets(example: Example) -> dict[int, int]:
     """Position → target id."""
     if "targets" not in example:
         return {}
-    real = np.flatnonzero(example["weights"] > 0)
-    at = example["target_positions"][real] if "target_positions" in example else real
-    return dict(zip(at.tolist(), example["targets"][real].tolist(), strict=True))
+    slots = np.flatnonzero(example["weights"] > 0)
+    positions = example["target_positions"][slots] if "target_positions" in example else slots
+    return dict(zip(positions.tolist(), example["targets"][slots].tolist(), strict=True))
 
 
-def _shift(example: Mapping[str, np.ndarray], tokenizer) -> int:
-    """How far before a hidden token its prediction stands: 1 where what is hidden lies after the places that are asked."""
-    hidden = set(np.flatnonzero(example["tokens"] == tokenizer.mask).tolist())
-    asked = set(_asked(example))
-    return int(len({at - 1 for at in hidden} & asked) > len(hidden & asked))
+def _shift(example: Example, tokenizer: Tokenizer) -> int:
+    """Positions between a masked token and its prediction: 1 if most are predicted one before."""
+    masked = set(np.flatnonzero(example["tokens"] == tokenizer.mask).tolist())
+    predicted = set(_targets(example))
+    return int(len({at - 1 for at in masked} & predicted) > len(masked & predicted))
+
+
+def _indented(text: str | Text, columns: int) -> Padding:
+    return Padding(text, (0, 0, 0, columns))

@@ -1,174 +1,190 @@
-"""Single questions to a model, many at a time: read these ids; how likely are those, at these places?
+"""Batched log-probability queries.
 
-Questions are gathered by length, so that few shapes are compiled and little is padded. A row holds one question: a text alone, as its own
-document. Rows are divided over the mesh's devices.
+A query is one text with target ids at some of its positions. Each takes a row of its own, as a
+document by itself. Queries are grouped by length, so that few shapes are compiled and there is
+little padding. Rows are split over the mesh's devices.
 """
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float, Float64, Integer
 
-from lm.data import loader
+from lm.core.protocols import Batch, Model, Params
+from lm.data import loader, rows
 from lm.nn import cross_entropy, token_loss
 from lm.parallel import mesh as meshes
+from lm.training.program import Program
 
-POSITIONS = 4096  # of a batch, about: what fits a cache of two cores and still fills an accelerator's matrix unit at these lengths
-WIDTHS = (
-    16,
-    32,
-    64,
-    128,
-)  # of rows; then multiples of the last. Few: compiling a shape at tiny takes longer than 1,000 pairs do
-_AHEAD = 32  # batches that are computed while the next are put together
+# Token positions of a batch, about: few enough for the cache of two CPU cores, and enough to fill
+# an accelerator's matrix unit at these lengths.
+POSITIONS = 4096
+# Lengths of rows; beyond, multiples of the last. They are few because at tiny sizes compiling a
+# shape takes longer than scoring 1,000 pairs.
+WIDTHS = (16, 32, 64, 128)
+_AHEAD = 32  # batches in flight while the next are put together
 
 
 class Query(NamedTuple):
-    """What is read, and what is asked.
+    """One text, and the targets to score in it. T tokens, P targets, S inputs.
 
     Attributes:
-      tokens: ids that the model, or its decoder, reads. at: places in them. targets: ids that are asked there, one a place.
-      prefix: so many of the first tokens are seen by all, where the model has a prefix mask.
-      inputs: ids that the encoder of an encoder-decoder reads.
+      tokens: ids that the model, or its decoder, reads, [T].
+      positions: where targets are predicted: indices into `tokens`, [P].
+      targets: the id to score at each of `positions`, [P].
+      prefix: number of first tokens that all positions see, if the model has a prefix mask.
+      inputs: ids that the encoder of an encoder-decoder reads, [S].
     """
 
-    tokens: np.ndarray
-    at: np.ndarray
-    targets: np.ndarray
+    tokens: Integer[np.ndarray, "T"]
+    positions: Integer[np.ndarray, "P"]
+    targets: Integer[np.ndarray, "P"]
     prefix: int = 0
-    inputs: np.ndarray | None = None
+    inputs: Integer[np.ndarray, "S"] | None = None
+
+
+class _Shape(NamedTuple):
+    """Shape of a batch's rows: tokens, targets and encoder inputs (0: no encoder), rounded up."""
+
+    tokens: int
+    targets: int
+    inputs: int
 
 
 class QueryEngine:
-    """Asks one program's models; what is compiled is kept.
+    """Answers queries with the models of one program; compiled functions are kept.
 
-    Args:
-      program: the program. pad: id of padding. head: whether the masked-language head stands before the vocabulary.
+    Attributes:
+      masked_head: whether the head for masked tokens is applied before the vocabulary.
+      pad: id of padding.
+      mask: attention mask of the program's objective.
+      sharding: of a batch's rows.
+      parts: parts that a batch's rows are split into.
     """
 
-    def __init__(self, program: Any, pad: int, head: bool = False):
-        self.head = head
+    def __init__(self, program: Program, pad: int, masked_head: bool = False):
+        """Keeps the options; nothing is compiled yet.
+
+        Args:
+          program: of the models.
+          pad: id of padding.
+          masked_head: apply the head for masked tokens before the vocabulary.
+        """
+        self.masked_head = masked_head
         self.pad, self.mask = pad, program.objective.mask
         self.sharding, self.parts = program.batch_sharding, meshes.parts("batch", program.mesh)
 
-        def answer(model, batch):
-            hidden_BTD = token_loss.states(model, batch, None)
-            found = token_loss.sums(
-                model,
-                hidden_BTD,
-                batch,
-                cross_entropy.PLAIN,
-                model.heads["masked"] if head else None,
-            )
-            return found.nll, found.hits
+        def answer(model: Model, batch: Batch) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
+            head = model.heads["masked"] if masked_head else None
+            hidden_BTD = model.states(batch, None)
+            sums = token_loss.sums(model, hidden_BTD, batch, cross_entropy.PLAIN, head)
+            return sums.nll, sums.hits
 
         self._answer = program.jit(answer)
 
     def __call__(
-        self, params: Any, queries: Iterable[tuple[int, Query]], count: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Sums over the questions of each owner 0 … count - 1.
+        self, params: Params, queries: Iterable[tuple[int, Query]], count: int
+    ) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
+        """Sums over the queries of each owner. A row is summed in float32, rows in float64.
 
         Args:
-          questions: (owner, question), in any order.
+          params: parameters.
+          queries: (owner, query) in any order; owners are numbers below `count`.
+          count: N, number of owners.
 
         Returns:
-          -log p in nats, float64 [count]; how many of the targets score above all other words, float64 [count] (lm.nn.cross_entropy says what a
-          tie counts). Each row is summed in float32 by the model, the rows in float64.
+          -log p of the owner's targets in nats, [N]; and how many of them score above all other
+          words, [N] (lm/nn/cross_entropy.py defines what a tie counts).
         """
-        total = np.zeros((2, count))
-        waiting: dict[tuple[int, int, int], list[tuple[int, Query]]] = collections.defaultdict(list)
+        totals = np.zeros((2, count))
+        waiting: dict[_Shape, list[tuple[int, Query]]] = collections.defaultdict(list)
         running: collections.deque[tuple[list[int], Any]] = collections.deque()
 
-        def ask(shape: tuple[int, int, int], size: int) -> None:
-            owners, rows = zip(*waiting.pop(shape), strict=True)
-            batch = self._batch(rows, shape, size)
-            running.append(
-                (list(owners), self._answer(params, loader.place(batch, self.sharding, size)))
-            )
+        def submit(shape: _Shape, size: int) -> None:
+            owners, members = zip(*waiting.pop(shape), strict=True)
+            batch = loader.place(self._batch(members, shape, size), self.sharding, size)
+            running.append((list(owners), self._answer(params, batch)))
             if len(running) > _AHEAD:
-                add()
+                collect()
 
-        def add() -> None:
-            owners, found = running.popleft()
-            for row, values in zip(total, jax.device_get(found), strict=True):
-                np.add.at(row, owners, np.asarray(values, np.float64)[: len(owners)])
+        def collect() -> None:
+            owners, sums = running.popleft()
+            for total_N, values in zip(totals, jax.device_get(sums), strict=True):
+                np.add.at(total_N, owners, np.asarray(values, np.float64)[: len(owners)])
 
         for owner, query in queries:
-            shape = self._shape(query)
+            shape = _shape(query)
             waiting[shape].append((owner, query))
-            if len(waiting[shape]) == self._rows(shape):
-                ask(shape, self._rows(shape))
+            if len(waiting[shape]) == self._size(shape):
+                submit(shape, self._size(shape))
         for shape in sorted(waiting):
-            ask(shape, min(self._rows(shape), self._even(_power(len(waiting[shape])))))
+            remaining = self._divisible(_next_power_of_two(len(waiting[shape])))
+            submit(shape, min(self._size(shape), remaining))
         while running:
-            add()
-        return total[0], total[1]
+            collect()
+        return totals[0], totals[1]
 
-    def alone(self, query: Query, size: int) -> dict[str, np.ndarray]:
-        """A batch of `size` rows with one question in it."""
-        return self._batch((query,), self._shape(query), size)
+    def single(self, query: Query, size: int) -> dict[str, np.ndarray]:
+        """A batch with one query.
 
-    def _shape(self, query: Query) -> tuple[int, int, int]:
-        """Positions of the row, places that are asked, and positions of the encoder's row, each rounded up."""
-        width, asked = _width(len(query.tokens)), len(query.at)
-        places = 1 if asked == 1 else min(width, max(4, _power(asked)))
-        return width, places, 0 if query.inputs is None else _width(len(query.inputs))
+        Args:
+          query: in the first row.
+          size: rows of the batch.
+        """
+        return self._batch((query,), _shape(query), size)
 
-    def _rows(self, shape: tuple[int, int, int]) -> int:
-        return self._even(POSITIONS // (shape[0] + shape[2]))
+    def _size(self, shape: _Shape) -> int:
+        """Rows of a full batch."""
+        return self._divisible(POSITIONS // (shape.tokens + shape.inputs))
 
-    def _even(self, rows: int) -> int:
-        """The next number of rows that the mesh divides."""
-        return max(1, -(-rows // self.parts)) * self.parts
+    def _divisible(self, size: int) -> int:
+        """The next number of rows that the mesh can split."""
+        return max(1, -(-size // self.parts)) * self.parts
 
-    def _batch(
-        self, rows: tuple[Query, ...], shape: tuple[int, int, int], size: int
-    ) -> dict[str, np.ndarray]:
-        """This process's rows of the batch, in the fields of lm/nn/token_loss.py; what is not filled is padding and counts nothing."""
-        T, P, S = shape
-        mine = meshes.local_rows(self.sharding, size)
-        batch = {
-            name: np.zeros((len(mine), P), np.int32) for name in ("target_positions", "targets")
+    def _batch(self, queries: Sequence[Query], shape: _Shape, size: int) -> dict[str, np.ndarray]:
+        """This process's rows of a batch of `size`, in the fields of lm/nn/token_loss.py.
+
+        Rows beyond the queries are padding of weight 0.
+        """
+        local = meshes.local_rows(self.sharding, size).tolist()
+        fields = ("prefix",) if self.mask == "prefix" else ()
+        texts = [rows.Row(shape.tokens, self.pad, fields) for _ in local]
+        inputs = [rows.Row(shape.inputs, self.pad, prefix="input_") for _ in local if shape.inputs]
+        targets = {
+            "target_positions": np.zeros((len(local), shape.targets), np.int32),
+            "targets": np.zeros((len(local), shape.targets), np.int32),
+            "weights": np.zeros((len(local), shape.targets), np.float32),
         }
-        batch["weights"] = np.zeros((len(mine), P), np.float32)
-        batch |= self._stream("", [rows[row].tokens if row < len(rows) else () for row in mine], T)
-        if S:
-            batch |= self._stream(
-                "input_", [rows[row].inputs if row < len(rows) else () for row in mine], S
-            )
-        if self.mask == "prefix":
-            batch["prefix"] = np.zeros((len(mine), T), np.int32)
-        for index, row in enumerate(mine):
-            if row < len(rows):
-                query, asked = rows[row], len(rows[row].at)
-                batch["target_positions"][index, :asked] = query.at
-                batch["targets"][index, :asked] = query.targets
-                batch["weights"][index, :asked] = 1.0
-                if self.mask == "prefix":
-                    batch["prefix"][index, : query.prefix] = 1
-        return batch
+        for row, index in enumerate(local):
+            if index >= len(queries):
+                continue
+            query = queries[index]
+            texts[row].add(query.tokens)
+            if fields:
+                texts[row].arrays["prefix"][: query.prefix] = 1
+            if query.inputs is not None:
+                inputs[row].add(query.inputs)
+            used = len(query.targets)
+            targets["target_positions"][row, :used] = query.positions
+            targets["targets"][row, :used] = query.targets
+            targets["weights"][row, :used] = 1.0
+        return targets | rows.stack(texts) | (rows.stack(inputs) if shape.inputs else {})
 
-    def _stream(self, name: str, texts: list[Any], width: int) -> dict[str, np.ndarray]:
-        tokens, segments = (
-            np.full((len(texts), width), self.pad, np.int32),
-            np.zeros((len(texts), width), np.int32),
-        )
-        for index, ids in enumerate(texts):
-            tokens[index, : len(ids)] = ids
-            segments[index, : len(ids)] = 1
-        places = np.arange(width, dtype=np.int32)[None] * segments
-        return {f"{name}tokens": tokens, f"{name}segments": segments, f"{name}positions": places}
+
+def _shape(query: Query) -> _Shape:
+    tokens, count = _width(len(query.tokens)), len(query.positions)
+    targets = 1 if count == 1 else min(tokens, max(4, _next_power_of_two(count)))
+    return _Shape(tokens, targets, 0 if query.inputs is None else _width(len(query.inputs)))
 
 
 def _width(length: int) -> int:
-    return next(
-        (width for width in WIDTHS if width >= length), -(-length // WIDTHS[-1]) * WIDTHS[-1]
-    )
+    """The next of WIDTHS, or the next multiple of the last."""
+    fitting = (width for width in WIDTHS if width >= length)
+    return next(fitting, -(-length // WIDTHS[-1]) * WIDTHS[-1])
 
 
-def _power(count: int) -> int:
-    """The next power of two."""
+def _next_power_of_two(count: int) -> int:
     return 1 << (count - 1).bit_length()

@@ -1,121 +1,130 @@
-"""What a model makes of held-out text, for people to read: it goes on with a text, or fills in what is hidden.
+"""Samples of what a model writes, for people to read: it continues texts or fills in masked words.
 
-Greedy: the likeliest word each time. A model that predicts hidden words is given a text in which one word in six is hidden, and fills all
-places at once; any other goes on from a text's beginning, word by word. Samples are no measure.
+Decoding is greedy. A model that predicts masked tokens gets a text in which one word in six is
+masked, and fills in all of them at once. Any other model gets the beginning of a text and continues
+it word by word. Samples measure nothing.
 """
 
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import numpy as np
+from jaxtyping import Array, Int, Int32, Integer
 
+from lm.core.protocols import Batch, Model, Params, Tokenizer
 from lm.data import loader
+from lm.data.store import Store
 from lm.inference.queries import Query, QueryEngine
-from lm.inference.scoring import Scorer, methods, words
+from lm.inference.scoring import Scorer, TokenIds, methods, word_starts
 from lm.nn import token_loss
 from lm.parallel import mesh as meshes
+from lm.training.program import Program
 
-GIVEN, WRITTEN, HIDDEN = (
-    24,
-    24,
-    6,
-)  # tokens that are given and written; one word in so many is hidden
+PROMPT = 24  # tokens of a prompt, at most
+CONTINUATION = 24  # tokens that are written after it, at most
+MASK_EVERY = 6  # one word in so many is masked
 
 
 def draw(
-    program: Any, params: Any, tokenizer: Any, store: Any, count: int = 3
+    program: Program, params: Params, tokenizer: Tokenizer, store: Store, count: int = 3
 ) -> list[dict[str, str]]:
     """Samples on the first documents of a split that are long enough.
 
     Args:
-      program, params: a trained program. store: of the split.
+      program: of the model.
+      params: parameters.
+      tokenizer: of the program.
+      store: the split.
+      count: number of documents.
 
     Returns:
-      {"prompt", "text"} of each; empty where the objective predicts no words.
+      {"prompt", "text"} for each; empty if the objective predicts no words.
     """
     if not methods(program.objective):
         return []
-    given = _beginnings(store, min(GIVEN, program.length // 4), count)
+    prompts = _beginnings(store, min(PROMPT, program.length // 4), count)
     scorer = Scorer(program, tokenizer, "")
-    best = _Best(program, scorer.engine)
+    greedy = _Greedy(program, scorer.engine)
     if scorer.score.startswith("masked"):
-        return [_filled(scorer, best, params, ids) for ids in given]
-    return [
-        _continued(scorer, best, params, ids, min(WRITTEN, program.length // 4)) for ids in given
-    ]
+        return [_filled(scorer, greedy, params, ids) for ids in prompts]
+    most = min(CONTINUATION, program.length // 4)
+    return [_continued(scorer, greedy, params, ids, most) for ids in prompts]
 
 
-class _Best:
-    """The likeliest word at each place that a question asks."""
+class _Greedy:
+    """The most probable word at each target position of a query."""
 
-    def __init__(self, program: Any, engine: QueryEngine):
-        self.engine, self.sharding, self.rows = (
-            engine,
-            program.batch_sharding,
-            meshes.parts("batch", program.mesh),
-        )
+    def __init__(self, program: Program, engine: QueryEngine):
+        self.engine, self.sharding = engine, program.batch_sharding
+        self.rows = meshes.parts("batch", program.mesh)
 
-        def best(model, batch):
-            hidden_BPD = token_loss.gathered(token_loss.states(model, batch, None), batch)
-            head = model.heads["masked"] if engine.head else None
-            return (
-                head(model, hidden_BPD) if head is not None else model.logits(hidden_BPD)
-            ).argmax(-1)
+        def best(model: Model, batch: Batch) -> Int[Array, "B P"]:
+            hidden_BPD = token_loss.gathered(model.states(batch, None), batch)
+            head = model.heads["masked"] if engine.masked_head else None
+            logits_BPV = model.logits(hidden_BPD) if head is None else head(model, hidden_BPD)
+            return logits_BPV.argmax(-1)
 
         self._best = program.jit(best)
 
-    def __call__(self, params: Any, query: Query) -> np.ndarray:
-        batch = self.engine.alone(query, self.rows)
-        found = jax.device_get(self._best(params, loader.place(batch, self.sharding, self.rows)))
-        return np.asarray(found[0][: len(query.at)])
+    def __call__(self, params: Params, query: Query) -> Integer[np.ndarray, "P"]:
+        batch = loader.place(self.engine.single(query, self.rows), self.sharding, self.rows)
+        best_BP = jax.device_get(self._best(params, batch))
+        return np.asarray(best_BP[0][: len(query.positions)])
 
 
-def _beginnings(store: Any, length: int, count: int) -> list[np.ndarray]:
+def _beginnings(store: Store, length: int, count: int) -> list[Int32[np.ndarray, "_"]]:
     """The first ids of documents that have twice as many."""
     offsets = np.asarray(store.document_offsets)
-    found = np.flatnonzero(np.diff(offsets) >= 2 * length)[:count]
-    return [np.asarray(store.tokens[offsets[at] : offsets[at] + length], np.int32) for at in found]
+    documents = np.flatnonzero(np.diff(offsets) >= 2 * length)[:count]
+    starts = offsets[documents].tolist()
+    return [np.asarray(store.tokens[start : start + length], np.int32) for start in starts]
 
 
 def _continued(
-    scorer: Scorer, best: _Best, params: Any, given: np.ndarray, most: int
+    scorer: Scorer, greedy: _Greedy, params: Params, prompt: TokenIds, most: int
 ) -> dict[str, str]:
-    """A text and what the model writes after it, up to its end."""
+    """A text and its continuation, up to the end of the text or `most` tokens."""
     t, written = scorer.tokenizer, list[int]()
     while len(written) < most:
-        # A question whose last id, any, is to be found after those that were; of that place alone, so that few shapes are compiled.
-        query = scorer.ending(given, np.array([*written, t.unk], np.int32))
-        word = int(best(params, query._replace(at=query.at[-1:], targets=query.targets[-1:]))[0])
+        # The last id of this query is arbitrary: only its prediction is used. One target, so that
+        # few shapes are compiled.
+        query = scorer.continuation_query(prompt, np.array([*written, t.unk], np.int32))
+        last = query._replace(positions=query.positions[-1:], targets=query.targets[-1:])
+        word = int(greedy(params, last)[0])
         if word in (t.eos, *t.sentinels):
             break
         written.append(word)
-    return {"prompt": t.decode(given.tolist()), "text": t.decode(written)}
+    return {"prompt": t.decode(prompt.tolist()), "text": t.decode(written)}
 
 
-def _filled(scorer: Scorer, best: _Best, params: Any, ids: np.ndarray) -> dict[str, str]:
-    """A text with hidden words, and with what the model puts there."""
-    number = np.cumsum(words(scorer.tokenizer, ids)) - 1
-    places = np.flatnonzero(number % HIDDEN == HIDDEN - 1)
-    if not len(places):  # a text of few words
-        places = np.array([len(ids) - 1])
+def _filled(
+    scorer: Scorer, greedy: _Greedy, params: Params, ids: Int32[np.ndarray, "T"]
+) -> dict[str, str]:
+    """A text with marked words, and the same with the model's words in their place."""
+    word = np.cumsum(word_starts(scorer.tokenizer, ids)) - 1
+    positions = np.flatnonzero(word % MASK_EVERY == MASK_EVERY - 1)
+    if not len(positions):  # a text of few words
+        positions = np.array([len(ids) - 1])
     filled = ids.copy()
-    filled[places] = best(params, scorer.hidden(ids, places))
+    filled[positions] = greedy(params, scorer.masked_query(ids, positions))
     return {
-        "prompt": _marked(scorer.tokenizer, ids, places),
-        "text": _marked(scorer.tokenizer, filled, places),
+        "prompt": _marked(scorer.tokenizer, ids, positions.tolist()),
+        "text": _marked(scorer.tokenizer, filled, positions.tolist()),
     }
 
 
-def _marked(tokenizer: Any, ids: np.ndarray, places: np.ndarray) -> str:
-    """The text with «» around runs of ids at these places."""
-    inside, text, before = set(places.tolist()), "", ""
-    for at, is_in in enumerate([at in inside for at in range(len(ids))] + [False]):
-        was_in = at - 1 in inside
-        whole = tokenizer.decode(ids[: at + 1].tolist())
-        # What this id adds; a character of several bytes is there once its last one is.
-        piece = whole[len(before) :] if at < len(ids) and whole.startswith(before) else ""
-        text += "»" * (was_in and not is_in)
+def _marked(tokenizer: Tokenizer, ids: Int32[np.ndarray, "T"], positions: Sequence[int]) -> str:
+    """The text, with «» around the ids at these positions; adjacent ones share a pair."""
+    is_marked = [*np.isin(np.arange(len(ids)), positions).tolist(), False]
+    text = previous = ""
+    for at, marked in enumerate(is_marked):
+        was_marked = at > 0 and is_marked[at - 1]
+        decoded = tokenizer.decode(ids[: at + 1].tolist())
+        # What this id adds. A character of several bytes appears with the last of them.
+        is_longer = at < len(ids) and decoded.startswith(previous)
+        piece = decoded[len(previous) :] if is_longer else ""
+        text += "»" * (was_marked and not marked)
         space = piece[: len(piece) - len(piece.lstrip())]
-        text += space + "«" * (is_in and not was_in) + piece[len(space) :]
-        before = whole
+        text += space + "«" * (marked and not was_marked) + piece[len(space) :]
+        previous = decoded
     return text

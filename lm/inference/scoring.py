@@ -1,29 +1,40 @@
-"""How likely a model holds a sentence to be, whatever it was trained on.
+"""Log-probabilities of sentences and of continuations, for models of any objective.
 
-    causal     Σ log p(token | those before it), from [BOS] on. An encoder-decoder decodes the sentence from an empty input: `[BOS] [EOS]`
-               if it was trained on prefixes of text, `[EOS]` if on other pairs.
-    pll        pseudo-log-likelihood (Salazar et al. 2020): Σ log p(token | all others), each token masked by itself
-    pll_word   PLL-word-l2r (Kauf and Ivanova 2023): as pll, but the later pieces of the same word are masked as well, so that a word's
-               end does not give away its beginning
-    infill     Σ over words of log p(pieces, end | all other words): one word gives way to a sentinel in the input, the target spells it
-               out (for T5's span corruption and UL2). The end, [EOS], is counted, since a word that begins another would else be likelier
+The methods that score a sentence:
 
-A sentence is laid out as a document of its own, as in training: `[CLS] … [SEP]` for what was trained by MLM, `[BOS] … [EOS]` by MNTP, which
-predicts the token k + 1 at k. What the special tokens cost is not counted. Nor is, by default, the [EOS] after a sentence that is scored
-causally: in training it ends documents, not sentences, so it says whether a text of one sentence would end here; published scores leave
-it out as well. With it (`end`) the probabilities of all strings add up to 1.
+    causal     Σ log p(token | tokens before it), from [BOS] on. An encoder-decoder decodes the
+               sentence from an empty input: `[BOS] [EOS]` if it was trained on prefixes of text,
+               `[EOS]` if on other pairs.
+    pll        pseudo-log-likelihood (Salazar et al. 2020): Σ log p(token | all other tokens), with
+               one token masked at a time
+    pll_word   PLL-word-l2r (Kauf and Ivanova 2023): as pll, but later pieces of the same word are
+               masked too, so that the end of a word does not give away its beginning
+    infill     Σ over words of log p(pieces, end | all other words), for T5's span corruption and
+               UL2. A sentinel replaces one word of the input, and the target spells the word out.
+               The final [EOS] is counted; without it, a word that is the beginning of another
+               would score too high.
+
+A sentence is laid out as a document, as in training: `[CLS] … [SEP]` for models trained by MLM,
+`[BOS] … [EOS]` for MNTP, which predicts token k + 1 at position k. Special tokens are not counted.
+The [EOS] after a sentence is not counted in causal scores by default, as in published scores: in
+training it ends documents, so it measures whether a text of one sentence would end here. With it
+(`end`) the probabilities of all strings add up to 1.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
+from jaxtyping import Bool, Float64, Int32, Integer
 
+from lm.core.protocols import Objective, Params, Tokenizer
 from lm.data import text
 from lm.inference.queries import Query, QueryEngine
+from lm.training.program import Program
 
-# What a model trained by an objective with these `scores` can be asked, the usual one first.
-WAYS = {
+TokenIds = Integer[np.ndarray, "_"]
+
+# Scoring methods by entry of an objective's `scores`, the usual one first.
+_METHODS = {
     "causal": ("causal",),
     "suffix": ("causal",),
     "transduction": ("causal",),
@@ -31,141 +42,206 @@ WAYS = {
     "masked_next": ("pll", "pll_word"),
     "denoising": ("infill",),
 }
-METHODS = tuple(dict.fromkeys(method for found in WAYS.values() for method in found))
-SPECIALS = 5  # the most special tokens that stand beside a sentence, in any layout: mode, sentinel, [EOS]; [BOS], sentinel
+METHODS = tuple(dict.fromkeys(method for methods in _METHODS.values() for method in methods))
+# The most special tokens beside a sentence in any layout: mode, sentinel and [EOS] in the input,
+# [BOS] and sentinel in the target.
+SPECIALS = 5
 
 
-def methods(objective: Any) -> tuple[str, ...]:
-    """What a model of this objective can be asked; first its usual scoring: that of what it was trained on, of several the last named."""
-    found = (method for score in reversed(objective.scores) for method in WAYS.get(score, ()))
-    return tuple(dict.fromkeys(found))
+def methods(objective: Objective) -> tuple[str, ...]:
+    """Scoring methods that a model of this objective supports; empty if it predicts no tokens.
+
+    The first is its usual method: that of the last of the objective's `scores` that has one.
+    """
+    supported = (
+        method for score in reversed(objective.scores) for method in _METHODS.get(score, ())
+    )
+    return tuple(dict.fromkeys(supported))
 
 
 class Scorer:
-    """Log-probabilities of sentences, and of their last words, by one method.
+    """Log-probabilities of sentences by one method, and of continuations.
 
-    Args:
-      program: the program. tokenizer: its own. method: one of `methods(program.objective)`, or "" for how it continues a text (`endings`).
-      end: whether a causal score counts the [EOS] after the sentence.
+    Attributes:
+      method: how sentences are scored.
+      score: entry of the objective's `scores` that the layout of queries follows.
+      end: whether a causal score counts the [EOS] after a sentence.
+      tokenizer: of the program.
+      mask: attention mask of the objective.
+      mode: id of the mode token that a denoiser's inputs begin with, or empty.
+      engine: answers the queries.
     """
 
-    def __init__(self, program: Any, tokenizer: Any, method: str, end: bool = False):
+    def __init__(self, program: Program, tokenizer: Tokenizer, method: str, end: bool = False):
+        """Selects the layout of queries; nothing is compiled yet.
+
+        Args:
+          program: of the models.
+          tokenizer: of the program.
+          method: one of `methods(program.objective)`, or "" to score continuations only, in the
+            way that the model was trained to continue texts.
+          end: whether a causal score counts the [EOS] after a sentence.
+
+        Raises:
+          ValueError: the objective does not support the method.
+        """
         objective = program.objective
         scores = [
             score
             for score in objective.scores
-            if score in WAYS and (method in WAYS[score] or not method)
+            if score in _METHODS and (method in _METHODS[score] or not method)
         ]
         if not scores:
             raise ValueError(
-                f"{method!r} is not one of {', '.join(methods(objective))}, which suit this objective"
+                f"{method!r} is not one of {', '.join(methods(objective))}, which suit this"
+                " objective"
             )
-        # A text is continued from a given beginning where that was trained, even if plain left to right would do.
+        # A model trained on prefixes continues texts that way, though it can also score plain left
+        # to right.
         self.score = "suffix" if not method and "suffix" in scores else scores[-1]
         members = list(objective.members.values()) if objective.composed else [objective]
         scored = [member for member in members if self.score in member.scores][-1]
         self.method, self.end, self.tokenizer, self.mask = method, end, tokenizer, objective.mask
         self.mode = [tokenizer.modes[scored.mode_token]] if scored.mode_token else []
-        self.engine = QueryEngine(
-            program,
-            tokenizer.pad,
-            self.score.startswith("masked") and scored.has_masked_head,
-        )
+        masked_head = self.score.startswith("masked") and scored.has_masked_head
+        self.engine = QueryEngine(program, tokenizer.pad, masked_head)
 
-    def sentences(self, params: Any, sentences: Sequence[np.ndarray]) -> np.ndarray:
-        """log p of each sentence in nats, float64 [N]; `sentences`: ids, none empty."""
+    def sentences(self, params: Params, sentences: Sequence[TokenIds]) -> Float64[np.ndarray, "N"]:
+        """log p of each sentence in nats, [N].
+
+        Args:
+          params: parameters.
+          sentences: ids of N sentences, none empty.
+        """
         queries = (
-            (owner, query) for owner, ids in enumerate(sentences) for query in self.queries(ids)
+            (owner, query)
+            for owner, ids in enumerate(sentences)
+            for query in self.sentence_queries(ids)
         )
         return -self.engine(params, queries, len(sentences))[0]
 
-    def endings(
-        self, params: Any, texts: Sequence[tuple[np.ndarray, np.ndarray]]
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Of each (ids that are given, ids that follow): log p of what follows in nats, float64 [N]; whether each of its ids is likelier
-        than all other words, given those before it (masked: all of them hidden, and told how many), bool [N]."""
-        queries = ((owner, self.ending(*pair)) for owner, pair in enumerate(texts))
-        nll, hits = self.engine(params, queries, len(texts))
-        return -nll, hits > np.array([len(last) for _, last in texts]) - 1e-6
+    def continuations(
+        self, params: Params, texts: Sequence[tuple[TokenIds, TokenIds]]
+    ) -> tuple[Float64[np.ndarray, "N"], Bool[np.ndarray, "N"]]:
+        """Scores how N contexts continue.
 
-    def queries(self, ids: np.ndarray) -> Iterator[Query]:
-        """What is asked for a sentence."""
+        Args:
+          params: parameters.
+          texts: (context, continuation) of each, as ids.
+
+        Returns:
+          log p of each continuation in nats, [N]; and whether each of its ids scores above all
+          other words, given those before it, [N]. Masked models predict all ids of a continuation
+          at once, and their number is visible to them.
+        """
+        queries = (
+            (owner, self.continuation_query(context, continuation))
+            for owner, (context, continuation) in enumerate(texts)
+        )
+        nll_N, hits_N = self.engine(params, queries, len(texts))
+        lengths_N = np.array([len(continuation) for _, continuation in texts])
+        return -nll_N, hits_N > lengths_N - 1e-6
+
+    def sentence_queries(self, ids: TokenIds) -> Iterator[Query]:
+        """Queries whose log-probabilities add up to the score of a sentence."""
         t = self.tokenizer
         if self.method == "causal":
             target = [*ids, t.eos] if self.end else ids
             if self.score == "causal":
-                yield self._continued([t.bos], target)
+                yield self._one_stream([t.bos], target)
             else:
-                yield self._written([t.bos] * (self.score == "suffix") + [t.eos], target)
+                yield self._input_and_target([t.bos] * (self.score == "suffix") + [t.eos], target)
             return
-        starts = np.flatnonzero(words(t, ids))
+        starts = np.flatnonzero(word_starts(t, ids))
         ends = np.append(starts[1:], len(ids))
         if self.method == "infill":
             for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
                 inputs = [*self.mode, *ids[:start], t.sentinels[0], *ids[end:], t.eos]
-                yield self._written(inputs, [t.sentinels[0], *ids[start:end], t.eos], skip=1)
+                target = [t.sentinels[0], *ids[start:end], t.eos]
+                yield self._input_and_target(inputs, target, skip=1)
             return
-        alone = np.arange(1, len(ids) + 1)
-        stops = np.repeat(ends, ends - starts) if self.method == "pll_word" else alone
-        for place, stop in enumerate(stops.tolist()):
-            yield self.hidden(ids, np.arange(place, stop), 1)
+        following = np.arange(1, len(ids) + 1)
+        stops = np.repeat(ends, ends - starts) if self.method == "pll_word" else following
+        for start, stop in enumerate(stops.tolist()):
+            yield self.masked_query(ids, np.arange(start, stop), 1)
 
-    def ending(self, given: np.ndarray, last: np.ndarray) -> Query:
-        """What is asked for a text whose last ids are to be found."""
+    def continuation_query(self, context: TokenIds, continuation: TokenIds) -> Query:
+        """The query that scores how a context continues."""
         t = self.tokenizer
         if self.score.startswith("masked"):
-            return self.hidden(np.concatenate([given, last]), len(given) + np.arange(len(last)))
+            masked = len(context) + np.arange(len(continuation))
+            return self.masked_query(np.concatenate([context, continuation]), masked)
         if self.score == "denoising":
-            return self._written(
-                [*self.mode, *given, t.sentinels[0], t.eos], [t.sentinels[0], *last], skip=1
-            )
+            inputs = [*self.mode, *context, t.sentinels[0], t.eos]
+            return self._input_and_target(inputs, [t.sentinels[0], *continuation], skip=1)
         if self.score == "transduction" or self.mask == "cross":
-            return self._written([t.bos] * (self.score == "suffix") + [*given, t.eos], last)
-        return self._continued([t.bos, *given], last, prefix=self.score == "suffix")
+            inputs = [t.bos] * (self.score == "suffix") + [*context, t.eos]
+            return self._input_and_target(inputs, continuation)
+        return self._one_stream([t.bos, *context], continuation, prefix=self.score == "suffix")
 
-    def _continued(self, given: Any, target: Any, prefix: bool = False) -> Query:
-        """The target after what is given, in one stream."""
-        places = np.arange(len(target)) + len(given) - 1
-        return Query(_ids(*given, *target[:-1]), places, _ids(*target), len(given) if prefix else 0)
+    def masked_query(self, ids: TokenIds, positions: TokenIds, count: int | None = None) -> Query:
+        """The query that scores masked tokens, for a method that masks.
 
-    def _written(self, inputs: Any, target: Any, skip: int = 0) -> Query:
-        """The target, but for its first `skip` ids, as lm/data/sequences.py lays out input and target."""
-        places, asked = np.arange(skip, len(target)), _ids(*target[skip:])
-        read = (self.tokenizer.bos, *target[:-1])
-        if self.mask == "cross":
-            return Query(_ids(*read), places, asked, inputs=_ids(*inputs))
-        return Query(_ids(*inputs, *read), places + len(inputs), asked, len(inputs))
-
-    def hidden(self, ids: np.ndarray, places: np.ndarray, count: int | None = None) -> Query:
-        """The first `count` ids of those at these places, or all, with all of them masked; of a method that masks."""
+        Args:
+          ids: a text.
+          positions: of the tokens to mask.
+          count: score only the first `count` of them; None scores all.
+        """
         t, shift = self.tokenizer, int(self.score == "masked_next")
         first, last = (t.bos, t.eos) if shift else (t.cls, t.sep)
-        row = _ids(first, *ids, last)
-        row[places + 1] = t.mask
-        asked = places[:count]
-        return Query(row, asked + 1 - shift, ids[asked], len(row))
+        row = _int32([first, *ids, last])
+        row[positions + 1] = t.mask
+        scored = positions[:count]
+        return Query(row, scored + 1 - shift, ids[scored], len(row))
+
+    def _one_stream(
+        self,
+        context: Sequence[int] | TokenIds,
+        target: Sequence[int] | TokenIds,
+        prefix: bool = False,
+    ) -> Query:
+        """The target after its context; with `prefix`, all positions see the context."""
+        positions = np.arange(len(target)) + len(context) - 1
+        tokens = _int32([*context, *target[:-1]])
+        return Query(tokens, positions, _int32(target), len(context) if prefix else 0)
+
+    def _input_and_target(
+        self,
+        inputs: Sequence[int] | TokenIds,
+        target: Sequence[int] | TokenIds,
+        skip: int = 0,
+    ) -> Query:
+        """Input and target as in lm/data/sequences.py; the first `skip` ids are not scored."""
+        positions, scored = np.arange(skip, len(target)), _int32(target[skip:])
+        read = (self.tokenizer.bos, *target[:-1])
+        if self.mask == "cross":
+            return Query(_int32(read), positions, scored, inputs=_int32(inputs))
+        return Query(_int32([*inputs, *read]), positions + len(inputs), scored, len(inputs))
 
 
-def encode(tokenizer: Any, texts: Sequence[str]) -> list[np.ndarray]:
-    """The ids of each text, cleaned as the sources clean theirs, on one line; int32."""
-    lines = [" ".join(text.normalise(each).split()) for each in texts]
+def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32[np.ndarray, "_"]]:
+    """The ids of each text, normalised as by the sources, with line breaks as spaces."""
+    lines = [" ".join(text.normalise(item).split()) for item in texts]
     ids_N, lengths = tokenizer.encode_flat(lines)
     return np.split(ids_N, np.cumsum(lengths)[:-1])
 
 
-def words(tokenizer: Any, ids: np.ndarray) -> np.ndarray:
-    """Where words begin, bool [N]: after a space; and punctuation is a word of its own, as BERT splits text before it makes pieces."""
-    marks = np.array([is_mark(tokenizer, int(each)) for each in ids], bool)
-    begins = tokenizer.is_word_start[ids] | marks
-    begins[1:] |= marks[:-1]
-    begins[:1] = True
-    return begins
+def word_starts(tokenizer: Tokenizer, ids: Integer[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
+    """Where words begin: after a space, and before and after punctuation.
+
+    So punctuation is a word of its own, as BERT splits text before it makes pieces.
+    """
+    punctuation = np.array([is_punctuation(tokenizer, int(piece)) for piece in ids], bool)
+    starts = tokenizer.is_word_start[ids] | punctuation
+    starts[1:] |= punctuation[:-1]
+    starts[:1] = True
+    return starts
 
 
-def is_mark(tokenizer: Any, piece: int) -> bool:
+def is_punctuation(tokenizer: Tokenizer, piece: int) -> bool:
     """Whether a piece has neither letter nor digit, as "." and "▁(" do."""
     return not any(map(str.isalnum, tokenizer.name(piece)))
 
 
-def _ids(*ids: Any) -> np.ndarray:
+def _int32(ids: Sequence[int] | TokenIds) -> Int32[np.ndarray, "_"]:
     return np.array(ids, np.int32)

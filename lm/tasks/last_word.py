@@ -97,7 +97,7 @@ class Task:
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
         """accuracy, nll."""
-        log_p, hits = self._scorers(program).endings(params, self.texts)
+        log_p, hits = self._scorers(program).continuations(params, self.texts)
         return self._scores(hits, log_p)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
@@ -202,9 +202,9 @@ class Task:
 def _last_word(tokenizer: Tokenizer, ids: Int32[np.ndarray, "n"]) -> tuple[int, int]:
     """Begin and end of the last word, without punctuation after it; (0, 0) if there is none."""
     stop = len(ids)
-    while stop and scoring.is_mark(tokenizer, int(ids[stop - 1])):
+    while stop and scoring.is_punctuation(tokenizer, int(ids[stop - 1])):
         stop -= 1
-    starts = np.flatnonzero(scoring.words(tokenizer, ids[:stop]))
+    starts = np.flatnonzero(scoring.word_starts(tokenizer, ids[:stop]))
     return (int(starts[-1]), stop) if len(starts) else (0, 0)
 
 

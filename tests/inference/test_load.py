@@ -20,7 +20,7 @@ def workdir(home, tmp_path):
     return shutil.copytree(home.finished("clm"), tmp_path / "run")
 
 
-def test_it_needs_no_corpus(workdir, monkeypatch):
+def test_loading_needs_no_corpus(workdir, monkeypatch):
     def missing(*arguments, **options):
         raise UserError("the corpus is not here")
 
@@ -30,8 +30,8 @@ def test_it_needs_no_corpus(workdir, monkeypatch):
         run.step == STEPS and run.config == json.loads((workdir / "run.json").read_text())["config"]
     )
     ids = np.array([[run.tokenizer.bos, *run.tokenizer.encode("The first word.")]], np.int32)
-    places = np.arange(ids.shape[1], dtype=np.int32)[None]
-    batch = {"tokens": ids, "segments": np.ones_like(ids), "positions": places}
+    positions = np.arange(ids.shape[1], dtype=np.int32)[None]
+    batch = {"tokens": ids, "segments": np.ones_like(ids), "positions": positions}
     states = run.model.states(batch)
     assert states.shape == (*ids.shape, run.config["model"]["width"])
     logits = np.asarray(run.model.logits(states), np.float64)
@@ -44,7 +44,7 @@ def test_it_needs_no_corpus(workdir, monkeypatch):
         _ = run.corpus.no_such_field
 
 
-def test_its_corpus_is_the_one_it_was_trained_on(workdir):
+def test_the_corpus_is_that_of_training(workdir):
     run = lm.load(workdir, "best")
     assert run.corpus.fingerprint == run.record["data"]["fingerprint"]
     assert len(run.corpus.stores["train"]) > 0 and run.corpus.describe()
@@ -52,11 +52,11 @@ def test_its_corpus_is_the_one_it_was_trained_on(workdir):
 
 
 @pytest.mark.parametrize("step", [9, "9", "latest", None])
-def test_a_step(workdir, step):
+def test_the_step_can_be_selected(workdir, step):
     assert lm.load(workdir, step).step == (9 if str(step) == "9" else STEPS)
 
 
-def test_the_vocabulary_must_be_the_run_s_own(workdir):
+def test_another_vocabulary_is_refused(workdir):
     path = workdir / "tokenizer.model"
     record = json.loads((workdir / "run.json").read_text())
     record["data"]["tokenizer"] = "another"
@@ -71,6 +71,6 @@ def test_the_vocabulary_must_be_the_run_s_own(workdir):
         lm.load(workdir)
 
 
-def test_importing_the_api_is_light():
+def test_importing_lm_does_not_import_jax():
     code = "import sys, lm; lm.load; sys.exit('jax' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0

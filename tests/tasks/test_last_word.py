@@ -92,13 +92,13 @@ def test_the_query_of_each_model(corpus, objective, model):
     """The query is laid out as in training, with the targets at the same positions."""
     program = build(corpus, objective, model)
     given, last = np.arange(9, 13), np.array([30, 31])
-    query = scoring.Scorer(program, corpus.tokenizer, "").ending(given, last)
+    query = scoring.Scorer(program, corpus.tokenizer, "").continuation_query(given, last)
     t, text = corpus.tokenizer, [9, 10, 11, 12]
     inputs = None if query.inputs is None else query.inputs.tolist()
     found = (
         query.tokens.tolist(),
         inputs,
-        query.at.tolist(),
+        query.positions.tolist(),
         query.targets.tolist(),
         query.prefix,
     )

@@ -312,7 +312,7 @@ def test_hosts_with_different_folders_are_refused(saved, monkeypatch):
 
 
 def test_a_checkpoint_is_restored_on_other_devices(tmp_path):
-    """Saved sharded over eight devices that its metadata calls TPUs; restored on one and on eight."""
+    """Saved sharded over eight devices, TPUs by its metadata; restored on one and on eight."""
     mesh = jax.make_mesh((4, 2), ("fsdp", "tensor"), axis_types=(AxisType.Auto,) * 2)
     values = jnp.asarray(np.random.default_rng(0).normal(size=(8, 6)), jnp.float32)
     state = {
