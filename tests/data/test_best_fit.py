@@ -10,8 +10,11 @@ ROOM = 40
 
 
 def slow_best_fit(needs: list[list[int]], rooms: list[int]) -> list[list[int]]:
-    """Longest first (by the first stream, ties in order); each where the least room of the first stream is left over, among equals
-    where something was laid last; a new row where nothing fits."""
+    """Longest first, by the first stream and ties in order.
+
+    Each goes where the least room of the first stream is left over, among equals to the row that
+    was used last.
+    """
     rows: list[list[int]] = []
     left: list[list[int]] = []
     touched: list[int] = []
@@ -57,7 +60,8 @@ def test_two_streams(both):
 
 
 def test_by_hand():
-    # 9 and 8 open rows; 5 leaves least beside 9 (1); 4 and 2 go beside 8 (1 left); 2 opens a row; 1 goes where something was laid last.
+    # 9 and 8 open rows; 5 leaves least beside 9 (1); 4 and 2 go beside 8 (1 left); 2 opens a row;
+    # 1 goes to the row that was used last.
     assert packing.best_fit([np.array([9, 8, 5, 4, 2, 2, 1])], [15]) == [[0, 2], [1, 3, 4, 6], [5]]
 
 

@@ -10,7 +10,10 @@ from lm.data import corpus, store
 from lm.data.documents import Document, Tally, split_of
 from lm.tokenizers import bpe, unigram
 
-WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards through many layers".split()
+WORDS = (
+    "the model learns from text and every token has bytes behind it while gradients flow backwards"
+    " through many layers".split()
+)
 TOKENIZER = {"vocab_size": 310, "sentinels": 10, "kind": "bpe", "path": ""}
 
 

@@ -268,7 +268,8 @@ NUMPY_STYLE = """Sum the elements, see :func:`~np.add` and `the guide <http://x.
 def test_numpy_docstring():
     assert docstrings.clean(NUMPY_STYLE) == [
         "Sum the elements, see add and the guide for more.",
-        "Elements to sum, of any type.\nAxis along which a sum is performed. The default is to sum all of the elements of the input.",
+        "Elements to sum, of any type.\nAxis along which a sum is performed. The default is to sum"
+        " all of the elements of the input.",
         "An array with the same shape as a, and x^2 in it.",
         "Arithmetic is modular when using integer types, and no error is raised.",
         "This note is kept as prose of the text.",
@@ -297,7 +298,8 @@ def test_google_and_field_docstrings():
     """
     assert docstrings.clean(google) == [
         "Loads the weights of a model.",
-        "Where the file lies on the disk, which must exist.\nWhether to raise an error if a name is missing.",
+        "Where the file lies on the disk, which must exist.\nWhether to raise an error if a name is"
+        " missing.",
         "The weights as a tree of arrays.",
         "After the code there is more to say.",
     ]

@@ -214,10 +214,14 @@ def test_sentence_pairs_are_neighbouring_sentences(documents, relation, seed):
                     and second[-1] + 1 in offsets
                 )
                 seen.add(first[0])
-    starts = {SPECIAL + int(text.sentence_offsets[s]) for b in zip(text.document_sentences, text.document_sentences[1:], strict=False)
-              for s in range(b[0], b[1] - 1)}  # fmt: skip
+    borders = text.document_sentences
+    starts = {
+        SPECIAL + int(text.sentence_offsets[sentence])
+        for begin, end in zip(borders, borders[1:], strict=False)
+        for sentence in range(begin, end - 1)
+    }
     assert seen <= starts and (relation == "next" or seen == starts), (
-        "with no random pair, each neighbouring pair is there once"
+        "without random pairs, each neighbouring pair occurs once"
     )
 
 

@@ -83,7 +83,8 @@ def test_fields_can_be_named(write):
     )
     with pytest.raises(
         UserError,
-        match=r"has the fields q, r, y; select those to read by tasks.it.text, tasks.it.second and tasks.it.label",
+        match=r"has the fields q, r, y; select those to read by tasks.it.text, tasks.it.second and"
+        r" tasks.it.label",
     ):
         read("pair", path=path)
     found = everything(read("pair", path=path, text="q", second="r", label="y"))
@@ -98,7 +99,8 @@ def test_a_file_a_class_in_latin_1(write):
     bad = write("polarity.neg", "\n".join(f"bad {n}" for n in range(40)).encode("latin-1"))
     with pytest.raises(
         UserError,
-        match=r"polarity.pos: 40 of 40 records are broken.*line 1 is no utf-8 text; set encoding, perhaps to latin-1",
+        match=r"polarity.pos: 40 of 40 records are broken.*line 1 is no utf-8 text; set encoding,"
+        r" perhaps to latin-1",
     ):
         read("text", path=f"{good},{bad}")
     found = everything(read("text", path=f"{good},{bad}", encoding="latin-1"))
@@ -141,7 +143,8 @@ def test_broken_lines_are_counted_and_named(write):
     assert found.note.startswith("1 broken records in")
     with pytest.raises(
         UserError,
-        match=r"1 of 200 records are broken, more than tasks.it.broken=0.001. The first: line 9 has 1 columns",
+        match=r"1 of 200 records are broken, more than tasks.it.broken=0.001. The first: line 9 has"
+        r" 1 columns",
     ):
         read("text", path=path, broken=0.001)
 
@@ -189,7 +192,8 @@ def test_what_is_asked_is_taken_out_of_training(write):
     found = read("text", path=train, dev=dev, test=test)
     assert [len(part) for part in (found.train, found.dev, found.test)] == [40, 15, 15]
     assert found.tally == {
-        "examples taken out because the test set has them too": 5, "examples taken out because the dev set has them too": 10,
+        "examples taken out because the test set has them too": 5,
+        "examples taken out because the dev set has them too": 10,
     }  # fmt: skip
 
 

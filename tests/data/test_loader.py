@@ -244,6 +244,7 @@ def test_an_empty_dataset_and_a_batch_that_does_not_fit(store, mesh):
         Loader(dataset(store).slice(slice(0, 0)), BATCH, mesh)
     with pytest.raises(
         UserError,
-        match=r"training\.batch_size=12 is not a multiple of the 8 parts that the mesh splits it into \(data 8\)",
+        match=r"training\.batch_size=12 is not a multiple of the 8 parts that the mesh splits it"
+        r" into \(data 8\)",
     ):
         Loader(dataset(store), 12, mesh)

@@ -30,7 +30,8 @@ def corrupted(given: dict[str, np.ndarray], seed: int, **options) -> dict[str, n
 
 @settings(max_examples=300, deadline=None)
 @given(
-    st.integers(16, 80), st.floats(0.0, 1.0), st.integers(1, 4), st.sampled_from([0.05, 0.15, 0.4, 0.9]), st.integers(0, 12),
+    st.integers(16, 80), st.floats(0.0, 1.0), st.integers(1, 4),
+    st.sampled_from([0.05, 0.15, 0.4, 0.9]), st.integers(0, 12),
     st.integers(0, 2**32 - 1),
 )  # fmt: skip
 def test_a_corrupted_row(length, fullness, pieces, rate, most, seed):
@@ -110,7 +111,8 @@ def test_every_ordinary_position_about_equally_often(many):
     )
     ordinary = before["tokens"] > TOKENIZER.mask
     assert not counts[~ordinary].any()
-    # Drawn without replacement, so counts vary less than a chi-square test expects: the variance is that of a hypergeometric draw.
+    # Draws are without replacement, so that counts vary less than a chi-square test expects: with
+    # the variance of a hypergeometric distribution.
     expected = 5000 * 18 / ordinary.sum()
     spread = np.sqrt(5000 * (18 / ordinary.sum()) * (1 - 18 / ordinary.sum()))
     assert np.abs(counts[ordinary] - expected).max() < 4.5 * spread

@@ -68,7 +68,8 @@ def test_a_plan_is_made_of_lengths_alone():
     sizes = [5, 70, 0, 33, 12]
     one, two = packing.pack(np.array(sizes), 32), packing.pack(np.array(sizes, np.uint16), 32)
     assert rows(one) == rows(two)
-    # By hand: 5 tokens leave room for 23; 30 fill a row; 17 leave room for 11; 22 leave room for 6, which is no piece of 12.
+    # By hand: 5 tokens leave room for 23; 30 fill a row; 17 leave room for 11; 22 leave room for 6,
+    # too little for a piece of 12.
     assert rows(one) == [
         [(0, 0, 5), (1, 0, 23)],
         [(1, 23, 53)],

@@ -1,4 +1,4 @@
-"""Tokens of these stores are numbers that count through the text: so a pair shows where its segments came from."""
+"""Pairs of segments. Tokens of these stores count through the text, which locates segments."""
 
 import numpy as np
 import pytest
@@ -107,7 +107,8 @@ def test_next_means_next_and_random_means_another_document(store, chunks, drawn)
         assert pair.a[0] in chunk and pair.a[-1] in chunk
         if pair.label == IS_NEXT:
             assert pair.b[0] in chunk and pair.b[-1] in chunk
-            # Truncation takes tokens from the end of A and the front of B, but never moves the border between sentences.
+            # Truncation takes tokens from the end of A and the front of B, but never moves the
+            # border between sentences.
             assert sentence_of(store, pair.a[-1]) < sentence_of(store, pair.b[0])
             whole += pair.b[0] == pair.a[-1] + 1
         else:
@@ -128,9 +129,13 @@ def test_other_documents_are_equally_likely(store, drawn):
 
 
 def test_where_a_ends_does_not_tell_the_label(monkeypatch):
-    """In the original data code every one-sentence chunk becomes a random pair, and so the length of A tells."""
+    """In the original data code every chunk of one sentence becomes a random pair.
+
+    The length of A then gives away the label.
+    """
     monkeypatch.setattr(pairs, "truncate", lambda a, b, room, rng: (a, b))
-    # Many sentences fill half a row or more, and chunks at the end of a document are short: what the original trips over.
+    # Many sentences fill half a row or more, and chunks at the end of a document are short, which
+    # is the original's problem.
     text = numbered([np.random.default_rng(seed).integers(2, 50, 7).tolist() for seed in range(60)])
     chunks = pairs.chunk(text, LENGTH)
     assert chunks.dropped > 0.2 * len(chunks)
@@ -182,7 +187,10 @@ def test_one_in_ten_is_short():
 
 
 def bert_truncate(a: list, b: list, room: int, rng: np.random.Generator) -> tuple[list, list]:
-    """One token after the other from the longer segment (the second, if they are equal), front or back by a coin."""
+    """One token after the other from the longer segment, front or back by a coin.
+
+    If they are equally long, from the second.
+    """
     a, b = list(a), list(b)
     while len(a) + len(b) > room:
         longer = a if len(a) > len(b) else b

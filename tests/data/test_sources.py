@@ -1,4 +1,4 @@
-"""Every source on small files made here: what it yields, what it reports as dropped, and what it refuses."""
+"""Every source on small files: what it yields, reports as dropped, and refuses."""
 
 import gzip
 import json
@@ -360,7 +360,8 @@ def package(tmp_path, monkeypatch):
     (root / "__init__.py").write_text(f'"""{prose("package", 5)}"""\n{run}')
     (root / "big.py").write_text(
         f'"""{prose("module", 5)}"""\n{run}'
-        f'class Large:\n    """{prose("class", 5)}"""\n    def method(self):\n        """{prose("method", 5)}"""\n\n'
+        f'class Large:\n    """{prose("class", 5)}"""\n'
+        f'    def method(self):\n        """{prose("method", 5)}"""\n\n'
         f'if True:\n    def small():\n        """{prose("small function", 1)}"""\n'
         f'add_newdoc("madeup.big", "ufunc", """{prose("ufunc", 10)}""")\n'
         f'Large.__doc__ = """{prose("attached", 10)}"""\n'

@@ -20,7 +20,7 @@ means = st.sampled_from([1.0, 1.5, 3.0, 8.0, 64.0])
 
 
 def t5_lengths(n: int, density: float, mean: float) -> tuple[int, int]:
-    """Input and target length by T5's `random_spans_helper`, for a text that has room for its spans."""
+    """Input and target length by T5's `random_spans_helper`, if the text has room for its spans."""
     noise = int(np.round(n * density))
     noise_spans = int(np.round(noise / mean))
     return n - noise + noise_spans + 1, noise + noise_spans + 1
@@ -107,7 +107,7 @@ def test_the_ends_are_noise_as_often_as_the_middle(n):
 
 
 def test_span_lengths_are_random_splits():
-    """T5 draws a uniform split of the noise into spans: the first part of `noise` into 2 is uniform on 1 … noise - 1."""
+    """T5 splits the noise uniformly: the first of 2 spans is uniform on 1 … noise - 1."""
     counts = np.zeros(9)
     rng = np.random.default_rng(0)
     for _ in range(4000):

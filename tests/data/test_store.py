@@ -19,7 +19,10 @@ from lm.data.store import Store
 from lm.tokenizers import bpe
 from lm.tokenizers.sentencepiece import Tokenizer
 
-WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards 我们 都是 好 孩子".split()
+WORDS = (
+    "the model learns from text and every token has bytes behind it while gradients flow backwards"
+    " 我们 都是 好 孩子".split()
+)
 
 
 def corpus(count: int = 60, seed: int = 0) -> list[Document]:
@@ -239,7 +242,10 @@ def test_a_place_that_cannot_be_written(tokens, tmp_path):
 
 
 def run(tmp_path, code: str) -> subprocess.Popen:
-    start = "import sys, time\nfrom lm.tokenizers import sentencepiece as tokenizer\nfrom lm.data import store\nfrom lm.data.documents import Document\n"
+    start = (
+        "import sys, time\nfrom lm.tokenizers import sentencepiece as tokenizer\n"
+        "from lm.data import store\nfrom lm.data.documents import Document\n"
+    )
     return subprocess.Popen(
         [sys.executable, "-c", start + textwrap.dedent(code), str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -259,7 +265,8 @@ def test_a_killed_build_leaves_nothing_that_counts(tokens, tmp_path):
             print("half-way", flush=True)
             time.sleep(60)
         store._CHUNK = 20
-        store.build(documents(), tokenizer.load(sys.argv[1] + "/x.model", 10), sys.argv[1] + "/store", workers=1)
+        loaded = tokenizer.load(sys.argv[1] + "/x.model", 10)
+        store.build(documents(), loaded, sys.argv[1] + "/store", workers=1)
         """,
     )
     assert process.stdout.readline() == "half-way\n"
@@ -332,7 +339,10 @@ def test_progress_goes_to_stderr(tokens, tmp_path, capfd):
 
 
 def test_importing_the_store_starts_no_jax():
-    code = "import sys, lm.data.corpus; print(json.dumps([name for name in ('jax', 'rich', 'pyarrow') if name in sys.modules]))"
+    code = (
+        "import sys, lm.data.corpus; heavy = ('jax', 'rich', 'pyarrow', 'sentencepiece');"
+        " print(json.dumps([name for name in heavy if name in sys.modules]))"
+    )
     done = subprocess.run(
         [sys.executable, "-c", f"import json; {code}"], capture_output=True, text=True, check=True
     )

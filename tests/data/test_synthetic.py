@@ -21,7 +21,8 @@ from lm.data.synthetic.grammar import END, MORE, Grammar
 
 SOURCES = {"recall": recall_source, "brackets": brackets_source, "grammar": grammar_source}
 
-# Two rules of "a" begin alike only after a word has told them apart; "b" is recursive on both sides of a word.
+# Two rules of "a" continue alike only after different words; "b" is recursive on both sides of a
+# word.
 SMALL = {
     "s": [(0.7, ("a", "b")), (0.3, ("x", "s"))],
     "a": [(0.4, ("y",)), (0.6, ("z", "b", "a"))],
@@ -30,7 +31,10 @@ SMALL = {
 
 
 def inside(rules, symbol: str, text: tuple[str, ...]) -> float:
-    """The probability that a symbol derives a text, summed over all derivations: splits of every right side, no left-to-right reading."""
+    """The probability that a symbol derives a text, summed over all derivations.
+
+    It splits every right side, and does not read from left to right.
+    """
 
     @functools.cache
     def of(symbol: str, text: tuple[str, ...]) -> float:
@@ -53,7 +57,7 @@ def inside(rules, symbol: str, text: tuple[str, ...]) -> float:
 
 
 def entropy_of_rules(rules, start: str) -> tuple[float, float]:
-    """(nats, words) of the derivations by the grammar's own nonterminals, not its normal form: x = own + rules · x."""
+    """(nats, words) of derivations by the grammar's own nonterminals: x = own + rules · x."""
     names = list(rules)
     own, counts = np.zeros((len(names), 2)), np.zeros((len(names), len(names)))
     for row, name in enumerate(names):
@@ -161,7 +165,10 @@ def test_endless_texts_have_no_entropy(share):
     "kinds, depth, push, stop", [(1, 1, 0.5, 0.5), (2, 3, 0.4, 0.6), (3, 2, 0.7, 0.3)]
 )
 def test_brackets_by_brute_force(kinds, depth, push, stop):
-    """Every string up to a length: exactly the well-nested ones are possible, with the probability that counting choices gives."""
+    """Of all strings up to a length exactly the well-nested ones are possible.
+
+    Their probability is that of counting choices.
+    """
     language = brackets.make(brackets.Options(kinds, depth, push, stop))
     symbols = [f"{side}{kind}" for side in "()" for kind in range(kinds)]
     for size in (1, 2, 3, 4, 5, 6) if kinds < 3 else (2, 4):
@@ -265,7 +272,7 @@ def test_texts_with_wrong_answers_are_refused(text):
 
 
 def test_what_is_learnt_of_the_training_split_does_not_help_in_the_others():
-    """The same keys come in all splits, but which value belongs to one is no more alike than chance."""
+    """The same keys occur in all splits, but their values agree no more often than by chance."""
     documents = list(
         recall_source.documents(
             recall_source.Config(documents=8000, pairs=3, queries=3, slots=3, keys=8, values=8),
@@ -312,13 +319,16 @@ def test_a_source_is_a_function_of_its_config(name):
 
 
 FIRST = (
-    "k11 v16 k3 v31 k20 v4 k13 v26 k2 v3 k21 v15 k15 v23 k1 v30 k13 v26 k3 v31 k20 v4 k1 v30 k21 v15 n1 n3 n2 n1 k2 v3 k11 v16 n6 n0 n5 n6"
+    "k11 v16 k3 v31 k20 v4 k13 v26 k2 v3 k21 v15 k15 v23 k1 v30 k13 v26 k3 v31 k20 v4 k1 v30 k21"
+    " v15 n1 n3 n2 n1 k2 v3 k11 v16 n6 n0 n5 n6"
     " n7 n0 n2 n1 n7 n0 n0 n4 n4 n3 n7 n2 n6 n0 n0 n4 k15 v23 n5 n5 n4 n3 n5 n2",
     "(5 )5 .",
-    "this dog sleeps . each snake near each cat does not ever follow the cats . these cats chase this old quiet horse . no bird that many"
-    " horses near every dog see sees every dog . these lions hear each dog . the bird that sees this small goose thinks that these old dogs"
-    " swim . each dog sleeps . the small dogs chase these dogs . the young dogs that fear all cats see these ducks . the cats say that each"
-    " dog beside each lion runs . many rabbits sleep . all rabbits swim . these geese think that these snakes see every cat .",
+    "this dog sleeps . each snake near each cat does not ever follow the cats . these cats chase"
+    " this old quiet horse . no bird that many horses near every dog see sees every dog . these"
+    " lions hear each dog . the bird that sees this small goose thinks that these old dogs swim ."
+    " each dog sleeps . the small dogs chase these dogs . the young dogs that fear all cats see"
+    " these ducks . the cats say that each dog beside each lion runs . many rabbits sleep . all"
+    " rabbits swim . these geese think that these snakes see every cat .",
 )
 
 
@@ -390,7 +400,7 @@ def test_minimal_pairs(tmp_path, monkeypatch):
 
 
 def test_a_wrong_word_is_no_rarer_than_the_right_one():
-    """Numbers are balanced: a scorer that prefers one number, or frequent words, is at chance on agreement."""
+    """A scorer that prefers one number, or frequent words, is at chance level on agreement."""
     rows = list(pairs.draw(400, 1))
     preferred = collections.defaultdict(list)
     plural = {

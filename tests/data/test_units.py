@@ -24,7 +24,10 @@ def row(length: int, pieces: int = 1, seed: int = 0, padding: int = 0) -> dict[s
 
 
 def words(tokens: np.ndarray) -> list[list[int]]:
-    """Positions of each word; a special token ends one, and text after it begins another even in the middle of a word."""
+    """Positions of each word.
+
+    A special token ends a word, and text after it begins another, even in the middle of a word.
+    """
     found: list[list[int]] = []
     inside = False
     for at, token in enumerate(tokens.tolist()):

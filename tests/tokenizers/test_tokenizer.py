@@ -16,7 +16,10 @@ from lm.tokenizers import config as configs
 from lm.tokenizers import sentencepiece as shared
 from lm.tokenizers.sentencepiece import Tokenizer
 
-WORDS = "the model learns from text and every token has bytes behind it while gradients flow backwards through many layers".split()
+WORDS = (
+    "the model learns from text and every token has bytes behind it while gradients flow backwards"
+    " through many layers".split()
+)
 CHINESE = "我们都是好孩子。春风又绿江南岸，明月何时照我还？你好世界！"
 
 
@@ -199,7 +202,10 @@ def test_vocabulary_too_small_or_no_text(kind):
 
 
 def test_rare_characters_leave_room_for_words():
-    """About 550 characters make up 99.95 % of this text, and there is room for 724 learned pieces: half go to characters."""
+    """About 550 characters make up 99.95 % of this text.
+
+    There is room for 724 learned pieces, of which half go to characters.
+    """
     draw = random.Random(0)
     texts = [
         "".join(chr(0x4E00 + min(int(draw.paretovariate(0.9)), 2000)) for _ in range(40))
@@ -307,7 +313,7 @@ def test_no_such_model(tmp_path):
 
 def test_chinese_text_fits_a_vocabulary_smaller_than_its_characters():
     rng = np.random.default_rng(0)
-    # 600 characters by Zipf's law, of which a vocabulary of 640 has room for 150: the rest are bytes.
+    # 600 characters by Zipf's law; a vocabulary of 640 has room for 150, and the rest are bytes.
     weights = 1.0 / np.arange(1, 601) ** 1.2
     texts = [
         "".join(chr(0x4E00 + i) for i in rng.choice(600, 30, p=weights / weights.sum()))
