@@ -160,7 +160,7 @@ def run(
     if with_samples:
         store, tokenizer = corpus.stores[split], corpus.tokenizer
         texts = samples.draw(program, trained.params, tokenizer, store)
-        example = preview.first(program.objective, store, tokenizer)
+        example = preview.first_example(program.objective, store, tokenizer)
         write_json(directory / "samples.json", {"asked": example, "samples": texts})
     notes = {name: left_out for name, task in made.items() if (left_out := list(task.notes))}
     write_json(directory / "scores.json", {"rows": measured.rows, "notes": notes})
