@@ -40,7 +40,7 @@ def build(
     return Program(section, TOKENIZER, jax.devices()[:devices])
 
 
-def alone(program: Program, params: Any) -> Callable[..., np.ndarray]:
+def log_prob_function(program: Program, params: Any) -> Callable[..., np.ndarray]:
     """A function that computes log p over the vocabulary at each position of a single text [T, V].
 
     The function takes the text's ids and, by name: `both` (attend in both directions), `inputs`

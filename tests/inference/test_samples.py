@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from single_texts import SENTINELS, VOCABULARY, alone, build
+from single_texts import SENTINELS, VOCABULARY, build, log_prob_function
 from small_corpus import Ids, Tokens, numbers, quick_compilation
 
 from lm.inference import samples
@@ -32,7 +32,7 @@ def drawn(program, params, count=2):
 def test_a_text_continues_with_the_most_probable_words(objective, model):
     program = build(objective, model)
     params = numbers(program.shapes["params"])
-    query = alone(program, params)
+    query = log_prob_function(program, params)
     first, second = drawn(program, params)  # the short document is left out
     given = list(LONG)[:8]
     written: list[int] = []
@@ -55,7 +55,7 @@ def test_masked_words_are_filled_in_at_once():
     # Words begin at ids that are not multiples of 3: 8 9 | 10 | 11 12 | 13 | 14 15. There is no
     # sixth word, so the last id is masked.
     row = [Ids.cls, *given[:-1], Ids.mask, Ids.sep]
-    word = int(alone(program, params)(row, both=True, head=True)[8].argmax())
+    word = int(log_prob_function(program, params)(row, both=True, head=True)[8].argmax())
     assert first["prompt"] == " ".join(map(str, given[:-1])) + f" «{given[-1]}»"
     assert first["text"] == " ".join(map(str, given[:-1])) + (
         f" «{word}»" if word > Ids.mask else "«»"

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 from golden_models import load
-from single_texts import LENGTH, SENTINELS, TOKENIZER, VOCABULARY, alone, build
+from single_texts import LENGTH, SENTINELS, TOKENIZER, VOCABULARY, build, log_prob_function
 from small_corpus import Ids, numbers, quick_compilation
 
 from lm.core import compatibility
@@ -114,7 +114,10 @@ def test_scores_equal_those_of_single_texts(case):
     objective, model, options, by_method = CASES[case]
     program = build(objective, model, **options)
     params = numbers(program.shapes["params"], std=0.3)
-    query, few = alone(program, params), [ids[:5] for ids in sentences(5) if len(ids) > 4][:2]
+    query, few = (
+        log_prob_function(program, params),
+        [ids[:5] for ids in sentences(5) if len(ids) > 4][:2],
+    )
     usual = scoring.methods(program.objective)
     assert set(by_method) <= set(usual) and next(iter(by_method)) in usual[:2]
     for method, expected in by_method.items():
@@ -133,7 +136,7 @@ def test_the_end_of_a_sentence_adds_one_token():
         for end in (False, True)
     )
     assert end - without == pytest.approx(
-        alone(program, params)([Ids.bos, *ids[0]])[-1, Ids.eos], abs=1e-4
+        log_prob_function(program, params)([Ids.bos, *ids[0]])[-1, Ids.eos], abs=1e-4
     )
 
 
