@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import math
-import types
 
 import grain
 import jax
@@ -12,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import stand_ins
 from flax import nnx
 from small_corpus import (
     Ids,
@@ -66,7 +66,7 @@ def corpus():
         return store
 
     stores = {"train": split(90, 1), "validation": split(40, 2), "test": split(60, 3)}
-    return types.SimpleNamespace(tokenizer=Ids(VOCABULARY, SENTINELS), stores=stores)
+    return stand_ins.corpus(Ids(VOCABULARY, SENTINELS), stores)
 
 
 @functools.cache
