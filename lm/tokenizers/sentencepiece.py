@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import sentencepiece
 from jaxtyping import Bool, Int32, Int64
 
 from lm.core import files
@@ -90,6 +89,8 @@ def learn(sentences: Iterable[str], **options: Any) -> bytes:
     Raises:
       RuntimeError: SentencePiece's own errors.
     """
+    import sentencepiece  # here, so that importing a kind for its options stays cheap
+
     model = io.BytesIO()
     sentencepiece.SentencePieceTrainer.train(
         sentence_iterator=iter(sentences), model_writer=model, **options, **_LAYOUT
@@ -130,6 +131,8 @@ class Tokenizer:
         Raises:
           UserError: `model` is not a SentencePiece model.
         """
+        import sentencepiece
+
         try:
             if not model:  # SentencePiece takes no bytes for "no model given"
                 raise ValueError
