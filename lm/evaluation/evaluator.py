@@ -11,7 +11,7 @@ from lm.core import plugins
 from lm.core.plain import write_json
 from lm.core.plugins import NotApplicable, UserError
 from lm.core.protocols import Params, Task
-from lm.data.corpus import Corpus
+from lm.data.corpus import SPLITS, Corpus
 from lm.inference.load import load_run
 from lm.stats.scores import Examples, Score
 from lm.training.program import Program
@@ -59,8 +59,8 @@ def make_tasks(
       NotApplicable: a task cannot run on this corpus.
       UserError: there is no such task or split, or an option is unknown or impossible.
     """
-    if split not in corpus.stores:
-        raise UserError(f"split {split!r} is not one of {', '.join(corpus.stores)}")
+    if split not in SPLITS:
+        raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
     tasks: dict[str, Task] = {}
     for name in names:
         section = (options or {}).get(name, {})
