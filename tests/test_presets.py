@@ -1,4 +1,4 @@
-"""Published shapes, to the parameter; and what TransformerConfig refuses, with what it says."""
+"""Parameter counts of the published shapes, and impossible values of TransformerConfig."""
 
 import dataclasses
 import math
@@ -65,14 +65,15 @@ def test_parameter_counts(family, size, expected):
     ("size", "expected"), [("small", 110_119_680), ("1b", 1_208_027_136), ("base", 1_208_027_136)]
 )
 def test_parameter_counts_of_the_peers_shapes(size, expected):
-    """Layers of 4 D² + 2 D F, or 3 D F with a gate; a table of 32,768 rows, or two; two norms a layer and one at the end."""
+    """Layers of 4 D² + 2 D F, or 3 D F with a gate; one or two tables of 32,768 rows; two norms per
+    layer and one at the end."""
     assert parameters(presets.peers_run(size, {"name": "clm"}).model) == expected
 
 
 @pytest.mark.parametrize(
     ("family", "size"), [(family, size) for family, table in FAMILIES.items() for size in table]
 )
-def test_every_preset_is_a_whole_config(family, size):
+def test_every_preset_is_a_full_config(family, size):
     section = getattr(presets, family)(size)
     config = configured(section)
     assert section["name"] in plugins.names("models")
@@ -83,7 +84,7 @@ def test_every_preset_is_a_whole_config(family, size):
 
 
 def test_options_that_parameter_counts_do_not_show():
-    """As in the published configs; a golden model of tiny width cannot tell every epsilon."""
+    """As in the published configs; golden models of tiny width do not show every epsilon."""
     bert, gpt2, t5, llama = (configured(getattr(presets, family)("base")) for family in FAMILIES)
     assert (bert.norm_place, bert.norm_epsilon, bert.activation, bert.dropout) == (
         "post",
@@ -124,7 +125,7 @@ def test_laptop_and_unknown_sizes():
 
 
 def test_a_config_takes_no_device():
-    """The process that only starts others must leave the chips to them."""
+    """A process that only starts others must leave the chips to them."""
     code = (
         "import sys, lm.presets as p; p.bert_run('base', p.objective('mlm'));"
         " from jax._src import xla_bridge; sys.exit(xla_bridge.backends_are_initialized())"
@@ -189,7 +190,7 @@ REFUSED = [
 def test_impossible_values(fields, message):
     with pytest.raises(ValueError, match=message):
         TransformerConfig(**fields)
-    # Through a config it is the user's error, and names the section.
+    # Through a config it is a user's error, and the message names the section.
     with pytest.raises(plugins.UserError, match=r"config\.model(: |\.dropout=)"):
         configured(fields)
 

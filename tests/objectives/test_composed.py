@@ -1,4 +1,6 @@
-"""What composed objectives must not do in silence: wrong sizes, options without effect, one head for two questions."""
+"""Composed objectives: sizes, refused options without effect, refused heads with two labels."""
+
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,6 +8,7 @@ from small_corpus import Ids, config, random_store
 
 from lm.core import compatibility
 from lm.core.plugins import UserError
+from lm.core.protocols import Objective
 from lm.data import loader, pairs
 from lm.training.meter import Meter
 from lm.training.program import Program
@@ -14,7 +17,7 @@ TOKENIZER = Ids(96, 20)
 STORE = random_store(73, 80, seed=1)
 
 
-def make(name, model, **options):
+def make(name: str, model: str, **options: Any) -> Objective:
     return compatibility.make({"name": name, **options}, TOKENIZER, 32, model)
 
 
@@ -51,7 +54,7 @@ def test_options_without_effect_are_refused():
     make("mixture", "encoder", members={"mlm": {"label_smoothing": 0.1}, "nsp": {}})
 
 
-def test_one_head_is_not_asked_two_questions():
+def test_one_head_does_not_serve_two_relations():
     with pytest.raises(UserError, match="relations are next, order"):
         make("mixture", "encoder", members={"nsp": {}, "sop": {}})
 
@@ -69,7 +72,7 @@ def test_positions_reach_as_far_as_the_longest_stream():
         )
 
 
-def test_a_line_that_holds_both_phases_has_one_loss():
+def test_a_logged_line_over_both_phases_has_one_loss():
     meter = Meter({"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None)
     for step, (one, two) in enumerate(
         [((12.0, 2.0), (0.0, 0.0)), ((0.0, 0.0), (8.0, 2.0)), ((0.0, 0.0), (8.0, 2.0))], 1
@@ -80,7 +83,7 @@ def test_a_line_that_holds_both_phases_has_one_loss():
     assert meter.flush()["loss"] == pytest.approx((6.0 + 4.0 + 4.0) / 3)
 
 
-def test_sentence_order_leaves_out_no_sentence_but_those_that_stand_alone():
+def test_sentence_order_drops_only_chunks_of_one_sentence():
     """A chunk ends before the sentence that does not fit; the next one begins with it."""
     chunks = pairs.chunk(STORE, 40, "order")
     covered = np.zeros(len(STORE.sentence_offsets) - 1, int)

@@ -1,3 +1,7 @@
+"""Rows of objectives that turn an input into a target: T5's spans, UL2, prefixes, paragraphs."""
+
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -16,19 +20,19 @@ corpora = st.lists(st.lists(st.integers(1, 30), min_size=1, max_size=4), min_siz
 packings = st.sampled_from(["greedy", "best_fit"])
 
 
-def make(name: str, text: Tokens, length: int, mask: str, **options):
+def make(name: str, text: Tokens, length: int, mask: str, **options: Any) -> Any:
     tokenizer = Ids(SPECIAL + len(text.tokens) + 3 + SENTINELS, SENTINELS)
     return compatibility.make({"name": name, **options}, tokenizer, length, MODELS[mask])
 
 
 def epoch(objective, text: Tokens, seed: int = 0) -> list[dict[str, np.ndarray]]:
-    found = loader.examples(objective, text, objective.plan(text), seed)
-    return [found[index] for index in range(len(found))]
+    examples = loader.examples(objective, text, objective.plan(text), seed)
+    return [examples[index] for index in range(len(examples))]
 
 
 def pieces(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int]]]:
-    """(input, target) of each segment, after a look at everything else in the row."""
-    segments, weights, found = row["segments"], row["weights"], []
+    """(input, target) of each segment; checks all other fields of the row."""
+    segments, weights, result = row["segments"], row["weights"], []
     assert (
         set(weights.tolist()) <= {0.0, 1.0}
         and not weights[segments == 0].any()
@@ -50,44 +54,44 @@ def pieces(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int]]]:
             assert row["prefix"][here].tolist() == [1] * count + [0] * (len(here) - count)
             inputs, here = row["tokens"][here[:count]], here[count:]
         else:
-            there = np.flatnonzero(row["input_segments"] == segment)
-            assert (np.diff(there) == 1).all() and row["input_positions"][there].tolist() == list(
-                range(len(there))
-            )
-            inputs = row["input_tokens"][there]
+            read = np.flatnonzero(row["input_segments"] == segment)
+            assert (np.diff(read) == 1).all()
+            assert row["input_positions"][read].tolist() == list(range(len(read)))
+            inputs = row["input_tokens"][read]
         targets = row["targets"][here].tolist()
         assert weights[here].all() and row["tokens"][here].tolist() == [Ids.bos, *targets[:-1]], (
-            "the target, moved by one"
+            "the target, shifted by one"
         )
-        found.append((inputs.tolist(), targets))
-    return found
+        result.append((inputs.tolist(), targets))
+    return result
 
 
 def filled(
     inputs: list[int], targets: list[int], sentinels: tuple[int, ...]
 ) -> tuple[list[int], int]:
-    """The text with its spans back in their places, and how many spans there were; both sides without [EOS]."""
-    hidden: dict[int, list[int]] = {}
+    """The text with its spans put back, and the number of spans; both sides without [EOS]."""
+    spans: dict[int, list[int]] = {}
     for token in targets:
         if token in sentinels:
-            last = hidden.setdefault(token, [])
+            last = spans.setdefault(token, [])
         else:
             last.append(token)
-    assert list(hidden) == list(sentinels[: len(hidden)]) == [
-        token for token in inputs if token in sentinels
-    ] and all(hidden.values())
-    return [part for token in inputs for part in hidden.get(token, [token])], len(hidden)
+    in_input = [token for token in inputs if token in sentinels]
+    assert list(spans) == list(sentinels[: len(spans)]) == in_input and all(spans.values())
+    return [part for token in inputs for part in spans.get(token, [token])], len(spans)
 
 
 def kept(text: Tokens, plan) -> list[int]:
-    """Tokens in the plan's pieces; those left out, one by one, are in the note."""
-    found = [
+    """Tokens of the plan's pieces; checks that the note counts those left out."""
+    tokens = [
         SPECIAL + int(text.document_offsets[document]) + token
-        for row in range(len(plan)) for document, start, stop in plan.pieces(row) for token in range(start, stop)
-    ]  # fmt: skip
-    missing = len(text.tokens) - len(found)
+        for row in range(len(plan))
+        for document, start, stop in plan.pieces(row)
+        for token in range(start, stop)
+    ]
+    missing = len(text.tokens) - len(tokens)
     assert plan.note == (f"left out: {missing} texts of one token" if missing else "")
-    return sorted(found)
+    return sorted(tokens)
 
 
 @settings(max_examples=30, deadline=None)
@@ -137,11 +141,15 @@ def test_a_mode_token_begins_every_input():
     assert firsts == {objective.tokenizer.modes["[S2S]"]}
 
 
-def test_ul2_shares():
-    """Table 1 of Tay et al. 2022, told apart by (mode token, lost tokens, spans) of a text of 100 tokens."""
+def test_ul2_draws_its_denoisers_in_equal_parts():
+    """Table 1 of Tay et al. 2022.
+
+    In a text of 100 tokens the mode token and the numbers of replaced tokens and spans identify a
+    denoiser.
+    """
     text = numbered([[100]], start=SPECIAL)
     objective, rng, draws = make("ul2", text, 256, "cross"), np.random.default_rng(0), 6000
-    names, found = {token: mode for mode, token in objective.tokenizer.modes.items()}, {}
+    names, counts = {token: mode for mode, token in objective.tokenizer.modes.items()}, {}
     for _ in range(draws):
         inputs, targets = (part.tolist() for part in objective.corrupt(text.document(0), rng))
         back, count = filled(inputs[1:-1], targets[:-1], objective.tokenizer.sentinels)
@@ -151,23 +159,24 @@ def test_ul2_shares():
             assert inputs[-2] == objective.tokenizer.sentinels[0] and inputs[1:-2] == back[:75], (
                 "one suffix of a quarter"
             )
-        found[kind] = found.get(kind, 0) + 1
-    shares = {
-        ("[NLU]", 15, 5): 0.8 / 6, ("[NLU]", 15, 2): 0.8 / 6, ("[NLG]", 50, 17): 0.8 / 6, ("[NLG]", 50, 6): 0.8 / 6,
+        counts[kind] = counts.get(kind, 0) + 1
+    fractions = {
+        ("[NLU]", 15, 5): 0.8 / 6, ("[NLU]", 15, 2): 0.8 / 6, ("[NLG]", 50, 17): 0.8 / 6,
+        ("[NLG]", 50, 6): 0.8 / 6,
         ("[NLG]", 15, 1): 0.8 / 6, ("[NLG]", 50, 1): 0.8 / 6, ("[S2S]", 25, 1): 0.2,
     }  # fmt: skip
-    assert found.keys() == shares.keys()
-    for kind, share in shares.items():
-        assert stats.binomtest(found[kind], draws, share).pvalue > 1e-3, kind
+    assert counts.keys() == fractions.keys()
+    for kind, fraction in fractions.items():
+        assert stats.binomtest(counts[kind], draws, fraction).pvalue > 1e-3, kind
 
 
-def given_and_asked(row: dict[str, np.ndarray], tokenizer) -> list[tuple[list[int], list[int]]]:
-    """(given, asked) text of each segment of a prefix_lm row on either mask."""
+def given_and_predicted(row: dict[str, np.ndarray], tokenizer) -> list[tuple[list[int], list[int]]]:
+    """(given, predicted) tokens of each segment of a prefix_lm row, under either mask."""
     if "prefix" not in row:
-        found = pieces(row)
-        assert all(inputs[-1] == Ids.eos for inputs, _ in found)
-        return [(inputs[:-1], targets) for inputs, targets in found]
-    found = []
+        result = pieces(row)
+        assert all(inputs[-1] == Ids.eos for inputs, _ in result)
+        return [(inputs[:-1], targets) for inputs, targets in result]
+    result = []
     assert (
         not row["weights"][row["segments"] == 0].any()
         and not row["targets"][row["weights"] == 0].any()
@@ -176,13 +185,13 @@ def given_and_asked(row: dict[str, np.ndarray], tokenizer) -> list[tuple[list[in
         here = np.flatnonzero(row["segments"] == segment)
         count = int(row["prefix"][here].sum())
         assert row["prefix"][here].tolist() == [1] * count + [0] * (len(here) - count)
-        asked = here[row["weights"][here] > 0]
-        assert asked[0] == here[count - 1], "the first loss is where the prefix ends"
-        assert (np.diff(asked) == 1).all() and row["tokens"][asked[1:]].tolist() == row["targets"][
-            asked[:-1]
-        ].tolist()
-        found.append((row["tokens"][here[:count]].tolist(), row["targets"][asked].tolist()))
-    return found
+        predicted = here[row["weights"][here] > 0]
+        assert predicted[0] == here[count - 1], "the first loss is where the prefix ends"
+        assert (np.diff(predicted) == 1).all() and row["tokens"][predicted[1:]].tolist() == row[
+            "targets"
+        ][predicted[:-1]].tolist()
+        result.append((row["tokens"][here[:count]].tolist(), row["targets"][predicted].tolist()))
+    return result
 
 
 @settings(max_examples=30, deadline=None)
@@ -192,7 +201,9 @@ def test_prefix_lm_rows(documents, length, packing, seed):
     both = []
     for mask in MODELS:
         objective = make("prefix_lm", text, length, mask, packing=packing)
-        rows = [given_and_asked(row, objective.tokenizer) for row in epoch(objective, text, seed)]
+        rows = [
+            given_and_predicted(row, objective.tokenizer) for row in epoch(objective, text, seed)
+        ]
         seen = []
         for before, after in (piece for row in rows for piece in row):
             start = before[1] - SPECIAL
@@ -213,7 +224,7 @@ def test_splits_are_uniform(mask):
     splits = [
         len(before) - 1
         for row in epoch(objective, text)
-        for before, _ in given_and_asked(row, objective.tokenizer)
+        for before, _ in given_and_predicted(row, objective.tokenizer)
     ]
     assert len(splits) == 2000 and min(splits) == 1 and max(splits) == 20
     assert stats.chisquare(np.bincount(splits)[1:]).pvalue > 1e-3
@@ -223,7 +234,11 @@ def test_a_fixed_split():
     text = numbered([[20], [11], [2]], start=SPECIAL)
     objective = make("prefix_lm", text, 64, "prefix", split=0.25)
     (row,) = epoch(objective, text)
-    assert [len(before) - 1 for before, _ in given_and_asked(row, objective.tokenizer)] == [5, 3, 1]
+    assert [len(before) - 1 for before, _ in given_and_predicted(row, objective.tokenizer)] == [
+        5,
+        3,
+        1,
+    ]
 
 
 @settings(max_examples=30, deadline=None)
@@ -267,9 +282,9 @@ def test_seq2seq_splits_at_paragraphs_not_sentences():
     text = numbered([[3, 4, 5, 6], [2, 2], [1, 9]], start=SPECIAL)
     text.paragraph_starts = np.array([1, 0, 1, 0, 1, 0, 1, 1], bool)
     objective = make("seq2seq", text, 32, "cross", packing="greedy")
-    found = sorted(piece for row in epoch(objective, text) for piece in pieces(row))
+    result = sorted(piece for row in epoch(objective, text) for piece in pieces(row))
     a, c = SPECIAL, SPECIAL + 22
-    assert found == [
+    assert result == [
         ([*range(a, a + 7), Ids.eos], [*range(a + 7, a + 18), Ids.eos]),
         ([c, Ids.eos], [*range(c + 1, c + 10), Ids.eos]),
     ]

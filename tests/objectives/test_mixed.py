@@ -1,3 +1,7 @@
+"""Objectives of two modes or several members: hybrid, mntp, mixture, biphasic."""
+
+from typing import Any
+
 import jax
 import numpy as np
 import pytest
@@ -23,7 +27,7 @@ def tokenizer() -> Ids:
     return Ids(VOCABULARY, SENTINELS)
 
 
-def make(name: str, model: str = "decoder", **options):
+def make(name: str, model: str = "decoder", **options: Any) -> Any:
     return compatibility.make({"name": name, **options}, tokenizer(), LENGTH, model)
 
 
@@ -42,26 +46,26 @@ def stacked(rows: list[dict]) -> dict[str, np.ndarray]:
 
 
 def examples(objective, store, **run) -> list[dict[str, np.ndarray]]:
-    found = loader.examples(objective, store, objective.plan(store), 0, **run)
+    dataset = loader.examples(objective, store, objective.plan(store), 0, **run)
     return [
-        found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))
+        dataset[index] for index in range(run["batch_size"] * run["steps"] if run else len(dataset))
     ]
 
 
 def watched(objective, store, **run) -> tuple[list[dict], list[tuple[str, dict]]]:
-    """Examples of an objective made of members, and what the member behind each gave."""
+    """Examples of a composed objective, and for each the name and the example of its member."""
     plan, seen = objective.plan(store), []
     for name, member in objective.members.items():
 
         def example(*arguments, name=name, member=member):
-            found = type(member).example(member, *arguments)
-            seen.append((name, dict(found)))
-            return found
+            made = type(member).example(member, *arguments)
+            seen.append((name, dict(made)))
+            return made
 
         member.example = example
-    found = loader.examples(objective, store, plan, 0, **run)
+    dataset = loader.examples(objective, store, plan, 0, **run)
     rows = [
-        found[index] for index in range(run["batch_size"] * run["steps"] if run else len(found))
+        dataset[index] for index in range(run["batch_size"] * run["steps"] if run else len(dataset))
     ]
     assert len(rows) == len(seen)
     return rows, seen
@@ -86,21 +90,18 @@ def causal_as_clm(row, clm):
 
 def masked_as_next(row, clm):
     changed = np.flatnonzero(row["tokens"] != clm["tokens"])
-    asked = np.flatnonzero(row["weights"])
-    assert row["targets"][asked].tolist() == clm["tokens"][asked + 1].tolist(), (
+    at = np.flatnonzero(row["weights"])
+    assert row["targets"][at].tolist() == clm["tokens"][at + 1].tolist(), (
         "token k + 1 is predicted at k"
     )
-    assert (row["segments"][asked] == row["segments"][asked + 1]).all() and set(changed) <= set(
-        asked + 1
-    )
+    assert (row["segments"][at] == row["segments"][at + 1]).all()
+    assert set(changed) <= set(at + 1)
     assert row["prefix"].tolist() == (row["segments"] > 0).tolist(), (
         "every token of a segment sees all of it"
     )
     used = int((row["segments"] > 0).sum())
-    assert row["count"] == len(asked) == max(1, round(0.15 * used)), (
-        "the rate at the end of the run"
-    )
-    assert len(set(row["weights"][asked].tolist())) == 1
+    assert row["count"] == len(at) == max(1, round(0.15 * used)), "the rate at the end of the run"
+    assert len(set(row["weights"][at].tolist())) == 1
 
 
 @pytest.mark.parametrize("masked", [1, 7])
@@ -123,7 +124,7 @@ def test_hybrid_rows(store, masked):
     ("causal", "masked", "scores"),
     [(1, 0, ("causal",)), (0, 1, ("masked_next",)), (15, 1, ("causal", "masked_next"))],
 )
-def test_the_hybrid_is_asked_in_the_modes_that_it_trains(causal, masked, scores):
+def test_the_hybrid_is_evaluated_in_the_modes_that_it_trains(causal, masked, scores):
     assert make("hybrid", causal=causal, masked=masked).scores == scores
 
 
@@ -134,7 +135,7 @@ def test_hybrid_rate_falls_from_30_to_15_percent(store):
 
 
 @pytest.mark.parametrize("unit", ["token", "word", "word_span"])
-def test_mntp_hides_what_mlm_hides_and_predicts_it_one_before(store, unit):
+def test_mntp_masks_as_mlm_does_and_predicts_one_position_earlier(store, unit):
     for mlm, mntp in zip(
         examples(make("mlm", "encoder", unit=unit), store),
         examples(make("mntp", "encoder", unit=unit), store),
@@ -164,7 +165,11 @@ MIXTURES = {
     },
     "encoder_decoder": {"span_corruption": {"weight": 3.0}, "prefix_lm": {"weight": 1.0}},
     "encoder": {"mlm": {"weight": 1.0, "head": "plain"}, "mntp": {"weight": 1.0, "rate": 0.4}},
-    "encoder, one by one": {"mlm": {"weight": 1.0}, "nsp": {"weight": 3.0}, "rtd": {"weight": 1.0}},
+    "encoder, several passes": {
+        "mlm": {"weight": 1.0},
+        "nsp": {"weight": 3.0},
+        "rtd": {"weight": 1.0},
+    },
 }
 
 
@@ -200,12 +205,12 @@ def test_a_mixture_is_the_mean_over_sequences_of_their_members_losses(store, cas
     assert weight == 12 and float(value) == pytest.approx(sum(expected), rel=1e-5)
     if objective.single_pass:
         for name in names:
-            mine = [
+            losses = [
                 loss for loss, (which, _) in zip(expected, seen[:12], strict=True) if which == name
             ]
             assert float(metrics[f"{name}_nll"][0]) == pytest.approx(
-                sum(mine), rel=1e-5
-            ) and metrics[f"{name}_nll"][1] == len(mine)
+                sum(losses), rel=1e-5
+            ) and metrics[f"{name}_nll"][1] == len(losses)
 
 
 @pytest.mark.parametrize(
@@ -271,7 +276,7 @@ def test_whole_batches_of_one_phase(store):
     assert [int(row["phase"]) for row in rows] == [0] * 12 + [1] * 20
     assert [name for name, _ in seen] == ["clm"] * 12 + ["mlm"] * 20
     assert {int(row["phase"]) for row in examples(make("biphasic", **PHASES), store)} == {1}, (
-        "held-out text is asked what the end asks"
+        "held-out text is scored by the last phase"
     )
 
 
@@ -294,11 +299,11 @@ def test_a_batch_has_its_members_loss(store, biphasic):
         ) == pytest.approx(means(own, {name: 1.0}))
 
 
-def test_training_goes_on_through_the_change(store, biphasic):
-    found = loader.examples(
+def test_training_continues_through_the_change_of_phase(store, biphasic):
+    dataset = loader.examples(
         biphasic.objective, store, biphasic.objective.plan(store), 0, 4, biphasic.steps
     )
-    source, trained, moved = loader.Loader(found, 4, biphasic.mesh), state(biphasic), []
+    source, trained, moved = loader.Loader(dataset, 4, biphasic.mesh), state(biphasic), []
     for step in range(8):
         before = jax.device_get(trained["params"])
         trained, sums = biphasic.step(trained, next(source))
@@ -309,12 +314,12 @@ def test_training_goes_on_through_the_change(store, biphasic):
                 for a, b in zip(jax.tree.leaves(after), jax.tree.leaves(before), strict=True)
             )
         )
-        found = divide_sums(jax.device_get(sums))
-        assert set(found) & {"clm", "mlm"} == {"clm" if step < 3 else "mlm"} and all(
-            map(np.isfinite, found.values())
+        means = divide_sums(jax.device_get(sums))
+        assert set(means) & {"clm", "mlm"} == {"clm" if step < 3 else "mlm"} and all(
+            map(np.isfinite, means.values())
         )
     assert min(moved) > 0 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
     counts = [int(leaf) for leaf in jax.tree.leaves(trained["opt_state"]) if leaf.ndim == 0]
     assert counts and set(counts) == {8} and trained["step"] == 8, (
-        "one optimiser, whose count goes on"
+        "one optimizer, whose count continues"
     )

@@ -1,3 +1,5 @@
+"""Rows of clm, mlm and pairs; losses against NumPy; sums over rows; golden metrics."""
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,9 +66,9 @@ sizes = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=4), min_size=
 
 @settings(max_examples=40, deadline=None)
 @given(sizes, st.integers(16, 48), st.integers(0, 3))
-def test_clm_asks_every_token_once(documents, length, seed):
+def test_clm_predicts_every_token_once(documents, length, seed):
     text = numbered(documents, start=SPECIAL)
-    asked, ends = [], 0
+    targeted, ends = [], 0
     for row in epoch("clm", text, seed, length=length):
         weights, targets, tokens, segments = (
             row["weights"],
@@ -86,7 +88,8 @@ def test_clm_asks_every_token_once(documents, length, seed):
                 range(len(here))
             )
             first = targets[here[0]] - SPECIAL
-            # The input is the token before the target: [BOS] before a document's first, its own text after a cut.
+            # The input is the token before the target: [BOS] before a document's first token, the
+            # document's own text after a cut.
             assert tokens[here[0]] == (
                 Ids.bos if first in text.document_offsets[:-1] else first - 1 + SPECIAL
             )
@@ -98,8 +101,8 @@ def test_clm_asks_every_token_once(documents, length, seed):
                     and tokens[here[-1]] - SPECIAL + 1 in text.document_offsets[1:]
                 )
                 ends += 1
-            asked += targets[here[:-1]].tolist()
-    assert sorted(asked) == list(range(SPECIAL, SPECIAL + len(text.tokens))), (
+            targeted += targets[here[:-1]].tolist()
+    assert sorted(targeted) == list(range(SPECIAL, SPECIAL + len(text.tokens))), (
         "each token is a target exactly once"
     )
     assert ends == len(text), "and so is each document's [EOS]"
@@ -129,17 +132,17 @@ def test_mlm_rows(documents, length, rate):
     assert sorted(seen) == list(range(SPECIAL, SPECIAL + len(text.tokens)))
 
 
-def test_masks_are_drawn_afresh_in_each_epoch(store):
+def test_masks_are_drawn_anew_in_each_epoch(store):
     first, second = epoch("mlm", store), epoch("mlm", store, number=1)
 
     def by_text(rows):
-        found = {}
+        positions = {}
         for row in rows:
             original = row["tokens"].copy()
             real = row["weights"] > 0
             original[row["target_positions"][real]] = row["targets"][real]
-            found[original.tobytes()] = row["target_positions"][real].tobytes()
-        return found
+            positions[original.tobytes()] = row["target_positions"][real].tobytes()
+        return positions
 
     one, two = by_text(first), by_text(second)
     assert one.keys() == two.keys() and len(one) == len(first)
@@ -359,7 +362,7 @@ def test_mlm_loss(store, hidden, head):
     model = FixedModel(objective, hidden)
     terms, metrics = loss(objective, model, batch)
     total, hits, count = masked_reference(model, batch, hidden, head)
-    assert 0 < count < batch["weights"].size, "the batch needs slots that are filling"
+    assert 0 < count < batch["weights"].size, "the batch needs unused targets"
     check(terms["mlm"], total, count)
     check(metrics["mlm_accuracy"], hits, count)
     places = batch["target_positions"].shape[1]
@@ -439,18 +442,20 @@ def test_impossible_options_are_refused(name, options):
 
 
 def test_pieces_leave_room_for_two_specials():
-    assert packing.SPECIALS == 2  # [CLS] and [SEP]; [BOS] and the place whose target is [EOS]
+    assert packing.SPECIALS == 2  # [CLS] and [SEP]; [BOS] and the position whose target is [EOS]
 
 
-# Golden metrics: the losses of step 1 and of step 2, that is after one update, and the gradient's norm.
+# Golden metrics: losses and gradient norms of step 1, and of step 2, which is after one update.
 
 GOLDEN = {
     "clm": {"clm 1": 4.1649368, "clm_accuracy 1": 4 / 231, "gradient_norm 1": 0.08026627,
             "clm 2": 4.1443135, "clm_accuracy 2": 9 / 231, "gradient_norm 2": 0.08008333},
     "mlm": {"mlm 1": 4.1705940, "mlm_accuracy 1": 1 / 39, "gradient_norm 1": 0.2114052,
             "mlm 2": 4.1267477, "mlm_accuracy 2": 1 / 39, "gradient_norm 2": 0.2271245},
-    "mlm_nsp": {"mlm 1": 4.1578217, "mlm_accuracy 1": 0.0, "nsp 1": 0.6824859, "nsp_accuracy 1": 0.75, "gradient_norm 1": 0.5251470,
-                "mlm 2": 4.1139730, "mlm_accuracy 2": 2 / 37, "nsp 2": 0.6311408, "nsp_accuracy 2": 0.75, "gradient_norm 2": 0.4591709},
+    "mlm_nsp": {"mlm 1": 4.1578217, "mlm_accuracy 1": 0.0, "nsp 1": 0.6824859,
+                "nsp_accuracy 1": 0.75, "gradient_norm 1": 0.5251470,
+                "mlm 2": 4.1139730, "mlm_accuracy 2": 2 / 37, "nsp 2": 0.6311408,
+                "nsp_accuracy 2": 0.75, "gradient_norm 2": 0.4591709},
     "nsp": {"nsp 1": 0.7210662, "nsp_accuracy 1": 0.25, "gradient_norm 1": 0.5324450,
             "nsp 2": 0.6621477, "nsp_accuracy 2": 0.75, "gradient_norm 2": 0.4138746},
 }  # fmt: skip
@@ -471,13 +476,13 @@ def measured(name: str) -> dict[str, float]:
     examples = loader.examples(objective, text, objective.plan(text), 0).repeat(None)
     source = loader.Loader(examples, size, program.mesh)
     batch, trained = next(source), state(program)
-    found = {}
+    metrics = {}
     for step in (1, 2):
         trained, sums = program.step(trained, batch)
-        found |= {
+        metrics |= {
             f"{key} {step}": value for key, value in divide_sums(jax.device_get(sums)).items()
         }
-    return found
+    return metrics
 
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
