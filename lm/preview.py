@@ -8,8 +8,6 @@ Trains nothing; the corpus is read and tokenized if it is not cached.
 Exit status: 0 done; 2 a flag or the config is wrong; 1 internal error.
 """
 
-import sys
-
 from absl import flags
 
 from lm.core import command
@@ -35,15 +33,14 @@ def main() -> None:
     from lm.core.plain import plain
     from lm.inference import preview
 
-    forced = {"always": True, "never": False}.get(_COLOR.value)
+    color = {"always": True, "never": False}.get(_COLOR.value)
     preview.print_examples(
         plain(_CONFIG.value),
         _SPLIT.value,
         _SHOW.value,
         _STEP.value,
         _ARRAYS.value,
-        forced,
-        sys.stdout,
+        color,
     )
 
 

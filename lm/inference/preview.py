@@ -3,7 +3,7 @@
 import io
 import itertools
 from collections.abc import Iterator, Mapping
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from rich.console import Console, RenderableType
@@ -29,9 +29,8 @@ def print_examples(
     step: int,
     arrays: bool,
     color: bool | None,
-    file: IO[str],
 ) -> None:
-    """Prints the first examples that a run of this config draws.
+    """Prints the first examples that a run of this config draws, on stdout.
 
     Args:
       config: of a run, as lm.presets.run gives it.
@@ -39,15 +38,12 @@ def print_examples(
       count: number of examples.
       step: of the run.
       arrays: also print all arrays as numbers.
-      color: whether to use colors; None uses them if `file` is a terminal.
-      file: to print to.
+      color: whether to use colors; None uses them on a terminal.
 
     Raises:
       UserError: the config cannot work.
     """
-    console = Console(
-        file=file, force_terminal=color, no_color=color is False, highlight=False, soft_wrap=False
-    )
+    console = Console(force_terminal=color, no_color=color is False, highlight=False)
     corpus = corpora.prepare(config["data"], config["tokenizer"])
     length, model = int(config["data"]["length"]), config["model"]["name"]
     training = plugins.configure(TrainingConfig, config["training"], "config.training")

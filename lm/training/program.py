@@ -283,8 +283,8 @@ class Program:
             return compiled(params, batch)
 
     def jit(
-        self, function: Callable[[Model, dict[str, jax.Array]], Any]
-    ) -> Callable[[Any, dict[str, jax.Array]], Any]:
+        self, function: Callable[[Model, Batch], Any]
+    ) -> Callable[[Params, Batch], Any]:
         """Compiles `function(model, batch)` as a function of (params, batch).
 
         The result is replicated on all devices.
@@ -294,7 +294,7 @@ class Program:
             out_shardings=self._everywhere,
         )
 
-        def call(params: Params, batch: dict[str, jax.Array]) -> Any:
+        def call(params: Params, batch: Batch) -> Any:
             with self._on_mesh():
                 return compiled(params, batch)
 

@@ -1,5 +1,6 @@
 """Previews of examples: inputs, targets and decoded text."""
 
+import contextlib
 import io
 
 import pytest
@@ -19,7 +20,8 @@ def home(tmp_path_factory):
 def printed(section, **options) -> str:
     file = io.StringIO()
     defaults = {"split": "train", "count": 2, "step": 0, "arrays": False, "color": False}
-    preview.print_examples(section, **defaults | options, file=file)
+    with contextlib.redirect_stdout(file):
+        preview.print_examples(section, **defaults | options)
     return file.getvalue()
 
 
