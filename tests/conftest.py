@@ -30,5 +30,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 # - Cost: not measurable where functions are traced (tests/nn/test_layers.py with lm.nn); 20 to
 #   100 µs for a call, 200 µs with a Tokenizer: tests of code that runs in Python for each row take
 #   1.5 times as long (tests/data/test_loader.py with the rooms below it).
-CHECKED = ["lm.evaluation", "lm.finetuning", "lm.parallel", "lm.tasks"]
+CHECKED = [
+    "lm.evaluation",
+    "lm.finetuning",
+    "lm.objectives",
+    "lm.optimizers",
+    "lm.parallel",
+    "lm.tasks",
+]
 jaxtyping.install_import_hook(CHECKED, "type_checks.checked")
