@@ -13,7 +13,7 @@ __all__ = ["__version__", "load"]
 
 
 def load(workdir: "str | os.PathLike[str]", step: int | str | None = None) -> "LoadedRun":
-    """Opens a trained run for use from Python. Needs nothing but the run's directory.
+    """Opens a trained run for use from Python. Only the run's directory is needed.
 
     Example::
 
@@ -26,8 +26,8 @@ def load(workdir: "str | os.PathLike[str]", step: int | str | None = None) -> "L
       step: a step, "latest", or "best" (lowest validation loss); None is the latest.
 
     Returns:
-      The run: `config`, `record`, `tokenizer`, `params`, `program`, `model`, `step`; and `corpus`,
-      which is read on first use.
+      The run, with `config`, `record`, `tokenizer`, `params`, `model`, `program`, `step`, and
+      `corpus`, which is read on first use.
 
     Raises:
       lm.core.plugins.UserError: there is no run or checkpoint, or one of its files is damaged.

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 
 from lm.core.plugins import UserError
-from lm.core.protocols import Params, Tokenizer
+from lm.core.protocols import Model, Params, Tokenizer
 from lm.data import corpus as corpora
 from lm.data.corpus import Corpus
 from lm.parallel.mesh import DeviceMismatch
@@ -26,7 +26,7 @@ class DeferredCorpus(Corpus):
         object.__setattr__(self, "_read", read)
 
     def __getattr__(self, name: str) -> Any:
-        # Called only for what is not there yet: the fields of `Corpus` besides the tokenizer.
+        # Called for attributes that are not set: at first, all fields but the tokenizer.
         if name not in {field.name for field in dataclasses.fields(Corpus)}:
             raise AttributeError(name)
         corpus = self._read()
@@ -43,10 +43,10 @@ class LoadedRun:
       workdir: directory of the run.
       record: its run.json.
       tokenizer: the vocabulary it was trained with.
-      corpus: its text, read on first use.
+      corpus: the text it was trained on, read on first use.
       program: model, objective and compiled functions, on the devices of this machine.
       params: parameters, a nested dict of arrays.
-      step: of the checkpoint.
+      step: step of the checkpoint.
     """
 
     workdir: Path
@@ -63,7 +63,7 @@ class LoadedRun:
         return self.record["config"]
 
     @property
-    def model(self) -> Any:
+    def model(self) -> Model:
         """The model with its parameters, to be called under `jax.jit` or eagerly."""
         return self.program.model(self.params)
 
@@ -71,16 +71,16 @@ class LoadedRun:
 def load_run(
     workdir: str | Path, step: int | str | None = None, progress: bool = True
 ) -> LoadedRun:
-    """Opens a checkpoint of a run of lm.train. Needs nothing but the run's directory.
+    """Opens a checkpoint of a run of lm.train. Only its directory is needed.
 
     Args:
       workdir: directory of the run.
       step: a step, "latest", or "best" (lowest validation loss); None is the latest.
-      progress: show progress bars when the corpus is read.
+      progress: whether to show progress bars while the corpus is read.
 
     Raises:
-      UserError: there is no run or checkpoint, or one of its files is damaged. Using the corpus
-        raises it where the text has changed since training.
+      UserError: there is no run or checkpoint, or one of its files is damaged. The first use of
+        the corpus raises it if the text has changed since training.
     """
     workdir = Path(workdir)
     record = records.read_run(workdir)
@@ -90,12 +90,12 @@ def load_run(
     tokenizer = _tokenizer(workdir, record)
     try:
         program = Program(config, tokenizer)
-    except DeviceMismatch:  # trained on other devices: split rows over those of this machine
-        here = {
+    except DeviceMismatch:  # trained on other devices: split rows over this machine's
+        local = {
             "mesh": {"data": -1},
             "training": config["training"] | {"batch_size": jax.device_count(), "microbatches": 1},
         }
-        program = Program(config | here, tokenizer)
+        program = Program(config | local, tokenizer)
     state, _ = checkpoints.restore(chosen, program.shapes, program.shardings)
     checkpoints.close()
 
@@ -126,10 +126,10 @@ def _choose(workdir: Path, checkpoints: Checkpoints, step: str) -> int:
 
 
 def _tokenizer(workdir: Path, record: dict[str, Any]) -> Tokenizer:
-    """The vocabulary beside the checkpoints."""
+    """The vocabulary that training saved beside the checkpoints."""
     path = workdir / "tokenizer.model"
     if not path.is_file():
-        raise UserError(f"{workdir} has no tokenizer.model; is it the whole directory of a run?")
+        raise UserError(f"{workdir} has no tokenizer.model; give the complete directory of a run")
     tokenizer = tokenizers.load(record["config"]["tokenizer"], path)
     trained_with = record["data"].get("tokenizer", tokenizer.fingerprint)
     if tokenizer.fingerprint != trained_with:

@@ -207,14 +207,13 @@ class Checkpoints:
         self._verify(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         saved = self.manager.item_metadata(step)["state"]
-        wanted = {
+        abstract = {
             name: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=here)
             for name, leaf in saved.items()
         }
-        found = self.manager.restore(
-            step, args=ocp.args.Composite(state=ocp.args.StandardRestore(wanted))
-        )["state"]
-        return {name: np.asarray(value) for name, value in found.items()}
+        items = ocp.args.Composite(state=ocp.args.StandardRestore(abstract))
+        restored = self.manager.restore(step, args=items)["state"]
+        return {name: np.asarray(value) for name, value in restored.items()}
 
     def wait(self) -> None:
         """Blocks until the saves in flight are on disk."""

@@ -11,7 +11,7 @@ from lm.parallel.mesh import MeshConfig
 from lm.tokenizers.config import TokenizerConfig
 from lm.training.program import TrainingConfig
 
-# Which room a section's plug-in lives in, and the field that names it.
+# The room of a section's plug-in, and the field that names it.
 _PLUG_INS = {
     "model": ("models", "name"),
     "objective": ("objectives", "name"),

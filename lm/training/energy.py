@@ -53,7 +53,7 @@ class Rapl:
                         (zone / "max_energy_range_uj").read_text(encoding="ascii")
                     )
                     self.last[zone] = value
-        self.busy, self.mine = self._busy(), own()
+        self.busy, self.used = self._busy(), own()
 
     @property
     def available(self) -> bool:
@@ -74,9 +74,9 @@ class Rapl:
                 now = int((zone / "energy_uj").read_text(encoding="ascii"))
                 total += now - before if now >= before else now + self.ranges[zone] - before
                 self.last[zone] = now
-        busy, mine = self._busy(), self.own()
-        fraction = (mine - self.mine) / max(busy - self.busy, mine - self.mine, 1e-9)
-        self.busy, self.mine = busy, mine
+        busy, used = self._busy(), self.own()
+        fraction = (used - self.used) / max(busy - self.busy, used - self.used, 1e-9)
+        self.busy, self.used = busy, used
         return total / 1e6 * fraction
 
     def _busy(self) -> float:

@@ -12,7 +12,7 @@ from lm.training.program import TrainingConfig
 
 @dataclass(frozen=True)
 class Group:
-    """The experiment that a run is a trial of. Its trials' events lie under one directory.
+    """The experiment that a run is a trial of. Events of its trials are in one directory.
 
     Attributes:
       directory: workdir of the experiment.

@@ -20,7 +20,7 @@ class Meter:
 
     Attributes:
       loss_tokens: targets with a loss so far: the weight of all loss terms, or the metric "targets"
-        where weights are no counts.
+        where weights are not counts.
       total: (sum, weight) by name since the last flush.
       steps: number of those steps in which each term had a weight; "" counts all of them.
     """
@@ -98,7 +98,7 @@ class Meter:
         step, sums = self.pending
         self.pending = None
         values = jax.device_get(sums)
-        self.check(step, {name: value for name, (value, _) in values.items()})
+        self.check(step, {name: float(value) for name, (value, _) in values.items()})
         counted = float(values.pop("targets", (0.0, 0.0))[0])
         self.loss_tokens += counted or sum(
             float(weight) for name, (_, weight) in values.items() if name in self.terms

@@ -282,9 +282,7 @@ class Program:
             )
             return compiled(params, batch)
 
-    def jit(
-        self, function: Callable[[Model, Batch], Any]
-    ) -> Callable[[Params, Batch], Any]:
+    def jit(self, function: Callable[[Model, Batch], Any]) -> Callable[[Params, Batch], Any]:
         """Compiles `function(model, batch)` as a function of (params, batch).
 
         The result is replicated on all devices.

@@ -107,7 +107,7 @@ def check_same_data(
       tokenizer: fingerprint of the tokenizer now.
 
     Raises:
-      UserError: the data is another one.
+      UserError: the data has changed.
     """
     if record and record["data"]["fingerprint"] != fingerprint:
         before = record["data"].get("tokenizer")
