@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from runs import STEPS, home  # noqa: F401
@@ -29,9 +30,9 @@ def test_loading_needs_no_corpus(workdir, monkeypatch):
     assert (
         run.step == STEPS and run.config == json.loads((workdir / "run.json").read_text())["config"]
     )
-    ids = np.array([[run.tokenizer.bos, *run.tokenizer.encode("The first word.")]], np.int32)
-    positions = np.arange(ids.shape[1], dtype=np.int32)[None]
-    batch = {"tokens": ids, "segments": np.ones_like(ids), "positions": positions}
+    ids = jnp.asarray([[run.tokenizer.bos, *run.tokenizer.encode("The first word.")]], jnp.int32)
+    positions = jnp.arange(ids.shape[1], dtype=jnp.int32)[None]
+    batch = {"tokens": ids, "segments": jnp.ones_like(ids), "positions": positions}
     states = run.model.states(batch)
     assert states.shape == (*ids.shape, run.config["model"]["width"])
     logits = np.asarray(run.model.logits(states), np.float64)

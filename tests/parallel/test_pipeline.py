@@ -140,15 +140,15 @@ def test_evaluation_uses_as_many_microbatches_as_divide_its_batch(rows, mesh, ex
 
 @pytest.mark.parametrize("rows", [1, 3, 6])
 def test_a_batch_that_fills_no_pipeline_is_computed_without_one(rows):
-    tokens = np.random.default_rng(0).integers(7, 64, (rows, 32)).astype(np.int32)
+    tokens = jnp.asarray(np.random.default_rng(0).integers(7, 64, (rows, 32)), jnp.int32)
     results = []
     for mesh in ({}, {"stage": 2, "pipeline_microbatches": 4, "pipeline_repeats": 2}):
         program = build(**mesh)
 
         def hidden(params, program=program):
-            positions = np.tile(np.arange(32), (rows, 1))
+            positions = jnp.tile(jnp.arange(32), (rows, 1))
             return program.model(params).hidden(
-                tokens, segments_BT=np.ones_like(tokens), positions_BT=positions
+                tokens, segments_BT=jnp.ones_like(tokens), positions_BT=positions
             )
 
         with meshes.use(program.mesh, program.mesh_config):
@@ -167,14 +167,14 @@ def test_a_batch_that_fills_no_pipeline_is_computed_without_one(rows):
 def test_dropout_differs_between_rows():
     program = build(stage=2)
     params = numbers(program.shapes["params"])
-    tokens = np.tile(np.arange(7, 39, dtype=np.int32), (8, 1))  # all rows alike
+    tokens = jnp.tile(jnp.arange(7, 39, dtype=jnp.int32), (8, 1))  # all rows alike
 
     def hidden(params, dropout_keys):
         model = program.model(params)
         return model.hidden(
             tokens,
-            segments_BT=np.ones_like(tokens),
-            positions_BT=np.tile(np.arange(32), (8, 1)),
+            segments_BT=jnp.ones_like(tokens),
+            positions_BT=jnp.tile(jnp.arange(32), (8, 1)),
             dropout_keys=dropout_keys,
         )
 
