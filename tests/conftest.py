@@ -33,6 +33,8 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 CHECKED = [
     "lm.evaluation",
     "lm.finetuning",
+    "lm.models",
+    "lm.nn",
     "lm.objectives",
     "lm.optimizers",
     "lm.parallel",
