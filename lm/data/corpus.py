@@ -23,7 +23,7 @@ from typing import Any
 from lm.core import plugins
 from lm.core.plugins import UserError
 from lm.core.protocols import Source, Tokenizer, TokenizerKind
-from lm.data import committed, store
+from lm.data import atomic_directory, store
 from lm.data.documents import Document, Tally, signature, split_of
 from lm.tokenizers import config as tokenizers
 
@@ -148,7 +148,7 @@ def prepare(
     loaded = kind.load(tokenizer_config.path, options) if tokenizer_config.path else None
 
     texts = _texts(config, source, source_config, progress)
-    meta = committed.read(texts)
+    meta = atomic_directory.read(texts)
     digests = {split: meta["files"][f"{split}.jsonl"]["digest"] for split in SPLITS}
     code = tokenizers.code(tokenizer_config.kind)
     if loaded is None:
@@ -194,7 +194,7 @@ def _texts(config: DataConfig, source: Source, source_config: Any, progress: boo
         code=(__file__,),
     )
     directory = config.root / "texts" / f"{config.source}-{key}"
-    with committed.create(directory) as part:
+    with atomic_directory.create(directory) as part:
         if part is not None:
             if progress and _others(directory):
                 print(
@@ -218,7 +218,7 @@ def _texts(config: DataConfig, source: Source, source_config: Any, progress: boo
                         json.dumps(dataclasses.asdict(document), ensure_ascii=False) + "\n"
                     )
             _check_splits(config, tally, counts)
-            committed.commit(part, {"tally": tally.summary(), "documents": counts})
+            atomic_directory.commit(part, {"tally": tally.summary(), "documents": counts})
     return directory
 
 
@@ -249,14 +249,14 @@ def _tokenizer(
     name: str, kind: TokenizerKind, options: Any, directory: Path, texts: Path, progress: bool
 ) -> Tokenizer:
     """The tokenizer of the training text; trained unless `directory` exists."""
-    with committed.create(directory) as part:
+    with atomic_directory.create(directory) as part:
         if part is not None:
             if progress:
                 print(f"learning a {name} vocabulary: {options}", file=sys.stderr)
             sentences = _sentences(_read(texts / "train.jsonl"))
             kind.train(sentences, options).save(part / "tokenizer.model")
-            committed.commit(part, {})
-    committed.read(directory)
+            atomic_directory.commit(part, {})
+    atomic_directory.read(directory)
     return kind.load(directory / "tokenizer.model", options)
 
 

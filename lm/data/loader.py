@@ -18,7 +18,7 @@ from jaxtyping import Integer
 from lm.core.plugins import UserError
 from lm.core.protocols import Example, Objective, Plan
 from lm.data.store import Store
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 
 
 def examples(
@@ -128,9 +128,9 @@ class Loader:
                 "the corpus gives no example of this length; give more text or a smaller"
                 " data.length"
             )
-        meshes.check_batch(mesh, batch_size)
-        self.sharding = NamedSharding(mesh, meshes.spec(("batch",)))
-        rows = meshes.local_rows(self.sharding, batch_size)
+        sharding.check_batch(mesh, batch_size)
+        self.sharding = NamedSharding(mesh, sharding.spec(("batch",)))
+        rows = sharding.local_rows(self.sharding, batch_size)
         batches = local_batches(examples, rows, batch_size)
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
         self.batches = iter(batches.slice(slice(start, None)).to_iter_dataset(options))

@@ -91,7 +91,7 @@ def plain(length: int) -> tuple[Int64[np.ndarray, "sizes"], ...]:
 
 def pack(
     lengths: Integer[np.ndarray, "D"],
-    rooms: int | Sequence[int],
+    stream_lengths: int | Sequence[int],
     method: str = "greedy",
     needs: Sequence[Integer[np.ndarray, "sizes"]] | None = None,
 ) -> Plan:
@@ -99,7 +99,7 @@ def pack(
 
     Args:
       lengths: tokens of each document; empty documents are passed over.
-      rooms: positions of a row, of each stream.
+      stream_lengths: positions of a row, of each stream.
       method: one of METHODS.
       needs: for each stream, positions of a piece of n tokens, not decreasing; `plain` by default.
         A piece never has more tokens than this table.
@@ -107,23 +107,23 @@ def pack(
     Raises:
       ValueError: no piece of SHORTEST tokens fits a row, or the method is unknown.
     """
-    rooms = (rooms,) if isinstance(rooms, int) else tuple(rooms)
-    needs = plain(max(rooms)) if needs is None else needs
+    stream_lengths = (stream_lengths,) if isinstance(stream_lengths, int) else tuple(stream_lengths)
+    needs = plain(max(stream_lengths)) if needs is None else needs
     # fits[stream][room] is the longest piece that fits.
     fits = [
         (np.searchsorted(need, np.arange(room + 1), side="right") - 1).tolist()
-        for need, room in zip(needs, rooms, strict=True)
+        for need, room in zip(needs, stream_lengths, strict=True)
     ]
     longest = min(fit[-1] for fit in fits)
     if longest < SHORTEST:
         raise ValueError(
-            f"rows of {' + '.join(map(str, rooms))} positions are too short: not even {SHORTEST}"
-            " tokens fit one"
+            f"rows of {' + '.join(map(str, stream_lengths))} positions are too short: not even"
+            f" {SHORTEST} tokens fit one"
         )
     sizes = np.asarray(lengths).tolist()
     check(method)
     if method == "greedy":
-        return _greedy(sizes, rooms, fits, [need.tolist() for need in needs])
+        return _greedy(sizes, stream_lengths, fits, [need.tolist() for need in needs])
     pieces = [
         (index, begin, min(size, begin + longest))
         for index, size in enumerate(sizes)
@@ -131,7 +131,10 @@ def pack(
     ]
     taken = np.array([stop - begin for _, begin, stop in pieces], np.int64)
     return plan(
-        [[pieces[at] for at in row] for row in best_fit([need[taken] for need in needs], rooms)]
+        [
+            [pieces[at] for at in row]
+            for row in best_fit([need[taken] for need in needs], stream_lengths)
+        ]
     )
 
 
@@ -143,20 +146,20 @@ def plan(rows: Sequence[Sequence[tuple[int, int, int]]]) -> Plan:
 
 
 def best_fit(
-    needs: Sequence[Integer[np.ndarray, "pieces"]], rooms: Sequence[int]
+    needs: Sequence[Integer[np.ndarray, "pieces"]], stream_lengths: Sequence[int]
 ) -> list[list[int]]:
     """Best fit decreasing.
 
     Args:
       needs: for each stream, positions of each piece, at most the room.
-      rooms: positions of a row, of each stream.
+      stream_lengths: positions of a row, of each stream.
 
     Returns:
       Indices of the pieces of each row, ascending.
     """
     tables = [need.tolist() for need in needs]
     rows: list[list[int]] = []
-    left: list[list[int]] = [[] for _ in rooms]  # free positions of each stream, by row
+    left: list[list[int]] = [[] for _ in stream_lengths]  # free positions of each stream, by row
     open_rows: dict[int, list[int]] = {}  # rows by free positions of the first stream
     levels: list[int] = []  # keys of `open_rows` that hold a row, ascending
     for piece in np.argsort(-np.asarray(needs[0]), kind="stable").tolist():
@@ -176,7 +179,7 @@ def best_fit(
         if row < 0:
             row = len(rows)
             rows.append([])
-            for stream, room in enumerate(rooms):
+            for stream, room in enumerate(stream_lengths):
                 left[stream].append(room)
         else:
             before = left[0][row]
@@ -194,25 +197,25 @@ def best_fit(
 
 
 def in_order(
-    needs: Sequence[Integer[np.ndarray, "pieces"]], rooms: Sequence[int]
+    needs: Sequence[Integer[np.ndarray, "pieces"]], stream_lengths: Sequence[int]
 ) -> list[list[int]]:
     """Fills rows with uncut pieces in their order; arguments and result as of `best_fit`."""
     rows: list[list[int]] = []
-    left = [-1] * len(rooms)
+    left = [-1] * len(stream_lengths)
     for piece, wanted in enumerate(zip(*(need.tolist() for need in needs), strict=True)):
         if any(room < need for room, need in zip(left, wanted, strict=True)):
             rows.append([])
-            left = list(rooms)
+            left = list(stream_lengths)
         rows[-1].append(piece)
         left = [room - need for room, need in zip(left, wanted, strict=True)]
     return rows
 
 
 def _greedy(
-    sizes: list[int], rooms: tuple[int, ...], fits: list[list[int]], needs: list[list[int]]
+    sizes: list[int], stream_lengths: tuple[int, ...], fits: list[list[int]], needs: list[list[int]]
 ) -> Plan:
     rows: list[list[tuple[int, int, int]]] = [[]]
-    left = list(rooms)
+    left = list(stream_lengths)
     for index, size in enumerate(sizes):
         begin = 0
         while begin < size:
@@ -222,7 +225,7 @@ def _greedy(
             )
             if take < 1 or (take < SHORTEST and take < size - begin):
                 rows.append([])
-                left = list(rooms)
+                left = list(stream_lengths)
                 continue
             rows[-1].append((index, begin, begin + take))
             begin += take

@@ -6,10 +6,12 @@ import numpy as np
 
 from lm.data.store import Store
 
-Run = tuple[int, int, int]  # document, first token, token after the last; counted in the document
+SentenceSpan = tuple[
+    int, int, int
+]  # document, first token, token after the last; counted in the document
 
 
-def runs(store: Store, room: int, across: bool) -> list[Run]:
+def runs(store: Store, room: int, across: bool) -> list[SentenceSpan]:
     """Cuts each document into runs of complete sentences.
 
     Args:
@@ -18,7 +20,7 @@ def runs(store: Store, room: int, across: bool) -> list[Run]:
       across: make each sentence a run of its own, for rows that continue with the next document.
     """
     offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
-    result: list[Run] = []
+    result: list[SentenceSpan] = []
     for document in range(len(store)):
         ends = (
             offsets[borders[document] : borders[document + 1] + 1] - offsets[borders[document]]
@@ -36,13 +38,13 @@ def runs(store: Store, room: int, across: bool) -> list[Run]:
     return result
 
 
-def fill(pieces: Sequence[Run], length: int) -> list[list[Run]]:
+def fill(pieces: Sequence[SentenceSpan], length: int) -> list[list[SentenceSpan]]:
     """Fills rows of `length` positions with runs in order.
 
     A row begins with one special token, and one follows each document in it. Neighbouring runs of a
     document are joined.
     """
-    rows: list[list[Run]] = []
+    rows: list[list[SentenceSpan]] = []
     used = length
     for document, start, stop in pieces:
         last = rows[-1][-1] if rows else (-1, 0, 0)

@@ -23,7 +23,7 @@ class Layout:
     Attributes:
       mask: "cross" or "prefix".
       length: positions of the input stream, or of the one stream.
-      rooms: positions of each stream.
+      stream_lengths: positions of each stream.
       positions: positions of all streams.
     """
 
@@ -37,8 +37,8 @@ class Layout:
           target_length: positions of the target stream under "cross".
         """
         self.tokenizer, self.mask, self.length = tokenizer, mask, length
-        self.rooms = (length, target_length) if mask == "cross" else (length,)
-        self.positions = sum(self.rooms)
+        self.stream_lengths = (length, target_length) if mask == "cross" else (length,)
+        self.positions = sum(self.stream_lengths)
 
     def needs(
         self, inputs: Integer[np.ndarray, "n"], targets: Integer[np.ndarray, "n"]
@@ -55,7 +55,7 @@ class Layout:
         bos, pad = self.tokenizer.bos, self.tokenizer.pad
         if self.mask == "cross":
             source = rows.Row(self.length, pad, prefix="input_")
-            row = rows.Row(self.rooms[-1], pad, ("targets", "weights"))
+            row = rows.Row(self.stream_lengths[-1], pad, ("targets", "weights"))
             for inputs, targets in pieces:
                 source.add(inputs)
                 row.add(rows.shift(bos, targets), targets=targets, weights=1.0)

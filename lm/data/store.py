@@ -16,7 +16,7 @@ from jaxtyping import Bool, Int64, Integer, UInt
 
 from lm.core.plugins import UserError
 from lm.core.protocols import Tokenizer
-from lm.data import committed
+from lm.data import atomic_directory
 from lm.data.documents import Document
 
 _ARRAYS = {
@@ -64,7 +64,7 @@ class Store:
             delete.
         """
         self.directory = Path(directory)
-        self.meta = committed.read(self.directory, check)
+        self.meta = atomic_directory.read(self.directory, check)
         self.fingerprint: str = self.meta["fingerprint"]
         # Views as plain arrays: slicing np.memmap itself takes several times as long.
         self.tokens = np.memmap(
@@ -118,7 +118,7 @@ class Store:
         Raises:
           UserError: a file is damaged.
         """
-        committed.read(self.directory, full=True)
+        atomic_directory.read(self.directory, full=True)
 
 
 def build(
@@ -147,7 +147,7 @@ def build(
       UserError: there is no document, or the disk is full. Nothing is kept then.
     """
     directory = Path(directory)
-    with committed.create(directory) as part:
+    with atomic_directory.create(directory) as part:
         if part is not None:
             counts = _write(
                 tracked(documents, "encoding documents", progress, total),
@@ -160,7 +160,7 @@ def build(
                     "a token store needs at least one document; the corpus, or this split of it,"
                     " is empty"
                 )
-            committed.commit(part, counts | {"tokenizer": tokenizer.fingerprint})
+            atomic_directory.commit(part, counts | {"tokenizer": tokenizer.fingerprint})
     return Store(directory)
 
 

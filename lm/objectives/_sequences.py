@@ -32,7 +32,7 @@ class SequenceObjective(_objective.SingleObjective):
     def __init__(self, config: LossOptions, tokenizer: Tokenizer, layout: sequences.Layout):
         self.config, self.tokenizer, self.layout = config, tokenizer, layout
         self.length, self.mask = layout.length, layout.mask
-        self.positions, self.longest = layout.positions, max(layout.rooms)
+        self.positions, self.longest = layout.positions, max(layout.stream_lengths)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
         """No heads beside the model's vocabulary head."""
@@ -43,7 +43,7 @@ class SequenceObjective(_objective.SingleObjective):
         layout = self.layout
         if layout.mask == "prefix":
             return model.flops(config, layout.length) + flops.head(config, layout.length)
-        source, target = layout.rooms[0], layout.rooms[-1]
+        source, target = layout.stream_lengths[0], layout.stream_lengths[-1]
         return model.flops(config, target, inputs=source) + flops.head(config, target)
 
     def loss(

@@ -82,7 +82,7 @@ class Objective(_sequences.SequenceObjective):
         pack = packing.best_fit if self.config.packing == "best_fit" else packing.in_order
         rows = [
             [(int(kept[at]), int(split[kept[at]]), int(stop[kept[at]])) for at in row]
-            for row in pack(needs, self.layout.rooms)
+            for row in pack(needs, self.layout.stream_lengths)
         ]
         note = self._note(len(store), len(kept), sizes, stop[kept], int(stop.sum()))
         return dataclasses.replace(packing.plan(rows), note=note)
@@ -109,7 +109,9 @@ class Objective(_sequences.SequenceObjective):
         """Tokens of input and target that are kept, without [EOS]."""
         source, target = (stop - split, split) if self.config.reverse else (split, stop - split)
         if self.mask == "cross":
-            return min(source, self.layout.rooms[0] - 1), min(target, self.layout.rooms[-1] - 1)
+            return min(source, self.layout.stream_lengths[0] - 1), min(
+                target, self.layout.stream_lengths[-1] - 1
+            )
         room = self.length - 2
         source = min(source, max(room // 2, room - target))
         return source, min(target, room - source)

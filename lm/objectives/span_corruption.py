@@ -64,16 +64,16 @@ class Objective(_sequences.SequenceObjective):
         layout = sequences.Layout(tokenizer, mask, length, int(targets[most]))
         super().__init__(config, tokenizer, layout)
         self.needs = layout.needs(inputs + len(self.mode), targets)
-        longest = _sequences.longest_piece(self.needs, layout.rooms)
+        longest = _sequences.longest_piece(self.needs, layout.stream_lengths)
         spans.check_sentinels(spans.counts(max(2, longest), *corruption)[1], tokenizer, length)
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
 
     def plan(self, store: Store) -> packing.Plan:
         """Packs documents into rows. Drops pieces of one token, which cannot be corrupted."""
         lengths = np.diff(store.document_offsets)
-        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(
-            2, "texts of one token"
-        )
+        return packing.pack(
+            lengths, self.layout.stream_lengths, self.config.packing, self.needs
+        ).without(2, "texts of one token")
 
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float

@@ -90,7 +90,7 @@ class Objective(_sequences.SequenceObjective):
             if mask == "cross"
             else (both[: longest + 1],)
         )
-        longest = max(2, _sequences.longest_piece(self.needs, layout.rooms))
+        longest = max(2, _sequences.longest_piece(self.needs, layout.stream_lengths))
         spans.check_sentinels(
             max(spans.counts(longest, rate, span)[1] for span, rate, _ in DENOISERS),
             tokenizer,
@@ -101,9 +101,9 @@ class Objective(_sequences.SequenceObjective):
     def plan(self, store: Store) -> packing.Plan:
         """Packs documents into rows. Drops pieces of one token, which cannot be corrupted."""
         lengths = np.diff(store.document_offsets)
-        return packing.pack(lengths, self.layout.rooms, self.config.packing, self.needs).without(
-            2, "texts of one token"
-        )
+        return packing.pack(
+            lengths, self.layout.stream_lengths, self.config.packing, self.needs
+        ).without(2, "texts of one token")
 
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float

@@ -21,7 +21,7 @@ from lm.finetuning import tuner
 from lm.finetuning.tuner import Rows, Tuner
 from lm.nn import heads
 from lm.nn.layers import DropoutKeys
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.stats import scores
 from lm.stats.scores import Score
 from lm.tasks import _bags, _labelled_rows, _reading, _text
@@ -308,7 +308,7 @@ class LabelledTask:
         """Positions of a row: as few as all parts fit, in a multiple that the mesh divides."""
         pieces = [piece for items in self.pieces.values() for piece in items]
         most = max(sum(map(len, piece.units)) for piece in pieces) + SPECIALS[self.kind]
-        step = math.lcm(8, meshes.parts("sequence", program.mesh))
+        step = math.lcm(8, sharding.parts("sequence", program.mesh))
         width = -(-most // step) * step
         return width if width <= self.length else self.length
 

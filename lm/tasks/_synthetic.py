@@ -16,7 +16,7 @@ from lm.data.corpus import Corpus
 from lm.data.store import Store
 from lm.data.synthetic.grammar import END
 from lm.nn import token_loss
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.tasks import _text
 from lm.training.program import Program
 
@@ -208,10 +208,10 @@ def evaluate(
         return {name: value * (part["weights"] > 0) for name, value in values.items()}
 
     run = program.jit(compute)
-    parts = meshes.parts("batch", program.mesh)
+    parts = sharding.parts("batch", program.mesh)
     size = -(-BATCH // parts) * parts
     count = len(batch["targets"])
-    local = meshes.local_rows(program.batch_sharding, size)
+    local = sharding.local_rows(program.batch_sharding, size)
     results: list[PerTarget] = []
     for start in range(0, count, size):
         part = {

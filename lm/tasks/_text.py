@@ -13,7 +13,7 @@ from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction, nats
 
 
-class ChangedExamples:
+class ObjectiveWithModifiedExamples:
     """An objective whose examples are changed before they are evaluated.
 
     It is an `Objective`: whatever is not about examples is that of the original.
@@ -91,7 +91,7 @@ class Targets:
     identity: str
 
     @classmethod
-    def of(cls, batches: Sequence[Mapping[str, np.ndarray]], task: str) -> "Targets":
+    def from_batches(cls, batches: Sequence[Mapping[str, np.ndarray]], task: str) -> "Targets":
         """Collects the targets of `Validation.full`.
 
         The identity is that of the targets by row, and of the task. It does not depend on the

@@ -72,7 +72,7 @@ class Task:
         return Validation(program, self.objective, store, self.split, self.config.tokens, 32)
 
     def _targets(self, validation: Validation) -> _text.Targets:
-        return _text.Targets.of(validation.full(), "causal")
+        return _text.Targets.from_batches(validation.full(), "causal")
 
     def _scores(self, nll: Score, targets: _text.Targets) -> dict[str, Score]:
         bytes_by_row = targets.by_row(self.corpus.tokenizer.bytes_per_id[targets.ids])

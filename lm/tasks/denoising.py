@@ -57,7 +57,7 @@ class Task:
         members = list(objective.members.values()) if objective.composed else [objective]
         mode = [member.mode_token for member in members if "denoising" in member.scores][-1]
         validation = self._validation(program, model, mode)
-        ce, accuracy = _text.Targets.of(validation.full(), "denoising").model_scores(
+        ce, accuracy = _text.Targets.from_batches(validation.full(), "denoising").model_scores(
             validation.by_row(params), "span_corruption"
         )
         return {"ce": ce, "accuracy": accuracy}
@@ -67,7 +67,9 @@ class Task:
         unigram = ngrams.Unigram(
             np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size
         )
-        targets = _text.Targets.of(self._validation(program, "decoder", "").full(), "denoising")
+        targets = _text.Targets.from_batches(
+            self._validation(program, "decoder", "").full(), "denoising"
+        )
         return {
             "unigram": {
                 "ce": targets.nats(unigram.nll(targets.ids)),
@@ -93,7 +95,7 @@ class Task:
         # on the same spans of the same texts.
         one: Any = objective("decoder", MODES[0])
         two: Any = objective("encoder_decoder", MODES[0])
-        rooms = (one.layout.rooms[0], two.layout.rooms[1])
+        rooms = (one.layout.stream_lengths[0], two.layout.stream_lengths[1])
         plan = packing.pack(
             np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])
         ).without(2, "texts of one token")
@@ -101,5 +103,7 @@ class Task:
         def without_sentinels(example: Example) -> Example:
             return example | {"weights": example["weights"] * is_text[example["targets"]]}
 
-        changed = _text.ChangedExamples(objective(model, mode), self.length, without_sentinels)
+        changed = _text.ObjectiveWithModifiedExamples(
+            objective(model, mode), self.length, without_sentinels
+        )
         return Validation(program, changed, store, self.split, self.config.tokens, 32, plan)

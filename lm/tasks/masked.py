@@ -106,7 +106,7 @@ class Task:
         config, name = self.config, f"masked at {self.config.rate:g}"
         if config.masking != Config(rate=config.rate).masking:  # other inputs, so not paired
             name += f", {config.mask_share:g} by [MASK], {config.random_share:g} by random ids"
-        return _text.Targets.of(validation.full(), name)
+        return _text.Targets.from_batches(validation.full(), name)
 
     def _validation(self, program: Program, name: str) -> Validation:
         """Held-out rows in the form of the model's training.

@@ -23,7 +23,7 @@ from lm.data import loader, rows
 from lm.data.corpus import Corpus
 from lm.data.store import Store
 from lm.nn import heads
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.stats import scores
 from lm.stats.scores import Examples, Score, fraction
 from lm.tasks import _bags, _reading
@@ -96,7 +96,7 @@ class Task:
     def score(self, program: Program, params: Params) -> dict[str, Score]:
         """balanced_accuracy, accuracy."""
         compute = program.jit(_features)
-        parts = meshes.parts("batch", program.mesh)
+        parts = sharding.parts("batch", program.mesh)
         size = -(-BATCH // parts) * parts
         features = []
         for texts, _ in (self.train, self.test):

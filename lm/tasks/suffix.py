@@ -50,7 +50,7 @@ class Task:
         model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
         is_causal = "suffix" not in program.objective.scores
         validation = self._validation(program, model, is_causal)
-        nll, accuracy = _text.Targets.of(validation.full(), "suffix").model_scores(
+        nll, accuracy = _text.Targets.from_batches(validation.full(), "suffix").model_scores(
             validation.by_row(params), "prefix_lm"
         )
         return {"nll": nll, "accuracy": accuracy}
@@ -60,7 +60,10 @@ class Task:
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
         batches = self._validation(program, "decoder", is_causal=True).full()
-        targets, inputs = _text.Targets.of(batches, "suffix"), _text.at_targets(batches, "tokens")
+        targets, inputs = (
+            _text.Targets.from_batches(batches, "suffix"),
+            _text.at_targets(batches, "tokens"),
+        )
         unigram = ngrams.Unigram(after, tokenizer.size)
         bigram = ngrams.Bigram(before, after, tokenizer.size)
         return {
@@ -86,7 +89,7 @@ class Task:
             return example | {"prefix": 0 * example["prefix"]}
 
         # Tokens are counted as a decoder's, so that every model reads as many rows.
-        changed = _text.ChangedExamples(
+        changed = _text.ObjectiveWithModifiedExamples(
             objective, self.length, without_prefix if is_causal else None
         )
         store = self.corpus.stores[self.split]

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from lm.core.plugins import UserError
-from lm.data import committed, store
+from lm.data import atomic_directory, store
 from lm.data.documents import Document
 from lm.data.store import Store
 from lm.tokenizers import bpe
@@ -200,27 +200,27 @@ def test_no_store(tmp_path):
 
 
 def test_large_files_are_checked_in_blocks(tmp_path, monkeypatch):
-    monkeypatch.setattr(committed, "_FULL_CHECK", 100)
-    monkeypatch.setattr(committed, "_BLOCK", 10)
+    monkeypatch.setattr(atomic_directory, "_FULL_CHECK", 100)
+    monkeypatch.setattr(atomic_directory, "_BLOCK", 10)
     path = tmp_path / "large" / "data"
-    with committed.create(tmp_path / "large") as part:
+    with atomic_directory.create(tmp_path / "large") as part:
         (part / "data").write_bytes(bytes(10_000))
-        committed.commit(part, {"some": "thing"})
+        atomic_directory.commit(part, {"some": "thing"})
 
     def damage(at: int) -> None:
         content = bytearray(10_000)
         content[at] = 1
         path.write_bytes(content)
 
-    assert committed.read(tmp_path / "large")["some"] == "thing"
+    assert atomic_directory.read(tmp_path / "large")["some"] == "thing"
     for at in (0, 9_999):
         damage(at)
         with pytest.raises(UserError, match="damaged: data"):
-            committed.read(tmp_path / "large")
+            atomic_directory.read(tmp_path / "large")
     damage(20)  # between two blocks
-    committed.read(tmp_path / "large")
+    atomic_directory.read(tmp_path / "large")
     with pytest.raises(UserError, match="damaged: data"):
-        committed.read(tmp_path / "large", full=True)
+        atomic_directory.read(tmp_path / "large", full=True)
 
 
 def test_a_full_disk(tokens, tmp_path):
@@ -316,7 +316,7 @@ def test_two_builders_at_once(tokens, tmp_path, capfd):
 
 def test_without_locks_the_first_one_wins(tokens, tmp_path, monkeypatch):
     def no_locks(*_):
-        raise OSError(committed.errno.ENOLCK, "no locks")
+        raise OSError(atomic_directory.errno.ENOLCK, "no locks")
 
     def documents():
         yield from corpus()
@@ -324,7 +324,7 @@ def test_without_locks_the_first_one_wins(tokens, tmp_path, monkeypatch):
             other.setattr(os, "getpid", lambda: 0)
             store.build(corpus(), tokens, tmp_path / "store")
 
-    monkeypatch.setattr(committed.fcntl, "flock", no_locks)
+    monkeypatch.setattr(atomic_directory.fcntl, "flock", no_locks)
     assert len(store.build(documents(), tokens, tmp_path / "store")) == 60
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["store"]
 

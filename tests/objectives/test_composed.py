@@ -10,7 +10,7 @@ from lm.core import compatibility
 from lm.core.plugins import UserError
 from lm.core.protocols import Objective
 from lm.data import loader, pairs
-from lm.training.meter import Meter
+from lm.training.meter import MetricAccumulator
 from lm.training.program import Program
 
 TOKENIZER = Ids(96, 20)
@@ -64,7 +64,7 @@ def test_positions_reach_as_far_as_the_longest_stream():
         "span_corruption", options={"density": 0.85}, model={"positions": "learned", "layers": 1}
     )
     program = Program(section, TOKENIZER)
-    longest = max(program.objective.layout.rooms)
+    longest = max(program.objective.layout.stream_lengths)
     assert longest > 32 and program.config.max_length == longest
     with pytest.raises(UserError, match="max_length"):
         Program(
@@ -73,7 +73,7 @@ def test_positions_reach_as_far_as_the_longest_stream():
 
 
 def test_a_logged_line_over_both_phases_has_one_loss():
-    meter = Meter({"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None)
+    meter = MetricAccumulator({"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None)
     for step, (one, two) in enumerate(
         [((12.0, 2.0), (0.0, 0.0)), ((0.0, 0.0), (8.0, 2.0)), ((0.0, 0.0), (8.0, 2.0))], 1
     ):

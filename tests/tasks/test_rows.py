@@ -128,7 +128,7 @@ def test_sentinels_on_both_kinds_of_model_have_the_same_targets(corpus, programs
     identities = []
     for model in ("decoder", "encoder_decoder"):
         batches = task._validation(programs("clm"), model, "").full()
-        identities.append(_text.Targets.of(batches, "denoising").identity)
+        identities.append(_text.Targets.from_batches(batches, "denoising").identity)
     assert identities[0] == identities[1]
     found = score(task, programs("span_corruption", "encoder_decoder"))
     for scores in (found, *task.baselines(programs("clm")).values()):
