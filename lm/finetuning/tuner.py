@@ -23,7 +23,7 @@ from lm.data import loader
 from lm.nn import heads
 from lm.nn.layers import DropoutKeys
 from lm.optimizers import groups, schedules
-from lm.parallel import chips
+from lm.parallel import chips, sharding
 from lm.parallel import mesh as meshes
 from lm.training.program import Program
 
@@ -113,7 +113,7 @@ class Tuner:
     """
 
     def __init__(self, program: Program, features: Features, classes: int, recipe: Recipe):
-        """Prepares the optimiser and the forward pass.
+        """Prepares the optimizer and the forward pass.
 
         Args:
           program: of the models.
@@ -122,7 +122,7 @@ class Tuner:
           recipe: how to fine-tune.
         """
         self.program, self.features, self.classes, self.recipe = program, features, classes, recipe
-        parts = meshes.parts("batch", program.mesh)
+        parts = sharding.parts("batch", program.mesh)
         self.size = -(-recipe.batch_size // parts) * parts
         self.optimizer = optax.chain(
             optax.clip_by_global_norm(1.0),
@@ -131,7 +131,7 @@ class Tuner:
         )
         self._replicated = NamedSharding(program.mesh, PartitionSpec())
         self._compiled_forward = jax.jit(self._forward, out_shardings=self._replicated)
-        # The step, and shapes and shardings of the optimiser's state.
+        # The step, and shapes and shardings of the optimizer's state.
         self._compiled_step: tuple[Callable, Any, Any] | None = None
 
     def run(
@@ -213,17 +213,17 @@ class Tuner:
 
     def _batch(self, rows: Rows, index: Integer[np.ndarray, "n"]) -> dict[str, jax.Array]:
         """The rows of these indices on the mesh, followed by empty ones that fill the batch."""
-        sharding = self.program.batch_sharding
-        local = meshes.local_rows(sharding, self.size)
+        batch_sharding = self.program.batch_sharding
+        local = sharding.local_rows(batch_sharding, self.size)
         batch = {}
         for name, values in rows.items():
             filled = np.zeros((self.size, *values.shape[1:]), values.dtype)
             filled[: len(index)] = values[index]
             batch[name] = filled[local]
-        return loader.place(batch, sharding, self.size)
+        return loader.place(batch, batch_sharding, self.size)
 
     def _start(self, params: Params, rows: Rows) -> tuple[State, Any, Callable]:
-        """The state before the first step, the optimiser's state, and the step."""
+        """The state before the first step, the optimizer's state, and the step."""
         state = {
             "model": jax.device_put(params, self.program.shardings["params"]),
             "head": self._new_head(params, rows),
@@ -240,7 +240,7 @@ class Tuner:
         return state, opt_state, step
 
     def _compile_step(self, state: State) -> tuple[Callable, Any, Any]:
-        """The step, and shapes and shardings of the optimiser's state."""
+        """The step, and shapes and shardings of the optimizer's state."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         opt_shapes = jax.eval_shape(self.optimizer.init, state)
         # The moments of a parameter are sharded as it is.
@@ -293,7 +293,7 @@ class Tuner:
         rate: Float[Array, ""],
         step: Integer[Array, ""],
     ) -> tuple[State, Any]:
-        """A step of AdamW at a learning rate: the new state and the optimiser's."""
+        """A step of AdamW at a learning rate: the new state and the optimizer's."""
         dropout_keys = self.program.dropout_keys(step, len(batch["tokens"]))
 
         def loss(state: State) -> Float[Array, ""]:

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Float64, Integer
 from lm.core.protocols import Batch, Model, Params
 from lm.data import loader, rows
 from lm.nn import cross_entropy, token_loss
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.training.program import Program
 
 # Token positions of a batch, about: few enough for the cache of two CPU cores, and enough to fill
@@ -75,7 +75,7 @@ class QueryEngine:
         """
         self.masked_head = masked_head
         self.pad, self.mask = pad, program.objective.mask
-        self.sharding, self.parts = program.batch_sharding, meshes.parts("batch", program.mesh)
+        self.sharding, self.parts = program.batch_sharding, sharding.parts("batch", program.mesh)
 
         def answer(model: Model, batch: Batch) -> tuple[Float[Array, "B"], Float[Array, "B"]]:
             head = model.heads["masked"] if masked_head else None
@@ -149,7 +149,7 @@ class QueryEngine:
 
         Rows beyond the queries are padding of weight 0.
         """
-        local = meshes.local_rows(self.sharding, size).tolist()
+        local = sharding.local_rows(self.sharding, size).tolist()
         fields = ("prefix",) if self.mask == "prefix" else ()
         texts = [rows.Row(shape.tokens, self.pad, fields) for _ in local]
         inputs = [rows.Row(shape.inputs, self.pad, prefix="input_") for _ in local if shape.inputs]

@@ -17,7 +17,7 @@ from lm.data.store import Store
 from lm.inference.queries import Query, QueryEngine
 from lm.inference.scoring import Scorer, TokenIds, methods, word_starts
 from lm.nn import token_loss
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.training.program import Program
 
 PROMPT = 24  # tokens of a prompt, at most
@@ -56,7 +56,7 @@ class _Greedy:
 
     def __init__(self, program: Program, engine: QueryEngine):
         self.engine, self.sharding = engine, program.batch_sharding
-        self.rows = meshes.parts("batch", program.mesh)
+        self.rows = sharding.parts("batch", program.mesh)
 
         def best(model: Model, batch: Batch) -> Int[Array, "B P"]:
             hidden_BPD = token_loss.gathered(model.states(batch, None), batch)

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 
 # Gradients of the loss with respect to h_BTD, table_VD and bias_V.
 _Gradients = tuple[Float[Array, "B T D"], Float[Array, "V D"], Float[Array, "V"] | None]
@@ -158,7 +158,7 @@ def _forward(
     smoothing, z_loss = options.label_smoothing, options.z_loss
     B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
     words_V = jnp.arange(V)[None, None, None]
-    table_VD = meshes.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
+    table_VD = sharding.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
 
     def body(
         carry: _Carry, part: tuple[Array, Array, Array]
@@ -207,7 +207,7 @@ def _forward(
     zeros = jnp.zeros((P, B // P), jnp.float32)
     d_table_PVD = d_bias_PV = None
     if gradients:
-        d_table_PVD = meshes.constrain(
+        d_table_PVD = sharding.constrain(
             jnp.zeros((P, *table_VD.shape), jnp.float32), "batch", "vocabulary", None
         )
         d_bias_PV = None if bias_V is None else jnp.zeros((P, V), jnp.float32)
@@ -216,7 +216,7 @@ def _forward(
         x.reshape(P, B // P, *x.shape[1:]) for x in (h_BTD, targets_BT, weights_BT)
     )
     h, targets, weights = (
-        meshes.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3))
+        sharding.constrain(x, "batch", None, "length", *[None] * (x.ndim - 3))
         for x in (h, targets, weights)
     )
     if chunks == 1:
@@ -230,7 +230,7 @@ def _forward(
         return totals, None
     assert d_table_PVD is not None and d_h is not None
     d_h = d_h if chunks == 1 else _join(d_h)
-    d_table_VD = meshes.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
+    d_table_VD = sharding.constrain(_sum(d_table_PVD.astype(table_VD.dtype)), "vocabulary", "width")
     d_bias_V = (
         d_bias_PV if d_bias_PV is None or bias_V is None else _sum(d_bias_PV.astype(bias_V.dtype))
     )
@@ -306,7 +306,7 @@ def _pad(
 
 
 def _groups(rows: int) -> int:
-    parts = meshes.parts("batch")
+    parts = sharding.parts("batch")
     return parts if rows % parts == 0 else 1
 
 
@@ -324,7 +324,7 @@ def _split(x: Shaped[Array, "P B T *D"], chunks: int) -> Shaped[Array, "_ P B _ 
     A chunk is a range of positions. Where devices split T, it is every chunks-th position instead,
     so that each device has a part of every chunk.
     """
-    if meshes.parts("length") > 1:
+    if sharding.parts("length") > 1:
         return jnp.moveaxis(
             x.reshape(*x.shape[:2], x.shape[2] // chunks, chunks, *x.shape[3:]), 3, 0
         )
@@ -333,5 +333,5 @@ def _split(x: Shaped[Array, "P B T *D"], chunks: int) -> Shaped[Array, "_ P B _ 
 
 def _join(parts: Shaped[Array, "C P B T *D"]) -> Shaped[Array, "P B _ *D"]:
     """The inverse of `_split`."""
-    parts = jnp.moveaxis(parts, 0, 3 if meshes.parts("length") > 1 else 2)
+    parts = jnp.moveaxis(parts, 0, 3 if sharding.parts("length") > 1 else 2)
     return parts.reshape(*parts.shape[:2], -1, *parts.shape[4:])

@@ -5,7 +5,8 @@ width, N heads, K key-value heads, H head width, V vocabulary, L layers. Paramet
 each is cast to the compute dtype where it is used. Norms and softmax run in float32.
 
 Three concerns have modules of their own: placement.py (how arrays are split over devices),
-layouts.py (the form of products on the hardware) and remat.py (what the backward pass keeps).
+tpu_layouts.py (matmuls in a form that suits the hardware) and remat.py (what the backward pass
+keeps).
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ from flax import nnx
 from jaxtyping import Array, Float, Int, Key
 
 from lm.core import plugins
-from lm.nn import layouts, placement, remat
+from lm.nn import placement, remat, tpu_layouts
 from lm.nn.attention import context_parallel
 from lm.nn.attention.mask import Mask
 from lm.nn.config import ModelConfig, TransformerConfig
@@ -72,7 +73,8 @@ class Scope:
         Args:
           name: its name below this scope.
           shape: its shape.
-          axes: its logical axes (RULES in lm/parallel/mesh.py), None for one that is never split.
+          axes: its logical axes (RULES in lm/parallel/sharding.py), None for an axis that is never
+            split.
           std: standard deviation; 0 makes it constant.
           mean: mean.
         """
@@ -190,9 +192,9 @@ class Attention(nnx.Module):
             self.value[...].astype(dtype),
             self.remat,
         )
-        q_BTNH = layouts.to_heads(x_BTD, query)
-        k_BSKH = layouts.to_heads(source_BSD, key)
-        v_BSKH = layouts.to_heads(source_BSD, value)
+        q_BTNH = tpu_layouts.to_heads(x_BTD, query)
+        k_BSKH = tpu_layouts.to_heads(source_BSD, key)
+        v_BSKH = tpu_layouts.to_heads(source_BSD, value)
         q_BTNH = _add(q_BTNH, self.query_bias)
         k_BSKH = _add(k_BSKH, self.key_bias)
         v_BSKH = _add(v_BSKH, self.value_bias)
@@ -207,7 +209,7 @@ class Attention(nnx.Module):
         attend = remat.attention(self.remat, functools.partial(attend, scale=self.scale))
         o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias)
         o_BTNH = remat.tag(placement.split_heads(o_BTNH), "attended")
-        y_BTD = layouts.from_heads(o_BTNH, self.out[...].astype(dtype))
+        y_BTD = tpu_layouts.from_heads(o_BTNH, self.out[...].astype(dtype))
         y_BTD = _add(y_BTD, self.out_bias)
         return remat.tag(placement.scatter_sequence(y_BTD), "attention_out")
 
@@ -262,7 +264,7 @@ def dropout(
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(dropout_keys.key, dropout_keys.rows_B)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
     # Drawn in every fusion that reads it, it would cost a TPU 2.5 times the compile time.
-    keep = layouts.compute_once(keep)
+    keep = tpu_layouts.compute_once(keep)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
 
 

@@ -1,47 +1,47 @@
 """How a block's activations and kernels are split over the mesh.
 
 Between the sublayers of a block each device has all features of some positions. Inside a sublayer
-it has some heads or some of the feed-forward width, at all positions of its part of the row
+it has some heads or part of the feed-forward width, at all positions of its part of the row
 (Korthikanti et al. 2022). `gather_sequence` leads from the first placement to the second,
-`scatter_sequence` back. Parameters are split where they are defined (`axes` of `Scope.param`), and
-lm/parallel/mesh.py has the mesh axes behind each name. Without a mesh every function here is the
+`scatter_sequence` back. Parameters are split where they are defined (`axes` of `Scope.param`).
+lm/parallel/sharding.py maps the names to mesh axes. Without a mesh every function here is the
 identity.
 """
 
 from jaxtyping import Array, Float
 
-from lm.nn import layouts, remat
-from lm.parallel import mesh
+from lm.nn import remat, tpu_layouts
+from lm.parallel import sharding
 
 
 def gather_sequence(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """The input of a sublayer: "tensor" gives up the sequence, in order to split heads or F."""
-    return mesh.constrain(x_BTD, "batch", "length", None)
+    return sharding.constrain(x_BTD, "batch", "length", None)
 
 
 def scatter_sequence(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
     """The output of a sublayer or embedding: "tensor" splits the sequence."""
-    return mesh.constrain(x_BTD, "batch", "sequence", None)
+    return sharding.constrain(x_BTD, "batch", "sequence", None)
 
 
 def split_heads(x_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
     """Queries, and the result of attention: "tensor" splits the heads."""
-    return mesh.constrain(x_BTNH, "batch", "length", "heads", None)
+    return sharding.constrain(x_BTNH, "batch", "length", "heads", None)
 
 
 def split_kv_heads(x_BSKH: Float[Array, "B S K H"]) -> Float[Array, "B S K H"]:
     """Keys and values: "tensor" splits the key-value heads."""
-    return mesh.constrain(x_BSKH, "batch", "length", "kv_heads", None)
+    return sharding.constrain(x_BSKH, "batch", "length", "kv_heads", None)
 
 
 def split_feedforward(h_BTF: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
     """Inside the feed-forward layer: "tensor" splits F."""
-    return mesh.constrain(h_BTF, "batch", "length", "feedforward")
+    return sharding.constrain(h_BTF, "batch", "length", "feedforward")
 
 
 def split_vocabulary(logits: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
     """Scores over the vocabulary: "tensor" splits V."""
-    return mesh.constrain(logits, "batch", *["length"] * (logits.ndim - 2), "vocabulary")
+    return sharding.constrain(logits, "batch", *["length"] * (logits.ndim - 2), "vocabulary")
 
 
 def gather_projections(
@@ -61,10 +61,10 @@ def gather_projections(
       value_DKH: kernel of the values.
       policy: what the backward pass recomputes (lm/nn/remat.py).
     """
-    if policy not in remat.POLICIES or not layouts.fills_lanes(query_DNH.shape[-1]):
+    if policy not in remat.POLICIES or not tpu_layouts.fills_lanes(query_DNH.shape[-1]):
         return query_DNH, key_DKH, value_DKH
     return (
-        mesh.constrain(query_DNH, None, "heads", None),
-        mesh.constrain(key_DKH, None, "kv_heads", None),
-        mesh.constrain(value_DKH, None, "kv_heads", None),
+        sharding.constrain(query_DNH, None, "heads", None),
+        sharding.constrain(key_DKH, None, "kv_heads", None),
+        sharding.constrain(value_DKH, None, "kv_heads", None),
     )

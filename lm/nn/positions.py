@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from lm.nn import layouts
+from lm.nn import tpu_layouts
 
 
 def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
@@ -37,8 +37,8 @@ def rotate(
         positions_BT[:, :, None, None].astype(jnp.float32) * frequency_H[None, None, None, :]
     )
     sin, cos = jnp.sin(angle_BT1H), jnp.cos(angle_BT1H)
-    if x_BTNH.dtype == jnp.bfloat16 and layouts.fills_lanes(x_BTNH.shape[-1]):
-        return layouts.rotate_by_product(x_BTNH, sin, cos)
+    if x_BTNH.dtype == jnp.bfloat16 and tpu_layouts.fills_lanes(x_BTNH.shape[-1]):
+        return tpu_layouts.rotate_by_product(x_BTNH, sin, cos)
     a, b = jnp.split(x_BTNH.astype(jnp.float32), 2, axis=-1)
     return jnp.concatenate([a * cos - b * sin, b * cos + a * sin], axis=-1).astype(x_BTNH.dtype)
 

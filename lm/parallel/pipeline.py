@@ -21,6 +21,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 
 AXIS = "layers"  # the logical axis that the stages split
 
@@ -39,7 +40,7 @@ def schedule(
       config: the config of the mesh.
       mesh: by default the mesh in use.
     """
-    stages = meshes.parts(AXIS, mesh)
+    stages = sharding.parts(AXIS, mesh)
     if stages == 1:
         return 1, 1, 1
     return stages, config.pipeline_microbatches or stages, config.pipeline_repeats
@@ -97,7 +98,7 @@ def num_microbatches(batch_size: int) -> int:
     stages, microbatches, repeats = schedule(meshes.options())
     if stages == 1:
         return 0
-    rows = meshes.parts("batch") // stages
+    rows = sharding.parts("batch") // stages
     fewest = stages if repeats > 1 else 1
     counts = range(microbatches, fewest - 1, -1)
     return next((count for count in counts if batch_size % (count * rows) == 0), 0)
@@ -105,7 +106,7 @@ def num_microbatches(batch_size: int) -> int:
 
 def _microbatch_axes() -> tuple[str, ...]:
     """The mesh axes that split a microbatch: those of the batch without the stages."""
-    return tuple(axis for axis in meshes.axes("batch") if axis not in meshes.axes(AXIS))
+    return tuple(axis for axis in sharding.axes("batch") if axis not in sharding.axes(AXIS))
 
 
 def run(
@@ -125,17 +126,17 @@ def run(
     """
     S, _, R = schedule(meshes.options())
     M = num_microbatches(len(x_BTD))
-    stage = meshes.axes(AXIS)
-    with meshes.override_rules(batch=_microbatch_axes(), layers=()):
+    stage = sharding.axes(AXIS)
+    with sharding.override_rules(batch=_microbatch_axes(), layers=()):
         # [L, …] → [S, R, L / (S R), …]: group r of stage s starts at layer (r S + s) L / (S R).
         blocks_SR = jax.tree.map(
             lambda leaf: jnp.moveaxis(leaf.reshape(R, S, -1, *leaf.shape[1:]), 1, 0), blocks
         )
         blocks_SR = jax.tree.map(lambda leaf: _split_stages(leaf, stage), blocks_SR)
-        x_MbTD, rows_M = meshes.split_rows(x_BTD, M), meshes.split_rows(rows, M)
-        x_MbTD = meshes.constrain(x_MbTD, None, "batch", "sequence", None)
+        x_MbTD, rows_M = sharding.split_rows(x_BTD, M), sharding.split_rows(rows, M)
+        x_MbTD = sharding.constrain(x_MbTD, None, "batch", "sequence", None)
         rows_M = jax.tree.map(
-            lambda leaf: meshes.constrain(leaf, None, "batch", *[None] * (leaf.ndim - 2)), rows_M
+            lambda leaf: sharding.constrain(leaf, None, "batch", *[None] * (leaf.ndim - 2)), rows_M
         )
 
         def one_stage(groups: Any, x_bTD: Array, item: Array) -> Array:
@@ -180,7 +181,7 @@ def run(
             turn, (waiting_SMbTD, waiting_SMbTD[:, 0]), jnp.arange(turns)
         )
         y_MbTD = store(waiting_SMbTD, passed_SbTD, jnp.asarray(turns))[0]
-    return meshes.constrain(meshes.join_rows(y_MbTD), "batch", "sequence", None)
+    return sharding.constrain(sharding.join_rows(y_MbTD), "batch", "sequence", None)
 
 
 @jax.custom_vjp
@@ -199,6 +200,6 @@ _to_next_stage.defvjp(
 
 def _split_stages(x: Array, stage: tuple[str, ...], *names: str | None) -> Array:
     """Splits axis 0 over the stages and the next ones by `names`; without names XLA decides."""
-    rest = [meshes.axes(name) or None if name else None for name in names]
+    rest = [sharding.axes(name) or None if name else None for name in names]
     free = [None if names else jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - len(rest))
     return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(stage, *rest, *free))

@@ -29,7 +29,7 @@ from lm.tasks._labelled_rows import SPECIALS, Item
 from lm.training.program import Program
 
 MASKS = ("own", "bidirectional")
-STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularisation of regressions; the dev part selects
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularization of regressions; the dev part selects
 PROBED = 6000  # most targets that a regression is fitted on: words are many, and more add little
 PARTS = ("train", "dev", "test")
 
@@ -78,7 +78,7 @@ class LabelledTask:
 
     Attributes:
       kind: "text", "pair" or "words".
-      selection_metric: selects learning rate, epoch and regularisation.
+      selection_metric: selects learning rate, epoch and regularization.
       tuned_only: metrics that are given for the fine-tuned model only.
       parts: the examples.
       classes: the labels, sorted.
@@ -207,8 +207,8 @@ class LabelledTask:
             _at_targets(tuner.frozen(params, rows[part]), rows[part]).astype(np.float64)
             for part in PARTS
         ]
-        centre, spread = features[0].mean(0), features[0].std(0) + 1e-6
-        return self.regress([(part - centre) / spread for part in features])
+        center, spread = features[0].mean(0), features[0].std(0) + 1e-6
+        return self.regress([(part - center) / spread for part in features])
 
     def _tune(
         self, tuner: Tuner, params: Params, rows: dict[str, Rows]

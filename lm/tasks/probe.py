@@ -30,7 +30,7 @@ from lm.tasks import _bags, _reading
 from lm.training.program import Program
 
 BATCH = 64
-# Inverse regularisation, selected on a quarter of the training paragraphs.
+# Inverse regularization, selected on a quarter of the training paragraphs.
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)
 
 Texts = tuple[list[np.ndarray], np.ndarray]  # ids of N paragraphs, and their classes [N]
@@ -107,8 +107,8 @@ class Task:
                 batches.append(jax.device_get(compute(params, placed)))
             features.append(np.concatenate(batches)[: len(texts)].astype(np.float64))
         train, test = features
-        centre, spread = train.mean(0), train.std(0) + 1e-6
-        return self._classify((train - centre) / spread, (test - centre) / spread)
+        center, spread = train.mean(0), train.std(0) + 1e-6
+        return self._classify((train - center) / spread, (test - center) / spread)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """The same regression on a bag of words, and the most frequent class."""

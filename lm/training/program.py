@@ -23,7 +23,7 @@ from lm.nn import flops
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
 from lm.optimizers import config as optimizers
-from lm.parallel import chips, pipeline
+from lm.parallel import chips, pipeline, sharding
 from lm.parallel import mesh as meshes
 
 State = dict[str, Any]
@@ -164,7 +164,7 @@ class Program:
         self.mesh_config = plugins.configure(meshes.MeshConfig, config["mesh"], "config.mesh")
         self.mesh = meshes.make(self.mesh_config, devices)
         rows = self.training.batch_size // self.training.microbatches
-        meshes.check_batch(self.mesh, self.training.batch_size, self.training.microbatches)
+        sharding.check_batch(self.mesh, self.training.batch_size, self.training.microbatches)
         name = config["model"]["name"]
         self.objective = compatibility.make(config["objective"], tokenizer, self.length, name)
         self.config = model_config(
@@ -184,7 +184,7 @@ class Program:
         model = nnx.eval_shape(lambda: self._model(jax.random.key(0)))
         self.graphdef, abstract = nnx.split(model)
         partitions = jax.tree.map(
-            lambda param: meshes.spec(param.get_metadata("axes"), len(param.shape)),
+            lambda param: sharding.spec(param.get_metadata("axes"), len(param.shape)),
             abstract,
             is_leaf=lambda x: isinstance(x, nnx.Variable),
         )
@@ -202,7 +202,7 @@ class Program:
             "step": jax.ShapeDtypeStruct((), jnp.int32),
         }
         self.shardings = {"params": param_shardings, "opt_state": opt_shardings, "step": everywhere}
-        self.batch_sharding = NamedSharding(self.mesh, meshes.spec(("batch",)))
+        self.batch_sharding = NamedSharding(self.mesh, sharding.spec(("batch",)))
         self.parameters = sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(shapes))
         self.flops_per_row = flops.training(self.objective.flops(self.architecture, self.config))
         self._everywhere = everywhere
@@ -302,7 +302,7 @@ class Program:
         """Dropout keys of a step, for all rows of its batch; None without dropout."""
         if not self.dropout:
             return None
-        rows_B = meshes.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")
+        rows_B = sharding.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")
         return DropoutKeys(jax.random.fold_in(jax.random.key(self.seed + 1), step), rows_B)
 
     def _jit_step(self, options: dict[str, Any] | None) -> Any:
@@ -365,11 +365,11 @@ class Program:
     ) -> tuple[Params, Sums]:
         """`_gradients` of the whole batch, added up over microbatches."""
         parts = self.training.microbatches
-        split = meshes.split_rows(batch, parts)
+        split = sharding.split_rows(batch, parts)
         # Losses divide by the weights of the whole batch. The rest of this pass is dead code.
         terms, _ = self.objective.loss(self.model(params), batch, None)
         weights = {name: weight for name, (_, weight) in terms.items()}
-        rows = None if dropout_keys is None else meshes.split_rows(dropout_keys.rows_B, parts)
+        rows = None if dropout_keys is None else sharding.split_rows(dropout_keys.rows_B, parts)
 
         def of_part(part: tuple[Batch, jax.Array | None]) -> tuple[Params, Sums]:
             microbatch, rows_B = part
@@ -398,7 +398,7 @@ class Program:
                 strict=True,
             )
         }
-        meshes.check_divisible(self.mesh, named)
+        sharding.check_divisible(self.mesh, named)
 
 
 def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedSharding) -> Any:

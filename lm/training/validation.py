@@ -12,7 +12,7 @@ from lm.core.plugins import UserError
 from lm.core.protocols import Batch, Model, Objective, Params, Plan, Sums
 from lm.data import loader
 from lm.data.store import Store
-from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.training.program import Program
 
 SEED = 0  # of order, masks and pairs: fixed, so that evaluations are comparable
@@ -59,7 +59,7 @@ class Validation:
         except UserError as error:
             message = f"the {split} split: {error} (its fraction is config.data.{split})"
             raise UserError(message) from error
-        parts = meshes.parts("batch", program.mesh)
+        parts = sharding.parts("batch", program.mesh)
         size = min(-(-batch_size // parts) * parts, len(examples) // parts * parts)
         if not size:
             raise UserError(
@@ -69,7 +69,7 @@ class Validation:
             )
         count = max(1, min(tokens // (size * objective.positions), len(examples) // size))
         batches = loader.local_batches(
-            examples, meshes.local_rows(program.batch_sharding, size), size
+            examples, sharding.local_rows(program.batch_sharding, size), size
         )
         self.batches = [batches[index] for index in range(count)]
         self._examples, self._count = examples, count

@@ -35,7 +35,7 @@ from lm.nn.attention.mask import Mask
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
 from lm.optimizers import groups
-from lm.parallel import mesh
+from lm.parallel import sharding
 from lm.stats.scores import Score
 from lm.training.program import Program
 
@@ -350,7 +350,7 @@ def test_a_model(name):
     graph, abstract = nnx.split(nnx.eval_shape(lambda: cls(shape, Scope(jax.random.key(0)))))
     for path, param in nnx.to_flat_state(abstract):
         axes = param.get_metadata("axes")
-        assert all(axis is None or axis in mesh.RULES for axis in axes), path
+        assert all(axis is None or axis in sharding.RULES for axis in axes), path
         assert 0 <= len(param.shape) - len(axes) <= 1, "one more leading axis for stacked layers"
         assert param.dtype == jnp.float32
         assert len(axes) > 1 or groups.is_vector(path), (

@@ -13,6 +13,7 @@ from lm.data import loader, packing
 from lm.data.loader import Loader
 from lm.objectives import clm
 from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 
 LENGTH, BATCH, STEPS = 32, 8, 14
 TOKENIZER = Ids(96, 20)
@@ -120,9 +121,9 @@ class OneProcess(jax.sharding.NamedSharding):
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_together_hold_the_global_batch(store, processes, shape):
     program = meshes.make(meshes.MeshConfig(**shape))
-    sharding = jax.sharding.NamedSharding(program, meshes.spec(("batch",)))
+    of_batch = jax.sharding.NamedSharding(program, sharding.spec(("batch",)))
     devices = np.split(np.array(program.devices.ravel()), processes)
-    rows = [meshes.local_rows(OneProcess(sharding, part.tolist()), BATCH) for part in devices]
+    rows = [sharding.local_rows(OneProcess(of_batch, part.tolist()), BATCH) for part in devices]
     assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
     examples = dataset(store)
     parts = [loader.local_batches(examples, part, BATCH) for part in rows]

@@ -10,6 +10,7 @@ from small_corpus import Ids, numbers, quick_compilation
 from lm.core import compatibility
 from lm.inference import queries, scoring
 from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 from lm.training.program import Program
 
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -242,7 +243,7 @@ class GoldenProgram(Program):
     def __init__(self, model, objective, architecture):
         self.objective = compatibility.make({"name": objective}, TOKENIZER, LENGTH, architecture)
         self.mesh = meshes.make(meshes.MeshConfig(), jax.devices()[:1])
-        self.batch_sharding = jax.NamedSharding(self.mesh, meshes.spec(("batch",)))
+        self.batch_sharding = jax.NamedSharding(self.mesh, sharding.spec(("batch",)))
         self.golden = model
 
     def jit(self, function):

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from lm.nn import cross_entropy, heads
-from lm.parallel import mesh
+from lm.parallel import mesh, sharding
 
 # Without the fusion emitters of XLA's CPU backend compiling takes a quarter of the time.
 jit = functools.partial(jax.jit, compiler_options={"xla_cpu_use_fusion_emitters": False})
@@ -149,7 +149,7 @@ def test_sharded_over_eight_devices(chunks):
     """As in training: rows over data and fsdp, the vocabulary over tensor, the width over fsdp."""
     grid = mesh.make(mesh.MeshConfig(data=2, fsdp=2, tensor=2))
     args = draw()
-    rows, words = mesh.spec(("batch", None)), mesh.spec(("vocabulary", "width"))
+    rows, words = sharding.spec(("batch", None)), sharding.spec(("vocabulary", "width"))
     split = [
         jax.device_put(x, NamedSharding(grid, spec))
         for x, spec in zip(args, (rows, words, rows, rows), strict=True)
@@ -169,7 +169,7 @@ def test_gradients_cross_devices_once_however_many_chunks():
     """They are no wider than the table: devices are summed after the last chunk."""
     grid = mesh.make(mesh.MeshConfig(data=4, tensor=2))
     rows, words = (
-        NamedSharding(grid, mesh.spec(names))
+        NamedSharding(grid, sharding.spec(names))
         for names in (("batch", None), ("vocabulary", "width"))
     )
     for dtype in (jnp.float32, jnp.bfloat16):

@@ -11,7 +11,7 @@ from lm.models import decoder, encoder, encoder_decoder
 from lm.nn import heads
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
-from lm.parallel import mesh
+from lm.parallel import mesh, sharding
 
 TINY = {"width": 16, "heads": 4, "vocab_size": 24, "max_length": 8}
 
@@ -53,7 +53,7 @@ def test_initial_values_do_not_depend_on_the_mesh():
     grid = mesh.make(mesh.MeshConfig(data=2, fsdp=2, tensor=2))
     shardings = jax.tree.map(
         lambda variable: NamedSharding(
-            grid, mesh.spec(variable.get_metadata("axes"), len(variable.shape))
+            grid, sharding.spec(variable.get_metadata("axes"), len(variable.shape))
         ),
         shapes,
         is_leaf=lambda x: isinstance(x, nnx.Variable),

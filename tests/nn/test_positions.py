@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from lm.nn import layouts
+from lm.nn import tpu_layouts
 from lm.nn.config import TransformerConfig
 from lm.nn.embedding import RelativeBias
 from lm.nn.layers import Scope
@@ -50,7 +50,7 @@ def test_rotary_scores_depend_on_the_distance_only():
     assert np.abs(np.diff(scores[0, 0, 0])).min() > 1e-4  # the scores of different distances differ
 
 
-@pytest.mark.parametrize("width", [8, layouts.LANES])
+@pytest.mark.parametrize("width", [8, tpu_layouts.LANES])
 def test_rotation_in_bfloat16_is_the_rounded_one_of_float32(width):
     """Values and gradients are equal bit for bit, also where heads fill a register."""
     x, direction = (jnp.asarray(draw(2, 16, 3, width, seed=seed), jnp.bfloat16) for seed in (1, 2))

@@ -13,7 +13,7 @@ from lm.models import encoder
 from lm.nn import cross_entropy, heads, token_loss
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
-from lm.parallel import mesh
+from lm.parallel import mesh, sharding
 
 B, T, D, V = 4, 12, 8, 40
 quick = pytest.fixture(quick_compilation, scope="module", autouse=True)
@@ -117,7 +117,7 @@ def test_eight_devices(shape, chunks):
     grid = mesh.make(mesh.MeshConfig(**{"data": 1} | shape))
 
     def place(x, *names):
-        return jax.device_put(x, NamedSharding(grid, mesh.spec(names)))
+        return jax.device_put(x, NamedSharding(grid, sharding.spec(names)))
 
     h, table, bias = inputs
     split = (

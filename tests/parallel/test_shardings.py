@@ -5,6 +5,8 @@ import difflib
 import pytest
 from golden import shardings
 
+from lm.parallel import sharding
+
 
 @pytest.mark.parametrize("name", shardings.CONFIGS)
 def test_shardings_are_those_of_the_golden_file(name):
@@ -25,7 +27,7 @@ def test_shardings_are_those_of_the_golden_file(name):
 
 @pytest.mark.parametrize("name", shardings.CONFIGS)
 def test_every_large_array_is_split(name):
-    """No device holds a complete matrix of the optimiser or the model: ZeRO-3."""
+    """No device holds a complete matrix of the optimizer or the model: ZeRO-3."""
     for line in (shardings.HERE / f"{name}.txt").read_text(encoding="utf-8").splitlines():
         if line.startswith("#"):
             continue
@@ -36,7 +38,7 @@ def test_every_large_array_is_split(name):
 
 def test_a_moved_array_is_shown():
     """The comparison fails and names the array when a rule changes."""
-    with shardings.meshes.override_rules(width=()):
+    with sharding.override_rules(width=()):
         lines = shardings.table("bert")
     golden = (shardings.HERE / "bert.txt").read_text(encoding="utf-8")
     moved = [

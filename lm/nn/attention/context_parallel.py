@@ -16,13 +16,14 @@ from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from lm.nn.attention.mask import Mask, allowed
 from lm.parallel import mesh as meshes
+from lm.parallel import sharding
 
 Attend = Callable[..., Array]  # as `attend` in lm/nn/attention/reference.py
 
 
 def split(attend: Attend) -> Attend:
     """`attend` on the mesh in use: the same function of rows that devices hold in parts."""
-    return attend if meshes.parts("length") == 1 else functools.partial(_attend, attend)
+    return attend if sharding.parts("length") == 1 else functools.partial(_attend, attend)
 
 
 def _attend(
@@ -35,7 +36,7 @@ def _attend(
     scale: float,
     bias: Float[Array, "1 N T S"] | None = None,
 ) -> Float[Array, "B T N H"]:
-    axis, count = meshes.axes("length"), meshes.parts("length")
+    axis, count = sharding.axes("length"), sharding.parts("length")
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
     # Pad rows that the parts do not divide. Padding belongs to no segment: no query sees it.
     q_BTNH, k_BSKH, v_BSKH = (_pad(x, count) for x in (q_BTNH, k_BSKH, v_BSKH))
@@ -47,10 +48,10 @@ def _attend(
     )
     if bias is not None:
         bias = jnp.pad(bias, ((0, 0), (0, 0), (0, -T % count), (0, -S % count)))
-    queries = meshes.spec(("batch", "length", "heads", None))
-    keys = meshes.spec(("batch", "length", "kv_heads", None))
-    rows = meshes.spec(("batch", "length"))  # of all arrays of the mask
-    biases = meshes.spec((None, "heads", "length", None))
+    queries = sharding.spec(("batch", "length", "heads", None))
+    keys = sharding.spec(("batch", "length", "kv_heads", None))
+    rows = sharding.spec(("batch", "length"))  # of all arrays of the mask
+    biases = sharding.spec((None, "heads", "length", None))
 
     def local(
         q: Float[Array, "B T N H"],

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Shaped
 
-from lm.parallel import mesh
+from lm.parallel import sharding
 
 LANES = 128  # values along the last axis of a TPU register
 
@@ -51,7 +51,7 @@ def _matrix(kernel: Float[Array, "_ _ _"], shape: tuple[int, int]) -> Float[Arra
     barrier hides the rank from it.
     """
     matrix = kernel.reshape(shape)
-    return jax.lax.optimization_barrier(matrix) if mesh.parts("width") > 1 else matrix
+    return jax.lax.optimization_barrier(matrix) if sharding.parts("width") > 1 else matrix
 
 
 def rotate_by_product(

@@ -1,0 +1,162 @@
+"""The one table that maps logical axes to mesh axes, and the placement of arrays by it.
+
+Model code names logical axes only ("width", "heads", "vocabulary"). RULES alone decides which mesh
+axes (lm/parallel/mesh.py) split them.
+"""
+
+import contextlib
+import contextvars
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Int
+
+from lm.parallel.mesh import DeviceMismatch, describe
+
+# Logical axis → mesh axes that split it. A logical axis that is not listed is replicated.
+RULES: dict[str, tuple[str, ...]] = {
+    # Activations. Rows are independent, so the batch takes every axis that splits no sequence.
+    "batch": ("slice", "data", "fsdp", "stage"),
+    # The residual stream: norms and sums work on each position alone. Where heads, feed-forward or
+    # vocabulary take "tensor" in the same array, positions are "length".
+    "sequence": ("context", "tensor"),
+    "length": ("context",),
+    # Parameters. "layers" leads stacked layers; nearly every matrix has the axis "width", so
+    # ZeRO-3 splits nearly all of the state by it.
+    "layers": ("stage",),
+    "width": ("fsdp",),
+    # Both. Products keep these axes apart until one sum over the devices (Megatron).
+    "feedforward": ("tensor",),
+    "heads": ("tensor",),
+    "kv_heads": ("tensor",),
+    "vocabulary": ("tensor",),
+}
+
+_RULES: contextvars.ContextVar[dict[str, tuple[str, ...]]] = contextvars.ContextVar(
+    "mesh rules", default=RULES
+)
+
+
+@contextlib.contextmanager
+def override_rules(**changes: tuple[str, ...]) -> Iterator[None]:
+    """Context manager: replaces the mesh axes of the named logical axes."""
+    token = _RULES.set(_RULES.get() | changes)
+    try:
+        yield
+    finally:
+        _RULES.reset(token)
+
+
+def axes(logical: str) -> tuple[str, ...]:
+    """The mesh axes that split a logical axis."""
+    return _RULES.get().get(logical, ())
+
+
+def parts(logical: str, mesh: jax.sharding.Mesh | None = None) -> int:
+    """Returns the number of parts that a logical axis is split into; 1 without a mesh.
+
+    Args:
+      logical: the logical axis.
+      mesh: by default the mesh in use.
+    """
+    shape = dict((jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape)
+    return math.prod(shape.get(axis, 1) for axis in axes(logical))
+
+
+def spec(names: Sequence[str | None], rank: int | None = None) -> PartitionSpec:
+    """Returns the PartitionSpec of an array with these logical axes.
+
+    Args:
+      names: a logical name, or None, for each dimension.
+      rank: the array's rank. If it exceeds the number of names, the first dimension is that of
+        stacked layers.
+    """
+    if rank is not None and rank > len(names):
+        names = ("layers", *[None] * (rank - len(names) - 1), *names)
+    return PartitionSpec(*[axes(name) or None if name else None for name in names])
+
+
+def constrain(x: jax.Array, *names: str | None) -> jax.Array:
+    """Constrains the layout of `x` to its logical axes; returns `x` unchanged without a mesh."""
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, spec(names))
+
+
+def check_divisible(
+    mesh: jax.sharding.Mesh,
+    shardings_and_shapes: Mapping[str, tuple[PartitionSpec, tuple[int, ...]]],
+) -> None:
+    """Checks that the mesh divides every parameter evenly.
+
+    Args:
+      mesh: the mesh.
+      shardings_and_shapes: parameter → its PartitionSpec and shape.
+
+    Raises:
+      DeviceMismatch: it does not; the message names the parameter and the axis.
+    """
+    for name, (partition, shape) in shardings_and_shapes.items():
+        for size, entry in zip(shape, partition, strict=False):
+            split_by = entry if isinstance(entry, tuple) else (entry,) if entry else ()
+            count = math.prod(mesh.shape[axis] for axis in split_by)
+            if size % count:
+                along = "×".join(split_by)
+                raise DeviceMismatch(
+                    f"config.mesh splits {name} {shape} {count} ways along {along}, but {size} is"
+                    f" not a multiple of {count}; choose sizes of {along} that divide {size}"
+                    + (
+                        f", or --config.model.vocab_size={-(-size // 128) * 128}"
+                        if split_by == axes("vocabulary") and size > 10_000
+                        else ""
+                    )
+                )
+
+
+def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1) -> None:
+    """Checks that the mesh divides every microbatch of a batch evenly.
+
+    Args:
+      mesh: the mesh.
+      batch_size: rows of the batch.
+      microbatches: parts of the batch that are computed one after another.
+
+    Raises:
+      DeviceMismatch: it does not.
+    """
+    count = parts("batch", mesh)
+    if batch_size % (count * microbatches):
+        split = describe({axis: mesh.shape[axis] for axis in axes("batch")})
+        raise DeviceMismatch(
+            f"config.training.batch_size={batch_size} is not a multiple of the {count} parts that"
+            f" the mesh splits it into ({split})"
+            + (f" times config.training.microbatches={microbatches}" if microbatches > 1 else "")
+            + "; choose a multiple, or other sizes of config.mesh"
+        )
+
+
+def split_rows(batch: Any, count: int) -> Any:
+    """[B, …] → [count, B / count, …] for every array of a tree.
+
+    Row r goes to part r mod count, so that each device keeps its rows.
+    """
+    return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
+
+
+def join_rows(parts: Any) -> Any:
+    """The inverse of `split_rows`."""
+    return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
+
+
+def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, "N"]:
+    """The rows of a global batch that this process's devices hold, in ascending order."""
+    rows: set[int] = set()
+    for index in sharding.addressable_devices_indices_map((batch_size,)).values():
+        assert index is not None
+        rows.update(range(*index[0].indices(batch_size)))
+    return np.asarray(sorted(rows))
