@@ -290,7 +290,7 @@ def inline(item: str) -> str:
         item = _MATH.sub(_formula, item)
         item = _ROLE.sub(_role, item)
     if not item.isascii() or _MARKUP.search(item):
-        item = text.normalise(item)
+        item = text.normalize(item)
         for pattern, replacement in _INLINE:
             item = pattern.sub(replacement, item)
     if "\uffff" in item:

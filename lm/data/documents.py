@@ -180,7 +180,7 @@ class Collector:
                 yield document
 
     def _is_new(self, document: Document) -> bool:
-        fingerprint = normalised_hash(document.text)
+        fingerprint = normalized_hash(document.text)
         if fingerprint in self._seen:
             self.tally.drop("documents seen before")
             return False
@@ -253,7 +253,7 @@ class _Hashes(dict[str, int]):
 _PUNCTUATION = bytes(range(48)) + b":;<=>?@[\\]^_`{|}~\x7f"
 
 
-def normalised_hash(content: str) -> int:
+def normalized_hash(content: str) -> int:
     """A hash of 64 bits that does not depend on case, spaces and ASCII punctuation."""
     letters = content.lower().encode().translate(None, _PUNCTUATION)
     return int.from_bytes(hashlib.blake2b(letters, digest_size=8).digest(), "big")

@@ -140,4 +140,4 @@ def paragraphs_of(value: Any) -> Iterator[str] | None:
         value = [value]
     if not isinstance(value, list | tuple) or not all(isinstance(part, str) for part in value):
         return None
-    return (paragraph for part in value for paragraph in text.paragraphs(text.normalise(part)))
+    return (paragraph for part in value for paragraph in text.paragraphs(text.normalize(part)))

@@ -278,7 +278,7 @@ def _records(
 def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
     if problem := _undecoded("".join(texts) + label, given):
         return problem
-    clean = tuple(" ".join(text.normalise(value).split()) for value in texts)
+    clean = tuple(" ".join(text.normalize(value).split()) for value in texts)
     if not all(clean) or not label:
         return _Broken("has an empty text" if label else "has an empty label")
     return Example(clean, (label,))
@@ -379,7 +379,7 @@ def _sentences(content: str, given: Files) -> Iterator[Record]:
                 problem = problem or _Broken(f"has no tag, only {cells[0][:40]!r} (line {number})")
             else:
                 sentence.append(
-                    (text.normalise(cells[0][:-1] if numbered else cells[0]) or cells[0], cells[-1])
+                    (text.normalize(cells[0][:-1] if numbered else cells[0]) or cells[0], cells[-1])
                 )
         elif not cells and start:
             yield (

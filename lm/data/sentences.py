@@ -41,7 +41,7 @@ def runs(store: Store, room: int, across: bool) -> list[SentenceSpan]:
 def fill(pieces: Sequence[SentenceSpan], length: int) -> list[list[SentenceSpan]]:
     """Fills rows of `length` positions with runs in order.
 
-    A row begins with one special token, and one follows each document in it. Neighbouring runs of a
+    A row begins with one special token, and one follows each document in it. Neighboring runs of a
     document are joined.
     """
     rows: list[list[SentenceSpan]] = []

@@ -63,7 +63,7 @@ def decode(raw: bytes) -> tuple[str, float]:
     return content, content.count("\ufffd") / max(1, len(content))
 
 
-def normalise(content: str) -> str:
+def normalize(content: str) -> str:
     """Text in NFC with \\n as line end, single spaces and no invisible characters."""
     content = (
         content.replace("\r\n", "\n")

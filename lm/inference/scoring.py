@@ -220,8 +220,8 @@ class Scorer:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32[np.ndarray, "_"]]:
-    """The ids of each text, normalised as by the sources, with line breaks as spaces."""
-    lines = [" ".join(text.normalise(item).split()) for item in texts]
+    """The ids of each text, normalized as by the sources, with line breaks as spaces."""
+    lines = [" ".join(text.normalize(item).split()) for item in texts]
     ids_N, lengths = tokenizer.encode_flat(lines)
     return np.split(ids_N, np.cumsum(lengths)[:-1])
 

@@ -107,7 +107,7 @@ class LanguageTask:
         The n-grams are unigrams and Kneser-Ney bigrams.
         """
         size, count = self.tokenizer.size, len(self.words.ids)
-        before, after = _text.neighbours(self.train, self.tokenizer)
+        before, after = _text.neighbors(self.train, self.tokenizer)
         uniform = self.words.over_vocabulary(np.full((1, count), 1.0 / count), size)
         one_context = np.zeros_like(self.batch["states"])
         tables = {

@@ -51,7 +51,7 @@ class ObjectiveWithModifiedExamples:
         return self._change(example) if self._change else example
 
 
-def neighbours(
+def neighbors(
     store: Store, tokenizer: Tokenizer
 ) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
     """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents."""

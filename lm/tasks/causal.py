@@ -57,7 +57,7 @@ class Task:
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same targets."""
         tokenizer = self.corpus.tokenizer
-        before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
+        before, after = _text.neighbors(self.corpus.stores["train"], tokenizer)
         validation = self._validation(program)
         targets = self._targets(validation)
         inputs = _text.at_targets(validation.full(), "tokens")

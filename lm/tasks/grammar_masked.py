@@ -100,7 +100,7 @@ class Task(_language.LanguageTask):
         )
 
     def _bigrams(self, bigram: ngrams.Bigram) -> tuple[np.ndarray, np.ndarray]:
-        """Bigrams with both neighbours; before a text is [BOS]."""
+        """Bigrams with both neighbors; before a text is [BOS]."""
         distributions = [
             np.exp(
                 bigram.between(int(text[at - 1]) if at else self.tokenizer.bos, int(text[at + 1]))

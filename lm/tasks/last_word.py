@@ -103,7 +103,7 @@ class Task:
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """Unigrams and Kneser-Ney bigrams of the training split; its most frequent last word."""
         size = self.corpus.tokenizer.size
-        before, after = _text.neighbours(self.corpus.stores["train"], self.corpus.tokenizer)
+        before, after = _text.neighbors(self.corpus.stores["train"], self.corpus.tokenizer)
         unigram, bigram = ngrams.Unigram(after, size), ngrams.Bigram(before, after, size)
         lasts = [last for _, last in self.texts]
         targets, lengths = np.concatenate(lasts), np.array([len(last) for last in lasts])

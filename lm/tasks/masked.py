@@ -75,7 +75,7 @@ class Task:
         return {"ce": ce, "accuracy": accuracy}
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """Unigrams of the training split, and bigrams with both neighbours in the masked input."""
+        """Unigrams of the training split, and bigrams with both neighbors in the masked input."""
         tokenizer, store = self.corpus.tokenizer, self.corpus.stores["train"]
         tokens = np.asarray(store.tokens, np.int64)
         inside = np.ones(len(tokens), bool)

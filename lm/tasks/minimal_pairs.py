@@ -171,7 +171,7 @@ class Task:
         shorter: the shorter sentence scores higher.
         """
         tokenizer = self.corpus.tokenizer
-        before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
+        before, after = _text.neighbors(self.corpus.stores["train"], tokenizer)
         lengths = np.array([len(ids) for ids in self.sentences])
         owner, ids = np.repeat(np.arange(len(lengths)), lengths), np.concatenate(self.sentences)
         previous = np.concatenate([[tokenizer.bos], ids[:-1]])

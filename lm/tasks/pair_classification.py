@@ -129,8 +129,8 @@ class Task(LabelledTask):
                 np.abs(longer),
             )
             features.append(np.stack(columns, 1))
-        centre, spread = features[0].mean(0), features[0].std(0) + 1e-6
-        return [(part - centre) / spread for part in features]
+        center, spread = features[0].mean(0), features[0].std(0) + 1e-6
+        return [(part - center) / spread for part in features]
 
 
 def _pairs(store: Store, documents: Integer[np.ndarray, "D"], piece: int, most: int) -> list[Item]:

@@ -58,7 +58,7 @@ class Task:
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """Unigram and Kneser-Ney bigram models of the training split, on the same targets."""
         tokenizer = self.corpus.tokenizer
-        before, after = _text.neighbours(self.corpus.stores["train"], tokenizer)
+        before, after = _text.neighbors(self.corpus.stores["train"], tokenizer)
         batches = self._validation(program, "decoder", is_causal=True).full()
         targets, inputs = (
             _text.Targets.from_batches(batches, "suffix"),

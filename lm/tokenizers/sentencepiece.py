@@ -84,7 +84,7 @@ def learn(sentences: Iterable[str], **options: Any) -> bytes:
       options: further options of SentencePieceTrainer.
 
     Returns:
-      The serialised model.
+      The serialized model.
 
     Raises:
       RuntimeError: SentencePiece's own errors.
@@ -124,7 +124,7 @@ class Tokenizer:
         """Lays out the ids: the model's own, then special ids that it lacks, then sentinels.
 
         Args:
-          model: a serialised SentencePiece model.
+          model: a serialized SentencePiece model.
           sentinels: number of sentinels.
           origin: the model's name, for messages.
 

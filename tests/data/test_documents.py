@@ -14,7 +14,7 @@ from lm.data.documents import (
     Document,
     NearDuplicates,
     Tally,
-    normalised_hash,
+    normalized_hash,
     signature,
     split_of,
 )
@@ -102,8 +102,8 @@ def test_decode_measures_what_is_invalid():
     assert text.decode(b"\x00\x01binary") == ("", 1.0)
 
 
-def test_normalise_composes_and_removes_what_is_invisible():
-    assert text.normalise("e\u0301a\u200bb\r\nc\u00a0 d\ufeff") == "\u00e9ab\nc d"
+def test_normalize_composes_and_removes_what_is_invisible():
+    assert text.normalize("e\u0301a\u200bb\r\nc\u00a0 d\ufeff") == "\u00e9ab\nc d"
 
 
 def test_count_words():
@@ -211,9 +211,9 @@ def test_near_duplicates():
     assert not near.seen("") and not near.seen("word")
 
 
-def test_normalised_hash_ignores_case_spaces_and_punctuation():
-    assert normalised_hash("The  end.") == normalised_hash("the end") != normalised_hash("the ends")
-    assert normalised_hash("学而") != normalised_hash("学")
+def test_normalized_hash_ignores_case_spaces_and_punctuation():
+    assert normalized_hash("The  end.") == normalized_hash("the end") != normalized_hash("the ends")
+    assert normalized_hash("学而") != normalized_hash("学")
 
 
 NUMPY_STYLE = """Sum the elements, see :func:`~np.add` and `the guide <http://x.y>`_ for more.

@@ -195,7 +195,7 @@ def test_pairs(documents, length, name, relation, seed):
 
 @settings(max_examples=40, deadline=None)
 @given(two_documents, st.sampled_from(["next", "order"]), st.integers(0, 99))
-def test_sentence_pairs_are_neighbouring_sentences(documents, relation, seed):
+def test_sentence_pairs_are_neighboring_sentences(documents, relation, seed):
     documents = [[min(size, 25) for size in document] for document in documents]
     text = numbered(documents, start=SPECIAL)
     offsets = (text.sentence_offsets + SPECIAL).tolist()
@@ -221,7 +221,7 @@ def test_sentence_pairs_are_neighbouring_sentences(documents, relation, seed):
         for sentence in range(begin, end - 1)
     }
     assert seen <= starts and (relation == "next" or seen == starts), (
-        "without random pairs, each neighbouring pair occurs once"
+        "without random pairs, each neighboring pair occurs once"
     )
 
 

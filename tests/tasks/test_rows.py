@@ -102,7 +102,7 @@ def test_causal_by_row(corpus, programs):
     # The first row's bigram baseline by hand.
     batch, tokenizer = task._validation(program).full()[0], corpus.tokenizer
     keep = batch["weights"][0] > 0
-    bigram = ngrams.Bigram(*_text.neighbours(corpus.stores["train"], tokenizer), tokenizer.size)
+    bigram = ngrams.Bigram(*_text.neighbors(corpus.stores["train"], tokenizer), tokenizer.size)
     expected = bigram.nll(batch["tokens"][0][keep], batch["targets"][0][keep]).sum()
     assert baselines["bigram"]["nll"].examples.totals[0] == pytest.approx(expected)
     assert bits.weights[0] == tokenizer.bytes_per_id[batch["targets"][0][keep]].sum()

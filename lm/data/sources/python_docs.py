@@ -22,7 +22,7 @@ from typing import Any
 
 from lm.core.plugins import UserError
 from lm.data import docstrings, python_source
-from lm.data.documents import Collector, Document, Tally, normalised_hash
+from lm.data.documents import Collector, Document, Tally, normalized_hash
 from lm.data.documents import signature as identity
 
 # Dependencies of `lm`, direct or not, with much prose. Those that are not installed are skipped.
@@ -84,7 +84,7 @@ def _documents(directories: list[Directory], tally: Tally) -> Iterator[Document]
         for name, paragraphs in result["documents"]:
             fresh = []
             for paragraph in paragraphs:
-                fingerprint = normalised_hash(paragraph)
+                fingerprint = normalized_hash(paragraph)
                 if fingerprint in seen:
                     tally.drop("paragraphs seen before")
                 else:

@@ -92,7 +92,7 @@ def _documents(matches: list[tuple[str, str]], tally: Tally) -> Iterator[Documen
             tally.drop("empty files")
             continue
         is_markdown = name.lower().removesuffix(".gz").endswith((".md", ".markdown"))
-        sections = list(_sections(text.normalise(content), is_markdown))
+        sections = list(_sections(text.normalize(content), is_markdown))
         tally.drop("headings, which begin documents", sum(level > 0 for level, _ in sections))
         parts = list(_parts(sections))
         for number, (paragraphs, uncut) in enumerate(parts, start=1):

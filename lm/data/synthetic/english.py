@@ -1,7 +1,7 @@
 """An English-like grammar with agreement over a distance, and exact probabilities.
 
 It has what minimal pairs need: determiner and noun agree; subject and verb agree across a
-prepositional phrase or a relative clause; relative clauses are embedded in the centre and have a
+prepositional phrase or a relative clause; relative clauses are embedded in the center and have a
 gap; reflexives agree with the subject; "ever" needs "no" or "not" above it.
 
 A name such as "rest s VP" means: what follows a singular noun before a VP. `s` and `p` are numbers.
