@@ -40,8 +40,8 @@ class Setting:
       unit: "nats" or "share" (accuracy).
       seeds: seeds of each arm.
       examples: number of test examples, N.
-      spread: standard deviation between seeds; of latent scores for accuracies.
-      mean: mean of the arms; of latent scores for accuracies.
+      spread: standard deviation between seeds; for accuracies, of latent scores.
+      mean: mean of the arms; for accuracies, of latent scores.
       gap: added to the first arm's mean where the arms differ.
       far: fraction of seeds that are ten spreads worse, for seeds that are not normal.
     """
@@ -228,13 +228,11 @@ def combination(level: float, runs: int = 200_000) -> str:
         "| --- |" + " --- |" * len(fractions),
     ]
     for seeds in (2, 3, 4, 5, 10):
-        off, freedom = np.abs(rng.standard_normal(runs)), seeds - 1
-        spread = np.sqrt(rng.chisquare(freedom, runs) / freedom) * special.stdtrit(
-            freedom, 0.5 + level / 2
-        )
+        off, dof = np.abs(rng.standard_normal(runs)), seeds - 1
+        spread = np.sqrt(rng.chisquare(dof, runs) / dof) * special.stdtrit(dof, 0.5 + level / 2)
         cells = []
         for fraction in fractions:
-            test, power = special.ndtri(0.5 + level / 2) * fraction**0.5, 2 + 12 / freedom**2
+            test, power = special.ndtri(0.5 + level / 2) * fraction**0.5, 2 + 12 / dof**2
             half = (((1 - fraction) ** 0.5 * spread) ** power + test**power) ** (1 / power)
             cells.append(f"{100 * (off > half).mean():.2f}")
         lines.append(f"| {seeds} | {' | '.join(cells)} |")

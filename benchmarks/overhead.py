@@ -4,7 +4,7 @@
 
 Both sides alternate in one worker process with the same compiled programs. Prints, for the fastest
 repeat, the seconds of the bare runs, the seconds of the same runs as trials, and their ratio.
-Trials include claims, a fresh load of the checkpoint, scoring of 4,096 tokens, records and polling.
+Trials include locks, a fresh load of the checkpoint, scoring of 4,096 tokens, records and polling.
 Start-up (imports, building each arm, counting its targets), baselines and the report do not grow
 with the length of the runs and are printed separately. Target: a ratio below 1.03.
 """
@@ -63,7 +63,7 @@ def compared(root: Path, config: dict[str, Any]) -> dict[str, float]:
     began = time.perf_counter()
 
     def timed(
-        pool: Any, jobs: Any, claims: Any, slots: Any, progress: Any, on_end: Callable[[str], None]
+        pool: Any, jobs: Any, locks: Any, slots: Any, progress: Any, on_end: Callable[[str], None]
     ) -> Any:
         ends = [time.perf_counter()]
         times["start-up"] = ends[0] - began
@@ -72,7 +72,7 @@ def compared(root: Path, config: dict[str, Any]) -> dict[str, float]:
             on_end(name)
             ends.append(time.perf_counter())
 
-        outcomes = run_all(pool, jobs, claims, slots, progress, note)
+        outcomes = run_all(pool, jobs, locks, slots, progress, note)
         times["baselines"], times["trials"] = ends[1] - ends[0], ends[-1] - ends[1]
         return outcomes
 

@@ -18,7 +18,7 @@ from lm.comparison.experiment import Experiment, parse, with_field
 from lm.core.plain import read_json
 from lm.core.plugins import UserError
 from lm.parallel.mesh import DeviceMismatch
-from lm.report.figures import duration
+from lm.report.number_format import duration
 
 
 def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str) -> int:

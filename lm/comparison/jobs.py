@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lm.comparison.claims import Claims, this_process
 from lm.comparison.progress import Progress
+from lm.comparison.trial_locks import TrialLocks, this_process
 from lm.core.plain import write_json
 from lm.core.plugins import UserError
 from lm.training.meter import Diverged
@@ -26,7 +26,7 @@ class Job:
     """A piece of work for one process. Its files record that it has ended.
 
     Attributes:
-      name: of its claim, and in messages.
+      name: name of its lock, also used in messages.
       directory: of its run.
       call: a module-level function, called as `call(*arguments())` in a worker process.
       arguments: evaluated in the main process, when the job can start.
@@ -47,7 +47,7 @@ class Job:
 def run_all(
     pool: concurrent.futures.Executor,
     jobs: Sequence[Job],
-    claims: Claims,
+    locks: TrialLocks,
     slots: int,
     progress: Progress,
     on_end: Callable[[str], None] = lambda name: None,
@@ -60,7 +60,7 @@ def run_all(
     Args:
       pool: worker processes.
       jobs: in order of priority.
-      claims: of the workdir.
+      locks: of the workdir.
       slots: number of jobs to run at a time.
       progress: gets the outcomes of trials.
       on_end: called with the name of each job that ends; an exception from it ends the call.
@@ -68,7 +68,7 @@ def run_all(
     Returns:
       The outcome of each job, by name.
     """
-    failed_before = {job.name: _failure(claims, job.name).get("id") for job in jobs}
+    failed_before = {job.name: _failure(locks, job.name).get("id") for job in jobs}
     outcomes: dict[str, Outcome] = {}
     running: dict[concurrent.futures.Future[Outcome], Job] = {}
 
@@ -85,7 +85,7 @@ def run_all(
             job for job in jobs if job.name not in outcomes and job.name not in running_names
         ]
         for job in waiting:
-            failure = _failure(claims, job.name)
+            failure = _failure(locks, job.name)
             is_new = failure.get("id") != failed_before[job.name]
             outcome = job.ended() or (failure if failure and is_new else None)
             failed = [
@@ -109,13 +109,13 @@ def run_all(
         for job in waiting:
             if job.name in outcomes or not all(name in outcomes for name in job.after):
                 continue
-            owner = claims.owner(job.name)
+            owner = locks.owner(job.name)
             if owner:
                 owners[job.name] = owner
             elif len(running) < slots:
                 future = pool.submit(
                     perform,
-                    claims.directory,
+                    locks.directory,
                     job.name,
                     job.directory,
                     job.ended,
@@ -137,17 +137,17 @@ def run_all(
 
 
 def perform(
-    claims: Path,
+    locks: Path,
     name: str,
     directory: Path,
     ended: Callable[[], Outcome | None],
     call: Callable[..., None],
     arguments: tuple,
 ) -> Outcome:
-    """Runs a job in a worker process, unless another process has claimed it.
+    """Runs a job in a worker process, unless another process holds its lock.
 
     Args:
-      claims: directory of the claims.
+      locks: directory of the locks.
       name: of the job.
       directory: of its run, for error.json.
       ended: see Job.
@@ -155,9 +155,9 @@ def perform(
       arguments: of `call`.
 
     Returns:
-      The outcome; {"status": "taken"} if another process holds the claim.
+      The outcome; {"status": "taken"} if another process holds the lock.
     """
-    lease = Claims(claims).take(name)
+    lease = TrialLocks(locks).take(name)
     if lease is None:
         return {"status": "taken"}
     # Another process has the job now. Ending this one breaks the pool, which is reported.
@@ -186,10 +186,10 @@ def perform(
             if (directory / "run.json").exists():
                 write_json(directory / "error.json", outcome)
             record = outcome | {"id": uuid.uuid4().hex, "by": this_process()}
-            write_json(_failure_path(claims, name), record)
+            write_json(_failure_path(locks, name), record)
             return outcome
         (directory / "error.json").unlink(missing_ok=True)  # of an earlier attempt
-        _failure_path(claims, name).unlink(missing_ok=True)
+        _failure_path(locks, name).unlink(missing_ok=True)
         return {"status": "done"}
 
 
@@ -207,14 +207,14 @@ def _last_line(outcome: Outcome) -> str:
     return lines[-1] if lines else ""
 
 
-def _failure_path(claims: Path, name: str) -> Path:
-    return claims / f"{name}.failed"
+def _failure_path(locks: Path, name: str) -> Path:
+    return locks / f"{name}.failed"
 
 
-def _failure(claims: Claims, name: str) -> Outcome:
+def _failure(locks: TrialLocks, name: str) -> Outcome:
     """The last failure of a job; empty if it has not failed."""
     try:
-        failure = json.loads(_failure_path(claims.directory, name).read_text(encoding="utf-8"))
+        failure = json.loads(_failure_path(locks.directory, name).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return failure if isinstance(failure, dict) else {}

@@ -13,10 +13,10 @@ from typing import Any
 
 import rich.console
 
-from lm.comparison.claims import Claims
 from lm.comparison.jobs import Job, Outcome, run_all
 from lm.comparison.progress import Progress
 from lm.comparison.ranges import Range
+from lm.comparison.trial_locks import TrialLocks
 from lm.core.plugins import UserError
 
 
@@ -59,7 +59,7 @@ class Study:
     def run(
         self,
         pool: concurrent.futures.Executor,
-        claims: Claims,
+        locks: TrialLocks,
         jobs: Callable[[int, Mapping[str, Any]], list[Job]],
         trials: int,
         slots: int,
@@ -70,7 +70,7 @@ class Study:
 
         Args:
           pool: worker processes.
-          claims: of the workdir.
+          locks: of the workdir.
           jobs: makes the runs of a combination from its number and values.
           trials: number of combinations.
           slots: number of jobs to run at a time.
@@ -84,7 +84,7 @@ class Study:
         while True:
             # One process at a time proposes what is missing, so that there are no more than
             # `trials`.
-            with claims.holding("study"):
+            with locks.holding("study"):
                 for number, values, running in self._trials():
                     # Its process was killed while it proposed values.
                     if running and len(values) < len(self._ranges):
@@ -100,8 +100,8 @@ class Study:
                 return outcomes
             batch = [job for number, values in waiting for job in jobs(number, values)]
             with Progress({job.name: job.directory for job in batch}, console) as progress:
-                outcomes |= run_all(pool, batch, claims, slots, progress)
-            with claims.holding("study"):
+                outcomes |= run_all(pool, batch, locks, slots, progress)
+            with locks.holding("study"):
                 still_open = {number for number, _, running in self._trials() if running}
                 # Other processes have reported the rest.
                 for number in still_open & {number for number, _ in waiting}:

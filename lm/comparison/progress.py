@@ -12,7 +12,7 @@ import rich.console
 import rich.live
 import rich.table
 
-from lm.comparison.claims import owner_name
+from lm.comparison.trial_locks import owner_name
 
 
 class Progress:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lm.comparison import claims, tuning
+from lm.comparison import trial_locks, tuning
 from lm.comparison.budgets import Accounting
 from lm.comparison.experiment import Experiment, describe_tasks
 from lm.core import files, plugins
@@ -13,7 +13,7 @@ from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
 from lm.training import records
 
-CLAIMS = ".claims"  # directory of the claims in a workdir
+LOCKS = ".claims"  # directory of the locks in a workdir
 # Fields of an experiment that may change between sessions: they affect how many runs there are, how
 # runs are distributed, or how the report reads them, but no run.
 _FREE = ("seeds", "workers", "question", "reference", "energy", "scaling")
@@ -41,7 +41,7 @@ def read(workdir: Path) -> dict[str, Any]:
         raise UserError(f"--workdir={workdir} is a file; give a directory")
     if not path(workdir).exists():
         if workdir.is_dir() and any(
-            entry.name != CLAIMS and not entry.name.startswith(".comparison")
+            entry.name != LOCKS and not entry.name.startswith(".comparison")
             for entry in workdir.iterdir()
         ):
             raise UserError(
@@ -114,10 +114,11 @@ def _may_differ(key: str) -> bool:
         return True
     parts = key.split(".")
     if parts[0] == "shared":
-        return records.free(".".join(parts[1:]))
+        return records.may_change(".".join(parts[1:]))
     # Names of arms may contain dots.
     return parts[0] == "arms" and any(
-        part == "run" and records.free(".".join(parts[at:])) for at, part in enumerate(parts, 1)
+        part == "run" and records.may_change(".".join(parts[at:]))
+        for at, part in enumerate(parts, 1)
     )
 
 
@@ -226,7 +227,9 @@ def check_planned(
 
 def _shape(model: Mapping[str, Any]) -> dict[str, Any]:
     """A model's section without the fields that only change how it is computed."""
-    return {field: value for field, value in model.items() if not records.free(f"model.{field}")}
+    return {
+        field: value for field, value in model.items() if not records.may_change(f"model.{field}")
+    }
 
 
 def make(
@@ -308,7 +311,7 @@ def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str,
 def note_session(workdir: Path, began: float) -> None:
     """Records that the session of this process lasts until now.
 
-    So the duration of a session that is killed is known too. The caller holds the claim "record".
+    So the duration of a session that is killed is known too. The caller holds the lock "record".
 
     Args:
       workdir: of the comparison.
@@ -320,7 +323,7 @@ def note_session(workdir: Path, began: float) -> None:
 
 def _until_now(content: Mapping[str, Any], began: float) -> list[dict[str, Any]]:
     """All sessions of a record, where that of this process, which began then, ends now."""
-    own = {"by": claims.owner_name(claims.this_process()), "began": began}
+    own = {"by": trial_locks.owner_name(trial_locks.this_process()), "began": began}
     others = [
         session
         for session in content.get("sessions", [])
@@ -336,7 +339,7 @@ def finish(
     began: float,
     failures: Mapping[str, str],
 ) -> dict[str, Any]:
-    """Updates the record at the end of a session. The caller holds the claim "record".
+    """Updates the record at the end of a session. The caller holds the lock "record".
 
     Args:
       workdir: of the comparison.

@@ -14,10 +14,10 @@ import rich.console
 
 from lm import report
 from lm.comparison import arms, budgets, record, trial, tuning, workers
-from lm.comparison.claims import Claims, owner_name, this_process
 from lm.comparison.experiment import Experiment, check_comparisons, parse, with_field
 from lm.comparison.jobs import Job, Outcome, failure_messages, run_all
 from lm.comparison.progress import Progress
+from lm.comparison.trial_locks import TrialLocks, owner_name, this_process
 from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
 
@@ -40,7 +40,7 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
       UserError: the experiment cannot work. Raised before anything is trained.
     """
     experiment, workdir, began = parse(config), Path(workdir), time.time()
-    claims = Claims(workdir / record.CLAIMS)
+    locks = TrialLocks(workdir / record.LOCKS)
     old = record.read(workdir)
     record.check_same(workdir, old, experiment)
     try:
@@ -48,13 +48,13 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
     except OSError as error:
         raise UserError(f"--workdir={workdir} cannot be written: {error}") from error
     arms.prepare_corpora(experiment.runs)
-    report_before = _report_id(claims)
+    report_before = _report_id(locks)
     count = len(experiment.runs) * (len(experiment.seeds) + len(experiment.tuning.factors))
     slots = workers.number(experiment.plain["workers"], count)
     with workers.pool(slots) as pool:
         counted, about = arms.check(pool, experiment, old)
         planned = budgets.plan(experiment.budget, counted, experiment.times)
-        with claims.holding("record"):
+        with locks.holding("record"):
             old = record.read(workdir)
             record.check_same(workdir, old, experiment)
             _check_same_data(workdir, old, about["data"])
@@ -76,12 +76,12 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
             record.note_session(workdir, began)
         jobs = _jobs(experiment, workdir, content)
         on_end = functools.partial(
-            _on_end, experiment, workdir, content, claims, began, [time.time()]
+            _on_end, experiment, workdir, content, locks, began, [time.time()]
         )
         trials = {job.name: job.directory for job in jobs if job.trial}
         with Progress(trials, rich.console.Console(stderr=True)) as progress:
-            outcomes = run_all(pool, jobs, claims, slots, progress, on_end)
-    print(_write_report(experiment, workdir, claims, jobs, outcomes, began, report_before))
+            outcomes = run_all(pool, jobs, locks, slots, progress, on_end)
+    print(_write_report(experiment, workdir, locks, jobs, outcomes, began, report_before))
     for message in failure_messages(outcomes):
         print(message, file=sys.stderr)
     return 1 if any(outcome["status"] == "failed" for outcome in outcomes.values()) else 0
@@ -189,7 +189,7 @@ def _on_end(
     experiment: Experiment,
     workdir: Path,
     content: Mapping[str, Any],
-    claims: Claims,
+    locks: TrialLocks,
     began: float,
     last_note: list[float],
     name: str,
@@ -200,13 +200,13 @@ def _on_end(
       experiment: the experiment.
       workdir: of the comparison.
       content: the record.
-      claims: of the workdir.
+      locks: of the workdir.
       began: start of the session, in seconds since the epoch.
       last_note: one element, the time of the last update, which is changed here.
       name: of the job.
     """
     if time.time() > last_note[0] + _NOTE_EVERY:
-        with claims.holding("record"):
+        with locks.holding("record"):
             record.note_session(workdir, began)
         last_note[0] = time.time()
     if name == "baselines" and (workdir / "baselines.json").exists():
@@ -214,20 +214,20 @@ def _on_end(
         check_comparisons(experiment.hypotheses, names, record.baselines(workdir))
 
 
-def _report_path(claims: Claims) -> Path:
-    return claims.directory / "report.json"
+def _report_path(locks: TrialLocks) -> Path:
+    return locks.directory / "report.json"
 
 
-def _report_id(claims: Claims) -> str:
+def _report_id(locks: TrialLocks) -> str:
     """Identifies the last report that any process has written; "" if there is none."""
-    path = _report_path(claims)
+    path = _report_path(locks)
     return read_json(path, "the last report's summary")["id"] if path.exists() else ""
 
 
 def _write_report(
     experiment: Experiment,
     workdir: Path,
-    claims: Claims,
+    locks: TrialLocks,
     jobs: Sequence[Job],
     outcomes: Mapping[str, Outcome],
     began: float,
@@ -238,7 +238,7 @@ def _write_report(
     Args:
       experiment: the experiment.
       workdir: of the comparison.
-      claims: of the workdir.
+      locks: of the workdir.
       jobs: all jobs.
       outcomes: of the jobs.
       began: start of the session, in seconds since the epoch.
@@ -253,16 +253,16 @@ def _write_report(
         for name, outcome in outcomes.items()
         if outcome["status"] != "done"
     }
-    with claims.holding("report"):
-        with claims.holding("record"):
+    with locks.holding("report"):
+        with locks.holding("record"):
             content = record.finish(workdir, experiment, runs, began, failures)
         state = [
             (job.name, outcomes[job.name]["status"], _modified(job.directory / "scores.json"))
             for job in jobs
         ]
         digest = hashlib.sha256(json.dumps([experiment.plain, state]).encode()).hexdigest()
-        if _report_id(claims) != report_before:
-            other = read_json(_report_path(claims), "the last report's summary")
+        if _report_id(locks) != report_before:
+            other = read_json(_report_path(locks), "the last report's summary")
             if other["digest"] == digest:
                 return f"{other['text']} (written by {owner_name(other['by'])})"
         directories = [
@@ -273,7 +273,7 @@ def _write_report(
         record.write_results(workdir, directories)
         text = _summary(report.write(workdir), content, jobs, outcomes)
         summary = {"id": uuid.uuid4().hex, "digest": digest, "by": this_process(), "text": text}
-        write_json(_report_path(claims), summary)
+        write_json(_report_path(locks), summary)
     return text
 
 

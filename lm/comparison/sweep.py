@@ -21,11 +21,11 @@ from lm.comparison import (
     trial,
     workers,
 )
-from lm.comparison.claims import Claims
 from lm.comparison.experiment import with_field
 from lm.comparison.jobs import Job, failure_messages, run_all
 from lm.comparison.progress import Progress
 from lm.comparison.ranges import Range
+from lm.comparison.trial_locks import TrialLocks
 from lm.core.plain import flat, read_json, write_json
 from lm.core.plugins import UserError
 
@@ -91,7 +91,7 @@ def sweep(
         "split": options.split,
     }
     _check_same(workdir, about)
-    claims = Claims(workdir / ".claims")
+    locks = TrialLocks(workdir / ".claims")
     arms.prepare_corpora({"sweep": config})
     count = len(combinations) if combinations is not None else options.trials
     slots = workers.number(options.workers, count * len(seeds))
@@ -109,20 +109,20 @@ def sweep(
         _create(workdir, about)
         make = functools.partial(_jobs, workdir, config, seeds, tasks, options)
         if combinations is None:
-            with claims.holding("study"):
+            with locks.holding("study"):
                 study = optuna_search.Study(workdir, swept, options.seed)
             cost = functools.partial(sweep_results.cost, workdir, seeds, options.metric)
-            outcomes = study.run(pool, claims, make, options.trials, slots, console, cost)
+            outcomes = study.run(pool, locks, make, options.trials, slots, console, cost)
             combinations = study.combinations()
         else:
             jobs = [job for index, values in combinations.items() for job in make(index, values)]
             with Progress({job.name: job.directory for job in jobs}, console) as progress:
-                outcomes = run_all(pool, jobs, claims, slots, progress)
+                outcomes = run_all(pool, jobs, locks, slots, progress)
     results = [
         sweep_results.collect(workdir, index, values, seeds, options.metric)
         for index, values in combinations.items()
     ]
-    with claims.holding("report"):
+    with locks.holding("report"):
         text = sweep_results.write(workdir, results, swept, seeds, options.metric)
     print(text)
     for message in failure_messages(outcomes):

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from lm.core import files
-from lm.report import content, curves, hypotheses, page, pictures, verdicts, web
-from lm.report.diff import diff
+from lm.report import content, curves, hypothesis_section, page, pictures, verdicts, web
+from lm.report.compare_workdirs import diff
 from lm.report.read import read
 from lm.report.results import Results
 from lm.report.verdicts import HypothesisResult
@@ -64,5 +64,5 @@ def write(workdir: str | Path) -> Report:
     for path, text in texts.items():
         with files.replacing(path) as file:
             file.write(text)
-    headline = hypotheses.headline(tested)
+    headline = hypothesis_section.headline(tested)
     return Report(html, markdown, picture, headline, tested, comparison.problems)

@@ -7,11 +7,11 @@ from lm.report import (
     curves,
     differences,
     energy,
-    figures,
-    hypotheses,
+    hypothesis_section,
+    number_format,
+    reproduction,
     samples,
     scaling,
-    setting,
     task_scores,
     tuning,
 )
@@ -65,13 +65,15 @@ def page(results: Results, tested: list[HypothesisResult], charts: Charts, pictu
     facts = [
         str(record.get("config") or ""),
         "seeds " + ", ".join(map(str, comparison.seeds)),
-        f"started {figures.timestamp(record['started'])} UTC" if record.get("started") else "",
+        f"started {number_format.timestamp(record['started'])} UTC"
+        if record.get("started")
+        else "",
     ]
     above = any(panel.seeds for panel in charts.panels)
     parts: list[Part] = [
         *([Paragraph(str(record["question"]), "lead")] if record.get("question") else []),
         Paragraph(" · ".join(filter(None, facts)), "small"),
-        *hypotheses.section(results, tested),
+        *hypothesis_section.section(results, tested),
         *_arms(comparison),
         *_budgets(comparison),
         *curves.section(charts.panels, picture),
@@ -85,10 +87,10 @@ def page(results: Results, tested: list[HypothesisResult], charts: Charts, pictu
         *samples.section(results),
         *energy.section(results),
         *_unfinished(comparison),
-        *setting.reproduce(comparison),
-        *setting.data(comparison),
-        *setting.machine(comparison),
-        *setting.reading(comparison),
+        *reproduction.reproduce(comparison),
+        *reproduction.data(comparison),
+        *reproduction.machine(comparison),
+        *reproduction.reading(comparison),
     ]
     return Page(str(record.get("name") or "Comparison"), parts)
 
@@ -104,11 +106,13 @@ def _arms(comparison: Comparison) -> list[Part]:
             }
         )
         shown = (
-            " to ".join(map(figures.count, dict.fromkeys([sizes[0], sizes[-1]])))
+            " to ".join(map(number_format.count, dict.fromkeys([sizes[0], sizes[-1]])))
             if sizes
-            else figures.MISSING
+            else number_format.MISSING
         )
-        kinds = [str(description.get(key) or figures.MISSING) for key in ("objective", "model")]
+        kinds = [
+            str(description.get(key) or number_format.MISSING) for key in ("objective", "model")
+        ]
         rows.append(
             [
                 comparison.label(arm),
@@ -146,7 +150,7 @@ def _rates(comparison: Comparison, arm: str) -> str:
         rate = optimizer.get("learning_rate") if isinstance(optimizer, dict) else None
         if isinstance(rate, int | float):
             rates.add(rate)
-    return ", ".join(f"{rate:g}" for rate in sorted(rates)) or figures.MISSING
+    return ", ".join(f"{rate:g}" for rate in sorted(rates)) or number_format.MISSING
 
 
 def _budgets(comparison: Comparison) -> list[Part]:
@@ -161,26 +165,32 @@ def _budgets(comparison: Comparison) -> list[Part]:
         plan = planned.get(arm) or {}
         amounts = []
         for key in MATCHED:
-            text = figures.flops if key == "flops" else figures.count
+            text = number_format.flops if key == "flops" else number_format.count
             amounts.append(
                 text(mean(arm, key)) + (f"\nplanned {text(plan[key])}" if plan.get(key) else "")
             )
         speed = [
-            figures.duration(mean(arm, "seconds")),
-            figures.plain(mean(arm, "tokens_per_second")),
+            number_format.duration(mean(arm, "seconds")),
+            number_format.plain(mean(arm, "tokens_per_second")),
         ]
         fractions = [
-            figures.percentage(mean(arm, "padding")),
-            figures.percentage(mean(arm, "input_wait_share"), 2),
+            number_format.percentage(mean(arm, "padding")),
+            number_format.percentage(mean(arm, "input_wait_share"), 2),
         ]
         rows.append(
-            [comparison.label(arm), figures.count(mean(arm, "steps")), *amounts, *speed, *fractions]
+            [
+                comparison.label(arm),
+                number_format.count(mean(arm, "steps")),
+                *amounts,
+                *speed,
+                *fractions,
+            ]
         )
     budget = comparison.record.get("budget") or {}
     matched, value = budget.get("matched"), budget.get("value")
     paragraph = "The matched quantity is not recorded."
     if matched in MATCHED:
-        shown = figures.flops(value) if matched == "flops" else figures.count(value)
+        shown = number_format.flops(value) if matched == "flops" else number_format.count(value)
         groups = dict(sorted(comparison.arms_by_multiple().items()))
         multiples = (
             ""
@@ -228,7 +238,7 @@ def _mismatch(comparison: Comparison, key: str, arms: list[str], which: str) -> 
     ]
     if not values or min(values) <= 0 or max(values) / min(values) <= 1.01:
         return ""
-    difference = figures.percentage(max(values) / min(values) - 1)
+    difference = number_format.percentage(max(values) / min(values) - 1)
     return (
         f" However, the finished runs{which} differ in this quantity by up to {difference}, so they"
         " are not matched."
@@ -241,13 +251,13 @@ def _unfinished(comparison: Comparison) -> list[Part]:
         return [title, Paragraph("None: every run finished.")]
     rows = []
     for run in runs:
-        error = str(run.record.get("error") or figures.MISSING)
+        error = str(run.record.get("error") or number_format.MISSING)
         rows.append(
             [
                 comparison.label(run.arm),
                 str(run.seed),
                 run.status,
-                figures.count(run.number("tokens")),
+                number_format.count(run.number("tokens")),
                 error,
             ]
         )

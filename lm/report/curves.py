@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lm.report import chart, figures, svg
+from lm.report import chart, number_format, svg
 from lm.report.chart import Axis, Band, Chart, Line, Rule
 from lm.report.comparison import Run
 from lm.report.page import Figure, Heading, Paragraph, Part, Tabs
@@ -174,7 +174,7 @@ def draw(
         ]
         if line:
             lines[seed] = line
-    x, y = Axis(label, text=text, start=0.0), Axis(panel.quantity, text=figures.tick)
+    x, y = Axis(label, text=text, start=0.0), Axis(panel.quantity, text=number_format.tick)
     if not lines:
         return Chart(panel.label, x, y, note="no validation loss yet")
     marks: list[Any] = [Line(points, panel.arm_index, "thin") for points in lines.values()]
@@ -198,7 +198,7 @@ def draw(
     # Losses fall: below their mean there is room for a label at the left, above it at the right.
     middle = np.mean([loss for points in lines.values() for _, loss in points])
     marks += [
-        Rule(value, f"{name} {figures.plain(value)}", early=bool(value < middle))
+        Rule(value, f"{name} {number_format.plain(value)}", early=bool(value < middle))
         for name, value in panel.baselines
     ]
     return Chart(panel.label, x, y, marks)

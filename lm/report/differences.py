@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lm.report import figures, svg
+from lm.report import number_format, svg
 from lm.report.chart import Axis, Chart, Dots, Line, Rule
 from lm.report.page import Details, Figure, Heading, Paragraph, Part, Table
 from lm.report.results import INTERVAL, Gap, Results, metric_name, sentence, task_name, unit_suffix
@@ -111,18 +111,18 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         return None
     label, row = results.comparison.label, results.row(task, metric)
     gaps = [results.gap(*pair, task, metric) for pair in pairs]
-    places = figures.places([gap.estimate for gap in gaps if gap], row.unit)
+    places = number_format.places([gap.estimate for gap in gaps if gap], row.unit)
     rows = []
     for (first, second), gap in zip(pairs, gaps, strict=True):
         title = f"{label(first)} against {label(second)}"
         if gap is None:
-            rows.append([title, *[figures.MISSING] * 5, "? inconclusive (no seed in common)"])
+            rows.append([title, *[number_format.MISSING] * 5, "? inconclusive (no seed in common)"])
             continue
         one, against = results.score(first, task, metric), results.score(second, task, metric)
         assert one and against
         common = sorted(one.values.keys() & against.values.keys())
         by_seed = ", ".join(
-            figures.signed(one.values[seed] - against.values[seed], row.unit, places)
+            number_format.signed(one.values[seed] - against.values[seed], row.unit, places)
             for seed in common
         )
         leads = results.better(gap, row.better)
@@ -132,12 +132,12 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
             if leads is None
             else f"{label(first if leads else second)} better"
         )
-        numbers = [figures.probability(gap.p), figures.effect(gap.effect)]
+        numbers = [number_format.probability(gap.p), number_format.effect(gap.effect)]
         rows.append(
             [
                 title,
                 by_seed,
-                *figures.estimate(gap.estimate, row.unit, places, signed=True),
+                *number_format.estimate(gap.estimate, row.unit, places, signed=True),
                 *numbers,
                 verdict,
             ]
@@ -153,13 +153,14 @@ def _pairs(results: Results, task: str, metric: str) -> Table | None:
         ("Verdict", "l"),
     ]
     caption = (
-        f"Differences (first {figures.MINUS} second) in {metric_name(metric)}, {task_name(task)},"
-        " between runs with the same seed. Inconclusive: the interval includes zero, or runs"
-        f" diverged. The intervals and p-values are not corrected for the {len(rows)} comparisons;"
+        f"Differences (first {number_format.MINUS} second) in {metric_name(metric)},"
+        f" {task_name(task)}, between runs with the same seed. Inconclusive: the interval"
+        " includes zero, or runs diverged."
+        f" The intervals and p-values are not corrected for the {len(rows)} comparisons;"
         " on average, one in twenty intervals misses the true difference."
     )
     return Table(columns, rows, caption)
 
 
 def _signed(value: float) -> str:
-    return ("+" if value > 0 else "") + figures.tick(value)
+    return ("+" if value > 0 else "") + number_format.tick(value)

@@ -8,7 +8,7 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-from lm.report import figures
+from lm.report import number_format
 from lm.report.page import Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results
 
@@ -144,7 +144,7 @@ def section(results: Results) -> list[Part]:
         "Training and tuning only, for the recorded times; without evaluation, the host, storage"
         " and the production of hardware."
         f" {_CORES if is_cpu else _DEVICES} CO2e: "
-        f"{figures.energy(totals[1])} × PUE {pue:g} × {grid:g} kg/kWh."
+        f"{number_format.energy(totals[1])} × PUE {pue:g} × {grid:g} kg/kWh."
     )
     constants = [
         "Power: " + "; ".join(sources) + ".",
@@ -180,7 +180,11 @@ def _trials(results: Results, arm: str) -> list[dict[str, Any]]:
 
 def _cells(amounts: list[float]) -> list[str]:
     seconds, joules, kilograms = amounts
-    return [figures.duration(seconds), figures.energy(joules), figures.mass(kilograms)]
+    return [
+        number_format.duration(seconds),
+        number_format.energy(joules),
+        number_format.mass(kilograms),
+    ]
 
 
 def _number(value: Any, default: float) -> float:

@@ -10,7 +10,7 @@ from pathlib import Path
 from lm.report import scores
 from lm.report.comparison import Comparison, Row
 from lm.report.scores import Score
-from lm.stats import intervals
+from lm.stats import hypothesis_tests
 from lm.stats.intervals import Estimate
 
 TASKS = {
@@ -217,8 +217,8 @@ class Results:
         if self.diverged(gap.first, gap.second):
             return None
         higher, lower = (
-            side(gap.estimate, 0.0) == intervals.SUPPORTED
-            for side in (intervals.above, intervals.below)
+            side(gap.estimate, 0.0) == hypothesis_tests.SUPPORTED
+            for side in (hypothesis_tests.above, hypothesis_tests.below)
         )
         return higher == (direction == "higher") if higher or lower else None
 

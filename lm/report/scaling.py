@@ -5,7 +5,7 @@ import math
 from typing import Any
 
 from lm.core.plugins import UserError
-from lm.report import figures, svg
+from lm.report import number_format, svg
 from lm.report.chart import Axis, Chart, Dots, Line, amount
 from lm.report.page import Figure, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
@@ -106,17 +106,17 @@ def _crossings(series: dict[str, Runs], fits: dict[str, Fit]) -> list[str]:
         )
         if crossing.flops is None:
             sentences.append(
-                f"{first} and {second} do not cross between {figures.flops(low)} and"
-                f" {figures.flops(high)}: {crossing.note}."
+                f"{first} and {second} do not cross between {number_format.flops(low)} and"
+                f" {number_format.flops(high)}: {crossing.note}."
             )
             continue
         ends = [
-            figures.flops(end) if end is not None else "outside the searched range"
+            number_format.flops(end) if end is not None else "outside the searched range"
             for end in (crossing.low, crossing.high)
         ]
         beyond = "" if crossing.flops <= max(spent) else ", beyond the largest run"
         sentences.append(
-            f"{first} and {second} cross at {figures.flops(crossing.flops)}{beyond}"
+            f"{first} and {second} cross at {number_format.flops(crossing.flops)}{beyond}"
             f" (95 % interval: {ends[0]} to {ends[1]}): {crossing.note}."
         )
     return sentences
@@ -142,7 +142,7 @@ def _chart(series: dict[str, Runs], fits: dict[str, Fit], unit: str) -> Chart:
     return Chart(
         "",
         Axis("training FLOPs", log=True, text=amount),
-        Axis(unit, text=figures.tick),
+        Axis(unit, text=number_format.tick),
         marks,
         legend=tuple(series),
     )
@@ -150,5 +150,5 @@ def _chart(series: dict[str, Runs], fits: dict[str, Fit], unit: str) -> Chart:
 
 def _constant(fit: Fit, letter: str) -> str:
     """A constant of the fit, and below it its interval."""
-    low, high = fit.intervals[letter]
-    return f"{figures.plain(getattr(fit, letter))}\n[{figures.plain(low)}, {figures.plain(high)}]"
+    value, low, high = map(number_format.plain, (getattr(fit, letter), *fit.intervals[letter]))
+    return f"{value}\n[{low}, {high}]"

@@ -10,9 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from lm.report.comparison import Comparison
-from lm.stats import bootstrap, intervals
+from lm.stats import bootstrap, hypothesis_tests, intervals
 from lm.stats.bootstrap import Difference
-from lm.stats.intervals import LEVEL, Estimate, Verdict
+from lm.stats.hypothesis_tests import Verdict
+from lm.stats.intervals import LEVEL, Estimate
 from lm.stats.scores import Examples
 
 _NOT_NEGATIVE = ("nll", "ce", "kl", "bits_per_byte")
@@ -195,8 +196,8 @@ def contrast(first: Score, second: Score) -> Difference | None:
         return None
     if first.examples and second.examples:
         return bootstrap.difference(first.examples, second.examples)
-    verdict = by_level(lambda level: difference(first, second, level), intervals.above, 0.0)
-    effect = intervals.effect(first.values, second.values)
+    verdict = by_level(lambda level: difference(first, second, level), hypothesis_tests.above, 0.0)
+    effect = intervals.hedges_g(first.values, second.values)
     return Difference(estimate, p_of(estimate, verdict), effect)
 
 
@@ -209,13 +210,13 @@ def by_level(
 
     Args:
       estimate: returns the estimate with its interval at a level.
-      side: `intervals.above` or `intervals.below`.
+      side: `hypothesis_tests.above` or `hypothesis_tests.below`.
       threshold: the threshold to compare with.
     """
 
     def verdict(level: float) -> Verdict:
         at_level = estimate(level)
-        return intervals.INCONCLUSIVE if at_level is None else side(at_level, threshold)
+        return hypothesis_tests.INCONCLUSIVE if at_level is None else side(at_level, threshold)
 
     return verdict
 
@@ -224,7 +225,7 @@ def p_of(estimate: Estimate, verdict: Callable[[float], Verdict]) -> float | Non
     """Returns the smallest p at which the verdict is not inconclusive; None without an interval."""
     if not estimate.has_interval:
         return None
-    return intervals.p_value(lambda level: verdict(level) != intervals.INCONCLUSIVE)
+    return hypothesis_tests.p_value(lambda level: verdict(level) != hypothesis_tests.INCONCLUSIVE)
 
 
 def diverged(comparison: Comparison, *arms: str) -> str:

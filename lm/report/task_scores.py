@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lm.report import figures, svg
+from lm.report import number_format, svg
 from lm.report.chart import Axis, Chart, Dots, Line
 from lm.report.page import Details, Figure, Heading, Paragraph, Part, Strong, Table
 from lm.report.results import INTERVAL, Results, metric_name, sentence, task_name, unit_suffix
@@ -43,7 +43,7 @@ def dot_chart(results: Results) -> Chart | None:
             marks.append(Dots([(scale * estimate.mean, place)], index, hollow=index is None))
         names = tuple(results.comparison.label(score.arm) for score in scores)
         label = f"{task_name(task)}: {metric_name(metrics[0])}{unit_suffix(unit)}"
-        return Chart("", Axis(label, text=figures.tick), Axis("", names=names), marks)
+        return Chart("", Axis(label, text=number_format.tick), Axis("", names=names), marks)
     return None
 
 
@@ -120,7 +120,7 @@ def matrix(results: Results) -> list[Part]:
     for task, metric in keys:
         scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
         places, best = (
-            figures.places(
+            number_format.places(
                 [score.estimate for score in scores.values()], results.row(task, metric).unit
             ),
             _best(results, task, metric),
@@ -128,7 +128,7 @@ def matrix(results: Results) -> list[Part]:
         column = []
         for arm in arms:
             if arm not in scores:
-                column.append(figures.MISSING)
+                column.append(number_format.MISSING)
                 continue
             text = _stacked(scores[arm], places)
             column.append(Strong(text) if arm == best else text)
@@ -199,18 +199,18 @@ def _table(results: Results, task: str, metrics: list[str], own: bool) -> Table:
         columns += [(_column(results, task, metric), "r"), INTERVAL]
         unit = results.row(task, metric).unit
         scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
-        places = figures.places([score.estimate for score in scores.values()], unit)
+        places = number_format.places([score.estimate for score in scores.values()], unit)
         for arm in arms:
             if arm in scores:
-                cells[arm] += figures.estimate(scores[arm].estimate, unit, places)
+                cells[arm] += number_format.estimate(scores[arm].estimate, unit, places)
                 seeds[arm] = max(seeds[arm], scores[arm].estimate.n)
                 counts.setdefault("bytes" if unit.endswith("/byte") else noun, set()).add(
                     scores[arm].count
                 )
             else:
-                cells[arm] += [figures.MISSING, figures.MISSING]
+                cells[arm] += [number_format.MISSING, number_format.MISSING]
     rows = [
-        [results.comparison.label(arm), str(seeds[arm] or figures.MISSING), *cells[arm]]
+        [results.comparison.label(arm), str(seeds[arm] or number_format.MISSING), *cells[arm]]
         for arm in arms
     ]
     # The count of a loss per byte is the number of bytes of the same text.
@@ -241,11 +241,12 @@ def _by_part(results: Results, task: str, metrics: list[str], own: bool) -> Tabl
     for metric in metrics:
         base, _, subset = metric.partition("/")
         scores = {arm: score for arm in arms if (score := results.score(arm, task, metric))}
-        places = figures.places(
+        places = number_format.places(
             [score.estimate for score in scores.values()], results.row(task, metric).unit
         )
         cells = [
-            _stacked(scores[arm], places) if arm in scores else figures.MISSING for arm in arms
+            _stacked(scores[arm], places) if arm in scores else number_format.MISSING
+            for arm in arms
         ]
         name = metric_name(subset) + (f" ({metric_name(base)})" if several else "")
         rows.append([name, _span({score.count for score in scores.values()}), *cells])
@@ -273,10 +274,12 @@ def _stacked(score: Score, places: int) -> str:
     """The mean, and below it the interval if there is one."""
     return "\n".join(
         text
-        for text in figures.estimate(score.estimate, score.unit, places)
-        if text != figures.MISSING
+        for text in number_format.estimate(score.estimate, score.unit, places)
+        if text != number_format.MISSING
     )
 
 
 def _span(counts: set[int]) -> str:
-    return " to ".join(figures.count(value) for value in dict.fromkeys([min(counts), max(counts)]))
+    return " to ".join(
+        number_format.count(value) for value in dict.fromkeys([min(counts), max(counts)])
+    )

@@ -3,7 +3,7 @@
 import math
 from typing import Any
 
-from lm.report import figures, svg
+from lm.report import number_format, svg
 from lm.report.chart import Axis, Chart, Dots, Line
 from lm.report.curves import MANY
 from lm.report.page import Figure, Heading, Items, Paragraph, Part, Table
@@ -33,11 +33,11 @@ def section(results: Results) -> list[Part]:
         size = (300, 220) if len(trials) > MANY else (400, 240)
         alternative = (
             f"Validation loss of {label} against its {name}, {len(arm_trials)} trials,"
-            f" {figures.tick(value)} selected"
+            f" {number_format.tick(value)} selected"
         )
         drawn.append(svg.draw(chart, f"tuning{results.index(arm)}", alternative, *size))
     numbers = sorted({len(arm_trials) for arm_trials in trials.values()})
-    budget = figures.percentage(tuning.get("share"), 2)
+    budget = number_format.percentage(tuning.get("share"), 2)
     text = (
         "Before the main runs, each arm was trained with"
         f" {' or '.join(map(str, numbers))} values of {field}, for {budget} of its budget each and"
@@ -52,9 +52,13 @@ def section(results: Results) -> list[Part]:
     )
     rows = []
     for arm, arm_trials in trials.items():
-        cells = [figures.tick(selected.get(arm)), *(_trial(trial) for trial in arm_trials)]
+        cells = [number_format.tick(selected.get(arm)), *(_trial(trial) for trial in arm_trials)]
         rows.append(
-            [comparison.label(arm), *cells, *[figures.MISSING] * (max(numbers) - len(arm_trials))]
+            [
+                comparison.label(arm),
+                *cells,
+                *[number_format.MISSING] * (max(numbers) - len(arm_trials)),
+            ]
         )
     columns = [
         ("Arm", "l"),
@@ -94,8 +98,8 @@ def _chart(
     done = [(float(trial["value"]), float(trial["loss"])) for trial in trials if _finished(trial)]
     failed = [float(trial["value"]) for trial in trials if not _finished(trial)]
     x, y = (
-        Axis(name, log=True, text=figures.tick),
-        Axis("validation loss (nats)", text=figures.tick),
+        Axis(name, log=True, text=number_format.tick),
+        Axis("validation loss (nats)", text=number_format.tick),
     )
     if not done:
         return Chart(label, x, y, note="no trial finished")
@@ -117,11 +121,11 @@ def _finished(trial: dict[str, Any]) -> bool:
 
 def _trial(trial: dict[str, Any]) -> str:
     shown = (
-        figures.plain(trial["loss"], 4)
+        number_format.plain(trial["loss"], 4)
         if _finished(trial)
         else str(trial.get("status") or "failed")
     )
-    return f"{shown}\n{figures.tick(trial['value'])}"
+    return f"{shown}\n{number_format.tick(trial['value'])}"
 
 
 def _at_edge(trials: list[dict[str, Any]], selected: float | None) -> bool:
@@ -135,4 +139,4 @@ def _at_edge(trials: list[dict[str, Any]], selected: float | None) -> bool:
 def _edge(trials: list[dict[str, Any]], selected: float | None, name: str) -> str:
     lowest = selected == min(trial["value"] for trial in trials)
     end = "lowest" if lowest else "highest"
-    return f"the {name} {figures.tick(selected)} is the {end} of {len(trials)}"
+    return f"the {name} {number_format.tick(selected)} is the {end} of {len(trials)}"

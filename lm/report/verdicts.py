@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from lm.core.plugins import UserError
-from lm.report import figures
+from lm.report import number_format
 from lm.report.comparison import Comparison
 from lm.report.scores import Score, by_level, difference, diverged, p_of, score
-from lm.stats import bootstrap, intervals
-from lm.stats.intervals import LEVEL, Estimate, Verdict
+from lm.stats import bootstrap, hypothesis_tests, intervals
+from lm.stats.hypothesis_tests import Verdict
+from lm.stats.intervals import LEVEL, Estimate
 
 OPERATIONS = ("ratio_below", "ratio_above", "below", "above", "intervals_apart_above")
 
@@ -29,7 +30,7 @@ class HypothesisResult:
       p: two-sided, against the threshold; below 0.05 exactly when the interval excludes the
         threshold. None without an interval.
       adjusted: p after Holm's correction over all hypotheses.
-      effect: Hedges' g (`intervals.effect`) of the difference from the other side.
+      effect: Hedges' g (`intervals.hedges_g`) of the difference from the other side.
     """
 
     text: str
@@ -54,7 +55,7 @@ def evaluate_all(comparison: Comparison) -> list[HypothesisResult]:
     """
     hypotheses = comparison.record.get("hypotheses") or []
     results = [evaluate(comparison, hypothesis) for hypothesis in hypotheses]
-    adjusted = intervals.holm([1.0 if result.p is None else result.p for result in results])
+    adjusted = hypothesis_tests.holm([1.0 if result.p is None else result.p for result in results])
     results = [
         result if result.p is None else _with_adjusted_p(result, p)
         for result, p in zip(results, adjusted, strict=True)
@@ -73,14 +74,16 @@ def _unless_diverged(
     if not (note := diverged(comparison, *sides)):
         return result
     reason = "; ".join(filter(None, [note, result.reason]))
-    return dataclasses.replace(result, verdict=intervals.INCONCLUSIVE, reason=reason)
+    return dataclasses.replace(result, verdict=hypothesis_tests.INCONCLUSIVE, reason=reason)
 
 
 def _with_adjusted_p(result: HypothesisResult, p: float) -> HypothesisResult:
-    if result.verdict == intervals.INCONCLUSIVE or p < 1 - LEVEL:
+    if result.verdict == hypothesis_tests.INCONCLUSIVE or p < 1 - LEVEL:
         return dataclasses.replace(result, adjusted=p)
     reason = f"p is {result.p:.3f} unadjusted, {p:.3f} adjusted for all hypotheses"
-    return dataclasses.replace(result, adjusted=p, verdict=intervals.INCONCLUSIVE, reason=reason)
+    return dataclasses.replace(
+        result, adjusted=p, verdict=hypothesis_tests.INCONCLUSIVE, reason=reason
+    )
 
 
 def evaluate(comparison: Comparison, hypothesis: dict[str, Any]) -> HypothesisResult:
@@ -135,16 +138,22 @@ def evaluate(comparison: Comparison, hypothesis: dict[str, Any]) -> HypothesisRe
     ]
     if own is None or absent:
         shown = (
-            figures.estimate(own.estimate, own.unit) if own else (figures.MISSING, figures.MISSING)
+            number_format.estimate(own.estimate, own.unit)
+            if own
+            else (number_format.MISSING, number_format.MISSING)
         )
         return HypothesisResult(
             text,
             *shown,
-            figures.MISSING,
-            intervals.INCONCLUSIVE,
+            number_format.MISSING,
+            hypothesis_tests.INCONCLUSIVE,
             f"not measured yet: {', '.join(absent)} on {task} {metric}",
         )
-    sign, side = ("<", intervals.below) if operation.endswith("below") else (">", intervals.above)
+    sign, side = (
+        ("<", hypothesis_tests.below)
+        if operation.endswith("below")
+        else (">", hypothesis_tests.above)
+    )
     name, is_ratio = comparison.label(other), operation.startswith("ratio")
 
     def at_level(entry: str, level: float) -> Estimate:
@@ -159,13 +168,13 @@ def evaluate(comparison: Comparison, hypothesis: dict[str, Any]) -> HypothesisRe
 
     if operation == "intervals_apart_above":
         assert against is not None
-        mean, interval = figures.estimate(against.estimate, against.unit)
+        mean, interval = number_format.estimate(against.estimate, against.unit)
         required = f"> {name} {mean}" + (f" {interval}" if against.estimate.has_interval else "")
         return result(
             own.estimate,
             own.unit,
             required,
-            lambda level: intervals.apart_above(
+            lambda level: hypothesis_tests.apart_above(
                 at_level(arm, level), at_level(other, level), value
             ),
         )
@@ -186,9 +195,9 @@ def evaluate(comparison: Comparison, hypothesis: dict[str, Any]) -> HypothesisRe
     estimate = difference(own, against)
     if estimate is None:
         return _unpaired(text, own, name)
-    required = f"difference from {name} {sign} {figures.difference(value, own.unit)}"
+    required = f"difference from {name} {sign} {number_format.difference(value, own.unit)}"
     verdict = by_level(lambda level: difference(own, against, level), side, value)
-    mean, interval = figures.estimate(estimate, own.unit, signed=True)
+    mean, interval = number_format.estimate(estimate, own.unit, signed=True)
     return dataclasses.replace(
         result(estimate, own.unit, required, verdict),
         measured=mean + (" points" if own.unit == "share" else ""),
@@ -201,20 +210,21 @@ def _threshold(
 ) -> tuple[float, str]:
     """The threshold of a score, as a number and as text."""
     if against is None:
-        return value, f"{sign} {figures.measured(value, own.unit)}"
-    number = figures.measured(against.estimate.mean, own.unit)
+        return value, f"{sign} {number_format.measured(value, own.unit)}"
+    number = number_format.measured(against.estimate.mean, own.unit)
     threshold = value * against.estimate.mean if is_ratio else value + against.estimate.mean
     how = (
         f"{value:g} × {name} {number}"
         if is_ratio
-        else f"{name} {number}" + (f" + {figures.difference(value, own.unit)}" if value else "")
+        else f"{name} {number}"
+        + (f" + {number_format.difference(value, own.unit)}" if value else "")
     )
     trivial = value == 1 if is_ratio else value == 0
     return (
         threshold,
         f"{sign} {name} {number}"
         if trivial
-        else f"{sign} {figures.measured(threshold, own.unit)} = {how}",
+        else f"{sign} {number_format.measured(threshold, own.unit)} = {how}",
     )
 
 
@@ -227,9 +237,13 @@ def _ratio(own: Score, against: Score, level: float) -> Estimate | None:
 
 
 def _unpaired(text: str, own: Score, name: str) -> HypothesisResult:
-    shown = figures.estimate(own.estimate, own.unit)
+    shown = number_format.estimate(own.estimate, own.unit)
     return HypothesisResult(
-        text, *shown, figures.MISSING, intervals.INCONCLUSIVE, f"no seed in common with {name}"
+        text,
+        *shown,
+        number_format.MISSING,
+        hypothesis_tests.INCONCLUSIVE,
+        f"no seed in common with {name}",
     )
 
 
@@ -242,9 +256,9 @@ def _result(
     required: str,
     verdict: Callable[[float], Verdict],
 ) -> HypothesisResult:
-    mean, interval = figures.estimate(estimate, unit)
+    mean, interval = number_format.estimate(estimate, unit)
     single = estimate.n == 1 or (against is not None and against.estimate.n == 1)
     reason = "one seed gives no interval" if single else ""
     p = None if single else p_of(estimate, verdict)
-    effect = None if against is None else intervals.effect(own.values, against.values)
+    effect = None if against is None else intervals.hedges_g(own.values, against.values)
     return HypothesisResult(text, mean, interval, required, verdict(LEVEL), reason, p, p, effect)

@@ -6,7 +6,7 @@ It supports light and dark mode, phones and print.
 import html
 import re
 
-from lm.report import figures, style
+from lm.report import number_format, style
 from lm.report.page import (
     Code,
     Details,
@@ -129,7 +129,7 @@ def _cell(text: str, kind: str, name: str, place: int) -> str:
         first, _, second = text.partition("\n")
         shown = f"<strong>{_text(first)}</strong>" if isinstance(text, Strong) else _text(first)
         shown += f" <small>{_text(second)}</small>" if second else ""
-    kind += " none" if text == figures.MISSING else ""
+    kind += " none" if text == number_format.MISSING else ""
     return f'<td class="{kind}" data-name="{_text(name)}">{shown}</td>'
 
 

@@ -44,7 +44,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64
 
-from lm.stats import intervals, resampling
+from lm.stats import hypothesis_tests, intervals, resampling
 from lm.stats.intervals import LEVEL, SEEDS, TEST_SET, Estimate
 from lm.stats.scores import Examples
 
@@ -61,7 +61,7 @@ class Difference:
       estimate: the difference with its interval.
       p: two-sided, against the tested value; below 0.05 exactly when the 95 % interval excludes it.
         None without an interval.
-      effect: Hedges' g over seeds, `intervals.effect`; None without a deviation over seeds.
+      effect: Hedges' g over seeds, `intervals.hedges_g`; None without a deviation over seeds.
     """
 
     estimate: Estimate
@@ -78,31 +78,31 @@ class Spread:
       n: number of seeds; 0 if it does not depend on a seed.
       deviation: sample standard deviation over seeds; None for n < 2.
       seeds: variance of the mean over seeds.
-      seeds_freedom: degrees of freedom of `seeds`.
+      seeds_dof: degrees of freedom of `seeds`.
       test: variance of the mean over test sets.
-      test_freedom: degrees of freedom of `test`.
+      test_dof: degrees of freedom of `test`.
     """
 
     mean: float
     n: int
     deviation: float | None
     seeds: float
-    seeds_freedom: float
+    seeds_dof: float
     test: float
-    test_freedom: float
+    test_dof: float
 
     def half_width(self, level: float) -> float:
         """Returns half the width of the interval."""
         from scipy import special
 
         tail = (1 - level) / 2
-        test = -float(special.stdtrit(self.test_freedom, tail)) * math.sqrt(self.test)
+        test = -float(special.stdtrit(self.test_dof, tail)) * math.sqrt(self.test)
         if not self.n:
             return test
         return combined(
-            -float(special.stdtrit(self.seeds_freedom, tail)) * math.sqrt(self.seeds),
+            -float(special.stdtrit(self.seeds_dof, tail)) * math.sqrt(self.seeds),
             test,
-            self.seeds_freedom,
+            self.seeds_dof,
         )
 
     def estimate(self, level: float, limits: tuple[float, float] | None = None) -> Estimate:
@@ -126,21 +126,23 @@ class Spread:
         """Returns the two-sided p of the mean against a value; None without an interval."""
         if self.n == 1:
             return None
-        return intervals.p_value(lambda level: abs(self.mean - value) > self.half_width(level))
+        return hypothesis_tests.p_value(
+            lambda level: abs(self.mean - value) > self.half_width(level)
+        )
 
 
-def combined(seeds: float, test: float, freedom: float) -> float:
+def combined(seeds: float, test: float, dof: float) -> float:
     """Returns half the width of an interval over both seeds and test set.
 
     Args:
       seeds: half the width of the interval over seeds alone.
       test: half the width of the interval over the test set alone.
-      freedom: degrees of freedom over seeds.
+      dof: degrees of freedom over seeds.
     """
     most = max(seeds, test)
     if most == 0:
         return 0.0
-    power = 2 + 12 / freedom**2
+    power = 2 + 12 / dof**2
     return most * ((seeds / most) ** power + (test / most) ** power) ** (1 / power)
 
 
@@ -313,14 +315,14 @@ def _unpaired(first: BySeed, second: BySeed) -> Spread:
     )
     variances = [float(side.var(ddof=1)) / len(side) for side in values]
     both = sum(variances)
-    freedom = (
+    dof = (
         both**2 / sum(part**2 / (size - 1) for part, size in zip(variances, sizes, strict=True))
         if both
         else min(sizes) - 1.0
     )
     deviation = math.sqrt(sum(float(side.var(ddof=1)) for side in values))
-    test_freedom = min(count, resampling.RESAMPLES) - 1.0
-    return Spread(mean, min(sizes), deviation, both, freedom, test, test_freedom)
+    test_dof = min(count, resampling.RESAMPLES) - 1.0
+    return Spread(mean, min(sizes), deviation, both, dof, test, test_dof)
 
 
 def _spread(values: Values, fixed: bool, test: float, count: int) -> Spread:
@@ -343,7 +345,7 @@ def _effect(first: BySeed, second: BySeed) -> float | None:
     for side in (first, second):
         scores = resampling.values(list(side.values()))
         sides.append({seed: float(score) for seed, score in zip(side, scores, strict=True)})
-    return intervals.effect(*sides)
+    return intervals.hedges_g(*sides)
 
 
 def _common_variance(covariance: Float64[np.ndarray, "K K"]) -> float:

@@ -38,14 +38,14 @@ def power(
             f"{seeds} seed{'' if seeds == 1 else 's'} give no interval and therefore no power; use"
             " at least 2 seeds"
         )
-    freedom, shift = (
+    dof, shift = (
         seeds - 1,
         min(abs(difference) / math.hypot(deviation / math.sqrt(seeds), test), 1e3),
     )
-    needed = -float(special.stdtrit(freedom, (1 - level) / 2))
+    needed = -float(special.stdtrit(dof, (1 - level) / 2))
     # P(T > t) as P(-T < -t), with a negative shift: avoids 1 - x near 1.
-    wrong_side = float(special.nctdtr(freedom, shift, -needed))
-    return float(special.nctdtr(freedom, -shift, -needed)) + (
+    wrong_side = float(special.nctdtr(dof, shift, -needed))
+    return float(special.nctdtr(dof, -shift, -needed)) + (
         wrong_side if math.isfinite(wrong_side) else 0.0
     )
 

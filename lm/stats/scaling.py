@@ -286,8 +286,8 @@ def _enlargement(count: int) -> float:
     """The factor of the residuals: see the module's docstring."""
     from scipy import special
 
-    freedom, tail = count - 5, 0.5 + LEVEL / 2
-    return math.sqrt(count / freedom) * float(special.stdtrit(freedom, tail) / special.ndtri(tail))
+    dof, tail = count - 5, 0.5 + LEVEL / 2
+    return math.sqrt(count / dof) * float(special.stdtrit(dof, tail) / special.ndtri(tail))
 
 
 def _loss(constants: Constants, parameters: float, tokens: float) -> Float64[np.ndarray, "R"]:

@@ -2,7 +2,7 @@
 
 A checkpoint holds the state as a flat mapping from path to array, so it can be read without the
 optimizer's types. Saves are asynchronous and atomic. A step's folder is filled under a temporary
-name; process 0 adds checksums in the background (lm/training/integrity.py); then the folder is
+name; process 0 adds checksums in the background (lm/training/checksums.py); then the folder is
 renamed. So a kill loses the save in flight and nothing else, and a folder with a step's name was
 complete when written.
 
@@ -31,7 +31,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint.checkpoint_managers import preservation_policy as keeping
 
 from lm.core.plugins import UserError
-from lm.training import integrity
+from lm.training import checksums
 
 _TEMPORARY = ".orbax-checkpoint-tmp"
 _METRICS = "metrics"  # name of orbax's folder for the validation loss, and of the file in it
@@ -236,7 +236,7 @@ class Checkpoints:
     def _write_checksums(self) -> None:
         """Called by orbax on process 0 in the background, just before the folder is renamed."""
         (folder,) = self.directory.glob(f"{self._saving}{_TEMPORARY}*")
-        integrity.write_checksums(folder)
+        checksums.write_checksums(folder)
 
     def _newest_intact(self) -> int:
         """The newest intact step, or 0; newer, damaged ones are quarantined."""
@@ -255,13 +255,13 @@ class Checkpoints:
         damages = {}
         for step in steps:
             try:
-                if not integrity.verify(self.directory / str(step)):
+                if not checksums.verify(self.directory / str(step)):
                     _print(
                         f"note: the checkpoint of step {step} in {self.directory} has no"
-                        f" {integrity.NAME} and is used unverified"
+                        f" {checksums.NAME} and is used unverified"
                     )
                 break
-            except integrity.Damaged as error:
+            except checksums.Damaged as error:
                 damages[step] = str(error)
         else:
             if damages or quarantined:
@@ -276,7 +276,7 @@ class Checkpoints:
         for older in steps[steps.index(step) + 1 :]:
             try:
                 _check_metrics(self.directory / str(older))
-            except integrity.Damaged as error:
+            except checksums.Damaged as error:
                 damages[older] = str(error)
         for damaged, fault in damages.items():
             target = self._quarantine(damaged)
@@ -303,8 +303,8 @@ class Checkpoints:
 
         def check() -> int:
             try:
-                integrity.verify(self.directory / str(step))
-            except integrity.Damaged as error:
+                checksums.verify(self.directory / str(step))
+            except checksums.Damaged as error:
                 raise UserError(self._damaged(step, error)) from error
             return 0
 
@@ -408,11 +408,11 @@ def _check_metrics(folder: Path) -> None:
     """
     path = folder / _METRICS / _METRICS
     if path.exists():
-        integrity.verify(folder, within=_METRICS)
+        checksums.verify(folder, within=_METRICS)
         try:
             json.loads(path.read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            raise integrity.Damaged(f"{_METRICS}/{_METRICS} cannot be read: {error}") from error
+            raise checksums.Damaged(f"{_METRICS}/{_METRICS} cannot be read: {error}") from error
 
 
 def _print(text: str) -> None:

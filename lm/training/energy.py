@@ -165,7 +165,7 @@ def _sharing() -> int:
     return max(1, int(workers)) if workers.isdigit() else 1
 
 
-class Meter:
+class EnergyMeter:
     """Energy of a run so far, in joules.
 
     Attributes:

@@ -19,7 +19,7 @@ from lm.parallel import chips, pipeline
 from lm.parallel import mesh as meshes
 from lm.training import checks, energy, events, records, stopping
 from lm.training.checkpoint import Checkpoints
-from lm.training.meter import Diverged, Meter
+from lm.training.meter import Diverged, MetricAccumulator
 from lm.training.program import Program, divide_sums, total_loss
 from lm.training.run_log import RunLog
 from lm.training.speed import Speed
@@ -107,8 +107,8 @@ def train(
             f"run.json records step {record['step']}, but its checkpoint is not complete:"
             " restarts from step 0"
         )
-    meter = Meter(program.terms, counters, checkpoints.latest)
-    power = energy.Meter(counters.get("energy_joules", 0.0))
+    meter = MetricAccumulator(program.terms, counters, checkpoints.latest)
+    power = energy.EnergyMeter(counters.get("energy_joules", 0.0))
 
     def amounts(step: int) -> dict[str, float]:
         return {
@@ -137,7 +137,7 @@ def train(
                     now = speed.values(batches.waited)
                     power.values()  # often enough: counters wrap around
                     log.write(step, "train", amounts(step) | means | now)
-                    log.update(step, means["loss"], now, speed.left(total - step))
+                    log.update(step, means["loss"], now, speed.seconds_left(total - step))
                 if evaluate:
                     try:
                         with speed.pause():

@@ -15,7 +15,7 @@ class Diverged(UserError):
     """The loss or its gradient is no longer finite."""
 
 
-class Meter:
+class MetricAccumulator:
     """Sums of metrics since the last line of the log.
 
     Attributes:

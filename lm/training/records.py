@@ -18,7 +18,7 @@ from lm.training.defaults import defaults
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
 # Fields that may change when a run continues: where and how it runs, not what it computes.
-_FREE = (
+_MAY_CHANGE = (
     "mesh.",
     "model.attention",
     "model.head_chunks",
@@ -34,9 +34,9 @@ _FREE = (
 )
 
 
-def free(field: str) -> bool:
+def may_change(field: str) -> bool:
     """Whether a field of the config, as "mesh.data", may change when a run continues."""
-    return f"{field}.".startswith(_FREE)
+    return f"{field}.".startswith(_MAY_CHANGE)
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
@@ -80,7 +80,7 @@ def check_same_run(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] |
         return then == today
 
     differing = [
-        key for key in sorted(before.keys() | now.keys()) if not same(key) and not free(key)
+        key for key in sorted(before.keys() | now.keys()) if not same(key) and not may_change(key)
     ]
     if differing:
         lines = [

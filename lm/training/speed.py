@@ -58,7 +58,7 @@ class Speed:
             values["mfu"] = self.flops * self.steps / busy / self.peak
         return values
 
-    def left(self, steps: int) -> float:
+    def seconds_left(self, steps: int) -> float:
         """Seconds that so many more steps will take, pauses included; NaN where unknown."""
         if not self.steps or self.busy_since is None:
             return float("nan")

@@ -73,7 +73,9 @@ def test_positions_reach_as_far_as_the_longest_stream():
 
 
 def test_a_logged_line_over_both_phases_has_one_loss():
-    meter = MetricAccumulator({"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None)
+    meter = MetricAccumulator(
+        {"first": 1.0, "second": 1.0}, {"loss_tokens": 0.0, "sums": {}}, lambda: None
+    )
     for step, (one, two) in enumerate(
         [((12.0, 2.0), (0.0, 0.0)), ((0.0, 0.0), (8.0, 2.0)), ((0.0, 0.0), (8.0, 2.0))], 1
     ):

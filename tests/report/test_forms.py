@@ -12,7 +12,7 @@ from comparison_workdir import enrich, make
 from report_reader import Reader, flat, markdown_tables, section
 
 from lm import report
-from lm.report import figures
+from lm.report import number_format
 from lm.report.page import Table
 from lm.stats.intervals import Estimate
 
@@ -132,23 +132,23 @@ def test_a_newer_report_replaces_the_older_one_atomically(tmp_path):
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        (figures.plain(4.8567), "4.86"),
-        (figures.plain(0.99996), "1.00"),
-        (figures.plain(1234.5), "1,230"),
-        (figures.plain(-0.0123), "−0.0123"),
-        (figures.plain(0), "0.00"),
-        (figures.plain(1.234e-6), "1.23e−06"),
-        (figures.plain(math.nan), "–"),
-        (figures.count(1048576.2), "1,048,576"),
-        (figures.flops(1.2e13), "12 TFLOP"),
-        (figures.flops(9.999e14), "1 PFLOP"),
-        (figures.flops(3.14159e18), "3.14 EFLOP"),
-        (figures.flops(None), "–"),
-        (figures.duration(0.42), "0.42 s"),
-        (figures.duration(59.7), "1 min 00 s"),
-        (figures.duration(702), "11 min 42 s"),
-        (figures.duration(11100), "3 h 05 min"),
-        (figures.percentage(0.127), "12.7 %"),
+        (number_format.plain(4.8567), "4.86"),
+        (number_format.plain(0.99996), "1.00"),
+        (number_format.plain(1234.5), "1,230"),
+        (number_format.plain(-0.0123), "−0.0123"),
+        (number_format.plain(0), "0.00"),
+        (number_format.plain(1.234e-6), "1.23e−06"),
+        (number_format.plain(math.nan), "–"),
+        (number_format.count(1048576.2), "1,048,576"),
+        (number_format.flops(1.2e13), "12 TFLOP"),
+        (number_format.flops(9.999e14), "1 PFLOP"),
+        (number_format.flops(3.14159e18), "3.14 EFLOP"),
+        (number_format.flops(None), "–"),
+        (number_format.duration(0.42), "0.42 s"),
+        (number_format.duration(59.7), "1 min 00 s"),
+        (number_format.duration(702), "11 min 42 s"),
+        (number_format.duration(11100), "3 h 05 min"),
+        (number_format.percentage(0.127), "12.7 %"),
     ],
 )
 def test_numbers_as_text(text, expected):
@@ -156,14 +156,14 @@ def test_numbers_as_text(text, expected):
 
 
 def test_interval_and_mean_have_the_same_decimals():
-    assert figures.estimate(
+    assert number_format.estimate(
         Estimate(4.8612, 4.8589, 4.8635, 3, 0.001, ("seeds",)), "nats/token"
     ) == ("4.861", "[4.859, 4.864]")
-    assert figures.estimate(Estimate(0.581, 0.55, 0.612, 3, 0.01, ("seeds",)), "share") == (
+    assert number_format.estimate(Estimate(0.581, 0.55, 0.612, 3, 0.01, ("seeds",)), "share") == (
         "58.1 %",
         "[55.0, 61.2]",
     )
-    assert figures.estimate(
+    assert number_format.estimate(
         Estimate(-0.0001, -0.021, 0.0208, 3, 0.01, ("seeds",)), "share", 1, signed=True
     ) == ("0.0", "[−2.1, +2.1]")
 

@@ -14,7 +14,7 @@ from lm import report
 from lm.report import scores as report_scores
 from lm.report import verdicts
 from lm.report.read import read
-from lm.stats import bootstrap, intervals, scores
+from lm.stats import bootstrap, hypothesis_tests, intervals, scores
 from lm.stats.scores import Examples
 
 COUNT, SEEDS = 500, (0, 1, 2)
@@ -198,7 +198,7 @@ def test_all_hypotheses_are_corrected_together(tmp_path):
     found = verdicts.evaluate_all(comparison)
     alone = [verdicts.evaluate(comparison, each) for each in hypotheses]
     # The hypothesis without a measurement counts in the correction, though it has no p.
-    expected = intervals.holm([each.p for each in alone[:3]] + [1.0])
+    expected = hypothesis_tests.holm([each.p for each in alone[:3]] + [1.0])
     assert [each.adjusted for each in found[:3]] == expected[:3] and found[3].p is found[
         3
     ].adjusted is None
@@ -211,7 +211,9 @@ def test_all_hypotheses_are_corrected_together(tmp_path):
 
 
 def test_holm_changes_a_verdict(tmp_path):
-    weak = verdicts.HypothesisResult("", "", "", "", intervals.SUPPORTED, "", 0.03, 0.03, 1.0)
+    weak = verdicts.HypothesisResult(
+        "", "", "", "", hypothesis_tests.SUPPORTED, "", 0.03, 0.03, 1.0
+    )
     assert verdicts._with_adjusted_p(weak, 0.049).verdict == "supported"
     turned = verdicts._with_adjusted_p(weak, 0.09)
     assert (

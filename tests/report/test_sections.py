@@ -15,8 +15,7 @@ from lm.report import (
     curves,
     differences,
     energy,
-    figures,
-    hypotheses,
+    number_format,
     task_scores,
     verdicts,
 )
@@ -242,10 +241,10 @@ def test_energy_adds_up_and_names_its_constants(rich):
         "MLM",
         "6",
         "3 min 43 s",
-        figures.energy(joules),
-        figures.mass(joules * 1.1 / 3.6e6 * 0.4),
+        number_format.energy(joules),
+        number_format.mass(joules * 1.1 / 3.6e6 * 0.4),
     ]
-    assert rows[-1][:2] == ["All", "24"] and rows[-1][3] == figures.energy(4 * joules)
+    assert rows[-1][:2] == ["All", "24"] and rows[-1][3] == number_format.energy(4 * joules)
     assert all(
         name in text
         for name in (
@@ -266,7 +265,7 @@ def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
         edit(directory / f"runs/clm-seed{seed}/run.json", energy_joules=3.6e6, energy_source="RAPL")
     text = section(report.write(directory).markdown.read_text(), "Energy and CO2e")
     row = next(row for row in flat(markdown_tables(text))[0] if row[0] == "CLM")
-    assert row[3:] == ["3.00 kWh", figures.mass(3 * 1.5 * 0.02 + 450 * 1.5 / 3.6e6 * 0.02)]
+    assert row[3:] == ["3.00 kWh", number_format.mass(3 * 1.5 * 0.02 + 450 * 1.5 / 3.6e6 * 0.02)]
     assert (
         "measured (RAPL); assumed" in text
         or "assumed: 10 W per core, 1 core per run; measured" in text
@@ -345,16 +344,24 @@ def test_headlines():
         verdict: verdicts.HypothesisResult("", "", "", "", verdict)
         for verdict in ("supported", "refuted", "inconclusive")
     }
-    assert hypotheses.headline([]).startswith("The experiment's config states no hypotheses")
-    assert hypotheses.headline([by_verdict["refuted"]]) == "The one hypothesis is refuted."
-    assert hypotheses.headline([by_verdict["supported"]] * 2) == "All 2 hypotheses are supported."
+    assert hypothesis_section.headline([]).startswith(
+        "The experiment's config states no hypotheses"
+    )
+    assert hypothesis_section.headline([by_verdict["refuted"]]) == "The one hypothesis is refuted."
+    assert (
+        hypothesis_section.headline([by_verdict["supported"]] * 2)
+        == "All 2 hypotheses are supported."
+    )
     mixed = [
         by_verdict["inconclusive"],
         by_verdict["supported"],
         by_verdict["refuted"],
         by_verdict["supported"],
     ]
-    assert hypotheses.headline(mixed) == "4 hypotheses: 2 supported, 1 refuted, 1 inconclusive."
+    assert (
+        hypothesis_section.headline(mixed)
+        == "4 hypotheses: 2 supported, 1 refuted, 1 inconclusive."
+    )
 
 
 @pytest.mark.parametrize(

@@ -231,15 +231,15 @@ def test_replicates_are_cached_only_as_long_as_their_examples():
 
 
 @given(st.floats(0, 10), st.floats(0, 10), st.floats(1, 50))
-def test_combined_is_never_narrower_than_a_part_or_wider_than_in_quadrature(seeds, test, freedom):
-    found = bootstrap.combined(seeds, test, freedom)
+def test_combined_is_never_narrower_than_a_part_or_wider_than_in_quadrature(seeds, test, dof):
+    found = bootstrap.combined(seeds, test, dof)
     assert max(seeds, test) <= found * (1 + 1e-9) and found <= math.hypot(seeds, test) * (1 + 1e-9)
 
 
 def test_effect_is_hedges_g_of_the_seeds():
     first, second = arm(rng=1), arm(rng=2)
     assert bootstrap.difference(first, second).effect == pytest.approx(
-        intervals.effect(dict(enumerate(means(first))), dict(enumerate(means(second))))
+        intervals.hedges_g(dict(enumerate(means(first))), dict(enumerate(means(second))))
     )
 
 

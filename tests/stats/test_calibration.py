@@ -44,24 +44,24 @@ def test_combined_interval_for_any_fraction_of_the_test_set(seeds):
     This holds at each fraction of the variance that is due to the test set. For three seeds,
     neither Satterthwaite's form nor quadrature achieves it.
     """
-    rng, freedom = np.random.default_rng(0), seeds - 1
+    rng, dof = np.random.default_rng(0), seeds - 1
     off, spread = (
         np.abs(rng.standard_normal(100_000)),
-        np.sqrt(rng.chisquare(freedom, 100_000) / freedom),
+        np.sqrt(rng.chisquare(dof, 100_000) / dof),
     )
-    t, z = special.stdtrit(freedom, 0.975), special.ndtri(0.975)
+    t, z = special.stdtrit(dof, 0.975), special.ndtri(0.975)
     worst = {"combined": 0.0, "quadrature": 0.0, "Satterthwaite": 0.0}
     for fraction in (0.05, 0.2, 0.5, 0.8, 0.95):
         parts, test = t * spread * (1 - fraction) ** 0.5, z * fraction**0.5
         halves = {"quadrature": np.hypot(parts, test)}
         halves["combined"] = np.array(
-            [bootstrap.combined(each, test, freedom) for each in parts[:10_000]]
+            [bootstrap.combined(each, test, dof) for each in parts[:10_000]]
         )
         variance = spread**2 * (1 - fraction)
         total = variance + fraction
-        halves["Satterthwaite"] = special.stdtrit(
-            freedom * (total / variance) ** 2, 0.975
-        ) * np.sqrt(total)
+        halves["Satterthwaite"] = special.stdtrit(dof * (total / variance) ** 2, 0.975) * np.sqrt(
+            total
+        )
         for name, half in halves.items():
             worst[name] = max(worst[name], abs((off[: len(half)] > half).mean() - 0.05))
     assert worst["combined"] < 0.01

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from lm.stats import intervals
+from lm.stats import hypothesis_tests, intervals
 
 
 def test_mean_of_three_by_hand():
@@ -38,7 +38,11 @@ def test_one_seed_has_no_interval():
         and estimate.high is None
     )
     assert estimate.covers == () and "one seed" in estimate.note
-    assert intervals.above(estimate, 0.1) == intervals.below(estimate, 0.9) == "inconclusive"
+    assert (
+        hypothesis_tests.above(estimate, 0.1)
+        == hypothesis_tests.below(estimate, 0.9)
+        == "inconclusive"
+    )
 
 
 @pytest.mark.parametrize(("hits", "count"), [(0, 10), (3, 10), (10, 10), (640, 1000), (1, 1)])
@@ -97,8 +101,8 @@ def test_pairing_removes_what_seeds_share():
     first = {0: 0.10, 1: 0.50, 2: 0.90}
     second = {seed: value - 0.05 + 0.001 * seed for seed, value in first.items()}
     estimate = intervals.paired(first, second)
-    assert intervals.above(estimate, 0) == "supported"
-    apart = intervals.apart_above(
+    assert hypothesis_tests.above(estimate, 0) == "supported"
+    apart = hypothesis_tests.apart_above(
         intervals.over_seeds(list(first.values())), intervals.over_seeds(list(second.values()))
     )
     assert apart == "inconclusive"
@@ -116,31 +120,6 @@ def test_difference_error_by_hand():
 
 
 @pytest.mark.parametrize(
-    ("values", "threshold", "above", "below"),
-    [
-        ([0.70, 0.71, 0.72], 0.6, "supported", "refuted"),
-        ([0.50, 0.51, 0.52], 0.6, "refuted", "supported"),
-        ([0.50, 0.60, 0.75], 0.6, "inconclusive", "inconclusive"),
-        ([0.60, 0.60, 0.60], 0.6, "inconclusive", "inconclusive"),
-    ],
-)
-def test_verdicts(values, threshold, above, below):
-    estimate = intervals.over_seeds(values)
-    assert intervals.above(estimate, threshold) == above
-    assert intervals.below(estimate, threshold) == below
-
-
-def test_intervals_apart():
-    high, low = intervals.over_seeds([0.58, 0.59, 0.60]), intervals.over_seeds([0.39, 0.40, 0.41])
-    assert intervals.apart_above(high, low) == "supported"
-    assert intervals.apart_above(low, high) == "refuted"
-    assert intervals.apart_above(high, low, margin=0.15) == "inconclusive"
-    assert intervals.apart_above(high, intervals.fixed(0.4)) == "supported"
-    assert intervals.apart_above(high, intervals.over_seeds([0.4])) == "inconclusive"
-    assert intervals.apart_above(intervals.over_seeds([0.9]), low) == "inconclusive"
-
-
-@pytest.mark.parametrize(
     "call",
     [
         lambda: intervals.over_seeds([]),
@@ -155,7 +134,7 @@ def test_intervals_apart():
         lambda: intervals.ratios({0: 1.0}, {0: 0.0}),
     ],
 )
-def test_impossible_input_is_refused(call):
+def test_invalid_input_raises(call):
     with pytest.raises(ValueError):
         call()
 
@@ -188,64 +167,15 @@ def test_coverage_over_seeds_and_test_set():
     )
 
 
-def test_holm_by_hand():
-    # Four hypotheses: 4 × .005, 3 × .01, 2 × .03, and the last at least the one before.
-    assert intervals.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
-    assert (
-        intervals.holm([]) == []
-        and intervals.holm([0.2]) == [0.2]
-        and intervals.holm([0.6, 0.9]) == [1.0, 1.0]
-    )
-    with pytest.raises(ValueError):
-        intervals.holm([0.1, 1.2])
-
-
-@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
-def test_holm_keeps_order_and_lies_between_p_and_bonferroni(values):
-    adjusted = intervals.holm(values)
-    for p, q in zip(values, adjusted, strict=True):
-        assert p <= q <= min(1.0, len(values) * p) + 1e-12
-    ranked = sorted(zip(values, adjusted, strict=True))
-    assert [q for _, q in ranked] == sorted(adjusted)
-
-
-def test_holm_rejects_what_the_step_down_procedure_rejects():
-    rng = np.random.default_rng(0)
-    for values in rng.uniform(0, 0.1, (50, 6)):
-        rejected = set()
-        for rank, index in enumerate(np.argsort(values)):
-            if values[index] >= 0.05 / (6 - rank):
-                break
-            rejected.add(index)
-        assert rejected == {
-            index for index, p in enumerate(intervals.holm(list(values))) if p < 0.05
-        }
-
-
-def test_p_value_inverts_any_interval():
-    values = [0.3, 0.5, 0.1, 0.4]
-
-    def excludes(level):
-        return not (found := intervals.over_seeds(values, level=level)).low <= 0 <= found.high
-
-    assert intervals.p_value(excludes) == pytest.approx(
-        stats.ttest_1samp(values, 0).pvalue, rel=1e-5
-    )
-    assert (
-        intervals.p_value(lambda level: False) == 1.0
-        and intervals.p_value(lambda level: True) == 1e-9
-    )
-
-
-def test_effect_by_hand():
+def test_hedges_g_by_hand():
     # Cohen's d = 2 / 1 with four degrees of freedom, times Γ(2) / (Γ(1.5) √2) = 0.7979
-    assert intervals.effect({0: 3.0, 1: 4.0, 2: 5.0}, {0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx(
+    assert intervals.hedges_g({0: 3.0, 1: 4.0, 2: 5.0}, {0: 1.0, 1: 2.0, 2: 3.0}) == pytest.approx(
         2 * 0.797885, rel=1e-5
     )
-    assert intervals.effect({0: 3.0, 1: 4.0, 2: 5.0}, {-1: 2.0}) == pytest.approx(
+    assert intervals.hedges_g({0: 3.0, 1: 4.0, 2: 5.0}, {-1: 2.0}) == pytest.approx(
         2 * 0.564190, rel=1e-5
     )
     assert (
-        intervals.effect({0: 3.0}, {0: 1.0}) is None
-        and intervals.effect({0: 1.0, 1: 1.0}, {0: 2.0, 1: 2.0}) is None
+        intervals.hedges_g({0: 3.0}, {0: 1.0}) is None
+        and intervals.hedges_g({0: 1.0, 1: 1.0}, {0: 2.0, 1: 2.0}) is None
     )

@@ -15,7 +15,7 @@ from runs import home  # noqa: F401
 
 from lm.core.plugins import UserError
 from lm.inference.load import load_run
-from lm.training import integrity, loop
+from lm.training import checksums, loop
 from lm.training.checkpoint import Checkpoints, flatten
 
 # A failing read closes orbax's event loop while other reads are still pending; those then warn.
@@ -284,7 +284,7 @@ def test_a_save_without_checksums_is_not_committed(saved, monkeypatch):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     writer = Checkpoints(saved)
-    monkeypatch.setattr(integrity, "write_checksums", full)
+    monkeypatch.setattr(checksums, "write_checksums", full)
     writer.save(3, tiny(3), {})
     with pytest.raises(
         UserError,
@@ -328,7 +328,7 @@ def test_a_checkpoint_is_restored_on_other_devices(tmp_path):
     (folder / "state" / "_sharding").write_text(
         saved.replace("cpu:", "tpu:").replace("CPU_", "TPU_")
     )
-    integrity.write_checksums(folder)
+    checksums.write_checksums(folder)
     assert np.array_equal(restore(Checkpoints(tmp_path), 3, state)[0]["kernel"], values)
     assert np.array_equal(Checkpoints(tmp_path, read_only=True).arrays(3)["kernel"], values)
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), state)

@@ -47,9 +47,9 @@ def test_power_draw_is_integrated():
 
 
 def test_a_resumed_run_adds_to_its_count_and_records_nothing_without_counters(tmp_path):
-    assert energy.Meter(5.0, [energy.Rapl(tmp_path / "none")]).values() == {}
+    assert energy.EnergyMeter(5.0, [energy.Rapl(tmp_path / "none")]).values() == {}
     now = [0.0]
-    meter = energy.Meter(5.0, [energy.Nvidia(lambda: [10.0], lambda: now[0])])
+    meter = energy.EnergyMeter(5.0, [energy.Nvidia(lambda: [10.0], lambda: now[0])])
     now[0] = 20.0
     assert meter.values() == {
         "energy_joules": 205.0,
@@ -67,6 +67,6 @@ def test_workers_on_one_gpu_divide_its_power(monkeypatch):
         "divided by 3 workers side by side"
     )
     monkeypatch.setenv(energy.SIDE_BY_SIDE, "4")
-    assert energy.Meter().sources[-1].sharing == 4
+    assert energy.EnergyMeter().sources[-1].sharing == 4
     monkeypatch.delenv(energy.SIDE_BY_SIDE)
-    assert energy.Meter().sources[-1].sharing == 1
+    assert energy.EnergyMeter().sources[-1].sharing == 1

@@ -208,4 +208,4 @@ def test_the_clock_skips_the_first_step_and_pauses(monkeypatch):
         "mfu": 0.1,
     }
     assert clock.seconds() == 7.0 + 60.0 + 2.0 + 30.0
-    assert clock.left(8) == 64.0
+    assert clock.seconds_left(8) == 64.0

@@ -7,13 +7,13 @@ from typing import Any
 from lm.core import files
 from lm.core.plain import flat
 from lm.core.plugins import UserError
-from lm.report import figures, hypotheses, page, verdicts
+from lm.report import hypothesis_section, number_format, page, verdicts
 from lm.report.comparison import Comparison
 from lm.report.page import Heading, Page, Paragraph, Part, Table
 from lm.report.read import read
 from lm.report.results import Results, metric_name, task_name
 from lm.report.verdicts import HypothesisResult
-from lm.stats import intervals
+from lm.stats import hypothesis_tests
 from lm.stats.intervals import Estimate
 
 # Keys of comparison.json: settings of the experiment, and what it ran on.
@@ -78,7 +78,7 @@ def diff(first: Path, second: Path) -> str:
                     letter,
                     str(workdir),
                     *(
-                        str(side.record.get(key) or figures.MISSING)
+                        str(side.record.get(key) or number_format.MISSING)
                         for key in ("name", "config", "started")
                     ),
                 ]
@@ -142,7 +142,7 @@ def _changes(title: str, sides: list[dict[str, Any]], same: str) -> list[Part]:
 
 def _text(side: dict[str, Any], key: str) -> str:
     if key not in side:
-        return figures.MISSING
+        return number_format.MISSING
     text = str(side[key])
     return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
 
@@ -174,7 +174,7 @@ def _verdicts(results: list[Results]) -> list[Part]:
 def _verdict(result: HypothesisResult | None) -> str:
     if result is None:
         return "not stated"
-    sign = hypotheses.SIGNS[result.verdict]
+    sign = hypothesis_section.SIGNS[result.verdict]
     return (
         f"{sign} {result.verdict}: {result.measured} {result.interval}, required {result.required}"
     )
@@ -204,7 +204,7 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
             one, other = (side.score(arm, task, metric) for side in results)
             if one is None or other is None or one.unit != other.unit:
                 continue
-            places = figures.places([one.estimate, other.estimate], one.unit)
+            places = number_format.places([one.estimate, other.estimate], one.unit)
             gap = _difference(one.estimate, other.estimate)
             equal = _equal(gap, one.estimate, other.estimate)
             apart, alike = apart + (equal is False), alike + bool(equal)
@@ -216,11 +216,12 @@ def _scores(results: list[Results], shared: list[str]) -> list[Part]:
                 else "changed"
             )
             cells = [
-                " ".join(figures.estimate(side.estimate, one.unit, places)) for side in (one, other)
+                " ".join(number_format.estimate(side.estimate, one.unit, places))
+                for side in (one, other)
             ]
             change = (
-                " ".join(figures.estimate(gap, one.unit, places, signed=True))
-                .removesuffix(figures.MISSING)
+                " ".join(number_format.estimate(gap, one.unit, places, signed=True))
+                .removesuffix(number_format.MISSING)
                 .strip()
             )
             rows.append(
@@ -288,5 +289,5 @@ def _equal(gap: Estimate, first: Estimate, second: Estimate) -> bool | None:
         return True
     if not gap.has_interval:
         return False if first.n == second.n == 0 else None
-    sides = (intervals.above(gap, 0.0), intervals.below(gap, 0.0))
-    return intervals.SUPPORTED not in sides
+    sides = (hypothesis_tests.above(gap, 0.0), hypothesis_tests.below(gap, 0.0))
+    return hypothesis_tests.SUPPORTED not in sides

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from lm.core.plain import flat
-from lm.report import figures
+from lm.report import number_format
 from lm.report.comparison import Comparison
 from lm.report.page import Code, Details, Heading, Items, Paragraph, Part, Table
 
@@ -23,7 +23,7 @@ def reproduce(comparison: Comparison) -> list[Part]:
         Code(str(command), "sh") if command else Paragraph("The command is not recorded."),
     ]
     if record.get("hypotheses") and record.get("started"):
-        when = figures.timestamp(record["started"])
+        when = number_format.timestamp(record["started"])
         parts.append(
             Paragraph(
                 f"The hypotheses and their thresholds were written to comparison.json at {when}"
@@ -77,13 +77,15 @@ def data(comparison: Comparison) -> list[Part]:
         ["Source", _text(record.get("source"))],
         [
             "Tokenizer",
-            f"SentencePiece {kind}, {figures.count(size)} pieces" if kind and size else _UNKNOWN,
+            f"SentencePiece {kind}, {number_format.count(size)} pieces"
+            if kind and size
+            else _UNKNOWN,
         ],
         ["Fingerprint", _text(record.get("fingerprint"))],
     ]
     keys = ("documents", "words", "bytes", "tokens")
     rows = [
-        [split, *(figures.count(sizes.get(key)) for key in keys)]
+        [split, *(number_format.count(sizes.get(key)) for key in keys)]
         for split, sizes in (record.get("splits") or {}).items()
     ]
     columns = [("Split", "l"), *((key.capitalize(), "r") for key in keys)]
@@ -104,7 +106,7 @@ def machine(comparison: Comparison) -> list[Part]:
     facts = [
         ["Device", (f"{devices} × " if devices else "") + _text(machine.get("device"))],
         ["Cores", _text(machine.get("cores"))],
-        ["Memory", _UNKNOWN if memory is None else f"{figures.plain(memory)} GiB"],
+        ["Memory", _UNKNOWN if memory is None else f"{number_format.plain(memory)} GiB"],
         ["Platform", _text(machine.get("platform"))],
         ["Python", _text(machine.get("python"))],
         [
@@ -112,7 +114,7 @@ def machine(comparison: Comparison) -> list[Part]:
             ", ".join(f"{name} {version}" for name, version in versions.items()) or _UNKNOWN,
         ],
         ["Git revision", _text(record.get("git"))],
-        ["Wall time", "not finished" if seconds is None else figures.duration(seconds)],
+        ["Wall time", "not finished" if seconds is None else number_format.duration(seconds)],
         ["Concurrent runs", _text(record.get("workers"))],
     ]
     return [Heading("Machine and versions"), Table([("", "l"), ("", "l")], facts, head=False)]
@@ -168,8 +170,8 @@ def _factor(seeds: int) -> str:
 
     factor = float(stats.t.ppf(0.975, seeds - 1))
     return (
-        f"With {seeds} seeds it extends {figures.plain(factor)} standard errors to each side; with"
-        " many seeds it would be 1.96."
+        f"With {seeds} seeds it extends {number_format.plain(factor)} standard errors to each side;"
+        " with many seeds it would be 1.96."
     )
 
 

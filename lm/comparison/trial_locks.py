@@ -1,11 +1,10 @@
 """Distributed locks in a shared directory: which process, on which host, works on which trial.
 
-A claim is a chain of files `<name>.<generation>`. Each is created with O_EXCL, so only one process
-can
-create it. The newest one counts: it is held until its owner releases it or dies. To take over from
-a dead owner, a process creates the next generation, which again only one can. Files are never
-removed or renamed while others read them, so there is never a moment in which two processes own a
-claim.
+A lock is a chain of files `<name>.<generation>`. Each is created with O_EXCL, so only one process
+can create it. The newest file counts: it is held until its owner releases it or dies. To take over
+from a dead owner, a process creates the next generation, which again only one process can do. Files
+are never removed or renamed while others read them, so two processes never own a lock at the same
+time.
 
 On the same host, death is certain: no process has that id and start time. Owners on other hosts are
 detected by heartbeats: the file's modification time changes every few seconds. An observer compares
@@ -71,11 +70,11 @@ def owner_name(owner: dict[str, Any]) -> str:
     return f"{str(owner.get('host', '?')).split('/')[0]}:{owner.get('pid', '?')}"
 
 
-class Claims:
-    """The claims of one directory.
+class TrialLocks:
+    """The locks of one directory: one for each trial, and for files that several processes write.
 
     Args:
-      directory: where the files are; created with the first claim.
+      directory: where the files are; created with the first lock.
       beat: seconds between heartbeats.
       patience: seconds without a heartbeat after which an owner on another host counts as dead.
     """
@@ -86,18 +85,18 @@ class Claims:
         self._readings: dict[Path, tuple[Any, float]] = {}
 
     def owner(self, name: str) -> dict[str, Any] | None:
-        """Returns the owner of a claim, in the form of `this_process`; None if it is free."""
+        """Returns the owner of a lock, in the form of `this_process`; None if it is free."""
         generation = self._newest(name)
         return None if generation < 0 else self._holder(self._path(name, generation))
 
     def take(self, name: str) -> "Lease | None":
-        """Takes a claim if it is free.
+        """Takes a lock if it is free.
 
         Args:
-          name: of the claim.
+          name: name of the lock.
 
         Returns:
-          The lease; None if another process holds the claim.
+          The lease; None if another process holds the lock.
 
         Raises:
           UserError: the directory cannot be written.
@@ -125,11 +124,11 @@ class Claims:
 
     @contextlib.contextmanager
     def holding(self, name: str, waiting: Callable[[], None] = lambda: None) -> Iterator[None]:
-        """Waits for a claim and holds it during the block; for short pieces of work.
+        """Waits for a lock and holds it during the block; for short pieces of work.
 
         Args:
-          name: of the claim.
-          waiting: called each time the claim is not free.
+          name: name of the lock.
+          waiting: called each time the lock is not free.
         """
         while not (lease := self.take(name)):
             waiting()
@@ -141,7 +140,7 @@ class Claims:
         return self.directory / f"{name}.{generation}"
 
     def _newest(self, name: str) -> int:
-        """The newest generation of a claim; -1 if it was never taken."""
+        """The newest generation of a lock; -1 if it was never taken."""
         newest = -1
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             for entry in os.scandir(self.directory):
@@ -175,26 +174,26 @@ class Claims:
 
 
 class Lease:
-    """A claim that this process holds, from `Claims.take`: a context manager that releases it.
+    """A lock that this process holds, from `TrialLocks.take`: a context manager that releases it.
 
-    A thread sends heartbeats while the claim is held. The claim can still be lost, if this host was
+    A thread sends heartbeats while the lock is held. The lock can still be lost, if this host was
     suspended for longer than others waited. Then `lost` is called: another process may be doing the
     work, so this one must not write results any more.
 
     Attributes:
       path: the file of the lease.
-      successor: the file that a process creates to take over the claim.
+      successor: the file that a process creates to take over the lock.
       content: what the file holds.
       lost: called in the heartbeat thread when another process has taken over.
     """
 
     def __init__(
-        self, claims: Claims, path: Path, successor: Path, content: dict[str, Any]
+        self, locks: TrialLocks, path: Path, successor: Path, content: dict[str, Any]
     ) -> None:
         self.path, self.successor, self.content = path, successor, content
         self.lost: Callable[[], None] = lambda: None
         self._over = threading.Event()
-        self._thread = threading.Thread(target=self._beat, args=(claims.beat,), daemon=True)
+        self._thread = threading.Thread(target=self._beat, args=(locks.beat,), daemon=True)
         self._thread.start()
 
     def __enter__(self) -> "Lease":
@@ -204,7 +203,7 @@ class Lease:
         self.release()
 
     def release(self) -> None:
-        """Releases the claim, so that any process may take it."""
+        """Releases the lock, so that any process may take it."""
         self._over.set()
         self._thread.join()
         write_json(self.path, self.content | {"released": True})

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lm.training import integrity
+from lm.training import checksums
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def folder(tmp_path):
     }.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)
-    integrity.write_checksums(tmp_path)
+    checksums.write_checksums(tmp_path)
     return tmp_path
 
 
@@ -27,10 +27,10 @@ def flip(path, at=-1):
 
 
 def test_unchanged_files_are_intact(folder):
-    assert integrity.verify(folder)
+    assert checksums.verify(folder)
     (folder / "written_later").write_bytes(b"2")  # belongs to no item
     (folder / "state" / "new").write_bytes(b"")
-    assert integrity.verify(folder)
+    assert checksums.verify(folder)
 
 
 @pytest.mark.parametrize(
@@ -50,23 +50,23 @@ def test_unchanged_files_are_intact(folder):
             "counters/metadata has 0 bytes, not 2",
         ),
         (
-            lambda folder: (folder / integrity.NAME).write_bytes(b""),
+            lambda folder: (folder / checksums.NAME).write_bytes(b""),
             "checksums.json cannot be read",
         ),
         (
-            lambda folder: (folder / integrity.NAME).write_bytes(b"[]"),
+            lambda folder: (folder / checksums.NAME).write_bytes(b"[]"),
             "checksums.json cannot be read",
         ),
         (
-            lambda folder: flip(folder / integrity.NAME, -20),
+            lambda folder: flip(folder / checksums.NAME, -20),
             "checksums.json does not match its own checksum",
         ),
     ],
 )
 def test_any_difference_is_reported(folder, damage, message):
     damage(folder)
-    with pytest.raises(integrity.Damaged) as raised:
-        integrity.verify(folder)
+    with pytest.raises(checksums.Damaged) as raised:
+        checksums.verify(folder)
     assert str(raised.value) == message
 
 
@@ -74,16 +74,16 @@ def test_a_file_that_cannot_be_read_is_damaged(folder, monkeypatch):
     def fail(path):
         raise OSError(5, "Input/output error", "state/names")
 
-    monkeypatch.setattr(integrity, "_measure", fail)
-    with pytest.raises(integrity.Damaged, match="state/names cannot be read: Input/output error"):
-        integrity.verify(folder)
+    monkeypatch.setattr(checksums, "_measure", fail)
+    with pytest.raises(checksums.Damaged, match="state/names cannot be read: Input/output error"):
+        checksums.verify(folder)
 
 
 def test_one_item_alone(folder):
     flip(folder / "state/d/array")
-    assert integrity.verify(folder, within="counters")
+    assert checksums.verify(folder, within="counters")
 
 
 def test_without_checksums_there_is_nothing_to_compare(folder):
-    (folder / integrity.NAME).unlink()
-    assert not integrity.verify(folder)
+    (folder / checksums.NAME).unlink()
+    assert not checksums.verify(folder)

@@ -71,7 +71,7 @@ def test_changes_are_reported(first, tmp_path):
 
 
 def test_the_difference_of_independent_scores_is_as_wide_as_both(first, tmp_path):
-    from lm.report.diff import _difference
+    from lm.report.compare_workdirs import _difference
     from lm.stats.intervals import Estimate
 
     found = _difference(Estimate(1.0, 0.7, 1.4, 3, 0.1, ()), Estimate(2.0, 1.6, 2.3, 3, 0.1, ()))

@@ -3,14 +3,18 @@
 import statistics as moments
 from typing import Any
 
-from lm.report import figures
+from lm.report import number_format
 from lm.report.page import Details, Heading, Items, Paragraph, Part, Table
 from lm.report.results import Results, metric_name, task_name
 from lm.report.scores import Score
 from lm.report.verdicts import HypothesisResult
-from lm.stats import bootstrap, intervals
+from lm.stats import bootstrap, hypothesis_tests, intervals
 
-SIGNS = {intervals.SUPPORTED: "✓", intervals.REFUTED: "✗", intervals.INCONCLUSIVE: "?"}
+SIGNS = {
+    hypothesis_tests.SUPPORTED: "✓",
+    hypothesis_tests.REFUTED: "✗",
+    hypothesis_tests.INCONCLUSIVE: "?",
+}
 _POWER = 0.8
 _FEW_ROWS = 8  # a longer table of better baselines is collapsed
 _MOST_SEEDS = 1000  # larger numbers of required seeds are not reported
@@ -47,7 +51,7 @@ def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
             )
             seeds = (
                 _seeds(results, hypothesis, len(tested))
-                if complete and result.verdict == intervals.INCONCLUSIVE
+                if complete and result.verdict == hypothesis_tests.INCONCLUSIVE
                 else ""
             )
             reason = "; ".join(filter(None, (result.reason, seeds)))
@@ -59,9 +63,9 @@ def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
                     result.measured,
                     result.interval,
                     result.required,
-                    figures.probability(result.p),
-                    figures.probability(result.adjusted),
-                    figures.effect(result.effect),
+                    number_format.probability(result.p),
+                    number_format.probability(result.adjusted),
+                    number_format.effect(result.effect),
                 ]
             )
         columns = [
@@ -77,7 +81,8 @@ def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
         parts.append(Table(columns, rows, _caption(results), stack=True))
     added = comparison.record.get("seeds_added") or []
     if seeds := "; ".join(
-        f"{', '.join(map(str, item['seeds']))} ({figures.timestamp(item['at'])})" for item in added
+        f"{', '.join(map(str, item['seeds']))} ({number_format.timestamp(item['at'])})"
+        for item in added
     ):
         parts.append(
             Paragraph(
@@ -91,7 +96,7 @@ def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
 def _caption(results: Results) -> str:
     started = results.comparison.record.get("started")
     when = (
-        f"were fixed before the first run ({figures.timestamp(started)})"
+        f"were fixed before the first run ({number_format.timestamp(started)})"
         if started
         else "are those of the config"
     )
@@ -235,8 +240,10 @@ def _better_baseline(results: Results, score: Score, task: str, metric: str) -> 
     scores = [item for name in names if (item := results.score(name, task, metric))]
     if not scores or (best := _best([score, *scores])) is score:
         return []
-    places = figures.places([score.estimate, best.estimate], score.unit)
-    own, other = (figures.estimate(item.estimate, score.unit, places)[0] for item in (score, best))
+    places = number_format.places([score.estimate, best.estimate], score.unit)
+    own, other = (
+        number_format.estimate(item.estimate, score.unit, places)[0] for item in (score, best)
+    )
     return [
         f"{task_name(task)}, {metric_name(metric)}",
         own,
