@@ -91,7 +91,7 @@ def write_or_die(folder):
         os.kill(os.getpid(), signal.SIGKILL)
     write(folder)
 
-patch.setattr(integrity, "write_checksums", write_or_die)
+patch.setattr(checksums, "write_checksums", write_or_die)
 sys.argv = {arguments!r}
 runpy.run_module("lm.train", run_name="__main__")
 """
