@@ -2,10 +2,11 @@
 
   python -m benchmarks.head [--steps=20] [--heads_only] [--tokens=16384] [--vocabulary=32768]
 
-1. The step of configs/mlm.py:tiny with 8,192 words. The head at the masked positions only, against
-   the head at every position (weight 0 where nothing is masked) with the plain loss on the logits.
-2. Loss and gradients of a causal head at 16k positions and 32k words. In chunks, against the plain
-   loss on all logits: time, alternating, and the compiler's figure for temporary memory.
+1. The step of configs/mlm.py:tiny with a vocabulary of 8,192. The head at the masked positions
+   only, against the head at every position (weight 0 where nothing is masked) with the plain loss
+   on the logits.
+2. Loss and gradients of a causal head at 16k positions and a vocabulary of 32k. In chunks, against
+   the plain loss on all logits: time, alternating, and temporary memory as the compiler reports it.
 """
 
 import statistics
@@ -22,7 +23,9 @@ from lm.nn.layers import DropoutKeys
 _STEPS = flags.DEFINE_integer("steps", 20, "rounds to time, alternating", lower_bound=2)
 _HEADS_ONLY = flags.DEFINE_bool("heads_only", False, "skip the MLM step")
 _TOKENS = flags.DEFINE_integer("tokens", 16384, "positions of the causal head", lower_bound=64)
-_VOCABULARY = flags.DEFINE_integer("vocabulary", 32768, "words of the causal head", lower_bound=64)
+_VOCABULARY = flags.DEFINE_integer(
+    "vocabulary", 32768, "vocabulary size of the causal head", lower_bound=64
+)
 _WIDTH = flags.DEFINE_integer("width", 256, "width of the causal head", lower_bound=8)
 _CHUNKS = flags.DEFINE_integer("chunks", 16, "chunks of the causal head", lower_bound=1)
 

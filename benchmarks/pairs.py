@@ -3,7 +3,7 @@
   python -m benchmarks.pairs [--pairs=1000]
 
 Targets on two cores, compilation included: causal under 10 s, PLL under 60 s. The pairs are
-held-out sentences and the same with two neighbouring words swapped. The models are untrained. User
+held-out sentences and the same with two neighboring words swapped. The models are untrained. User
 time is this process's over all cores, for machines shared with other work.
 """
 

@@ -3,7 +3,7 @@
   python -m benchmarks.peers [--rows=small-v5e,1b-v5e] [--workdir=runs/peers] [--scan]
 
 Prints Markdown. Each row has a line for our step, one for theirs and one for the ratio. Where we
-would choose another rematerialisation or mesh for the same model, slice and rows per step, the best
+would choose another rematerialization or mesh for the same model, slice and rows per step, the best
 of our choices follows. Their figures are PEERS below. BERT's rows (masked language modelling, as
 many tokens per step as `small`) have no peer: no such figures are published.
 
@@ -13,7 +13,7 @@ a loop, counted as often as it runs).
 
 est s is the sum of the backend's estimated cycles at the chip's clock. It compares programs and is
 not a measured time. It leaves out collectives that overlap with other work, so their bytes are
-listed separately. TFLOP are those of matrix products; loops count by their trips.
+listed separately. TFLOP are those of matmuls; a loop's body is multiplied by its trip count.
 """
 
 import dataclasses
@@ -96,7 +96,7 @@ def main() -> None:
     from tpu import environment
 
     environment.prepare()
-    environment.hush()
+    environment.silence_stderr()
 
     from tpu import cache
 
@@ -129,7 +129,7 @@ def lines(name: str, records: Cache) -> Iterator[str]:
 
 
 def bert_lines(name: str, records: Cache) -> Iterator[str]:
-    """Yields BERT with full rematerialisation and without."""
+    """Yields BERT with full rematerialization and without."""
     from configs import mlm
     from lm.core.plain import plain
 

@@ -43,7 +43,7 @@ def main() -> None:
     from tpu import environment
 
     environment.prepare()
-    environment.hush()
+    environment.silence_stderr()
 
     from tpu import cache
 
@@ -87,7 +87,7 @@ def fits(records: Cache) -> Iterator[str]:
         "fits",
         "what fits first",
         "peak GiB",
-        "state GiB a device",
+        "state GiB per device",
         "MFU %",
         "tokens/s/chip",
     )
@@ -134,7 +134,7 @@ def growth(records: Cache) -> Iterator[str]:
     from tpu import slices
 
     yield from _head(
-        "slice", "chips", "mesh", "rows", "peak GiB", "wire MiB a chip", "over DCN MiB",
+        "slice", "chips", "mesh", "rows", "peak GiB", "wire MiB per chip", "over DCN MiB",
         "compute ms", "HBM ms", "schedule ms", "ICI ms", "DCN ms", "roofline step ms", "MFU %",
     )  # fmt: skip
     for name in ("v5e-4", "v5e-8", "v5e-16", "v5e-32", "v5e-64", "v5e-128", "v5e-256", "4xv5e-256"):
@@ -300,13 +300,13 @@ def _possible(config: Mapping[str, Any], tpu: str) -> Callable[[str, int], bool]
 
     slice_ = slices.parse(tpu)
     traced = compiling.build(config, slice_)
-    facts = estimate.Facts.from_program(traced.program, traced.batch)
+    sizes = estimate.ModelSizes.from_program(traced.program, traced.batch)
     mesh = {axis: int(size) for axis, size in traced.program.mesh.shape.items()}
     chunks = traced.program.config.head_chunks
 
     def possible(remat: str, microbatches: int) -> bool:
         plan = estimate.Plan(**mesh, remat=remat, microbatches=microbatches, head_chunks=chunks)
-        return estimate.memory(facts, plan) <= slice_.chip.usable
+        return estimate.memory(sizes, plan) <= slice_.chip.usable
 
     return possible
 

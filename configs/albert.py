@@ -7,7 +7,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 39 seconds and reached 5.45 [5.27, 5.62] nats per masked token and 55.4 % [52.8, 58.0] accuracy on
 sentence order (experiments/objectives/all/report.md).
 small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
-without rematerialisation (tpu/README.md). No result yet.
+without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -6,7 +6,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. Expected:
 5.07 [4.99, 5.14] nats per masked token and 67.2 % [63.6, 70.7] accuracy on next sentence, on
 held-out documents (experiments/objectives/README.md).
 small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
-without rematerialisation (tpu/README.md). No result yet.
+without rematerialization (tpu/README.md). No result yet.
 base has exactly the parameters of BertForPreTraining: 110,106,428.
 """
 

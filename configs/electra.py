@@ -9,7 +9,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 the untrained encoder (experiments/objectives/all/report.md).
 small, base, large: BERT's shapes with ELECTRA's generators (1/4, 1/3 and 1/4 of the width) and a
 mask rate of 0.25 for large; 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16 without
-rematerialisation (tpu/README.md). No result yet.
+rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

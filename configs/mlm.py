@@ -5,7 +5,7 @@
 tiny: 1.2 M token positions of Python's documentation on one CPU core. Expected: about 45 seconds,
 4.15 [3.69, 4.60] nats per masked token on held-out documents (experiments/objectives/README.md).
 small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
-without rematerialisation (tpu/README.md). No result yet.
+without rematerialization (tpu/README.md). No result yet.
 base has exactly BERT-base's parameters: 109,514,298.
 """
 

@@ -6,7 +6,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core; compares 
 segments. Expected: about 40 seconds of training, 71.0 % [69.4, 72.6] accuracy on held-out documents
 (experiments/objectives/README.md).
 small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
-without rematerialisation (tpu/README.md). No result yet.
+without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 1 min 03 s and reached 4.84 [4.77, 4.91] nats per token of the second half of a text
 (experiments/objectives/all/report.md).
 small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 223 M parameters
-and fits v5e-16 without rematerialisation (tpu/README.md). No result yet.
+and fits v5e-16 without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -9,7 +9,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 53 seconds and the linear probe reached 37.5 % [34.3, 40.8] balanced accuracy
 (experiments/objectives/all/report.md).
 small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 223 M parameters
-and fits v5e-16 without rematerialisation (tpu/README.md). No result yet.
+and fits v5e-16 without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ segments. At 0.8 M positions a run took 26 seconds and reached 55.6 % [51.5, 59.
 (experiments/objectives/all/report.md).
 Rows of 512 tokens do better (experiments/nsp_sop/README.md).
 small, base, large: BERT's shapes, 1,000,000 steps of 256 rows of 512 tokens. base fits v5e-16
-without rematerialisation (tpu/README.md). No result yet.
+without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -8,7 +8,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 44 seconds and reached 5.92 [5.83, 6.01] nats per token behind sentinels
 (experiments/objectives/all/report.md).
 small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 223 M parameters
-and fits v5e-16 without rematerialisation (tpu/README.md). No result yet.
+and fits v5e-16 without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

@@ -7,7 +7,7 @@ tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M 
 40 seconds and reached 5.72 [5.65, 5.79] nats per token behind sentinels
 (experiments/objectives/all/report.md).
 small, base, large: T5's shapes, 2^19 steps of 128 rows of 512 tokens. base is 223 M parameters
-and fits v5e-16 without rematerialisation (tpu/README.md). No result yet.
+and fits v5e-16 without rematerialization (tpu/README.md). No result yet.
 """
 
 from ml_collections import ConfigDict

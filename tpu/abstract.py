@@ -1,6 +1,7 @@
-"""A config's train step as shapes alone: no corpus, no tokenizer, no devices.
+"""A config's train step as shapes only: no corpus, no tokenizer, no devices.
 
-The shapes of a batch come from the objective's own `example` on made-up ids: every objective works.
+The shapes of a batch come from the objective's own `example` on made-up ids, so every objective
+works.
 """
 
 import os
@@ -18,8 +19,8 @@ from lm.tokenizers.sentencepiece import MODES, SPECIALS
 from lm.training.program import Program
 
 
-class Ids:
-    """A `Tokenizer` without text: special ids as in a tokenizer that lm trains, others one byte.
+class FakeTokenizer:
+    """A `Tokenizer` without text: special ids as in lm's tokenizers; other ids are one byte.
 
     Args:
       size: V.
@@ -56,18 +57,18 @@ class Ids:
         raise NotImplementedError(_NO_TEXT)
 
 
-_NO_TEXT = "this tokenizer has ids alone, to compute shapes"
+_NO_TEXT = "this tokenizer has only ids, to compute shapes"
 
 
-class Text(Store):
-    """A `Store` in memory of made-up documents of 2 to 64 sentences, two sentences a paragraph.
+class FakeStore(Store):
+    """A `Store` in memory of made-up documents of 2 to 64 sentences, two per paragraph.
 
     Some documents are longer than a row and some are shorter.
 
     Args:
-      length: tokens of a row.
+      length: tokens per row.
       first: lowest ordinary id.
-      last: ordinary ids are below it.
+      last: all ordinary ids are below this one.
     """
 
     # Plain attributes in place of Store's properties, which read files.
@@ -87,18 +88,18 @@ class Text(Store):
 
 
 def tokenizer(section: Mapping[str, Any]) -> Tokenizer:
-    """Returns the tokenizer of a config section: a loaded one if it names a file, otherwise `Ids`.
+    """Returns the tokenizer of a config section: loaded if it has a path, otherwise a fake one.
 
     Args:
       section: the config's section `tokenizer`.
 
     Raises:
-      UserError: the section is wrong, or the file cannot be read.
+      UserError: the section is invalid, or the file cannot be read.
     """
     common, _, options = tokenizers.configure(section)
     if common.path:
         return tokenizers.load(section)
-    return Ids(options.vocab_size, options.sentinels)
+    return FakeTokenizer(options.vocab_size, options.sentinels)
 
 
 def build(config: Mapping[str, Any], devices: Sequence[jax.Device]) -> Program:
@@ -122,10 +123,10 @@ def batch(program: Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDt
       section: the config's section `tokenizer`.
 
     Raises:
-      UserError: rows of this length give no example.
+      UserError: the objective gives no example from rows of this length.
     """
     ids = tokenizer(section)
-    store = Text(program.length, SPECIALS, ids.size - len(ids.sentinels))
+    store = FakeStore(program.length, SPECIALS, ids.size - len(ids.sentinels))
     plan = program.objective.plan(store)
     if not len(plan):
         raise UserError(

@@ -24,7 +24,7 @@ _TPU = flags.DEFINE_list(
 _JSON = flags.DEFINE_string(
     "json",
     "",
-    "print JSON instead of tables; with a value, write it to this file beside the tables",
+    "print JSON instead of tables; with a value, write it to this file in addition to the tables",
 )
 _FLAG = flags.DEFINE_multi_string(
     "flag",
@@ -34,7 +34,7 @@ _FLAG = flags.DEFINE_multi_string(
 _SAVE = flags.DEFINE_string(
     "save",
     "",
-    "a file for the compiled program's text; with several slices, each file gets the slice's name"
+    "a file for the compiled HLO; with several slices, each file name gets the slice's name"
     " before its suffix",
 )
 _UNSCANNED = flags.DEFINE_bool(
@@ -50,7 +50,7 @@ def main() -> int:
     from tpu import environment
 
     environment.prepare()
-    environment.hush()
+    environment.silence_stderr()
     from pathlib import Path
 
     from tpu import measure, slices, tables
@@ -68,7 +68,7 @@ def main() -> int:
         options = measure.options(tpu, _FLAG.value)
         start = time.perf_counter()
         try:
-            with tables.working(f"compiling for {tpu.name}"):
+            with tables.spinner(f"compiling for {tpu.name}"):
                 record = measure.measure(config, tpu, options, costs=_UNSCANNED.value, save=save)
         except UserError as error:
             if len(targets) == 1:

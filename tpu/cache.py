@@ -44,7 +44,7 @@ class Cache:
         A record that cannot be read is made again.
 
         Args:
-          key: from `key`.
+          key: the key, from the function `key`.
           make: makes the record; one with an "error" is not stored.
 
         Returns:

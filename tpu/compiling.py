@@ -19,7 +19,7 @@ from tpu import abstract, groups
 from tpu.slices import Slice
 
 # Depths from which costs are extrapolated, in units of the layers that the mesh's pipeline needs. A
-# depth of 1 is left out: the first layers are not like the others.
+# depth of 1 is omitted: the first layers are not like the others.
 DEPTHS = (2, 3)
 
 
@@ -57,7 +57,7 @@ class Traced:
 
 @dataclasses.dataclass(frozen=True)
 class OutOfMemory:
-    """The compiler's refusal of a program that does not fit the memory.
+    """The compiler's error for a program that does not fit the memory.
 
     Attributes:
       needs: GiB that the program needs on a device; 0 if the compiler does not report it.
@@ -101,7 +101,8 @@ def build(config: Mapping[str, Any], tpu: Slice) -> Traced:
       tpu: the slice; where there are several slices, they are the mesh's axis "slice" by default.
 
     Raises:
-      UserError: as `abstract.build`.
+      UserError: the mesh does not fit the devices or the model, or does not divide the batch; or
+        rows of this length give no example.
     """
     own = copy.deepcopy(dict(config))
     if tpu.slices > 1 and own["mesh"]["slice"] == 1:
@@ -120,7 +121,7 @@ def compile_step(
       options: compiler options.
 
     Returns:
-      (the compiled step, or the refusal if memory is too small; seconds of tracing and compiling).
+      (the compiled step, or the error if memory is too small; seconds of tracing and compiling).
 
     Raises:
       UserError: the compiler does not know an option.
@@ -132,18 +133,18 @@ def compile_step(
     except jax.errors.JaxRuntimeError as error:
         text = str(error)
         if "RESOURCE_EXHAUSTED" in text:
-            return _refusal(text), time.perf_counter() - start
+            return _out_of_memory(text), time.perf_counter() - start
         unknown = re.search(r"No such compile option: '([^']*)'", text)
         if unknown:
             raise UserError(f"--flag: the TPU compiler has no option {unknown[1]!r}") from error
         raise UserError(
-            f"the TPU compiler refused the step for {traced.slice.name}:"
+            f"the TPU compiler rejected the step for {traced.slice.name}:"
             f" {text.splitlines()[0][:500]}"
         ) from error
     return compiled, time.perf_counter() - start
 
 
-def _refusal(text: str) -> OutOfMemory:
+def _out_of_memory(text: str) -> OutOfMemory:
     line = next(line for line in text.splitlines() if "RESOURCE_EXHAUSTED" in line)
     for pattern in (
         r"required.*?\(([\d.]+)([KMGT])\) exceeds available HBM \(([\d.]+)([KMGT])\)",

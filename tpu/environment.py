@@ -34,7 +34,7 @@ def check_installed() -> None:
     """Checks the installed versions.
 
     Raises:
-      UserError: as `check`.
+      UserError: libtpu is missing, or is not the version that this jax requires.
     """
     check(_version("jax"), _version("libtpu"), _required())
 
@@ -45,10 +45,11 @@ def check(jax: str | None, libtpu: str | None, required: str | None) -> None:
     Args:
       jax: the installed version, or None.
       libtpu: the installed version, or None.
-      required: the libtpu that jax's `tpu` extra requires, as "0.0.42.*"; None if unknown.
+      required: the libtpu that jax's `tpu` extra requires, for example "0.0.42.*"; None if unknown.
 
     Raises:
-      UserError: they cannot; the message names the command that installs what is needed.
+      UserError: libtpu is missing or of another version; the message has the command that installs
+        the right one.
     """
     if libtpu is None:
         raise UserError(
@@ -57,7 +58,8 @@ def check(jax: str | None, libtpu: str | None, required: str | None) -> None:
         )
     if required is not None and not _satisfies(libtpu, required):
         raise UserError(
-            f"libtpu {libtpu} does not go with jax {jax}, which wants libtpu {required}; {INSTALL}"
+            f"libtpu {libtpu} does not work with jax {jax}, which requires libtpu {required};"
+            f" {INSTALL}"
         )
 
 
@@ -75,7 +77,7 @@ def _version(package: str) -> str | None:
 
 
 def _required() -> str | None:
-    """The version of libtpu that jax's metadata requires, as "0.0.42.*"."""
+    """The version of libtpu that jax's metadata requires, for example "0.0.42.*"."""
     for requirement in importlib.metadata.requires("jax") or ():
         name, _, rest = requirement.partition("==")
         if name.strip() == "libtpu":
@@ -83,7 +85,7 @@ def _required() -> str | None:
     return None
 
 
-def hush() -> None:
+def silence_stderr() -> None:
     """Discards what libtpu writes to the standard error's file descriptor, until the process ends.
 
     Python's `sys.stderr` still reaches the user.

@@ -1,8 +1,10 @@
-"""Lower bounds of a step's memory and time by formula: they choose what to compile, never a result.
+"""Lower bounds of a step's memory and time by formula.
+
+They are used only to order candidates, never reported as results.
 
 Memory is a lower bound, so that no plan that could fit is rejected. Times are those of an ideal
-program: matrix products at peak, every collective once, at the bandwidth of all links of two
-dimensions. P parameters, B rows, T tokens, D width, L layers. Every formula is of one device.
+program: matmuls at peak, every collective once, at the bandwidth of all links of two dimensions.
+P parameters, B rows, T tokens, D width, L layers. Every formula is for one device.
 """
 
 import dataclasses
@@ -19,31 +21,31 @@ from lm.training.program import Program
 from tpu.slices import Slice
 
 GIB = 2**30
-# Policies of lm/nn/remat.py that keep the results of matrix products, or more. The others recompute
-# all products of a layer.
-_KEEPS_PRODUCTS = ("none", "attention", "minimal", "dots")
+# Policies of lm/nn/remat.py that keep the results of matmuls, or more. The others recompute all
+# matmuls of a layer.
+_KEEPS_MATMULS = ("none", "attention", "minimal", "dots")
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class ModelSizes:
     """Properties of a config that do not depend on the mesh.
 
     Attributes:
       parameters: P.
       inner: parameters of the layers.
-      state: bytes of parameters and optimiser state.
+      state: bytes of parameters and optimizer state.
       forward: FLOPs of a step's forward pass, all rows.
-      stack: FLOPs of the layers among them.
+      stack: the part of `forward` in the layers.
       rows: B.
-      streams: tokens of a row that pass through the layers.
-      length: tokens of a row of data.
+      streams: tokens per row that pass through the layers.
+      length: tokens per row of data.
       layers: L.
       width: D.
       feedforward: width of the feed-forward layer.
       heads: attention heads.
       kv_heads: key-value heads.
       head_width: width of a head.
-      predictions: tokens of a row for which logits are computed.
+      predictions: tokens per row for which logits are computed.
       vocabulary: V.
       itemsize: bytes of an activation.
     """
@@ -68,7 +70,7 @@ class Facts:
 
     @classmethod
     def from_program(cls, program: Program, batch: Mapping[str, Any]) -> Self:
-        """Returns the facts of a program on any mesh.
+        """Returns the sizes of a program, on any mesh.
 
         Args:
           program: the program.
@@ -83,8 +85,8 @@ class Facts:
         config = program.config
         if not isinstance(config, TransformerConfig):
             raise UserError(
-                f"the planner's formulas are of Transformers, but config.model.name="
-                f"{program.model_name!r} is another architecture; use tpu.aot"
+                f"the planner's formulas hold for Transformers only, but config.model.name="
+                f"{program.model_name!r} is not one; use tpu.aot"
             )
         leaves = jax.tree_util.tree_leaves_with_path(program.shapes["params"])
         inner = sum(
@@ -136,7 +138,7 @@ class Plan:
 
     @property
     def split(self) -> int:
-        """The number of parts that the rows are split into."""
+        """The number of parts into which the rows are split."""
         return self.slice * self.data * self.fsdp * self.stage
 
     def sections(self) -> dict[str, dict[str, Any]]:
@@ -156,7 +158,7 @@ class Plan:
         """Returns the plan as command-line flags.
 
         Args:
-          base: a config; its fields that agree are left out, except sizes of the mesh above 1.
+          base: a config; fields that agree with it are omitted, except mesh sizes above 1.
         """
         sections = self.sections()
         flags = []
@@ -168,67 +170,68 @@ class Plan:
         return flags
 
 
-def memory(facts: Facts, plan: Plan) -> float:
-    """Returns the least GiB that a device needs.
+def memory(sizes: ModelSizes, plan: Plan) -> float:
+    """Returns a lower bound of the memory that a device needs, in GiB.
 
-    These are its part of the state, and the larger of gradients and residuals of the backward pass.
+    It is the device's part of the state, plus the larger of gradients and residuals of the backward
+    pass.
 
     Args:
-      facts: of the config.
+      sizes: sizes of the model.
       plan: the plan.
     """
     spread = plan.fsdp * plan.tensor * plan.stage
-    rows = facts.rows / (plan.split * plan.microbatches)
+    rows = sizes.rows / (plan.split * plan.microbatches)
     # Outside the pipeline the stages split the rows. Inside it each stage holds its own layers for
     # all rows. Both give the same bytes.
-    cell = rows * facts.streams / (plan.context * plan.tensor) * facts.itemsize
-    kept = facts.layers * cell * facts.width
-    if plan.remat in _KEEPS_PRODUCTS:
-        inner = facts.feedforward + (facts.heads + facts.kv_heads) * facts.head_width
-        kept += facts.layers * cell * inner
-    scores = (
+    cell = rows * sizes.streams / (plan.context * plan.tensor) * sizes.itemsize
+    kept = sizes.layers * cell * sizes.width
+    if plan.remat in _KEEPS_MATMULS:
+        inner = sizes.feedforward + (sizes.heads + sizes.kv_heads) * sizes.head_width
+        kept += sizes.layers * cell * inner
+    logits = (
         rows
-        * facts.predictions
+        * sizes.predictions
         / (plan.context * plan.head_chunks)
-        * facts.vocabulary
+        * sizes.vocabulary
         / plan.tensor
-        * facts.itemsize
+        * sizes.itemsize
     )
-    gradients = 4 * facts.parameters / spread
+    gradients = 4 * sizes.parameters / spread
     if plan.remat == "offload":  # to the host's memory
         kept = 0.0
-    return (facts.state / spread + max(gradients, kept + scores)) / GIB
+    return (sizes.state / spread + max(gradients, kept + logits)) / GIB
 
 
-def seconds(facts: Facts, plan: Plan, tpu: Slice) -> dict[str, float]:
-    """Returns the ceilings of an ideal step in seconds: {"schedule", "ici", "dcn"}.
+def seconds(sizes: ModelSizes, plan: Plan, tpu: Slice) -> dict[str, float]:
+    """Returns the time bounds of an ideal step in seconds: {"schedule", "ici", "dcn"}.
 
     Args:
-      facts: of the config.
+      sizes: sizes of the model.
       plan: the plan.
       tpu: the slice.
     """
     chip, devices = tpu.chip, tpu.devices
-    recomputed = 0.0 if plan.remat in _KEEPS_PRODUCTS else 1.0
+    recomputed = 0.0 if plan.remat in _KEEPS_MATMULS else 1.0
     bubble = (
         pipeline.bubble(plan.stage, plan.pipeline_microbatches or plan.stage, plan.pipeline_repeats)
         if plan.stage > 1
         else 0.0
     )
     work = (
-        3 * facts.forward + recomputed * facts.stack / (1 - bubble)
-    ) + 3 * facts.stack * bubble / (1 - bubble)
+        3 * sizes.forward + recomputed * sizes.stack / (1 - bubble)
+    ) + 3 * sizes.stack * bubble / (1 - bubble)
     schedule = work / devices / chip.peak
-    # Parameters, gradients and two moments are read or written about ten times a step, in float32,
-    # and more often with every microbatch.
+    # Parameters, gradients and two moments are read or written about ten times per step, in
+    # float32, and more often with every microbatch.
     schedule += (
         4
         * (8 + 2 * plan.microbatches)
-        * facts.parameters
+        * sizes.parameters
         / (plan.fsdp * plan.tensor * plan.stage)
         / _bandwidth(chip)
     )
-    ici, dcn = _traffic(facts, plan)
+    ici, dcn = _traffic(sizes, plan)
     return {
         "schedule": schedule,
         "ici": ici / (4 * chip.link * 1e9 / chip.devices),
@@ -240,20 +243,20 @@ def _bandwidth(chip: Chip) -> float:
     return chip.bandwidth * 1e12 / chip.devices
 
 
-def _traffic(facts: Facts, plan: Plan) -> tuple[float, float]:
+def _traffic(sizes: ModelSizes, plan: Plan) -> tuple[float, float]:
     """Bytes that a device sends over ICI and over DCN."""
-    parameters = facts.parameters / (plan.tensor * plan.stage)  # those that the fsdp axis splits
-    rows = facts.rows / plan.split
+    parameters = sizes.parameters / (plan.tensor * plan.stage)  # those that the fsdp axis splits
+    rows = sizes.rows / plan.split
     # Bytes of one layer's activations.
-    activations = rows * facts.streams / plan.context * facts.width * facts.itemsize
+    activations = rows * sizes.streams / plan.context * sizes.width * sizes.itemsize
     ici = _ring(plan.data) * 2 * 4 * parameters / plan.fsdp
     # For every microbatch, parameters are gathered in both passes and gradients scattered once.
-    ici += plan.microbatches * _ring(plan.fsdp) * (2 * facts.itemsize + 4) * parameters
-    # Two pairs of gather and scatter a layer in each pass, and again in a recomputed one.
-    passes = 2 if plan.remat in _KEEPS_PRODUCTS else 3
-    ici += passes * facts.layers * 2 * 2 * _ring(plan.tensor) * activations
-    keys = activations / facts.width * 2 * facts.kv_heads * facts.head_width / plan.tensor
-    ici += passes * facts.layers * (plan.context - 1) * keys
+    ici += plan.microbatches * _ring(plan.fsdp) * (2 * sizes.itemsize + 4) * parameters
+    # Two pairs of gather and scatter per layer in each pass, and again in a recomputed one.
+    passes = 2 if plan.remat in _KEEPS_MATMULS else 3
+    ici += passes * sizes.layers * 2 * 2 * _ring(plan.tensor) * activations
+    keys = activations / sizes.width * 2 * sizes.kv_heads * sizes.head_width / plan.tensor
+    ici += passes * sizes.layers * (plan.context - 1) * keys
     if plan.stage > 1:
         ici += 2 * activations * plan.stage * plan.pipeline_repeats
     dcn = _ring(plan.slice) * 2 * 4 * parameters / plan.fsdp

@@ -21,7 +21,7 @@ def options(generation: str, given: Sequence[str] = ()) -> dict[str, str]:
         name, equals, value = option.strip().lstrip("-").partition("=")
         if not equals or not name:
             raise UserError(
-                f"--flag={option!r} should be name=value, as"
+                f"--flag={option!r} should be name=value, for example"
                 " --flag=xla_tpu_scoped_vmem_limit_kib=98304 (an empty value removes it)"
             )
         merged.pop(name, None)

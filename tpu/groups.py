@@ -26,7 +26,7 @@ def parse(text: str, devices: int) -> Groups:
 
     Args:
       text: the instruction's operands and attributes.
-      devices: how many there are.
+      devices: the number of devices.
     """
     mesh = re.search(
         r"replica_groups=mesh\[([^\]]*)\]"
@@ -99,9 +99,9 @@ class Layout:
       shape: devices along each axis.
       slice_of: [devices], the slice of each device, in the mesh's order.
       coordinates: [devices, dimensions], coordinates of the chip in its slice; None if unknown.
-      wraps: [dimensions], whether the ends of a dimension are joined to a ring.
-      link: bytes a second of a device over one ICI link in one direction.
-      dcn: bytes a second of a device to other slices.
+      wraps: [dimensions], whether the ends of a dimension are connected as a ring.
+      link: bytes per second of a device over one ICI link in one direction.
+      dcn: bytes per second of a device to other slices.
     """
 
     names: tuple[str, ...]
@@ -148,7 +148,7 @@ class Layout:
         )
 
     def rate(self, members: Groups) -> float:
-        """Returns the bytes a second that a device can send to the others of its group.
+        """Returns the bytes per second that a device can send to the others of its group.
 
         A device uses one link of every dimension of the torus along which the group extends, or
         both links if the dimension is a closed ring that the group fills. A group of several slices
@@ -181,5 +181,5 @@ class Layout:
         return self.leaves([pair for pair in given if pair[0] != pair[1]])
 
     def rate_of_pairs(self, given: Pairs) -> float:
-        """Bytes a second of a transfer: over one link, or over the network."""
+        """Bytes per second of a transfer: over one link, or over the network."""
         return self.dcn if self.pairs_leave(given) else self.link

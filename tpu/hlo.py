@@ -47,9 +47,9 @@ class Array:
     """One array of a shape.
 
     Attributes:
-      dtype: as HLO names it.
-      sizes: of the dimensions.
-      bytes: without padding.
+      dtype: HLO's name of the dtype.
+      sizes: sizes of the dimensions.
+      bytes: bytes without padding.
       padded: bytes in the tiled layout, with padding.
       space: memory space; 0 is HBM.
     """
@@ -100,12 +100,12 @@ class Collective:
 
     Attributes:
       kind: one of KINDS; an all-reduce of which each device keeps a part is a reduce-scatter.
-      count: runs in a step.
-      bytes: of the full buffer in one run: the output of an all-gather, the input of the others.
+      count: the number of runs per step.
+      bytes: bytes of the full buffer in one run: the output of an all-gather, otherwise the input.
       wire: bytes that a device sends in one run, in a ring.
       axes: mesh axes that it runs along.
       dcn: whether it leaves the slice.
-      rate: bytes a second that a device can send; 0 if unknown.
+      rate: bytes per second that a device can send; 0 if unknown.
       source: its origin in the step.
     """
 

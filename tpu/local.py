@@ -249,14 +249,16 @@ def parse(arguments: list[str]) -> argparse.Namespace:
       The options; `command` is the command after `--`.
     """
 
-    def integer(least: int) -> Callable[[str], int]:
+    def integer(minimum: int) -> Callable[[str], int]:
         def number(text: str) -> int:
             try:
                 value = int(text)
             except ValueError:
-                value = least - 1
-            if value < least:
-                raise argparse.ArgumentTypeError(f"{text!r} should be a whole number from {least}")
+                value = minimum - 1
+            if value < minimum:
+                raise argparse.ArgumentTypeError(
+                    f"{text!r} should be a whole number from {minimum}"
+                )
             return value
 
         return number

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 
 from lm.core.plugins import UserError
-from tpu import compiling, hlo, roofline, work
+from tpu import compiling, hlo, hlo_cost, roofline
 from tpu import flags as compiler_flags
 from tpu.slices import Slice
 
@@ -22,7 +22,7 @@ def measure(
     costs: bool = False,
     save: str = "",
 ) -> dict[str, Any]:
-    """Compiles the step and analyses the program.
+    """Compiles the step and analyzes the program.
 
     Args:
       config: a run config as a dict.
@@ -49,7 +49,7 @@ def measure(
         "batch_size": rows, "microbatches": program.training.microbatches,
         "tokens_per_step": rows * program.row_tokens, "parameters": program.parameters,
         "layers": program.config.layers, "options": dict(options),
-        "model_flops": program.flops_per_row * rows / devices, "held": held(traced),
+        "model_flops": program.flops_per_row * rows / devices, "held": resident_gib(traced),
         "usable_gib": tpu.chip.usable,
     }  # fmt: skip
     compiled, record["compile_seconds"] = compiling.compile_step(traced, options)
@@ -70,9 +70,11 @@ def measure(
             raise UserError(f"--save={save!r} cannot be written: {error.strerror}") from error
     module = hlo.Module(text)
     collectives = module.collectives(traced.layout)
-    total = work.Work(module)
-    ceilings = roofline.ceilings(tpu.chip, total.flops, total.traffic, module.cycles(), collectives)
-    seconds, bound = roofline.step(ceilings)
+    total = hlo_cost.Cost(module)
+    bounds = roofline.time_bounds(
+        tpu.chip, total.flops, total.traffic, module.cycles(), collectives
+    )
+    seconds, bound = roofline.step(bounds)
     record |= {
         "fits": True, "memory": memory(compiled, record["held"]),
         "largest": [
@@ -84,15 +86,18 @@ def measure(
         "flops": total.flops, "traffic_gb": total.traffic / 1e9,
         "unscanned": compiling.cost(config, tpu, options) if costs else None,
         "unknown_kernels": total.unknown, "unknown_loops": module.loops.count(None),
-        "cycles": module.cycles(), "ceilings": ceilings, "step_seconds": seconds, "bound": bound,
+        "cycles": module.cycles(), "ceilings": bounds, "step_seconds": seconds, "bound": bound,
         "mfu": record["model_flops"] / tpu.chip.peak / seconds,
         "tokens_per_second_per_chip": record["tokens_per_step"] / seconds / tpu.chips,
     }  # fmt: skip
     return record
 
 
-def held(traced: compiling.Traced) -> dict[str, float]:
-    """Returns GiB that a device holds between steps, from the shardings.
+def resident_gib(traced: compiling.Traced) -> dict[str, float]:
+    """Returns the GiB resident on a device between steps, from the shardings.
+
+    Args:
+      traced: the program.
 
     Returns:
       {"parameters", "optimizer", "batch"}.
@@ -113,11 +118,11 @@ def _gib(shapes: Any, shardings: Any) -> float:
 
 
 def memory(compiled: jax.stages.Compiled, state: Mapping[str, float]) -> dict[str, float]:
-    """Returns the compiler's account of a device's memory in GiB.
+    """Returns a device's memory in GiB, as the compiler reports it.
 
     Args:
       compiled: the compiled step.
-      state: from `held`.
+      state: from `resident_gib`.
 
     Returns:
       "peak"; parts of it: "arguments" (state and batch in their layouts), "temporary" (gradients,
@@ -139,7 +144,7 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], tpu: Slice) -> 
     """Returns flags that would make a step smaller, the most effective first.
 
     Args:
-      record: of a step that does not fit.
+      record: the record of a step that does not fit.
       config: its run config as a dict.
       tpu: the slice.
     """
@@ -150,7 +155,7 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], tpu: Slice) -> 
     split = mesh.get("data", 1) * mesh.get("fsdp", 1)
     if mesh.get("data", 1) > 1 and state > 0.2 * record["usable_gib"]:
         flags.append(
-            f"--config.mesh.data=1 --config.mesh.fsdp={split} (parameters and optimiser take"
+            f"--config.mesh.data=1 --config.mesh.fsdp={split} (parameters and optimizer take"
             f" {state:.2f} GiB of each device)"
         )
     if model.get("remat", "none") != "full":
@@ -160,10 +165,10 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], tpu: Slice) -> 
     if device_rows > parts and device_rows % (2 * parts) == 0:
         flags.append(
             f"--config.training.microbatches={2 * parts} (half the rows at once;"
-            f" {device_rows // parts} a device now)"
+            f" {device_rows // parts} per device now)"
         )
     if model.get("head_chunks", 1) < 8:
-        flags.append("--config.model.head_chunks=8 (scores over the vocabulary in parts)")
+        flags.append("--config.model.head_chunks=8 (logits in parts)")
     if model.get("dtype") == "float32":
         flags.append("--config.model.dtype=bfloat16 (half the activations)")
     vocabulary = model["vocab_size"] or config["tokenizer"]["vocab_size"]
@@ -180,5 +185,13 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], tpu: Slice) -> 
 
 
 def options(tpu: Slice, given: Sequence[str]) -> dict[str, str]:
-    """The compiler options of a slice's generation, overridden by the user's (tpu/flags.py)."""
+    """Returns the compiler options of a slice's generation, overridden by the user's.
+
+    Args:
+      tpu: the slice.
+      given: the user's options, "name=value"; an empty value removes the option.
+
+    Raises:
+      UserError: an option has no "=".
+    """
     return compiler_flags.options(tpu.generation, given)

@@ -1,4 +1,4 @@
-"""Finds mesh, rematerialisation and microbatches of a config on TPU slices, without a TPU.
+"""Finds mesh, rematerialization and microbatches of a config on TPU slices, without a TPU.
 
 The TPU compiler measures the candidates.
 
@@ -27,7 +27,7 @@ _TPU = flags.DEFINE_list(
 _BATCH = flags.DEFINE_integer(
     "global_batch",
     0,
-    "rows a step over all chips; default: the config's training.batch_size",
+    "rows per step over all chips; default: the config's training.batch_size",
     lower_bound=0,
 )
 _TOP = flags.DEFINE_integer("top", 5, "how many plans to find for each slice", lower_bound=1)
@@ -37,13 +37,13 @@ _MOST = flags.DEFINE_integer(
 _REMAT = flags.DEFINE_list(
     "remat",
     [],
-    "rematerialisation policies to try; default: all (config.model.remat)",
+    "rematerialization policies to try; default: all (config.model.remat)",
 )
 _CHUNKS = flags.DEFINE_list(
     "head_chunks", [], "values of config.model.head_chunks to try; default: the config's own"
 )
 _PRICE = flags.DEFINE_list(
-    "price", [], "USD per chip-hour, as v5e=1.2,v6e=2.7, in place of the list prices"
+    "price", [], "USD per chip-hour, for example v5e=1.2,v6e=2.7, in place of the list prices"
 )
 _FLAG = flags.DEFINE_multi_string(
     "flag",
@@ -56,7 +56,7 @@ _WORKDIR = flags.DEFINE_string(
 _JSON = flags.DEFINE_string(
     "json",
     "",
-    "print JSON instead of tables; with a value, write it to this file beside the tables",
+    "print JSON instead of tables; with a value, write it to this file in addition to the tables",
 )
 
 
@@ -67,7 +67,7 @@ def main() -> int:
     from tpu import environment
 
     environment.prepare()
-    environment.hush()
+    environment.silence_stderr()
 
     from tpu import cache, measure, prices, search, slices, tables
 
@@ -78,7 +78,7 @@ def main() -> int:
     given = [f"--config.training.batch_size={_BATCH.value}"] * bool(_BATCH.value) + [
         argument for argument in sys.argv[1:] if argument.startswith("--config.")
     ]
-    # The rooflines leave out the link to the host, so offloading would look free.
+    # The rooflines omit the link to the host, so offloading would look free.
     remats = _REMAT.value or [
         name for name in TransformerConfig.CHOICES["remat"] if name != "offload"
     ]
@@ -98,7 +98,8 @@ def main() -> int:
         results.append(
             {
                 "tpu": tpu.name, "chips": tpu.chips, "compiled": planner.compiled,
-                "settled": planner.settled, "left": planner.left, "price": price[tpu.generation],
+                "settled": planner.complete, "left": planner.remaining,
+                "price": price[tpu.generation],
                 "global_batch": config["training"]["batch_size"],
                 "dtype": config["model"]["dtype"],
                 "plans": [

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from lm.core.plugins import UserError
 
 # USD per chip-hour, on demand, in the cheapest region of the United States: list prices of
-# cloud.google.com/tpu/pricing as known in 2025 (v2-8 4.50 and v3-8 8.00 an hour for four chips).
+# cloud.google.com/tpu/pricing as known in 2025 (v2-8 4.50 and v3-8 8.00 per hour for four chips).
 # Prices change and differ by region and contract; --price=v5e=0.60 sets your own.
 SOURCE = (
     "list prices on demand, cloud.google.com/tpu/pricing as known in 2025; yours by --price=v5e=…"
@@ -29,7 +29,7 @@ def table(given: Sequence[str] = ()) -> dict[str, float]:
       given: the user's prices, "generation=USD", which override the list prices.
 
     Raises:
-      UserError: an unknown generation, or not a price.
+      UserError: a generation is unknown, or a value is not a price.
     """
     prices = dict(PER_CHIP_HOUR)
     for option in given:
@@ -40,7 +40,7 @@ def table(given: Sequence[str] = ()) -> dict[str, float]:
             price = math.nan
         if generation not in prices or not 0 <= price < math.inf:
             raise UserError(
-                f"--price={option!r} should be generation=USD per chip-hour, as v5e=1.2;"
+                f"--price={option!r} should be generation=USD per chip-hour, for example v5e=1.2;"
                 f" generations: {', '.join(prices)}"
             )
         prices[generation] = price
@@ -51,7 +51,7 @@ def per_billion(tokens_per_second_per_chip: float, price: float) -> float:
     """Returns USD per billion tokens.
 
     Args:
-      tokens_per_second_per_chip: throughput.
+      tokens_per_second_per_chip: throughput, in tokens per second and chip.
       price: USD per chip-hour.
     """
     return price / 3600 * 1e9 / tokens_per_second_per_chip

@@ -1,8 +1,8 @@
 """Roofline of a step: a lower bound of its time from compute, memory and network.
 
-A step takes as long as the longest of its ceilings, as if all others were hidden behind it:
+A step takes at least as long as the largest of five lower bounds, if all others overlap with it:
 
-    compute    the program's matrix products, recomputation included, at the chip's peak
+    compute    the program's matmuls, recomputation included, at the chip's peak
     hbm        bytes that operations read from memory and write to it, at the memory's bandwidth
     schedule   the backend's estimate of the cycles of all operations in sequence, at the clock: its
                own estimate of the first two
@@ -19,19 +19,19 @@ from typing import Any
 from lm.parallel.chips import Chip
 from tpu.hlo import Collective
 
-CEILINGS = ("compute", "hbm", "schedule", "ici", "dcn")
+BOUNDS = ("compute", "hbm", "schedule", "ici", "dcn")
 
 
-def ceilings(
+def time_bounds(
     chip: Chip, flops: float, traffic: float, cycles: int, collectives: Sequence[Collective]
 ) -> dict[str, float]:
-    """Returns the seconds of each ceiling in a step.
+    """Returns the lower bounds of a step's time, in seconds.
 
     Args:
       chip: the kind of chip.
-      flops: of matrix products on one device.
+      flops: FLOPs of matmuls on one device.
       traffic: bytes of HBM traffic on one device.
-      cycles: the backend's estimate on one device.
+      cycles: cycles on one device, as the backend estimates them.
       collectives: those that one device takes part in.
     """
     return {
@@ -44,21 +44,21 @@ def ceilings(
 
 
 def step(seconds: Mapping[str, float]) -> tuple[float, str]:
-    """Returns the longest ceiling: (seconds, name).
+    """Returns the largest of the time bounds: (seconds, name).
 
     Args:
-      seconds: of each ceiling.
+      seconds: seconds of each bound, from `time_bounds`.
     """
-    name = max(seconds, key=lambda ceiling: seconds[ceiling])
+    name = max(seconds, key=lambda bound: seconds[bound])
     return seconds[name], name
 
 
 def by_kind(collectives: Sequence[Collective]) -> list[dict[str, Any]]:
-    """Sums collectives by kind, mesh axes and network, those that send most first.
+    """Sums collectives by kind, mesh axes and network, in descending order of bytes sent.
 
     Returns:
-      Rows with the count in a step, MiB of buffers, MiB that a device sends, seconds, and the
-      source of the largest.
+      Rows with the count per step, MiB of buffers, MiB that a device sends, seconds, and the
+      source of the largest collective.
     """
     rows: dict[tuple, dict] = {}
     for collective in collectives:

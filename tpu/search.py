@@ -1,6 +1,6 @@
 """Searches for the fastest plans of a config on a slice.
 
-First all meshes with one rematerialisation policy, in the order of their estimated time; then all
+First all meshes with one rematerialization policy, in the order of their estimated time; then all
 policies on the best meshes.
 """
 
@@ -14,11 +14,11 @@ from typing import Any
 from lm.core.plugins import UserError
 from lm.parallel.mesh import describe
 from tpu import abstract, cache, compiling, estimate, measure
-from tpu.estimate import Facts, Plan
+from tpu.estimate import ModelSizes, Plan
 from tpu.slices import Slice
 
-PATIENCE = 8  # the search of meshes ends after as many that fit and are not better than the best
-# Rematerialisation policies, the one that needs the least memory on the device first.
+PATIENCE = 8  # the search of meshes ends after this number that fit without beating the best
+# Rematerialization policies, the one that needs the least memory on the device first.
 _MEMORY = ("full", "dots", "minimal", "attention", "none", "offload")
 AXES = ("data", "fsdp", "stage", "context", "tensor")
 
@@ -33,30 +33,30 @@ def factorizations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
             yield (first, *rest)
 
 
-def meshes(facts: Facts, tpu: Slice, streams: Sequence[int]) -> Iterator[Plan]:
+def meshes(sizes: ModelSizes, tpu: Slice, streams: Sequence[int]) -> Iterator[Plan]:
     """Yields every mesh that divides heads, layers, width, vocabulary, sequences and rows.
 
     Args:
-      facts: of the config.
+      sizes: sizes of the model.
       tpu: the slice.
       streams: lengths of the token streams of a row.
 
     Yields:
       Plans with one microbatch outside pipelines.
     """
-    for sizes in factorizations(tpu.devices // tpu.slices, len(AXES)):
-        data, fsdp, stage, context, tensor = sizes
+    for factors in factorizations(tpu.devices // tpu.slices, len(AXES)):
+        data, fsdp, stage, context, tensor = factors
         plan = Plan(
             slice=tpu.slices, data=data, fsdp=fsdp, stage=stage, context=context, tensor=tensor
         )
-        split_by_tensor = (facts.heads, facts.kv_heads, facts.feedforward, facts.vocabulary)
+        split_by_tensor = (sizes.heads, sizes.kv_heads, sizes.feedforward, sizes.vocabulary)
         if (
             any(size % plan.tensor for size in split_by_tensor)
-            or facts.width % plan.fsdp
-            or facts.rows % plan.split
+            or sizes.width % plan.fsdp
+            or sizes.rows % plan.split
         ):
             continue
-        if facts.layers % plan.stage or any(
+        if sizes.layers % plan.stage or any(
             length % (plan.context * plan.tensor)
             for length in streams
             if plan.context * plan.tensor > 1
@@ -66,43 +66,47 @@ def meshes(facts: Facts, tpu: Slice, streams: Sequence[int]) -> Iterator[Plan]:
             yield plan
             continue
         for turns in (1, 2, 4):
-            if facts.rows % (plan.split * turns) == 0:
+            if sizes.rows % (plan.split * turns) == 0:
                 yield replace(plan, pipeline_microbatches=plan.stage * turns)
 
 
 def candidates(
-    facts: Facts, tpu: Slice, streams: Sequence[int], remats: Sequence[str], chunks: Sequence[int]
+    sizes: ModelSizes,
+    tpu: Slice,
+    streams: Sequence[int],
+    remats: Sequence[str],
+    chunks: Sequence[int],
 ) -> list[Plan]:
-    """Returns every plan that may fit, with the fewest microbatches with which it may.
+    """Returns every plan that may fit, with the smallest number of microbatches for that.
 
     Args:
-      facts: of the config.
+      sizes: sizes of the model.
       tpu: the slice.
       streams: lengths of the token streams of a row.
-      remats: rematerialisation policies to try.
+      remats: rematerialization policies to try.
       chunks: values of head_chunks to try.
     """
     plans = []
-    for mesh, remat, head_chunks in itertools.product(meshes(facts, tpu, streams), remats, chunks):
+    for mesh, remat, head_chunks in itertools.product(meshes(sizes, tpu, streams), remats, chunks):
         plan: Plan | None = replace(mesh, remat=remat, head_chunks=head_chunks)
-        while plan is not None and estimate.memory(facts, plan) > tpu.chip.usable:
-            plan = halved(facts, plan)
+        while plan is not None and estimate.memory(sizes, plan) > tpu.chip.usable:
+            plan = halved(sizes, plan)
         if plan is not None:
             plans.append(plan)
     return plans
 
 
-def halved(facts: Facts, plan: Plan, times: int = 1) -> Plan | None:
+def halved(sizes: ModelSizes, plan: Plan, times: int = 1) -> Plan | None:
     """Returns the plan with 2**times as many microbatches; None if the rows cannot be divided so.
 
     Args:
-      facts: of the config.
+      sizes: sizes of the model.
       plan: the plan.
       times: how often to double the microbatches.
     """
     parts = 2**times * plan.microbatches
     rows = plan.split * max(1, plan.pipeline_microbatches // plan.stage) * parts
-    return replace(plan, microbatches=parts) if facts.rows % rows == 0 else None
+    return replace(plan, microbatches=parts) if sizes.rows % rows == 0 else None
 
 
 def configured(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -125,9 +129,9 @@ class Search:
     Attributes:
       results: (step seconds, plan, record) of the plans that fit, best first.
       compiled: the number of programs examined.
-      left: the number of plans that were not examined.
-      settled: whether all policies were tried on the best meshes before the limit of programs.
-      facts: of the config.
+      remaining: the number of plans that were not examined.
+      complete: whether all policies were tried on the best meshes before the limit of programs.
+      sizes: sizes of the model.
       streams: lengths of the token streams of a row.
     """
 
@@ -140,14 +144,14 @@ class Search:
     ):
         self.config, self.tpu, self.options, self.records = config, tpu, options, records
         self.results: list[tuple[float, Plan, dict[str, Any]]] = []
-        self.compiled, self.left, self.settled = 0, 0, False
+        self.compiled, self.remaining, self.complete = 0, 0, False
         self._done: dict[tuple, set[tuple[str, int]]] = {}
-        # Facts do not depend on the mesh, so one device is enough.
+        # Model sizes do not depend on the mesh, so one device is enough.
         program = abstract.build(
             {**config, "mesh": _one_device(config)}, compiling.devices(tpu)[:1]
         )
         batch = abstract.batch(program, config["tokenizer"])
-        self.facts = Facts.from_program(program, batch)
+        self.sizes = ModelSizes.from_program(program, batch)
         self.streams = sorted(
             {
                 shape.shape[1]
@@ -158,16 +162,16 @@ class Search:
 
     def ideal(self, plan: Plan) -> float:
         """Seconds of an ideal step."""
-        return max(estimate.seconds(self.facts, plan, self.tpu).values())
+        return max(estimate.seconds(self.sizes, plan, self.tpu).values())
 
     def rank(self, plan: Plan) -> float:
         """Returns the sort key of plans; the lowest are compiled first.
 
-        It is the ideal seconds and a fraction of the hidden ceilings, so that of equal plans the
-        one with less traffic comes first.
+        It is the largest time bound plus a fraction of the others, so that of equal plans the one
+        with less traffic comes first.
         """
-        ceilings = estimate.seconds(self.facts, plan, self.tpu).values()
-        return max(ceilings) + 0.2 * (sum(ceilings) - max(ceilings))
+        bounds = estimate.seconds(self.sizes, plan, self.tpu).values()
+        return max(bounds) + 0.2 * (sum(bounds) - max(bounds))
 
     def run(
         self,
@@ -177,7 +181,7 @@ class Search:
         most: int,
         report: Callable[[str], None],
     ) -> None:
-        """Searches meshes first, then rematerialisation policies on the best meshes.
+        """Searches meshes first, then rematerialization policies on the best meshes.
 
         First the meshes are compiled with the policy that needs the least memory, in the order of
         their ideal step, until PATIENCE that fit have not improved on the best. Then all other
@@ -185,7 +189,7 @@ class Search:
         microbatches; so is a plan that cannot fit by the memory of plans with the same policy.
 
         Args:
-          remats: rematerialisation policies to try.
+          remats: rematerialization policies to try.
           chunks: values of head_chunks to try.
           top: the number of plans to find, and of meshes on which all policies are tried.
           most: the maximum number of programs to compile.
@@ -194,22 +198,24 @@ class Search:
         Raises:
           UserError: the rows or the model cannot be divided over the slice.
         """
-        queue = candidates(self.facts, self.tpu, self.streams, remats, chunks)
+        queue = candidates(self.sizes, self.tpu, self.streams, remats, chunks)
         if not queue:
             raise UserError(
-                f"{self.tpu.name}: no mesh divides {self.facts.rows} rows, {self.facts.heads}"
-                f" heads, {self.facts.layers} layers over {self.tpu.devices} devices and leaves"
-                " room; set"
-                f" --global_batch to a multiple of {self.tpu.devices}, or take a larger slice"
+                f"{self.tpu.name}: no mesh divides {self.sizes.rows} rows, {self.sizes.heads}"
+                f" heads, {self.sizes.layers} layers over {self.tpu.devices} devices and fits"
+                f" their memory; set --global_batch to a multiple of {self.tpu.devices}, or take a"
+                " larger slice"
             )
         # Policy → smallest factor by which a plan took more memory than its lower bound.
         needs: dict[str, float] = {}
         seen: set[Plan] = set()
-        least = min(
+        lowest_memory = min(
             {plan.remat for plan in queue},
             key=lambda remat: (remat == "offload", _MEMORY.index(remat)),
         )
-        meshes = [plan for plan in queue if plan.remat == least and plan.head_chunks == chunks[0]]
+        meshes = [
+            plan for plan in queue if plan.remat == lowest_memory and plan.head_chunks == chunks[0]
+        ]
         first = max(1, 2 * most // 3)  # leaves some programs for the policies
         complete = self._compile(
             meshes,
@@ -228,12 +234,12 @@ class Search:
                 and (plan.remat, plan.head_chunks) not in self._tried(_mesh(plan))
             ]
             if not others:
-                self.settled = complete
+                self.complete = complete
                 break
             self._compile(others, needs, seen, most, report, lambda fitted: False)
             if self.compiled >= most:
                 break
-        self.left = len(queue) - len(seen)
+        self.remaining = len(queue) - len(seen)
 
     def _tried(self, mesh: tuple[int, ...]) -> set[tuple[str, int]]:
         """(policy, head_chunks) that were compiled on a mesh, or cannot be."""
@@ -269,10 +275,10 @@ class Search:
             plan = waiting.pop(0)
             self._tried(_mesh(plan)).add((plan.remat, plan.head_chunks))
             if (
-                estimate.memory(self.facts, plan) * needs.get(plan.remat, 1.0)
+                estimate.memory(self.sizes, plan) * needs.get(plan.remat, 1.0)
                 > self.tpu.chip.usable
             ):
-                if (smaller := halved(self.facts, plan)) is not None:
+                if (smaller := halved(self.sizes, plan)) is not None:
                     waiting = sorted([*waiting, smaller], key=self.rank)
                     continue
             record = self.record(plan)
@@ -280,7 +286,7 @@ class Search:
             seen.add(plan)
             if taken := record["memory"]["peak"] if record.get("fits") else record.get("needs_gib"):
                 needs[plan.remat] = min(
-                    needs.get(plan.remat, math.inf), taken / estimate.memory(self.facts, plan)
+                    needs.get(plan.remat, math.inf), taken / estimate.memory(self.sizes, plan)
                 )
             report(_summary(plan, record))
             if record.get("fits"):
@@ -293,7 +299,7 @@ class Search:
             elif "error" not in record:
                 # Half the rows at once need at least half the memory.
                 excess = record["needs_gib"] / record["has_gib"] if record["needs_gib"] else 2.0
-                smaller = halved(self.facts, plan, max(1, math.ceil(math.log2(excess))))
+                smaller = halved(self.sizes, plan, max(1, math.ceil(math.log2(excess))))
                 if smaller is not None:
                     waiting = sorted([*waiting, smaller], key=self.rank)
         return True
@@ -302,7 +308,7 @@ class Search:
         """Returns the record of a plan from the cache or the compiler.
 
         Returns:
-          A record of `measure.measure`; it has "error" if the program refuses the plan.
+          A record of `measure.measure`; it has "error" if the plan is invalid.
         """
         config = configured(self.config, plan)
 
@@ -336,7 +342,7 @@ def _summary(plan: Plan, record: Mapping[str, Any]) -> str:
     mesh = describe(plan.sections()["mesh"])
     name = f"{mesh}, remat {plan.remat}, microbatches {plan.microbatches}"
     if "error" in record:
-        return f"{name}: refused: {record['error']}"
+        return f"{name}: invalid: {record['error']}"
     if not record["fits"]:
         return f"{name}: does not fit" + (
             f", needs {record['needs_gib']:.1f} GiB" if record["needs_gib"] else ""

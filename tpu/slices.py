@@ -46,7 +46,7 @@ _SYNONYMS = {
     "v7x": "tpu7x",
     "ironwood": "tpu7x",
 }
-_COUNTS_CORES = ("v2", "v3", "v4", "v5p", "tpu7x")  # two TensorCores a chip
+_COUNTS_CORES = ("v2", "v3", "v4", "v5p", "tpu7x")  # two TensorCores per chip
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Slice:
     """One or several equal slices.
 
     Attributes:
-      name: as "2xv5e-16".
+      name: the name, for example "2xv5e-16".
       generation: a key of lm.parallel.chips.TPUS.
       slices: the number of slices.
       shape: chips along each axis of one slice.
@@ -93,7 +93,7 @@ class Slice:
 
     @property
     def topology(self) -> str:
-        """The compiler's name for one slice, as "v5e:4x4"."""
+        """The compiler's name for one slice, for example "v5e:4x4"."""
         return f"{self.generation}:{'x'.join(map(str, self.shape))}"
 
     @property
@@ -111,12 +111,12 @@ class Slice:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """Arguments of `topologies.get_topology_desc` beside platform and topology."""
+        """Arguments of `topologies.get_topology_desc` in addition to platform and topology."""
         arguments: dict[str, Any] = {"wrap": (*self.wraps, False)[:3]}
         if math.prod(self.shape) == 1:
             arguments["chips_per_host_bounds"] = (1, 1, 1)
         if self.generation == "v4":
-            arguments["chip_config_name"] = "megacore"  # one device a chip, as on a real slice
+            arguments["chip_config_name"] = "megacore"  # one device per chip, as on a real slice
         if self.slices > 1:
             arguments["num_slices"] = self.slices
         return arguments
@@ -170,7 +170,7 @@ def parse(name: str) -> Slice:
     per_chip = 2 if generation in _COUNTS_CORES else 1
     chips, rest = divmod(int(size), per_chip)
     if rest or chips not in SHAPES[generation] or (count is not None and int(count) < 1):
-        what = "TensorCores, two a chip" if per_chip == 2 else "chips"
+        what = "TensorCores, two per chip" if per_chip == 2 else "chips"
         near = ", ".join(_nearest(generation, int(size)))
         raise UserError(
             f"--tpu={name!r}: no {generation}-{size}; the number counts {what}. Nearest: {near}."
@@ -206,5 +206,5 @@ def parse_all(names: Sequence[str]) -> list[Slice]:
     """
     slices = list(dict.fromkeys(parse(name) for name in names if name.strip()))
     if not slices:
-        raise UserError("--tpu names no slice; give one or several, as --tpu=v5e-16,v6e-16")
+        raise UserError("--tpu has no slice; give one or several, for example --tpu=v5e-16,v6e-16")
     return slices

@@ -21,7 +21,7 @@ _LEGEND = (
 
 
 @contextlib.contextmanager
-def working(what: str) -> Iterator[None]:
+def spinner(what: str) -> Iterator[None]:
     """Context manager: shows a spinner on standard error, if it is a terminal."""
     console = Console(file=sys.stderr)
     if console.is_terminal:
@@ -36,8 +36,8 @@ def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
     """Context manager: a progress bar on standard error.
 
     Args:
-      what: a title.
-      most: steps of the bar.
+      what: the title.
+      most: the number of steps of the bar.
 
     Yields:
       A function that advances the bar by one step and prints a line above it.
@@ -63,7 +63,7 @@ def write(path: str, text: str) -> None:
     """Writes a file that the user named.
 
     Raises:
-      UserError: it cannot be written.
+      UserError: the file cannot be written.
     """
     try:
         Path(path).write_text(text + "\n", encoding="utf-8")
@@ -99,17 +99,17 @@ def print_records(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]
             console.print(_collectives(record))
             console.print(_largest(record))
         else:
-            console.print(_refused(record), highlight=False)
+            console.print(_too_large(record), highlight=False)
 
 
-_ENDS = ("dtype, remat", "fits", "code", "collectives, sent a device", "model FLOPs a device")
+_ENDS = ("dtype, remat", "fits", "code", "collectives, sent per device", "model FLOPs per device")
 
 
 def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str]]]:
     def row(name: str, mark: str, value: Any) -> tuple[str, str, list[str]]:
         return name, mark, [_cell(value, record) for record in records]
 
-    ceilings = [
+    bounds = [
         ("compute", "mc", "FLOPs at peak"), ("hbm", "mc", "bytes of HBM"),
         ("schedule", "c", "estimated cycles"), ("ici", "mc", "ICI"), ("dcn", "mc", "DCN"),
     ]  # fmt: skip
@@ -130,12 +130,12 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         row("dtype, remat", "m", lambda r: f"{r['dtype']}, {r['remat']}"),
         row("fits", "c", lambda r: "[green]yes[/]" if r["fits"] else f"[red]no, {_over(r)}[/]"),
         row(
-            "peak HBM a device",
+            "peak HBM per device",
             "c",
             lambda r: f"{_gib(r['memory']['peak'])} of {_gib(r['usable_gib'])}",
         ),
         row("  parameters", "m", lambda r: _gib(r["held"]["parameters"])),
-        row("  optimiser", "m", lambda r: _gib(r["held"]["optimizer"])),
+        row("  optimizer", "m", lambda r: _gib(r["held"]["optimizer"])),
         row("  batch", "m", lambda r: _gib(r["held"]["batch"])),
         row("  padding of these", "c", lambda r: _gib(r["memory"]["padding"])),
         row(
@@ -144,10 +144,10 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
             lambda r: _gib(max(0.0, r["memory"]["peak"] - r["memory"]["arguments"])),
         ),
         row("code", "c", lambda r: _gib(r["memory"]["code"])),
-        row("collectives, sent a device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
-        row("model FLOPs a device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
-        row("FLOPs a device, loops × trips", "c", lambda r: f"{r['flops'] / 1e12:,.3f} TFLOP"),
-        row("HBM traffic a device, loops × trips", "c", lambda r: f"{r['traffic_gb']:,.1f} GB"),
+        row("collectives, sent per device", "c", lambda r: f"{r['wire_mib']:,.0f} MiB"),
+        row("model FLOPs per device", "m", lambda r: f"{r['model_flops'] / 1e12:,.3f} TFLOP"),
+        row("FLOPs per device, loops × trips", "c", lambda r: f"{r['flops'] / 1e12:,.3f} TFLOP"),
+        row("HBM traffic per device, loops × trips", "c", lambda r: f"{r['traffic_gb']:,.1f} GB"),
         row(
             "FLOPs, bytes accessed, unscanned",
             "c",
@@ -157,11 +157,11 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
         ),
         *(
             row(f"  {label}", mark, lambda r, name=name: _ms(r["ceilings"][name]))
-            for name, mark, label in ceilings
+            for name, mark, label in bounds
         ),
         row("roofline step", "mc", lambda r: f"{_ms(r['step_seconds'])} ({r['bound']})"),
         row("MFU that it allows", "mc", lambda r: f"{100 * r['mfu']:.1f} %"),
-        row("tokens/s a chip", "mc", lambda r: f"{r['tokens_per_second_per_chip']:,.0f}"),
+        row("tokens/s per chip", "mc", lambda r: f"{r['tokens_per_second_per_chip']:,.0f}"),
         row("compile time", "c", lambda r: f"{r['compile_seconds']:.0f} s"),
     ]
 
@@ -169,7 +169,7 @@ def _rows(records: Sequence[Mapping[str, Any]]) -> list[tuple[str, str, list[str
 def _cell(value: Any, record: Mapping[str, Any]) -> str:
     try:
         return value(record)
-    except (KeyError, TypeError):  # the step does not fit, or was measured without costs
+    except (KeyError, TypeError):  # the step does not fit, or was compiled without costs
         return "–"
 
 
@@ -189,9 +189,9 @@ def _over(record: Mapping[str, Any]) -> str:
     )
 
 
-def _refused(record: Mapping[str, Any]) -> str:
+def _too_large(record: Mapping[str, Any]) -> str:
     needs = (
-        f"needs {record['needs_gib']:.2f} GiB a device, has {record['has_gib']:.2f}"
+        f"needs {record['needs_gib']:.2f} GiB per device, has {record['has_gib']:.2f}"
         if record["needs_gib"]
         else record["compiler_says"]
     )
@@ -207,7 +207,7 @@ def _collectives(record: Mapping[str, Any]) -> Table:
     table = Table(title=f"{record['tpu']}: collectives of a step \\[c]", title_justify="left")
     columns = (
         ("kind", "left"), ("mesh axes", "left"), ("over", "left"), ("times", "right"),
-        ("buffers MiB", "right"), ("sent a device MiB", "right"), ("at full bandwidth", "right"),
+        ("buffers MiB", "right"), ("sent per device MiB", "right"), ("at full bandwidth", "right"),
         ("most of it from", "left"),
     )  # fmt: skip
     for name, side in columns:
@@ -229,7 +229,7 @@ def _largest(record: Mapping[str, Any]) -> Table:
     for name, side in (("memory", "right"), ("buffer", "left"), ("from", "left")):
         table.add_column(name, justify=side)  # type: ignore[arg-type]
     state = record["held"]["parameters"] + record["held"]["optimizer"]
-    rows = [(state, "parameters and optimiser", "held between steps")] + [
+    rows = [(state, "parameters and optimizer", "held between steps")] + [
         (buffer["gib"], buffer["shape"], _escaped(buffer["from"])) for buffer in record["largest"]
     ]
     for gib, what, source in sorted(rows, reverse=True):
@@ -246,14 +246,14 @@ def print_plans(result: Mapping[str, Any], source: str) -> None:
     """Prints the plans for a slice, and the flags of each plan.
 
     Args:
-      result: of one slice, as `tpu.plan` writes it.
+      result: the result for one slice, as `tpu.plan` writes it.
       source: where the prices come from.
     """
     console = Console(width=None if sys.stdout.isatty() else 140)
-    settled = "settled" if result["settled"] else "stopped by --most"
+    status = "complete" if result["settled"] else "stopped by --most"
     count = f"{result['compiled']} compiled, {result['left']} left"
     title = (
-        f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {settled}"
+        f"{result['tpu']}, {result['global_batch']:,} rows, {result['dtype']}: {count}; {status}"
     )
     if not result["plans"]:
         console.print(
@@ -273,7 +273,7 @@ def print_plans(result: Mapping[str, Any], source: str) -> None:
         "micro- batches",
         "roofline step",
         "bound",
-        "tokens/s a chip",
+        "tokens/s per chip",
         "MFU",
         "peak HBM",
         "USD per 1e9 tokens",

@@ -51,7 +51,7 @@ def test_shapes_do_not_depend_on_the_text():
     made = config("mlm", "tiny")
     program = abstract.build(made, jax.devices()[:1])
     batch = abstract.batch(program, made["tokenizer"])
-    store = abstract.Text(40, 10, 500)
+    store = abstract.FakeStore(40, 10, 500)
     plan = program.objective.plan(store)
     example = program.objective.example(store, plan, 1, np.random.default_rng(3), 0.5)
     assert {
@@ -60,7 +60,7 @@ def test_shapes_do_not_depend_on_the_text():
 
 
 def test_the_special_ids_are_those_of_a_trained_tokenizer():
-    ids = abstract.Ids(4096, 100)
+    ids = abstract.FakeTokenizer(4096, 100)
     assert (ids.pad, ids.bos, ids.eos, ids.unk, ids.cls, ids.sep, ids.mask) == tuple(range(7))
     assert (
         ids.sentinels[0] == 4095

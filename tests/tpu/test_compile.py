@@ -165,7 +165,7 @@ def test_the_record_of_memory():
     assert record["largest"] and record["largest"][0]["gib"] <= memory["peak"]
 
 
-def test_the_step_is_its_longest_ceiling():
+def test_the_step_is_its_largest_bound():
     record = measured(data=N)
     assert (
         record["step_seconds"]
@@ -183,12 +183,12 @@ def test_the_planners_memory_is_a_lower_bound():
     planner = search.Search(config(), tpu, measure.options(tpu, []), cache.Cache(None))
     for mesh in ({"data": N}, {"fsdp": N}, {"tensor": N}):
         assert (
-            estimate.memory(planner.facts, estimate.Plan(**mesh))
+            estimate.memory(planner.sizes, estimate.Plan(**mesh))
             <= measured(**mesh)["memory"]["peak"]
         ), mesh
 
 
-def test_too_large_a_step_is_refused_with_advice():
+def test_a_step_that_is_too_large_gives_advice():
     from tpu import measure, slices
 
     tpu = slices.parse("v5e-4")
@@ -200,7 +200,7 @@ def test_too_large_a_step_is_refused_with_advice():
     assert any("--tpu=v5e-8" in flags for flags in record["advice"])
 
 
-def test_an_unknown_option_is_refused():
+def test_an_unknown_option_raises():
     from lm.core.plugins import UserError
     from tpu import measure, slices
 

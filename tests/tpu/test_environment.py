@@ -16,8 +16,8 @@ def test_versions_that_fit():
     ("libtpu", "required", "message"),
     [
         (None, "0.0.42.*", "not installed"),
-        ("0.0.41", "0.0.42.*", "wants libtpu 0.0.42"),
-        ("0.0.420", "0.0.42.*", "0.0.420 does not go"),
+        ("0.0.41", "0.0.42.*", "requires libtpu 0.0.42"),
+        ("0.0.420", "0.0.42.*", "0.0.420 does not work"),
     ],
 )
 def test_versions_that_do_not_fit(libtpu, required, message):

@@ -24,6 +24,6 @@ def test_the_users_options_override():
     assert name not in flags.options("v5e", [f"{name}="])
 
 
-def test_wrong_options_are_refused():
+def test_wrong_options_raise():
     with pytest.raises(UserError, match="name=value"):
         flags.options("v5e", ["xla_tpu_something"])

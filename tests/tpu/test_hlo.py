@@ -241,6 +241,6 @@ def test_shapes():
     )
 
 
-def test_text_that_is_not_hlo_is_refused():
+def test_text_that_is_not_hlo_raises():
     with pytest.raises(ValueError, match="ENTRY"):
         hlo.Module("nothing")

@@ -145,7 +145,7 @@ def test_failures_and_preemptions_have_separate_limits(tmp_path):
         (["--n=2", "--devises=2", "--", "true"], "unrecognized arguments: --devises=2"),
     ],
 )
-def test_wrong_options_are_refused(arguments, message, capsys):
+def test_wrong_options_raise(arguments, message, capsys):
     with pytest.raises(SystemExit) as raised:
         local.parse(arguments)
     assert raised.value.code == 2 and message in capsys.readouterr().err

@@ -16,7 +16,7 @@ def test_the_users_price_overrides():
 
 
 @pytest.mark.parametrize("given", ["v5e", "v5e=cheap", "v5e=-1", "v9=1", "v5e=nan", "v5e=inf"])
-def test_wrong_prices_are_refused(given):
+def test_wrong_prices_raise(given):
     with pytest.raises(UserError, match="USD per chip-hour"):
         prices.table([given])
 

@@ -9,10 +9,10 @@ import pytest
 
 from lm.core.plugins import UserError
 from tpu import cache, estimate, search, slices
-from tpu.estimate import Facts, Plan
+from tpu.estimate import ModelSizes, Plan
 
 # A decoder of 1.2e9 parameters, 64 rows of 2,048 tokens.
-FACTS = Facts(
+SIZES = ModelSizes(
     parameters=1_235_814_400, inner=973_144_064, state=12 * 1_235_814_400, forward=3.6e14,
     stack=2.9e14, rows=64, streams=2048, length=2048, layers=16, width=2048, feedforward=8192,
     heads=32, kv_heads=8, head_width=64, predictions=2048, vocabulary=128256, itemsize=2,
@@ -26,13 +26,13 @@ def test_factorizations():
 
 
 def test_meshes_divide_everything():
-    plans = list(search.meshes(FACTS, V5E, [2048]))
+    plans = list(search.meshes(SIZES, V5E, [2048]))
     for plan in plans:
         assert plan.data * plan.fsdp * plan.stage * plan.context * plan.tensor == 16
         assert (
-            FACTS.kv_heads % plan.tensor == 0
-            and FACTS.rows % plan.split == 0
-            and FACTS.layers % plan.stage == 0
+            SIZES.kv_heads % plan.tensor == 0
+            and SIZES.rows % plan.split == 0
+            and SIZES.layers % plan.stage == 0
         )
         assert 2048 % (plan.context * plan.tensor) == 0
     # There are 8 key-value heads.
@@ -43,22 +43,22 @@ def test_meshes_divide_everything():
 
 
 def test_a_target_stream_that_does_not_divide():
-    plans = search.meshes(FACTS, V5E, [512, 114])
+    plans = search.meshes(SIZES, V5E, [512, 114])
     assert {plan.context * plan.tensor for plan in plans} == {1, 2}
 
 
 def test_several_slices_take_the_slice_axis():
-    plans = list(search.meshes(FACTS, slices.parse("2xv5e-16"), [2048]))
+    plans = list(search.meshes(SIZES, slices.parse("2xv5e-16"), [2048]))
     assert plans and {plan.slice for plan in plans} == {2}
 
 
 def test_microbatches_are_as_few_as_may_fit():
-    for plan in search.candidates(FACTS, V5E, [2048], ["none", "full"], [1]):
-        assert estimate.memory(FACTS, plan) <= V5E.chip.usable
+    for plan in search.candidates(SIZES, V5E, [2048], ["none", "full"], [1]):
+        assert estimate.memory(SIZES, plan) <= V5E.chip.usable
         if plan.microbatches > 1:
             assert (
                 estimate.memory(
-                    FACTS, dataclasses.replace(plan, microbatches=plan.microbatches // 2)
+                    SIZES, dataclasses.replace(plan, microbatches=plan.microbatches // 2)
                 )
                 > V5E.chip.usable
             )
@@ -67,9 +67,9 @@ def test_microbatches_are_as_few_as_may_fit():
 def test_memory_of_state_and_gradients():
     # Data parallelism replicates the state: 12 bytes a parameter, and 4 of gradients.
     small = Plan(remat="full", microbatches=4, head_chunks=64)  # gradients exceed activations
-    replicated = estimate.memory(FACTS, dataclasses.replace(small, data=16))
-    assert replicated == pytest.approx(16 * FACTS.parameters / 2**30)
-    split = estimate.memory(FACTS, dataclasses.replace(small, fsdp=16))
+    replicated = estimate.memory(SIZES, dataclasses.replace(small, data=16))
+    assert replicated == pytest.approx(16 * SIZES.parameters / 2**30)
+    split = estimate.memory(SIZES, dataclasses.replace(small, fsdp=16))
     assert split == pytest.approx(replicated / 16)
 
 
@@ -85,20 +85,20 @@ def test_memory_of_state_and_gradients():
 def test_memory_depends_on_the_plan(change, better):
     base = Plan(fsdp=16)
     changed = dataclasses.replace(base, **change)
-    assert (estimate.memory(FACTS, changed) < estimate.memory(FACTS, base)) == better
+    assert (estimate.memory(SIZES, changed) < estimate.memory(SIZES, base)) == better
 
 
 def test_times_of_an_ideal_step():
-    plain = estimate.seconds(FACTS, Plan(fsdp=16, remat="none"), V5E)
-    full = estimate.seconds(FACTS, Plan(fsdp=16, remat="full"), V5E)
-    assert plain["schedule"] >= 3 * FACTS.forward / 16 / V5E.chip.peak
-    assert full["schedule"] - plain["schedule"] == pytest.approx(FACTS.stack / 16 / V5E.chip.peak)
+    plain = estimate.seconds(SIZES, Plan(fsdp=16, remat="none"), V5E)
+    full = estimate.seconds(SIZES, Plan(fsdp=16, remat="full"), V5E)
+    assert plain["schedule"] >= 3 * SIZES.forward / 16 / V5E.chip.peak
+    assert full["schedule"] - plain["schedule"] == pytest.approx(SIZES.stack / 16 / V5E.chip.peak)
     assert (
         plain["dcn"]
         == 0
-        < estimate.seconds(FACTS, Plan(slice=2, fsdp=16), slices.parse("2xv5e-16"))["dcn"]
+        < estimate.seconds(SIZES, Plan(slice=2, fsdp=16), slices.parse("2xv5e-16"))["dcn"]
     )
-    piped = estimate.seconds(FACTS, Plan(fsdp=4, stage=4, pipeline_microbatches=4), V5E)
+    piped = estimate.seconds(SIZES, Plan(fsdp=4, stage=4, pipeline_microbatches=4), V5E)
     assert piped["schedule"] > plain["schedule"]  # the bubble
 
 
@@ -140,9 +140,9 @@ class Compiler:
     def __init__(self, patch, gib=lambda plan: 1.0, slow=lambda plan: 1.5):
         self.plans: list[Plan] = []
         self.search = search.Search.__new__(search.Search)
-        self.search.facts, self.search.tpu, self.search.streams = FACTS, V5E, [2048]
+        self.search.sizes, self.search.tpu, self.search.streams = SIZES, V5E, [2048]
         self.search.results, self.search._done = [], {}
-        self.search.compiled, self.search.left, self.search.settled = 0, 0, False
+        self.search.compiled, self.search.remaining, self.search.complete = 0, 0, False
 
         def record(plan):
             self.plans.append(plan)
@@ -166,9 +166,9 @@ class Compiler:
 def test_it_finds_the_best_of_all(monkeypatch):
     compiler = Compiler(monkeypatch)
     best = compiler.run().results[0]
-    every = search.candidates(FACTS, V5E, [2048], ["none", "full"], [1])
+    every = search.candidates(SIZES, V5E, [2048], ["none", "full"], [1])
     assert best[0] == pytest.approx(1.5 * min(map(compiler.search.ideal, every)), rel=0.02)
-    assert compiler.search.settled and len(compiler.plans) < len(every) / 2
+    assert compiler.search.complete and len(compiler.plans) < len(every) / 2
     assert len(compiler.lines) == compiler.search.compiled == len(compiler.plans)
 
 
@@ -211,18 +211,18 @@ def test_what_does_not_fit_is_tried_with_more_microbatches(monkeypatch):
 
 def test_nothing_fits(monkeypatch):
     planner = Compiler(monkeypatch, gib=lambda plan: 100.0).run(most=10_000)
-    assert not planner.results and planner.settled
+    assert not planner.results and planner.complete
 
 
 def test_the_limit_holds(monkeypatch):
     planner = Compiler(monkeypatch).run(most=4, top=10)
-    assert planner.compiled == 4 and not planner.settled and planner.left > 0
+    assert planner.compiled == 4 and not planner.complete and planner.remaining > 0
 
 
 def test_rows_that_cannot_be_divided(monkeypatch):
     compiler = Compiler(monkeypatch)
-    compiler.search.facts = dataclasses.replace(
-        FACTS, rows=7, heads=7, kv_heads=7, width=2049, layers=7, feedforward=7
+    compiler.search.sizes = dataclasses.replace(
+        SIZES, rows=7, heads=7, kv_heads=7, width=2049, layers=7, feedforward=7
     )
     compiler.search.streams = [7]
     with pytest.raises(UserError, match="no mesh divides 7 rows"):

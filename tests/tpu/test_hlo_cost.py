@@ -5,12 +5,12 @@
 import pytest
 
 from tpu import hlo
-from tpu.work import Work
+from tpu.hlo_cost import Cost
 
 
-def work(body: str, computations: str = "") -> Work:
+def cost_of(body: str, computations: str = "") -> Cost:
     entry = f"ENTRY %main (p: f32[8,128]) -> f32[8,128] {{\n{body}\n}}\n"
-    return Work(hlo.Module(f"HloModule m\n\n{computations}\n\n{entry}"))
+    return Cost(hlo.Module(f"HloModule m\n\n{computations}\n\n{entry}"))
 
 
 PRODUCT = """
@@ -20,7 +20,7 @@ PRODUCT = """
 
 
 def test_a_matrix_product():
-    assert work(PRODUCT).flops == 2 * 8 * 16 * 32
+    assert cost_of(PRODUCT).flops == 2 * 8 * 16 * 32
 
 
 def test_a_dot():
@@ -28,7 +28,7 @@ def test_a_dot():
         "convolution(%a, %b), dim_labels=bf_io->bf",
         "dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}",
     )
-    assert work(body).flops == 2 * 8 * 16 * 32
+    assert cost_of(body).flops == 2 * 8 * 16 * 32
 
 
 def test_a_batched_product_is_a_convolution_with_holes():
@@ -38,7 +38,7 @@ def test_a_batched_product_is_a_convolution_with_holes():
   %q = bf16[8,128,12,64]{1,3,2,0} parameter(0)
   %k = bf16[8,128,12,64]{1,3,2,0} parameter(1)
   %s = f32[8,12,128,128]{2,3,1,0} convolution(%q, %k), window={size=8x12 stride=7x11 lhs_dilate=8x12}, dim_labels=0b1f_0o1i->01bf"""
-    assert work(body).flops == 2 * 8 * 12 * 128 * 128 * 64
+    assert cost_of(body).flops == 2 * 8 * 12 * 128 * 128 * 64
 
 
 def test_products_with_padding_do_not_count():
@@ -47,7 +47,7 @@ def test_products_with_padding_do_not_count():
   %x = f32[1,5,1]{2,1,0} parameter(0)
   %w = f32[3,1,1]{2,1,0} parameter(1)
   %y = f32[1,5,1]{2,1,0} convolution(%x, %w), window={size=3 pad=1_1}, dim_labels=b0f_0io->b0f"""
-    assert work(body).flops == 2 * 13
+    assert cost_of(body).flops == 2 * 13
 
 
 def test_traffic_is_of_hbm_alone():
@@ -56,7 +56,7 @@ def test_traffic_is_of_hbm_alone():
   %b = f32[8,128]{1,0:T(8,128)S(1)} negate(%a)
   %c = f32[8,128]{1,0:T(8,128)S(1)} negate(%b)
   %d = f32[8,128]{1,0:T(8,128)} add(%b, %c)"""
-    assert work(body).traffic == 4096 + 0 + 4096
+    assert cost_of(body).traffic == 4096 + 0 + 4096
 
 
 def test_copies_between_memories():
@@ -64,7 +64,7 @@ def test_copies_between_memories():
   %a = f32[8,128]{1,0:T(8,128)} parameter(0)
   %s = (f32[8,128]{1,0:T(8,128)S(1)}, f32[8,128]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
   %d = f32[8,128]{1,0:T(8,128)S(1)} copy-done(%s)"""
-    assert work(body).traffic == 4096
+    assert cost_of(body).traffic == 4096
 
 
 STACKED = """%slice (a: f32[12,8,128], i: s32[]) -> f32[8,128] {
@@ -88,13 +88,13 @@ def test_of_a_stacked_array_only_the_slice_counts():
   %a = f32[12,8,128]{2,1,0:T(8,128)} parameter(0)
   %i = s32[]{:T(128)S(6)} parameter(1)
   %x = f32[8,128]{1,0:T(8,128)} fusion(%a, %i), kind=kLoop, calls=%slice"""
-    assert work(body, STACKED).traffic == 2 * 4096
+    assert cost_of(body, STACKED).traffic == 2 * 4096
     body = """
   %a = f32[12,8,128]{2,1,0:T(8,128)} parameter(0)
   %u = f32[8,128]{1,0:T(8,128)} parameter(1)
   %i = s32[]{:T(128)S(6)} parameter(2)
   %x = f32[12,8,128]{2,1,0:T(8,128)} fusion(%a, %u, %i), kind=kLoop, calls=%update"""
-    assert work(body, STACKED).traffic == 2 * 4096
+    assert cost_of(body, STACKED).traffic == 2 * 4096
 
 
 LOOP = """%product (a: f32[8,16], b: f32[16,32]) -> f32[8,32] {
@@ -119,7 +119,7 @@ LOOP = """%product (a: f32[8,16], b: f32[16,32]) -> f32[8,32] {
 
 def test_a_loop_counts_as_often_as_it_runs():
     body = "  %w = (s32[], f32[8,16], f32[16,32]) while(%t), condition=%cond, body=%body"
-    total = work(body, LOOP)
+    total = cost_of(body, LOOP)
     assert total.flops == 7 * 2 * 8 * 16 * 32
     # Padded to tiles of 8 × 128; the loop's counter adds a few bytes.
     assert total.traffic == pytest.approx(7 * (8 * 128 + 16 * 128 + 8 * 128) * 4, rel=1e-3)
@@ -134,5 +134,5 @@ def test_custom_kernels(cost, flops, unknown):
         '  %k = f32[8]{0} custom-call(%p), custom_call_target="tpu_custom_call",'
         f' backend_config={{"custom_call_config":{{{cost}}}}}'
     )
-    total = work(body)
+    total = cost_of(body)
     assert (total.flops, total.unknown) == (flops, unknown)

@@ -1,7 +1,7 @@
 """FLOPs and memory traffic of a compiled program, from its text, with the trip counts of loops.
 
 `jax.stages.Compiled.cost_analysis` counts the body of a loop once; scanned layers, microbatches
-and chunks of the vocabulary are loops. FLOPs are those of matrix products, counted as the compiler
+and chunks of the vocabulary are loops. FLOPs are those of matmuls, counted as the compiler
 does, which adds a little for other operations. Traffic is what the scheduled operations read from
 HBM and write to it. Buffers that the compiler keeps on the chip (memory space 1) do not count. Of a
 stacked array that an operation slices or updates in place, only the slice counts.
@@ -27,14 +27,14 @@ _FREE_CALLS = (
 )
 
 
-class Work:
+class Cost:
     """FLOPs and memory traffic of one step on one device.
 
     Args:
       module: the compiled program.
 
     Attributes:
-      flops: of matrix products.
+      flops: FLOPs of matmuls.
       traffic: bytes read from HBM and written to it.
       unknown: the number of custom kernels without a cost estimate.
     """
@@ -190,7 +190,7 @@ class Work:
                     else:
                         yield instruction, place
 
-    @functools.cache  # noqa: B019 (a Work lives as long as its module)
+    @functools.cache  # noqa: B019 (a Cost lives as long as its module)
     def _parameters(self, name: str) -> dict[int, str]:
         return {
             int(instruction.rest.partition(")")[0]): instruction.name
@@ -216,7 +216,7 @@ def operands(instruction: Instruction) -> list[str]:
 def convolution(instruction: Instruction, lhs: Array, rhs: Array) -> float:
     """Returns the FLOPs of a convolution.
 
-    Matrix products are convolutions on TPU. Their batch dimensions are spatial ones, dilated so
+    Matmuls are convolutions on TPU. Their batch dimensions are spatial ones, dilated so
     that each output uses one position of the kernel.
 
     Args:
@@ -246,7 +246,7 @@ def convolution(instruction: Instruction, lhs: Array, rhs: Array) -> float:
         / groups["batch"]
     )
     for number, label in enumerate(spatial):
-        total *= _products(
+        total *= _pairs(
             lhs.sizes[left.index(label)],
             result[out.index(label)],
             *(values[number] for values in window),
@@ -274,10 +274,10 @@ def _window(text: str, dimensions: int) -> tuple[list[int], ...]:
 
 
 @functools.cache
-def _products(
+def _pairs(
     inputs: int, outputs: int, size: int, stride: int, low: int, dilated: int, kernel_dilated: int
 ) -> int:
-    """Pairs of an output and a kernel position that read an input, not padding or a hole."""
+    """Counts pairs of output and kernel positions that read an input, not padding or a hole."""
     last = (inputs - 1) * dilated
     return sum(
         0 <= at <= last and at % dilated == 0
