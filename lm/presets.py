@@ -64,7 +64,7 @@ LLAMA = _table(
 )
 
 # Shapes at which train steps of other codebases were compiled, to compare them with ours
-# (benchmarks/peers.py), with positions of a row and rows of a batch. tiny and large are ours.
+# (benchmarks/peers.py), with the length and the batch size. tiny and large are ours.
 PEERS = _table(
     "length batch_size layers width heads feedforward activation tied",
     tiny=(128, 16, 2, 128, 2, 512, "gelu_tanh", True),
@@ -148,11 +148,11 @@ def llama(size: str) -> ConfigDict:
 
 
 def laptop(name: str) -> ConfigDict:
-    """The `:tiny` shape of the shipped configs: learns most in a minute on one CPU core.
+    """The `:tiny` shape of the shipped configs: learns the most in a minute on one CPU core.
 
     experiments/LOG.md has the measurements. Embeddings start with norm √D and kernels small, so
-    that at first the residual stream holds mostly a token's identity. W_k starts equal to W_q, so
-    that attention first finds similar tokens.
+    that initially the residual stream represents mostly the token itself. W_k is initialized as
+    W_q, so that tokens initially attend to similar tokens.
 
     Args:
       name: a plug-in of lm/models.
@@ -246,7 +246,7 @@ def laptop_run(name: str, objective: Mapping[str, Any], learning_rate: float) ->
     Args:
       name: a plug-in of lm/models.
       objective: a section as from `objective`.
-      learning_rate: the highest rate of the matrices, by Muon.
+      learning_rate: Muon's peak rate of the matrices.
     """
     return run(
         laptop(name), objective,
@@ -344,7 +344,7 @@ def peers_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
 
 
 def overrides() -> dict[str, dict[str, Any]]:
-    """Options that an experiment's `shared` section may set for all arms; none of them is set.
+    """Options that an experiment's `shared` section may set for all arms; all are unset.
 
     Excludes options that differ between arms or follow from the budget.
     """

@@ -137,5 +137,5 @@ def _flag_error(text: str) -> str:
         return f"--{missing[1]} is missing"
     *_, last = text.strip().splitlines()
     kind, _, message = last.strip().partition(": ")
-    # A size or value that the config file refuses. Other errors in it keep their traceback.
+    # A size or value that is invalid in the config file. Other errors keep their traceback.
     return message if kind in ("ValueError", "lm.core.plugins.UserError") else text

@@ -1,13 +1,13 @@
 """Which objective runs on which model.
 
 A model declares in `masks` which attention masks it has; an objective declares which it can train
-under, the usual one first. The two are compatible where they have a mask in common:
+under, the default first. The two are compatible if they have a mask in common:
 
-    bidirectional   each token sees its whole document
-    causal          each token sees its document up to itself
-    prefix          all tokens see a first part of the document, which may be all or none of it; the
-                    rest is causal
-    cross           causal, with an encoded input beside it
+    bidirectional   each token attends to its whole document
+    causal          each token attends to its document up to itself
+    prefix          all tokens attend to a prefix of the document, which may be all or none of it;
+                    the rest is causal
+    cross           causal, with cross-attention to an encoded input
 
 `python -m lm.core.compatibility` prints the table of objectives and models.
 """
@@ -16,7 +16,7 @@ from lm.core import plugins
 from lm.core.plugins import Section, UserError
 from lm.core.protocols import Objective, Tokenizer
 
-SHORTEST = 16  # tokens a row
+SHORTEST = 16  # tokens per row
 
 
 def make(
@@ -36,7 +36,7 @@ def make(
       where: the section's path, for messages.
 
     Raises:
-      UserError: there is no such objective or model, an option is impossible, rows are too short,
+      UserError: there is no such objective or model, an option is invalid, rows are too short,
         or objective and model are not compatible.
     """
     if length < SHORTEST:
@@ -59,7 +59,7 @@ def build(section: Section, tokenizer: Tokenizer, length: int, mask: str, where:
       where: the section's path, for messages.
 
     Raises:
-      UserError: there is no such objective, an option is impossible, or the objective does not
+      UserError: there is no such objective, an option is invalid, or the objective does not
         train under this mask.
     """
     module = plugins.find("objectives", section["name"])
@@ -83,7 +83,7 @@ def common(objective: str, masks: tuple[str, ...], model: str) -> str:
 
     Args:
       objective: name of the objective, for messages.
-      masks: the objective's masks, the usual one first.
+      masks: the objective's masks, the default first.
       model: name of the model plug-in.
 
     Raises:
@@ -101,7 +101,7 @@ def common(objective: str, masks: tuple[str, ...], model: str) -> str:
 
 
 def models(objective: str) -> list[str]:
-    """Names of the models that an objective runs on, its usual one first."""
+    """Names of the models that an objective runs on, the default first."""
     masks = plugins.find("objectives", objective).Objective.masks
     compatible = [
         name

@@ -1,4 +1,4 @@
-"""Atomic file replacement: readers see the old content or the new one, never a part of either.
+"""Atomic file replacement: readers see the old content or the new one, never a mixture.
 
 `lm.core.plain.write_json` writes JSON in this way.
 """
@@ -16,7 +16,7 @@ from lm.core.plugins import UserError
 def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Opens a temporary file that replaces `path` when the block ends.
 
-    If the block raises, the temporary file is removed and `path` stays as it was. The content is
+    If the block raises, the temporary file is removed and `path` is unchanged. The content is
     flushed to disk before the replacement, so that a power failure does not leave an empty file.
 
     Args:
@@ -24,7 +24,7 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
       mode: "w" for UTF-8 text, "wb" for bytes.
 
     Yields:
-      The temporary file, open for writing. It lies beside `path`, as `.NAME.PID`.
+      The temporary file, open for writing. It is in the same directory, named `.NAME.PID`.
 
     Raises:
       UserError: the file cannot be written.

@@ -14,7 +14,7 @@ def plain(config: Any) -> Any:
     """Converts a config to nested dicts, lists and scalars.
 
     Args:
-      config: an ml_collections ConfigDict, a mapping, or a value of one.
+      config: an ml_collections ConfigDict, a mapping, or a value in one.
     """
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         return {key: plain(value) for key, value in config.items()}
@@ -53,7 +53,7 @@ def write_json(path: Path, content: Any) -> None:
 
     Args:
       path: the file to replace.
-      content: nested values; what JSON does not have is written as text.
+      content: nested values; values that JSON cannot represent are written as strings.
 
     Raises:
       UserError: the file cannot be written.

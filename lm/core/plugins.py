@@ -101,13 +101,13 @@ def configure(cls: type[T], section: Section, where: str, skip: Container[str] =
     A value of None or "" means "not set": the dataclass's default is used.
 
     Args:
-      cls: a dataclass; its `__post_init__` raises ValueError on impossible values.
+      cls: a dataclass; its `__post_init__` raises ValueError on invalid values.
       section: the options by name.
       where: the section's path, for messages ("config.model").
       skip: keys of the section that are not options of `cls`.
 
     Raises:
-      UserError: a key is unknown and has a value, a value has the wrong type or is impossible, or a
+      UserError: a key is unknown and has a value, a value has the wrong type or is invalid, or a
         field without a default is not set.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Converts a value to the annotated type where that loses nothing; refuses it otherwise."""
+    """Converts a value to the annotated type if that loses nothing; raises UserError otherwise."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
     origin = typing.get_origin(hint) or hint

@@ -10,10 +10,11 @@
     lm/tasks/<name>.py          class Config, class Task: an evaluation on held-out documents
 
 `Config` is a frozen dataclass. Its fields are the options of the plug-in's config section, each
-with a default, and its `__post_init__` raises ValueError on impossible values.
+with a default, and its `__post_init__` raises ValueError on invalid values.
 
-tests/core/test_contract.py holds every plug-in to its protocol at run time, and mypy does in
-tests/check_plug_ins.py. Attributes are read-only here, so a plug-in may have a narrower type.
+tests/core/test_contract.py checks that every plug-in conforms to its protocol at run time; mypy
+checks it in tests/check_plug_ins.py. Attributes are read-only here, so a plug-in may have a
+narrower type.
 """
 
 import os
@@ -39,7 +40,7 @@ if typing.TYPE_CHECKING:
 Batch = Mapping[str, Any]  # name → array whose first axis is B
 Example = dict[str, Any]  # name → array of one row
 Params = Any  # a nested dict of arrays
-Sums = dict[str, tuple[Any, Any]]  # name → (sum, weight): divided once all devices are added up
+Sums = dict[str, tuple[Any, Any]]  # name → (weighted sum, weight), summed over devices
 
 
 @runtime_checkable
@@ -54,7 +55,7 @@ class Source(Protocol):
 
         Args:
           config: options of the source.
-          tally: counts what is kept, and what is dropped by reason.
+          tally: counts what is kept, and by reason what is dropped.
 
         Raises:
           UserError: the input is missing or cannot be read.
@@ -62,9 +63,9 @@ class Source(Protocol):
         ...
 
     def signature(self, config: Any) -> str:
-        """A cheap identity of the input (paths, sizes, times, versions).
+        """A cheap fingerprint of the input (paths, sizes, times, versions).
 
-        It changes when the documents do.
+        It changes if the documents change.
         """
         ...
 
@@ -160,14 +161,14 @@ class TokenizerKind(Protocol):
         """Opens a saved vocabulary.
 
         Raises:
-          UserError: the file is missing, or is no vocabulary.
+          UserError: the file is missing or is not a vocabulary.
         """
         ...
 
 
 @runtime_checkable
 class Plan(Protocol):
-    """The rows of an epoch: `len` counts them; `note` names what was left out, or is ""."""
+    """The rows of an epoch: `len` counts them; `note` describes what was omitted, or is ""."""
 
     @property
     def note(self) -> str: ...
@@ -189,9 +190,17 @@ class Format(Protocol):
     def row(
         self, store: "Store", plan: Any, index: int, rng: "np.random.Generator"
     ) -> "dict[str, np.ndarray]":
-        """Row `index`: tokens, segments, positions, types int32 [T].
+        """Lays out one row.
 
-        Rows of pairs also have labels and label_weights [slots].
+        Args:
+          store: the tokens.
+          plan: the plan that `plan` returned.
+          index: from 0 to len(plan) - 1.
+          rng: the only source of randomness.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+          labels, label_weights: [slots], for rows of pairs only.
         """
         ...
 
@@ -202,7 +211,7 @@ class Model(Protocol):
 
     Attributes:
       Config: its shape, a subclass of lm.nn.config.ModelConfig; of the class.
-      masks: what its tokens can attend to (lm/core/compatibility.py); of the class.
+      masks: its attention masks (lm/core/compatibility.py); of the class.
       pipelined: whether a mesh may split its layers into stages; of the class.
       heads: modules that the objective adds, by name; set after construction.
     """
@@ -220,7 +229,7 @@ class Model(Protocol):
 
     @staticmethod
     def flops(config: Any, length: int, inputs: int = 0) -> int:
-        """Operations of a forward pass of one row by formula, without the vocabulary head.
+        """FLOPs of a forward pass of one row by formula, without the vocabulary head.
 
         Args:
           config: the model's shape.
@@ -230,7 +239,15 @@ class Model(Protocol):
         ...
 
     def embed(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """What the first layer reads, [B, T, D]."""
+        """Embedded tokens, the input of the first layer.
+
+        Args:
+          batch: fields as in lm/nn/token_loss.py.
+          dropout_keys: None turns dropout off.
+
+        Returns:
+          Activations [B, T, D] in the compute dtype.
+        """
         ...
 
     def states(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
@@ -245,14 +262,19 @@ class Model(Protocol):
         ...
 
     def features(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """Hidden states that represent a text, for probes and fine-tuning: [B, T, D].
+        """Hidden states that represent a text, for probes and fine-tuning.
 
-        Those of `states`, or the encoder's of an encoder-decoder.
+        Args:
+          batch: fields as in lm/nn/token_loss.py.
+          dropout_keys: None turns dropout off.
+
+        Returns:
+          The result of `states`; on an encoder-decoder the encoder's hidden states. [B, T, D].
         """
         ...
 
     def logits(self, h: "jax.Array") -> "jax.Array":
-        """Scores over the vocabulary, [..., D] → [..., V]."""
+        """Logits over the vocabulary, [..., D] → [..., V]."""
         ...
 
     def cross_entropy(
@@ -263,7 +285,15 @@ class Model(Protocol):
         bias_V: "jax.Array | None" = None,
         options: "LossOptions" = ...,
     ) -> "LossSums":
-        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py)."""
+        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the logits.
+          options: label smoothing and z-loss.
+        """
         ...
 
     def row_log_probs(
@@ -273,7 +303,17 @@ class Model(Protocol):
         weights_BT: "jax.Array",
         bias_V: "jax.Array | None" = None,
     ) -> "jax.Array":
-        """Σ_t weight · log p(target) of each row, [B], differentiable; in chunks."""
+        """Σ_t weight · log p(target) of each row, differentiable, in chunks.
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the logits.
+
+        Returns:
+          Weighted log-likelihood of each row in nats, [B].
+        """
         ...
 
 
@@ -311,7 +351,19 @@ class Attention(Protocol):
         scale: float,
         bias: "jax.Array | None" = None,
     ) -> "jax.Array":
-        """softmax(scale · q kᵀ + bias) v over the keys that the mask allows: [B, T, N, H]."""
+        """softmax(scale · q kᵀ + bias) v over the keys that the mask allows.
+
+        Args:
+          q_BTNH: queries; N is a multiple of K.
+          k_BSKH: keys.
+          v_BSKH: values.
+          mask: which query may attend to which key.
+          scale: factor on the logits, usually H**-0.5.
+          bias: added to the logits after scaling, [1, N, T, S].
+
+        Returns:
+          A weighted mean of values for each query, [B, T, N, H].
+        """
         ...
 
 
@@ -320,10 +372,12 @@ class Objective(Protocol):
     """Documents to examples, and a loss: `Objective(config, tokenizer, length, mask)`.
 
     Attributes:
-      masks: masks it can train under, the usual one first; of the class.
+      masks: attention masks that it can train under, the default first; of the class.
       composed: whether it consists of other objectives; of the class.
-      standard: whether its loss is `lm.nn.token_loss.loss` of its examples, without own heads.
-      terms: its loss terms with a factor each; the loss is the sum of factor · mean.
+      standard: whether `loss` is exactly `lm.nn.token_loss.loss`: one term, the cross-entropy of
+        the model's vocabulary head at the target positions, and no heads of its own. `mixture`
+        computes such members in one forward pass.
+      terms: name → factor of each loss term; the loss is the sum of factor · mean.
       scores: what a model trained by it can compute ("causal", "masked", "pair" …), by which
         tasks are selected.
       config: its options.
@@ -407,23 +461,34 @@ class Objective(Protocol):
         ...
 
     def flops(self, model: ModelClass, config: "ModelConfig") -> int:
-        """Operations of a forward pass of one row by formula: all that the loss needs."""
+        """FLOPs of a forward pass of one row by formula, with all that the loss needs."""
         ...
 
     def loss(
         self, model: Any, batch: Batch, dropout_keys: "DropoutKeys | None"
     ) -> tuple[Sums, Sums]:
-        """Loss terms, named as in `terms`, and metrics.
+        """Loss terms and metrics of a batch.
 
-        Where weights are no counts, the metric "targets" counts the targets.
+        Args:
+          model: the model, with the modules of `heads`.
+          batch: arrays of `example`, with a leading axis B.
+          dropout_keys: None turns dropout off.
+
+        Returns:
+          (loss terms, metrics), each name → (weighted sum, weight). Loss terms are named as in
+          `terms`. If weights are not counts, return a metric "targets" with the number of targets.
         """
         ...
 
     def by_row(self, model: Any, batch: Batch) -> Sums:
-        """Terms and metrics of each row, without dropout, label smoothing or z-loss.
+        """Loss terms and metrics of each row, without dropout, label smoothing or z-loss.
+
+        Args:
+          model: the model, with the modules of `heads`.
+          batch: arrays of `example`, with a leading axis B.
 
         Returns:
-          Name → (sums [B], weights [B]). Added up over rows they are those of `loss`, but for
+          Name → (weighted sums [B], weights [B]). Summed over rows they equal `loss`, without
           smoothing and z-loss.
         """
         ...
@@ -439,11 +504,11 @@ class Optimizer(Protocol):
     def make(
         self, config: Any, learning_rate: float, schedule: "optax.Schedule"
     ) -> "optax.GradientTransformation":
-        """The transformation.
+        """Makes the transformation.
 
         Args:
           config: options of the optimizer.
-          learning_rate: the highest rate.
+          learning_rate: the peak rate.
           schedule: the rate at each step, relative to `learning_rate`.
         """
         ...
@@ -454,11 +519,11 @@ class Task(Protocol):
     """An evaluation on held-out documents: `Task(config, corpus, split, length)`.
 
     Attributes:
-      metrics: names of what it measures, the one to select by first; of the class.
+      metrics: metric names; the first is used for model selection; of the class.
       shared: whether it can measure any model, so that arms are compared on it; of the class.
       by_name: whether it runs only on request, because it trains a model; of the class.
-      bounds: baselines that know the true answers or probabilities, which no model can beat.
-      notes: what was left out of its files, for the report.
+      bounds: oracle baselines computed from the true answers, which no model can exceed.
+      notes: what was omitted from its files, for the report.
     """
 
     @property
@@ -478,7 +543,12 @@ class Task(Protocol):
         ...
 
     def score(self, program: "Program", params: Params) -> "dict[str, Score]":
-        """Metrics of a model by name, with the examples behind each that is a ratio of sums."""
+        """Metrics of a model by name, with per-example values for metrics that are ratios of sums.
+
+        Args:
+          program: the compiled model and its objective.
+          params: the model's parameters.
+        """
         ...
 
     def baselines(self, program: "Program") -> "dict[str, dict[str, Score]]":

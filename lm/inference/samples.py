@@ -1,8 +1,8 @@
-"""Samples of what a model writes, for people to read: it continues texts or fills in masked words.
+"""Samples of what a model writes, for people to read: continued texts or filled-in masked words.
 
 Decoding is greedy. A model that predicts masked tokens gets a text in which one word in six is
 masked, and fills in all of them at once. Any other model gets the beginning of a text and continues
-it word by word. Samples measure nothing.
+it token by token. Samples measure nothing.
 """
 
 from collections.abc import Sequence
@@ -20,9 +20,9 @@ from lm.nn import token_loss
 from lm.parallel import sharding
 from lm.training.program import Program
 
-PROMPT = 24  # tokens of a prompt, at most
-CONTINUATION = 24  # tokens that are written after it, at most
-MASK_EVERY = 6  # one word in so many is masked
+PROMPT = 24  # maximum number of tokens of a prompt
+CONTINUATION = 24  # maximum number of tokens that are written after it
+MASK_EVERY = 6  # one in this many words is masked
 
 
 def draw(
@@ -31,14 +31,14 @@ def draw(
     """Samples on the first documents of a split that are long enough.
 
     Args:
-      program: of the model.
+      program: program of the model.
       params: parameters.
-      tokenizer: of the program.
+      tokenizer: tokenizer of the program.
       store: the split.
       count: number of documents.
 
     Returns:
-      {"prompt", "text"} for each; empty if the objective predicts no words.
+      {"prompt", "text"} for each; empty if the objective does not predict tokens.
     """
     if not methods(program.objective):
         return []
@@ -47,19 +47,19 @@ def draw(
     greedy = _Greedy(program, scorer.engine)
     if scorer.score.startswith("masked"):
         return [_filled(scorer, greedy, params, ids) for ids in prompts]
-    most = min(CONTINUATION, program.length // 4)
-    return [_continued(scorer, greedy, params, ids, most) for ids in prompts]
+    limit = min(CONTINUATION, program.length // 4)
+    return [_continued(scorer, greedy, params, ids, limit) for ids in prompts]
 
 
 class _Greedy:
-    """The most probable word at each target position of a query."""
+    """The most probable token at each target position of a query."""
 
     def __init__(self, program: Program, engine: QueryEngine):
         self.engine, self.sharding = engine, program.batch_sharding
         self.rows = sharding.parts("batch", program.mesh)
 
         def best(model: Model, batch: Batch) -> Int[Array, "B P"]:
-            hidden_BPD = token_loss.gathered(model.states(batch, None), batch)
+            hidden_BPD = token_loss.gather_targets(model.states(batch, None), batch)
             head = model.heads["masked"] if engine.masked_head else None
             logits_BPV = model.logits(hidden_BPD) if head is None else head(model, hidden_BPD)
             return logits_BPV.argmax(-1)
@@ -81,19 +81,19 @@ def _beginnings(store: Store, length: int, count: int) -> list[Int32[np.ndarray,
 
 
 def _continued(
-    scorer: Scorer, greedy: _Greedy, params: Params, prompt: TokenIds, most: int
+    scorer: Scorer, greedy: _Greedy, params: Params, prompt: TokenIds, limit: int
 ) -> dict[str, str]:
-    """A text and its continuation, up to the end of the text or `most` tokens."""
+    """A text and its continuation, up to the end of the text or `limit` tokens."""
     t, written = scorer.tokenizer, list[int]()
-    while len(written) < most:
+    while len(written) < limit:
         # The last id of this query is arbitrary: only its prediction is used. One target, so that
         # few shapes are compiled.
         query = scorer.continuation_query(prompt, np.array([*written, t.unk], np.int32))
         last = query._replace(positions=query.positions[-1:], targets=query.targets[-1:])
-        word = int(greedy(params, last)[0])
-        if word in (t.eos, *t.sentinels):
+        token = int(greedy(params, last)[0])
+        if token in (t.eos, *t.sentinels):
             break
-        written.append(word)
+        written.append(token)
     return {"prompt": t.decode(prompt.tolist()), "text": t.decode(written)}
 
 

@@ -1,4 +1,4 @@
-"""A Transformer decoder: every token sees its document up to itself.
+"""A Transformer decoder: every token attends to its document up to itself.
 
 Sources: Radford et al. 2019 (GPT-2); Touvron et al. 2023 (Llama).
 """
@@ -9,7 +9,7 @@ from lm.nn.stack import SingleStack
 
 
 class Model(SingleStack):
-    """tokens → hidden states → scores over the vocabulary, under a causal or prefix mask."""
+    """tokens → hidden states → logits, under a causal or prefix mask."""
 
     masks = ("causal", "prefix")
 

@@ -1,4 +1,4 @@
-"""A Transformer encoder: every token sees its whole document.
+"""A Transformer encoder: every token attends to its whole document.
 
 Source: Devlin et al. 2019 (BERT).
 """
@@ -9,7 +9,7 @@ from lm.nn.stack import SingleStack
 
 
 class Model(SingleStack):
-    """tokens → hidden states → scores over the vocabulary, under a bidirectional mask."""
+    """tokens → hidden states → logits, under a bidirectional mask."""
 
     masks = ("bidirectional",)
 

@@ -14,7 +14,7 @@ from lm.nn.stack import Stack, TokenModel
 
 
 class Model(TokenModel):
-    """(input tokens, target tokens) → the decoder's hidden states → scores over the vocabulary.
+    """(input tokens, target tokens) → the decoder's hidden states → logits.
 
     Both stacks share the embedding.
     """
@@ -30,7 +30,13 @@ class Model(TokenModel):
 
     @staticmethod
     def flops(config: TransformerConfig, length: int, inputs: int = 0) -> int:
-        """Operations of a forward pass: `inputs` encoded, `length` decoded; without the head."""
+        """FLOPs of a forward pass of one row, without the vocabulary head.
+
+        Args:
+          config: the model's shape.
+          length: positions that the decoder reads.
+          inputs: positions that the encoder reads.
+        """
         return flops.stack(config, inputs) + flops.stack(config, length, memory=inputs)
 
     def states(

@@ -9,18 +9,18 @@ from lm.core import plugins
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """What embeddings, norms, heads and the loss read of any model's shape.
+    """Options of any model's shape that embeddings, norms, heads and the loss read.
 
     Attributes:
       vocab_size: V, rows of the embedding; 0 takes the tokenizer's size.
-      width: D, of hidden states.
-      layers: L, of each stack.
-      max_length: longest sequence, and rows of learned or sinusoidal positions; 0 takes the
-        data's length.
+      width: D, width of hidden states.
+      layers: L, layers of each stack.
+      max_length: maximum length of a sequence, and rows of learned or sinusoidal positions; 0 takes
+        the data's length.
       positions: how positions enter: "none", or a kind that the model supports.
       types: segment types with an embedding each (BERT has 2); 0 for none.
       embedding_scaled: multiply embeddings by √D.
-      embedding_norm: normalise the sum of embeddings (BERT).
+      embedding_norm: normalize the sum of embeddings (BERT).
       logits_scaled: multiply hidden states by 1/√D before a tied vocabulary head (T5).
       tied: use one matrix for the embedding and the vocabulary head.
       norm: "layer" or "rms".
@@ -30,7 +30,7 @@ class ModelConfig:
       dropout: rate on embeddings and on each sublayer's output; attention weights have none.
       init_std: standard deviation of initial kernels; 0 takes 1/√fan-in.
       embedding_std: standard deviation of initial embeddings.
-      dtype: of activations; parameters, norms, softmax and losses stay float32.
+      dtype: dtype of activations; parameters, norms, softmax and losses stay float32.
       head_chunks: parts of a row for the loss over the vocabulary (lm/nn/cross_entropy.py); more
         take less memory.
     """
@@ -103,15 +103,15 @@ class TransformerConfig(ModelConfig):
         residual sum (BERT).
       bias: give attention and feed-forward layers biases.
       attention_scaled: multiply attention logits by 1/√H (T5 does not).
-      residual_scaled: initialise kernels that write into the residual stream 1/√(2L) smaller
-        (GPT-2).
-      query_key_start: "same" initialises W_k as W_q, so that attention starts by content; needs
-        K = N.
+      residual_scaled: scale the initial std by 1/√(2L) for kernels that write into the residual
+        stream (GPT-2).
+      query_key_start: "same" initializes W_k as W_q, so that tokens initially attend to similar
+        tokens; needs K = N.
       scan: run the layers by lax.scan (compile time independent of depth; faster on TPU), or
         unrolled (faster on CPU).
       remat: what the backward pass recomputes (lm/nn/remat.py), from nothing to everything:
-        "none"; "attention": attention scores and softmax; "minimal": all but products with
-        parameters and attention's results; "dots": all but products with parameters; "full":
+        "none"; "attention": attention scores and softmax; "minimal": all but matmuls with
+        parameters and attention's results; "dots": all but matmuls with parameters; "full":
         whole blocks; "offload": whole blocks, from block inputs kept in host memory.
       attention: a plug-in of lm/nn/attention.
     """

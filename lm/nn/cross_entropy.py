@@ -1,7 +1,7 @@
-"""Cross-entropy over the vocabulary without ever holding the scores of all positions.
+"""Cross-entropy over the vocabulary without materializing the full logits.
 
-The positions are cut into chunks. Scores, loss and gradients of a chunk are computed together while
-the scores are in cache; only the gradients are kept. There are as many products as in the plain
+The positions are cut into chunks. Logits, loss and gradients of a chunk are computed together while
+the logits are in cache; only the gradients are kept. There are as many matmuls as in the plain
 computation, `lm.nn.heads.classify` of the logits.
 """
 
@@ -31,12 +31,12 @@ _Carry = tuple[tuple[Array, Array, Array], Array | None, Array | None]
 
 @dataclasses.dataclass(frozen=True)
 class LossOptions:
-    """Terms added to the likelihood.
+    """Terms added to the negative log-likelihood.
 
     Attributes:
-      label_smoothing: fraction ε of the target that is spread over all words:
-        (1 - ε) · nll + ε · mean over words of -log p (Szegedy et al. 2016).
-      z_loss: factor on log² Z, which keeps the normaliser of the scores near 1 (Chowdhery et al.
+      label_smoothing: fraction ε of the target that is spread over the vocabulary:
+        (1 - ε) · nll + ε · mean over the vocabulary of -log p (Szegedy et al. 2016).
+      z_loss: factor on log² Z, which keeps the normalizer Z of the softmax near 1 (Chowdhery et al.
         2022, PaLM: 1e-4).
     """
 
@@ -56,12 +56,12 @@ PLAIN = LossOptions()
 class Sums(NamedTuple):
     """Weighted sums in float32.
 
-    Only `loss` has a gradient: the table's is summed over rows while the scores are in cache.
+    Only `loss` has a gradient: the table's is summed over rows while the logits are in cache.
 
     Attributes:
-      loss: what is minimised, over all positions.
-      nll: -log p in nats, over each row.
-      hits: correct predictions, over each row.
+      loss: the minimized loss, summed over all positions.
+      nll: -log p in nats, summed over each row.
+      hits: correct predictions, summed over each row.
     """
 
     loss: Float[Array, ""]
@@ -78,17 +78,17 @@ def cross_entropy(
     bias_V: Float[Array, "V"] | None = None,
     options: LossOptions = PLAIN,
 ) -> Sums:
-    """Loss and hits of the scores h · tableᵀ + bias, in float32.
+    """Loss and hits of the logits h · tableᵀ + bias, in float32.
 
-    A hit is a target whose score no other word's exceeds; with n words at the top it counts 1/n.
+    A prediction is correct if no token has a higher logit than the target; an n-way tie counts 1/n.
 
     Args:
       h_BTD: hidden states in the compute dtype.
-      table_VD: a row for each word, in the compute dtype.
-      targets_BT: word ids.
+      table_VD: a row for each vocabulary entry, in the compute dtype.
+      targets_BT: token ids.
       weights_BT: float32 weight of each target; no gradient flows to them.
       chunks: parts that T is cut into; T is padded to a multiple of it.
-      bias_V: added to the scores.
+      bias_V: added to the logits.
       options: label smoothing and z-loss.
     """
     h_BTD, targets_BT, weights_BT = _pad(h_BTD, targets_BT, weights_BT, chunks)
@@ -106,19 +106,19 @@ def row_log_probs(
     chunks: int = 1,
     bias_V: Float[Array, "V"] | None = None,
 ) -> Float[Array, "B"]:
-    """Σ_t weight · log p(target) of each row in nats, for losses that are no sum over rows.
+    """Σ_t weight · log p(target) of each row in nats, for losses that are not a sum over rows.
 
-    Unlike those of `Sums`, each row's value has a gradient of its own, as preference and
-    sequence-level objectives need. The backward pass computes the scores again, chunk by chunk, so
-    that neither pass holds the scores of more than one chunk.
+    Unlike those of `Sums`, each row's value has its own gradient, as preference and
+    sequence-level objectives need. The backward pass recomputes the logits chunk by chunk, so that
+    neither pass holds the logits of more than one chunk.
 
     Args:
       h_BTD: hidden states in the compute dtype.
-      table_VD: a row for each word, in the compute dtype.
-      targets_BT: word ids.
+      table_VD: a row for each vocabulary entry, in the compute dtype.
+      targets_BT: token ids.
       weights_BT: float32 weight of each target; no gradient flows to them.
       chunks: parts that T is cut into; T is padded to a multiple of it.
-      bias_V: added to the scores.
+      bias_V: added to the logits.
     """
     h_BTD, targets_BT, weights_BT = _pad(h_BTD, targets_BT, weights_BT, chunks)
     return _row_log_probs(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks)
@@ -152,12 +152,15 @@ def _forward(
     """The sums, and the gradients of the loss.
 
     Rows form P groups, one for each part of the devices that split the batch: no sum crosses
-    devices before the end. Without `gradients` nothing is computed for them: left to the compiler,
-    a scan would still sum them up.
+    devices before the end.
+
+    Args:
+      gradients: if false, gradients are skipped explicitly, because XLA does not remove unused
+        sums from a scan.
     """
     smoothing, z_loss = options.label_smoothing, options.z_loss
     B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
-    words_V = jnp.arange(V)[None, None, None]
+    ids_V = jnp.arange(V)[None, None, None]
     table_VD = sharding.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
 
     def body(
@@ -172,15 +175,15 @@ def _forward(
         best = logits.max(-1, keepdims=True)
         powers = jnp.exp(logits - best)
         total = powers.sum(-1, keepdims=True)
-        is_target = words_V == targets[..., None]
+        is_target = ids_V == targets[..., None]
         log_z = (jnp.log(total) + best)[..., 0]
         # A masked sum instead of a gather: it stays where the vocabulary's shards are.
-        score = jnp.where(is_target, logits, 0.0).sum(-1)
-        nll = log_z * weights - score * weights
-        # Words that tie share the hit: equal scores for all words count 1/V. Counted in float32,
-        # like the sums above, so that one pass over the scores makes all three.
+        target_logit = jnp.where(is_target, logits, 0.0).sum(-1)
+        nll = log_z * weights - target_logit * weights
+        # Tokens that tie share the hit: equal logits for all V tokens count 1/V. Counted in
+        # float32, like the sums above, so that one pass over the logits computes all three.
         ties = (logits >= best).astype(jnp.float32).sum(-1)
-        loss, hits = nll, (score >= best[..., 0]) * weights / ties
+        loss, hits = nll, (target_logit >= best[..., 0]) * weights / ties
         # d_logits = scale · softmax - target_weights at the target.
         scale, target_weights = weights, weights
         if smoothing:
@@ -313,7 +316,7 @@ def _groups(rows: int) -> int:
 def _sum(x: Float[Array, "P *V"]) -> Float[Array, "*V"]:
     """The sum over the first axis in x's own dtype.
 
-    So what crosses devices is no wider than the parameter's gradient.
+    The arrays sent between devices are thus no wider than the parameter's gradient.
     """
     return x[0] if len(x) == 1 else jax.lax.reduce(x, jnp.zeros((), x.dtype), jax.lax.add, (0,))
 

@@ -42,7 +42,7 @@ class Embedding(nnx.Module):
         Args:
           tokens_BT: token ids.
           positions_BT: position of each token in its document.
-          types_BT: segment types, where the model has types; None for type 0.
+          types_BT: segment types, if the model has types; None for type 0.
           dropout_keys: None turns dropout off.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
@@ -61,7 +61,7 @@ class Embedding(nnx.Module):
         return placement.scatter_sequence(dropout(x_BTD, config.dropout, dropout_keys))
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Scores over the vocabulary for hidden states, in their dtype."""
+        """Logits over the vocabulary for hidden states, in their dtype."""
         logits = jnp.einsum("...D,VD->...V", self._scaled(h), self._table(h.dtype))
         return placement.split_vocabulary(logits)
 
@@ -79,7 +79,7 @@ class Embedding(nnx.Module):
           h_BTD: hidden states.
           targets_BT: token ids.
           weights_BT: weight of each target.
-          bias_V: added to the scores.
+          bias_V: added to the logits.
           options: label smoothing and z-loss.
         """
         return cross_entropy.cross_entropy(
@@ -105,7 +105,7 @@ class Embedding(nnx.Module):
           h_BTD: hidden states.
           targets_BT: token ids.
           weights_BT: weight of each target.
-          bias_V: added to the scores.
+          bias_V: added to the logits.
         """
         return cross_entropy.row_log_probs(
             self._scaled(h_BTD),

@@ -1,15 +1,14 @@
-"""Floating-point operations by formula: those of matrix products.
+"""FLOPs by formula: those of matmuls. A multiplication and an addition count as two.
 
-A multiplication and an addition count as two. Counts what the model needs, so remat does not raise
-it. Attention counts all T · T scores, causal attention too, as kernels without block skipping
-compute it. A backward pass is two forward passes.
+Model FLOPs: recomputation is excluded. A backward pass costs twice a forward pass. Attention counts
+all T · T scores, causal attention too, like kernels that do not skip blocks.
 """
 
 from lm.nn.config import ModelConfig, TransformerConfig
 
 
 def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
-    """Operations of one row through one stack of Transformer blocks.
+    """FLOPs of one row through one stack of Transformer blocks.
 
     Args:
       config: the stack's shape.
@@ -32,11 +31,11 @@ def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
 
 
 def head(config: ModelConfig, positions: int, transform: bool = False) -> int:
-    """Operations of the vocabulary head of one row.
+    """FLOPs of the vocabulary head on one row.
 
     Args:
       config: the model's shape.
-      positions: where a word is predicted.
+      positions: number of predicted positions.
       transform: whether a dense D × D layer comes first.
     """
     D = config.width
@@ -44,5 +43,5 @@ def head(config: ModelConfig, positions: int, transform: bool = False) -> int:
 
 
 def training(forward: int) -> int:
-    """Operations of a forward and a backward pass."""
+    """FLOPs of a forward and a backward pass."""
     return 3 * forward

@@ -1,6 +1,6 @@
 """ELECTRA's generator: a narrow encoder that predicts masked tokens.
 
-It reads the model's own embeddings.
+It shares the model's embeddings.
 
 Source: Clark et al. 2020.
 """
@@ -46,7 +46,7 @@ class Generator(nnx.Module):
     def __call__(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> Float[Array, "B P V"]:
-        """Scores over the vocabulary at the target positions, in float32.
+        """Logits at the target positions, in float32.
 
         Args:
           model: has the embeddings and the vocabulary matrix.
@@ -58,24 +58,24 @@ class Generator(nnx.Module):
         dtype = x_BTD.dtype
         x_BTG = jnp.einsum("BTD,DG->BTG", x_BTD, self.project[...].astype(dtype))
         h_BTG = self.stack(x_BTG, positions_BT, Mask(segments_BT, segments_BT), dropout_keys)
-        h_BPG = token_loss.gathered(h_BTG, batch)
+        h_BPG = token_loss.gather_targets(h_BTG, batch)
         h_BPD = (
             jnp.einsum("BPG,GD->BPD", h_BPG, self.kernel[...].astype(dtype))
             + self.bias[...].astype(dtype)[None, None]
         )
         h_BPD = self.norm(ACTIVATIONS[self.activation](h_BPD))
-        # In float32, whatever the compute dtype: these scores are sampled from.
+        # In float32, whatever the compute dtype: these logits are sampled from.
         return model.logits(h_BPD.astype(jnp.float32)) + self.output_bias[...][None, None]
 
     @staticmethod
     def flops(config: TransformerConfig, fraction: float, length: int, positions: int) -> int:
-        """Operations of a forward pass on one row.
+        """FLOPs of a forward pass of one row.
 
         Args:
           config: the model's shape.
-          fraction: the generator's fraction of it.
+          fraction: the generator's width as a fraction of the model's.
           length: tokens of the row.
-          positions: how many of them are predicted.
+          positions: number of predicted positions.
         """
         small = narrow(config, fraction)
         D, G = config.width, small.width

@@ -17,7 +17,7 @@ class MaskedHead(nnx.Module):
     """BERT's head for masked tokens.
 
     A dense layer, the activation and a norm come before the model's vocabulary matrix, and a bias
-    for each word after it.
+    for each vocabulary entry after it.
 
     Attributes:
       output_bias: the bias, [V].
@@ -32,7 +32,7 @@ class MaskedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def transform(self, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """The factor of the vocabulary matrix, before `output_bias` is added."""
+        """The hidden states that are multiplied by the vocabulary matrix, without `output_bias`."""
         dtype = h_BPD.dtype
         h_BPD = (
             jnp.einsum("BPD,DE->BPE", h_BPD, self.kernel[...].astype(dtype))
@@ -41,7 +41,7 @@ class MaskedHead(nnx.Module):
         return self.norm(ACTIVATIONS[self.activation](h_BPD))
 
     def __call__(self, model: Model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
-        """Scores over the vocabulary.
+        """Logits over the vocabulary.
 
         Args:
           model: has the vocabulary matrix.
@@ -54,12 +54,12 @@ class MaskedHead(nnx.Module):
 
 
 class PairHead(nnx.Module):
-    """Two scores for each pair of segments in a row.
+    """Two logits for each pair of segments in a row.
 
     Pooling "first" is BERT's: tanh of a dense layer on the pair's first token, then a dense layer.
     "mean" takes the mean of all its tokens instead of the first. "segments" compares the means u
     and v of the pair's two parts by u, v, |u - v| and u·v (Conneau et al. 2017, InferSent), where u
-    and v have norm 1. It starts at zero. Small models learn it sooner.
+    and v have norm 1. It starts at zero. Small models learn faster with it.
     """
 
     def __init__(self, config: ModelConfig, scope: Scope, pooling: str) -> None:
@@ -80,13 +80,13 @@ class PairHead(nnx.Module):
         types_BT: Int[Array, "B T"],
         slots: int = 1,
     ) -> Float[Array, "B P 2"]:
-        """Scores of the pairs in segments 1 … P; those of absent segments are meaningless.
+        """Logits of the pairs in segments 1 … P; those of absent segments are meaningless.
 
         Args:
           h_BTD: hidden states.
           segments_BT: number of the pair in its row, from 1.
           types_BT: 0 in the first part of a pair, 1 in the second.
-          slots: P, the most pairs of a row.
+          slots: P, the maximum number of pairs per row.
         """
         h_BTD = h_BTD.astype(jnp.float32)
         of_BPT = segments_BT[:, None, :] == jnp.arange(1, slots + 1)[None, :, None]
@@ -112,9 +112,9 @@ class PairHead(nnx.Module):
 
 
 class ReplacedHead(nnx.Module):
-    """ELECTRA's discriminator: a dense layer, the activation, and one score for each token.
+    """ELECTRA's discriminator: a dense layer, the activation, and one logit for each token.
 
-    A score above 0 predicts that the token was replaced.
+    A logit above 0 predicts that the token was replaced.
     """
 
     def __init__(self, config: ModelConfig, scope: Scope) -> None:
@@ -126,7 +126,7 @@ class ReplacedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def __call__(self, h_BTD: Float[Array, "B T D"]) -> Float[Array, "B T"]:
-        """Scores of all tokens, in float32."""
+        """Logits of all tokens, in float32."""
         dtype = h_BTD.dtype
         h_BTD = (
             jnp.einsum("BTD,DE->BTE", h_BTD, self.kernel[...].astype(dtype))
@@ -146,10 +146,10 @@ def mean(h_BTD: Float[Array, "B T D"], keep: Shaped[Array, "B *P T"]) -> Float[A
 def classify(
     logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: Float[Array, "*B"]
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Cross-entropy and hits of class scores, each as (sum, weight), in float32.
+    """Cross-entropy and hits of class logits, each as (sum, weight), in float32.
 
     Args:
-      logits: scores of V classes.
+      logits: logits of V classes.
       targets: the correct classes.
       weights: weight of each example.
 

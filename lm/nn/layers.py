@@ -40,12 +40,12 @@ GATED = {"swiglu": "silu", "geglu": "gelu_tanh"}
 class Scope:
     """The path under which a module's parameters are drawn.
 
-    A parameter's initial value depends on the seed, its path and its shape alone, neither on the
-    mesh nor on the model's other parameters. Models of one seed have the same initial values
-    wherever they share a path.
+    A parameter's initial value depends only on the seed, its path and its shape, not on the mesh or
+    the model's other parameters. Models of one seed have the same initial values wherever they
+    share a path.
 
     Attributes:
-      key: of the seed.
+      key: key of the seed.
       path: names from the root, each after a "/".
     """
 
@@ -88,13 +88,11 @@ class Scope:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class DropoutKeys:
-    """The randomness of dropout in one step, drawn for each row on its own.
-
-    So the result does not depend on the parts in which a batch is computed.
+    """Per-row dropout keys, so results do not depend on microbatching.
 
     Attributes:
-      key: of the place in the model.
-      rows_B: the number of each row in the full batch.
+      key: key of the place in the model.
+      rows_B: index of each row in the full batch.
     """
 
     key: Key[Array, ""]
@@ -115,13 +113,13 @@ class Norm(nnx.Module):
             if config.norm == "layer" and config.norm_bias
             else None
         )
-        self.centred = config.norm == "layer"
+        self.centered = config.norm == "layer"
         self.epsilon = config.norm_epsilon
 
     def __call__(self, x_BTD: Float[Array, "*B D"]) -> Float[Array, "*B D"]:
-        """Normalises over the last axis."""
+        """Normalizes over the last axis."""
         x = x_BTD.astype(jnp.float32)
-        if self.centred:
+        if self.centered:
             x = x - x.mean(-1, keepdims=True)
         y = (
             x
@@ -134,7 +132,7 @@ class Norm(nnx.Module):
 class Attention(nnx.Module):
     """Multi-head attention with grouped key-value heads (Ainslie et al. 2023).
 
-    Self-attention where the source is x itself, cross-attention otherwise.
+    Self-attention if the source is x itself, cross-attention otherwise.
     """
 
     def __init__(self, config: TransformerConfig, scope: Scope, *, rotary: bool) -> None:
@@ -177,8 +175,8 @@ class Attention(nnx.Module):
         """Queries of x attend to keys and values of the source.
 
         Args:
-          x_BTD: what queries are made of.
-          source_BSD: what keys and values are made of.
+          x_BTD: input of the queries.
+          source_BSD: input of the keys and values.
           positions_BT: position of each token in its document, for rotary positions.
           mask: which query may attend to which key.
           bias: added to the attention logits.
@@ -257,13 +255,14 @@ def dropout(
     Args:
       x: activations.
       rate: probability that an element is dropped.
-      dropout_keys: the randomness; None (evaluation) makes it the identity.
+      dropout_keys: None (evaluation) makes it the identity.
     """
     if dropout_keys is None or rate == 0.0:
         return x
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(dropout_keys.key, dropout_keys.rows_B)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
-    # Drawn in every fusion that reads it, it would cost a TPU 2.5 times the compile time.
+    # Without this, every fusion that reads the mask draws it again: 2.5 times the compile time on
+    # TPU.
     keep = tpu_layouts.compute_once(keep)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
 

@@ -15,12 +15,12 @@ from lm.parallel import sharding
 
 
 def gather_sequence(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The input of a sublayer: "tensor" gives up the sequence, in order to split heads or F."""
+    """All-gathers the sequence over "tensor", so that heads or F can be sharded."""
     return sharding.constrain(x_BTD, "batch", "length", None)
 
 
 def scatter_sequence(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
-    """The output of a sublayer or embedding: "tensor" splits the sequence."""
+    """Shards the sequence of a sublayer's or embedding's output over "tensor"."""
     return sharding.constrain(x_BTD, "batch", "sequence", None)
 
 
@@ -40,7 +40,7 @@ def split_feedforward(h_BTF: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
 
 
 def split_vocabulary(logits: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
-    """Scores over the vocabulary: "tensor" splits V."""
+    """Logits over the vocabulary: "tensor" splits V."""
     return sharding.constrain(logits, "batch", *["length"] * (logits.ndim - 2), "vocabulary")
 
 
@@ -50,10 +50,10 @@ def gather_projections(
     value_DKH: Float[Array, "D K H"],
     policy: str,
 ) -> tuple[Float[Array, "D N H"], Float[Array, "D K H"], Float[Array, "D K H"]]:
-    """Attention's input kernels, gathered along D where the backward pass repeats their products.
+    """Attention's input kernels, gathered along D if the backward pass recomputes their matmuls.
 
-    One gathered kernel then serves both the repeated product and its gradient. The partitioner
-    would gather for each.
+    One gathered kernel then serves both the recomputed matmul and its gradient. The partitioner
+    would gather once for each.
 
     Args:
       query_DNH: kernel of the queries.

@@ -28,8 +28,8 @@ def rotate(
 
     Args:
       x_BTNH: queries or keys.
-      positions_BT: position of each in its document.
-      base: of the wavelengths; pair i turns by position · base^(-2i/H).
+      positions_BT: position of each token in its document.
+      base: base of the wavelengths; pair i turns by position · base^(-2i/H).
     """
     half = x_BTNH.shape[-1] // 2
     frequency_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -51,9 +51,9 @@ def relative_buckets(
     Small distances have a bucket each, larger ones share buckets on a logarithmic scale.
 
     Args:
-      T: queries.
-      S: keys.
-      buckets: how many there are.
+      T: number of queries.
+      S: number of keys.
+      buckets: number of buckets.
       distance: distance from which all positions share the last bucket.
       bidirectional: half of the buckets are for keys after the query; otherwise such keys share
         the bucket of distance 0.
@@ -63,7 +63,7 @@ def relative_buckets(
         buckets //= 2
     distance_TS = np.abs(offset_TS) if bidirectional else np.maximum(-offset_TS, 0)
     exact = buckets // 2
-    # float32 as in the original, for the same bucket borders.
+    # float32 as in the original, for the same bucket boundaries.
     ratio_TS = np.log(np.maximum(distance_TS, 1).astype(np.float32) / exact) / np.log(
         np.float32(distance) / exact
     )

@@ -1,13 +1,13 @@
-"""What the backward pass recomputes instead of keeping: rematerialisation policies by name.
+"""What the backward pass recomputes instead of keeping: rematerialization policies by name.
 
 Layers tag values with `tag`; a policy states which tagged values are kept, and where.
 
     none         keeps everything.
     attention    keeps everything but the insides of attention (scores, softmax), which are
                  recomputed from q, k and v.
-    minimal      keeps the results of matrix products (PRODUCTS) and of attention; recomputes norms,
+    minimal      keeps the results of matmuls (PRODUCTS) and of attention; recomputes norms,
                  activations and scores.
-    dots         keeps the results of products with parameters; recomputes all of attention too.
+    dots         keeps the results of matmuls with parameters; recomputes all of attention too.
     full         keeps each block's input only.
     offload      keeps each block's input in the host's memory, nothing on the device.
 """

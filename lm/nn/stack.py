@@ -24,7 +24,7 @@ _Layers = tuple["Block", Key[Array, "L"] | None]  # stacked blocks, and a dropou
 
 
 class _Rows(NamedTuple):
-    """Arrays of a batch that every block reads beside x; fields as in `Stack.__call__`."""
+    """Arrays of a batch that every block reads in addition to x; fields as in `Stack.__call__`."""
 
     positions_BT: Int[Array, "B T"]
     mask: Mask
@@ -59,7 +59,7 @@ class Block(nnx.Module):
         """Runs the block; arguments as in `Stack.__call__`.
 
         Args:
-          bias: on the logits of self-attention.
+          bias: bias on the logits of self-attention.
         """
         split_keys = [None] * 3 if dropout_keys is None else dropout_keys.split(3)
 
@@ -122,10 +122,10 @@ class Stack(nnx.Module):
         Args:
           x_BTD: embedded tokens.
           positions_BT: position of each token in its document.
-          mask: of self-attention.
+          mask: mask of self-attention.
           dropout_keys: None turns dropout off.
           memory_BSD: the encoder's output, which cross-attention reads.
-          cross_mask: of cross-attention.
+          cross_mask: mask of cross-attention.
         """
         T = x_BTD.shape[1]
         bias = self.relative(T, T) if self.relative is not None else None
@@ -212,7 +212,7 @@ class TokenModel(nnx.Module):
         return self.states(batch, dropout_keys)
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Scores over the vocabulary for hidden states."""
+        """Logits over the vocabulary for hidden states."""
         return self.embedding.logits(h)
 
     def cross_entropy(
@@ -229,7 +229,7 @@ class TokenModel(nnx.Module):
           h_BTD: hidden states.
           targets_BT: token ids.
           weights_BT: weight of each target.
-          bias_V: added to the scores.
+          bias_V: added to the logits.
           options: label smoothing and z-loss.
         """
         return self.embedding.cross_entropy(h_BTD, targets_BT, weights_BT, bias_V, options)
@@ -241,13 +241,13 @@ class TokenModel(nnx.Module):
         weights_BT: Float[Array, "B T"],
         bias_V: Float[Array, "V"] | None = None,
     ) -> Float[Array, "B"]:
-        """Σ_t weight · log p(target) of each row, each with a gradient of its own.
+        """Σ_t weight · log p(target) of each row, each with its own gradient.
 
         Args:
           h_BTD: hidden states.
           targets_BT: token ids.
           weights_BT: weight of each target.
-          bias_V: added to the scores.
+          bias_V: added to the logits.
         """
         return self.embedding.row_log_probs(h_BTD, targets_BT, weights_BT, bias_V)
 
@@ -255,7 +255,7 @@ class TokenModel(nnx.Module):
 class SingleStack(TokenModel):
     """Embedding, one stack, vocabulary head: an encoder or a decoder.
 
-    Its own mask is bidirectional or causal. A batch with a field `prefix` has a prefix mask.
+    Its default mask is bidirectional or causal. A batch with a field `prefix` has a prefix mask.
     """
 
     Config = TransformerConfig
@@ -268,7 +268,7 @@ class SingleStack(TokenModel):
 
     @staticmethod
     def flops(config: TransformerConfig, length: int, inputs: int = 0) -> int:
-        """Operations of a forward pass of one row of `length` positions, without the head."""
+        """FLOPs of a forward pass of one row of `length` positions, without the head."""
         assert not inputs, "only an encoder-decoder reads inputs"
         return flops.stack(config, length)
 
@@ -295,15 +295,15 @@ class SingleStack(TokenModel):
         prefix_BT: Int[Array, "B T"] | None = None,
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
-        """`states` of separate arrays.
+        """Same as `states`, with the fields as separate arrays.
 
         Args:
           tokens_BT: token ids.
           segments_BT: document number in the row, from 1; 0 is padding.
           positions_BT: position in the document.
-          types_BT: segment type (0 or 1), where the model has types.
-          prefix_BT: 1 at positions visible to all of their segment, causal after them; None takes
-            the model's own mask.
+          types_BT: segment type (0 or 1), if the model has types.
+          prefix_BT: 1 at prefix positions, which the whole segment attends to; None uses the
+            model's default mask.
           dropout_keys: None turns dropout off.
         """
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()

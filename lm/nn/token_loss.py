@@ -3,13 +3,13 @@
 Fields of an example (int32, weights float32), [T] unless noted:
 
     tokens, segments, positions      what the model reads; segments from 1, 0 is padding
-    types, prefix                    where present: segment types; 1 at positions that all of their
-                                     segment may see (a prefix mask)
-    input_tokens, input_segments,    what an encoder reads, [S], where there is one
+    types, prefix                    if present: segment types; 1 at positions to which their whole
+                                     segment attends (a prefix mask)
+    input_tokens, input_segments,    what an encoder reads, [S], if there is one
       input_positions
     targets, weights                 [P] ids, and the weight of each: 0 for padding
-    target_positions                 [P] where they are predicted; without it P = T, and each target
-                                     is predicted at its own position
+    target_positions                 [P] positions at which they are predicted; without this field
+                                     P = T, and each target is predicted at its own position
 """
 
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from lm.nn.layers import DropoutKeys
 Terms = dict[str, tuple[Array, Array]]  # name → (sum, weight)
 
 
-def gathered(hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Float[Array, "B P D"]:
+def gather_targets(hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Float[Array, "B P D"]:
     """The hidden states at the target positions."""
     if "target_positions" not in batch:
         return hidden_BTD
@@ -56,27 +56,29 @@ def loss(
     """The full loss of an objective that only predicts tokens.
 
     Args:
-      name: of the loss term.
+      name: name of the loss term.
       model: the model.
       batch: fields as above.
       dropout_keys: None turns dropout off.
       options: label smoothing and z-loss.
 
     Returns:
-      Its term and its metrics, as (sum, weight).
+      The loss term and the metrics, each name → (sum, weight).
     """
-    return measured(
+    return terms_and_metrics(
         name, sums(model, model.states(batch, dropout_keys), batch, options), batch, options
     )
 
 
-def measured(name: str, totals: Sums, batch: Batch, options: LossOptions) -> tuple[Terms, Terms]:
-    """A loss term and its metrics, as (sum, weight).
+def terms_and_metrics(
+    name: str, totals: Sums, batch: Batch, options: LossOptions
+) -> tuple[Terms, Terms]:
+    """Returns a loss term and its metrics, as (sum, weight).
 
-    The metrics are the accuracy and, where smoothing or z-loss make the term something else, nats.
+    The metrics are the accuracy, and the plain NLL in nats if smoothing or z-loss is on.
 
     Args:
-      name: of the term.
+      name: name of the loss term.
       totals: what `sums` returned.
       batch: fields as above.
       options: label smoothing and z-loss.
@@ -89,10 +91,10 @@ def measured(name: str, totals: Sums, batch: Batch, options: LossOptions) -> tup
 
 
 def by_row(name: str, model: Model, batch: Batch, head: MaskedHead | None = None) -> Terms:
-    """Nats and hits of each row, without dropout, smoothing or z-loss.
+    """NLL in nats and accuracy of each row, without dropout, smoothing or z-loss.
 
     Args:
-      name: of the loss term.
+      name: name of the loss term.
       model: the model.
       batch: fields as above.
       head: BERT's head; None for the vocabulary matrix alone.
@@ -111,9 +113,10 @@ def row_log_probs(
     head: MaskedHead | None = None,
     dropout_keys: DropoutKeys | None = None,
 ) -> Float[Array, "B"]:
-    """Σ weight · log p(target) of each row, each with a gradient of its own.
+    """Σ weight · log p(target) of each row, each with its own gradient.
 
-    The likelihood of sequences for losses that are no sum over rows, as those on preferences.
+    The log-likelihood of sequences, for losses that are not a sum over rows, such as preference
+    losses.
 
     Args:
       model: the model.
@@ -128,6 +131,6 @@ def row_log_probs(
 def _head_inputs(
     hidden_BTD: Float[Array, "B T D"], batch: Batch, head: MaskedHead | None
 ) -> tuple[Float[Array, "B P D"], Float[Array, "V"] | None]:
-    """The factor of the vocabulary matrix, and the bias on its scores."""
-    h_BPD = gathered(hidden_BTD, batch)
+    """The hidden states that are multiplied by the vocabulary matrix, and the logits' bias."""
+    h_BPD = gather_targets(hidden_BTD, batch)
     return (h_BPD, None) if head is None else (head.transform(h_BPD), head.output_bias[...])

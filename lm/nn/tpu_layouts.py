@@ -1,4 +1,4 @@
-"""Products and barriers in the form that suits the compiler and TPU registers.
+"""Matmuls and barriers in a form that suits the compiler and TPU registers.
 
 The values are those of the formula in each docstring. Only speed depends on this file;
 experiments/LOG.md has the measurements.
@@ -22,7 +22,7 @@ def fills_lanes(head_width: int) -> bool:
 def to_heads(
     x_BTD: Float[Array, "B T D"], kernel_DNH: Float[Array, "D N H"]
 ) -> Float[Array, "B T N H"]:
-    """Σ_D x · kernel. Heads that do not fill registers share one axis in the product."""
+    """Σ_D x · kernel. Heads that do not fill registers share one axis in the matmul."""
     D, N, H = kernel_DNH.shape
     if fills_lanes(H):
         return jnp.einsum("BTD,DNH->BTNH", x_BTD, kernel_DNH)
@@ -34,7 +34,7 @@ def to_heads(
 def from_heads(
     x_BTNH: Float[Array, "B T N H"], kernel_NHD: Float[Array, "N H D"]
 ) -> Float[Array, "B T D"]:
-    """Σ_NH x · kernel. Heads that do not fill registers share one axis in the product."""
+    """Σ_NH x · kernel. Heads that do not fill registers share one axis in the matmul."""
     N, H, D = kernel_NHD.shape
     if fills_lanes(H):
         return jnp.einsum("BTNH,NHD->BTD", x_BTNH, kernel_NHD)
@@ -46,9 +46,9 @@ def from_heads(
 def _matrix(kernel: Float[Array, "_ _ _"], shape: tuple[int, int]) -> Float[Array, "_ _"]:
     """The kernel with heads merged into one axis.
 
-    Where devices hold parts of it, the TPU compiler scatters a matrix's gradient while it sums it
-    up. It does not do so for a kernel of rank 3 with heads of 64, which sends twice the bytes. The
-    barrier hides the rank from it.
+    If the kernel is sharded, the TPU compiler reduce-scatters gradients of rank-2 kernels but
+    all-reduces rank-3 ones with heads of 64, which sends twice the bytes; the barrier hides the
+    reshape.
     """
     matrix = kernel.reshape(shape)
     return jax.lax.optimization_barrier(matrix) if sharding.parts("width") > 1 else matrix
@@ -61,8 +61,8 @@ def rotate_by_product(
 ) -> Float[Array, "B T N H"]:
     """[a, b] → [a cos - b sin, b cos + a sin], h = H / 2.
 
-    A product with a permutation exchanges the halves, which is exact in bfloat16. A TPU is slow at
-    cutting rows of full register width into halves and joining them.
+    A matmul with a permutation matrix exchanges the halves, which is exact in bfloat16. Splitting
+    rows of full register width into halves and concatenating them is slow on a TPU.
     """
     return _rotate_by_product(
         x_BTNH,

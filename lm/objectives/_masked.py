@@ -19,7 +19,9 @@ from lm.objectives import _objective
 
 @dataclasses.dataclass(frozen=True)
 class Config(masking.Options, LossOptions):
-    """Options of masking (lm/data/masking.py), of the loss (lm/nn/cross_entropy.py), and two more.
+    """Options of objectives that mask tokens.
+
+    Extends `masking.Options` (lm/data/masking.py) and `LossOptions` (label smoothing, z-loss).
 
     Attributes:
       head: "transform" (BERT's dense layer, activation and norm before the vocabulary matrix) or
@@ -55,7 +57,7 @@ class MaskedTokens:
         """Stores its options.
 
         Args:
-          name: of the loss term.
+          name: name of the loss term.
           config: options of masking, head and loss.
           tokenizer: gives [MASK] and random ids.
           row_format: lays out rows.
@@ -96,7 +98,7 @@ class MaskedTokens:
         return {"masked": MaskedHead(config, scope / "masked")} if self.has_head else {}
 
     def head_flops(self, config: ModelConfig) -> int:
-        """Operations of the vocabulary head on one row."""
+        """FLOPs of the vocabulary head on one row."""
         return flops.head(config, self.config.budget(self.length), self.has_head)
 
     def loss(
@@ -104,7 +106,7 @@ class MaskedTokens:
     ) -> tuple[Sums, Sums]:
         """The term and its metrics."""
         sums = token_loss.sums(model, hidden_BTD, batch, self.config, self._head(model))
-        return token_loss.measured(self.name, sums, batch, self.config)
+        return token_loss.terms_and_metrics(self.name, sums, batch, self.config)
 
     def by_row(self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Sums:
         """The term and its accuracy for each row, without smoothing or z-loss."""
@@ -153,7 +155,7 @@ class MaskedObjective(_objective.SingleObjective):
         return self.masked.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row."""
+        """FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 
     def loss(

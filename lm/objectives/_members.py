@@ -21,9 +21,9 @@ class MemberPlans:
     """The rows of an objective composed of others.
 
     Attributes:
-      plans: of each member, by name.
-      empty: of each member an example of zeros, by name; without fields if it has no rows.
-      rows: the number of rows.
+      plans: plan of each member, by name.
+      empty: example of zeros of each member, by name; without fields if it has no rows.
+      rows: number of rows.
     """
 
     plans: dict[str, Plan]
@@ -35,7 +35,7 @@ class MemberPlans:
 
     @property
     def note(self) -> str:
-        """What the members left out, or ""."""
+        """What the members' plans leave out, or ""."""
         return "; ".join(f"{name}: {plan.note}" for name, plan in self.plans.items() if plan.note)
 
 
@@ -68,11 +68,11 @@ class ComposedObjective:
           sections: for each member by name, the path of its options in the config, and the options.
           tokenizer: the vocabulary.
           length: tokens of a row of data.
-          mask: of all members.
+          mask: mask of all members.
 
         Raises:
-          UserError: there is no such objective, it cannot be a member, it does not train under this
-            mask, or two members need different heads of one name.
+          UserError: an objective does not exist, cannot be a member or does not train under this
+            mask, or two members need different heads of the same name.
         """
         self.length, self.mask = length, mask
         self.members = {}
@@ -93,7 +93,7 @@ class ComposedObjective:
         self.has_masked_head = any(member.has_masked_head for member in members)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, Any]:
-        """The heads of all members; heads of one name are one head."""
+        """The heads of all members; members share heads of the same name."""
         return {
             name: head
             for member in self.members.values()
@@ -119,8 +119,8 @@ class ComposedObjective:
     ) -> Example:
         """An example of a member, under the member's own field names.
 
-        Rows are numbered through the composed epoch. A member with more or fewer rows than that
-        gives a random one of those at the same fraction of its own epoch.
+        `row` is an index into the composed epoch. If a member has another number of rows, indices
+        are scaled and drawn within that interval.
         """
         member_plan = plan.plans[name]
         if len(member_plan) != len(plan):
@@ -130,16 +130,16 @@ class ComposedObjective:
 
 
 def merge(name: str, example: Example, plan: MemberPlans) -> Example:
-    """The fields of all members: those of one filled, those of the others zero.
+    """The fields of all members: those of one member filled, those of the others zero.
 
     Args:
-      name: of the member that the example is from.
-      example: under the member's own field names.
+      name: the member that the example is from.
+      example: the example, under the member's own field names.
       plan: has the other members' empty examples.
 
     Returns:
-      Fields under "member/field"; and `tokens` and `segments` of the example, padded to the longest
-      of any member.
+      Fields under "member/field"; and `tokens` and `segments` of the example, padded to the
+      maximum length over all members.
     """
     fields: Example = {}
     for member, empty in plan.empty.items():
@@ -164,7 +164,7 @@ def pad(values: Shaped[np.ndarray, "n"], size: int) -> Shaped[np.ndarray, "{size
 
 
 def _check_heads(members: Mapping[str, Objective]) -> None:
-    """Refuses members that share the pair classifier but differ in its pooling or its labels."""
+    """Raises UserError if members share the pair classifier but differ in pooling or labels."""
     pairs = [
         member.pairs for member in members.values() if isinstance(member, _pairs.ObjectiveOnPairs)
     ]

@@ -1,4 +1,4 @@
-"""Shared by objectives on pairs of segments: rows and a classifier, alone or beside MLM."""
+"""Shared by objectives on pairs of segments: rows and a classifier, alone or together with MLM."""
 
 import dataclasses
 
@@ -24,7 +24,7 @@ class Config:
       pooling: what the classifier reads (lm.nn.heads.PairHead): the "first" token (BERT), the
         "mean" of all tokens, or both "segments" compared.
       format: "segment_pair" (BERT: segments of several sentences that fill a row) or
-        "sentence_pair" (single sentences, several pairs a row).
+        "sentence_pair" (single sentences, several pairs per row).
     """
 
     pooling: str = "first"
@@ -36,7 +36,7 @@ class Config:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedConfig(_masked.Config):
-    """Options of masking, head and loss (lm/objectives/_masked.py), and those of pairs.
+    """Options of MLM on pairs. Extends `_masked.Config` (masking, head, format, loss).
 
     Attributes:
       format: as in `Config`.
@@ -69,7 +69,7 @@ class Pairs:
     """Lays out pairs of segments, and classifies them: a component of objectives.
 
     Attributes:
-      relation: of the segments, one of lm.data.pairs.RELATIONS.
+      relation: relation of the segments, one of lm.data.pairs.RELATIONS.
       pooling: what the classifier reads, one of lm.nn.heads.POOLINGS.
       row_format: lays out rows.
     """
@@ -85,8 +85,8 @@ class Pairs:
         """Makes the format.
 
         Args:
-          name: of the loss term.
-          relation: of the segments, one of lm.data.pairs.RELATIONS.
+          name: name of the loss term.
+          relation: relation of the segments, one of lm.data.pairs.RELATIONS.
           config: has the pooling and the format.
           tokenizer: gives special ids.
           length: T, positions of a row.
@@ -125,8 +125,8 @@ class ObjectiveOnPairs(_objective.SingleObjective):
     """Base of objectives with a loss on pairs.
 
     Attributes:
-      name: of the loss term on pairs; set by a subclass.
-      relation: of the segments; set by a subclass.
+      name: name of the loss term on pairs; set by a subclass.
+      relation: relation of the segments; set by a subclass.
       pairs: lays out pairs, and classifies them.
     """
 
@@ -169,7 +169,7 @@ class PairObjective(ObjectiveOnPairs):
         return self.pairs.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row; those of the classifier are too few to count."""
+        """FLOPs of a forward pass of one row; the classifier's are negligible."""
         return model.flops(config, self.length)
 
     def loss(
@@ -210,7 +210,7 @@ class MaskedPairObjective(ObjectiveOnPairs):
         return self.masked.heads(config, scope) | self.pairs.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row."""
+        """FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 
     def loss(

@@ -19,7 +19,7 @@ class SequenceObjective(_objective.SingleObjective):
     """Base of these objectives. A subclass has `plan` and `example`.
 
     Attributes:
-      name: of the loss term; set by a subclass.
+      name: name of the loss term; set by a subclass.
       config: the objective's own options; the options of the loss are among them.
       layout: lays out pieces of an input and a target as rows.
     """
@@ -35,11 +35,11 @@ class SequenceObjective(_objective.SingleObjective):
         self.positions, self.longest = layout.positions, max(layout.stream_lengths)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads beside the model's vocabulary head."""
+        """No heads in addition to the model's vocabulary head."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row."""
+        """FLOPs of a forward pass of one row."""
         layout = self.layout
         if layout.mask == "prefix":
             return model.flops(config, layout.length) + flops.head(config, layout.length)
@@ -58,11 +58,11 @@ class SequenceObjective(_objective.SingleObjective):
 
 
 def longest_piece(needs: Sequence[Int[np.ndarray, "n"]], rooms: Sequence[int]) -> int:
-    """The most tokens of a piece that fits a row.
+    """Returns the maximum number of tokens of a piece that fits a row.
 
     Args:
       needs: for each stream, positions that a piece of n tokens takes, by n.
-      rooms: positions of each stream.
+      rooms: positions that each stream has.
     """
     return min(
         int(np.searchsorted(need, room, side="right")) - 1

@@ -77,7 +77,7 @@ class Objective(_members.ComposedObjective):
         )
 
     def plan(self, store: Store) -> _members.MemberPlans:
-        """The rows of both phases; as many as the longer of the two has."""
+        """The rows of both phases. Their number is the larger of the two phases' numbers."""
         plans, empty = self.plans(store)
         lengths = [len(plan) for plan in plans.values()]
         return _members.MemberPlans(plans, empty, max(lengths) if all(lengths) else 0)
@@ -93,8 +93,9 @@ class Objective(_members.ComposedObjective):
         """Arrays of one row.
 
         Returns:
-          The fields of both phases under "objective/field", those of one filled.
-          tokens, segments: int32 [T], of the filled phase.
+          The fields of both phases under "objective/field", those of the row's
+            phase filled.
+          tokens, segments: int32 [T], of the row's phase.
           phase: int32 [], 0 or 1.
         """
         phase = int(progress >= self.config.share)
@@ -103,7 +104,7 @@ class Objective(_members.ComposedObjective):
         return _members.merge(name, example, plan) | {"phase": np.array(phase, np.int32)}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row, on average over the run."""
+        """FLOPs of a forward pass of one row, on average over the run."""
         first, second = (member.flops(model, config) for member in self.members.values())
         return round(self.config.share * first + (1 - self.config.share) * second)
 
@@ -129,7 +130,7 @@ class Objective(_members.ComposedObjective):
     def _of_phase(
         self, compute: Callable[[str], tuple[Sums, ...]], batch: Batch
     ) -> tuple[Sums, ...]:
-        """Computes the objective of the batch's phase, with zeros for what only the other has."""
+        """Computes the objective of the batch's phase, with zeros for the other's own terms."""
         names = list(self.members)
         shapes = [jax.eval_shape(lambda name=name: compute(name)) for name in names]
         zeros = tuple(

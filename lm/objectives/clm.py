@@ -1,8 +1,8 @@
-"""Causal language modelling: predicts each token from those before it.
+"""Causal language modeling: predicts each token from those before it.
 
-GPT-2 (Radford et al. 2019). Documents are packed into rows and do not see each other. A document's
-first token is predicted from [BOS]; its last token predicts [EOS]. Where a row cuts a document, the
-next piece starts with the token before the cut, so that each token is predicted once.
+GPT-2 (Radford et al. 2019). Documents are packed into rows and do not attend to each other. A
+document's first token is predicted from [BOS]; its last token predicts [EOS]. Where a row cuts a
+document, the next piece starts with the token before the cut, so that each token is predicted once.
 """
 
 import dataclasses
@@ -21,10 +21,10 @@ from lm.objectives import _causal, _objective
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """Options of the loss (lm/nn/cross_entropy.py), and one more.
+    """Options of CLM. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     packing: str = "greedy"
@@ -35,7 +35,7 @@ class Config(LossOptions):
 
 
 class Objective(_objective.SingleObjective):
-    """Causal language modelling."""
+    """Causal language modeling."""
 
     masks = ("causal", "prefix")
     standard = True
@@ -66,11 +66,11 @@ class Objective(_objective.SingleObjective):
         return example
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads beside the model's vocabulary head."""
+        """No heads in addition to the model's vocabulary head."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row."""
+        """FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(

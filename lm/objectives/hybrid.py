@@ -2,8 +2,8 @@
 
 Charpentier and Samuel 2024. The two modes differ in the attention mask and in what is masked.
 Rows, positions and the vocabulary head are the same, because a masked token k + 1 is predicted at
-k. All sequences weigh the same: a sequence's loss is the mean over its targets. By default masks
-are runs of 1 to 3 tokens, and their rate falls from 30 to 15 % over the run.
+k. All sequences have equal weight: a sequence's loss is the mean over its targets. By default
+spans of 1 to 3 tokens are masked. The masking rate falls from 30 to 15 % over training.
 """
 
 import dataclasses
@@ -22,12 +22,14 @@ from lm.objectives import _causal, _objective
 
 @dataclasses.dataclass(frozen=True)
 class Config(masking.Options, LossOptions):
-    """Options of masking (lm/data/masking.py), of the loss (lm/nn/cross_entropy.py), and of modes.
+    """Options of the hybrid objective.
+
+    Extends `masking.Options` (lm/data/masking.py) and `LossOptions` (label smoothing, z-loss).
 
     Attributes:
       causal: weight of causal sequences; its fraction is causal / (causal + masked).
       masked: weight of masked sequences.
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     rate: float = 0.3
@@ -102,11 +104,11 @@ class Objective(_objective.SingleObjective):
         }
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads beside the model's vocabulary head."""
+        """No heads in addition to the model's vocabulary head."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row; the head runs at every position in any mode."""
+        """FLOPs of a forward pass of one row; in both modes the head runs at every position."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(

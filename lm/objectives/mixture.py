@@ -1,10 +1,10 @@
-"""A weighted mixture: each sequence is drawn for one of several objectives.
+"""A weighted mixture: each sequence is trained by one of several objectives, drawn at random.
 
-All sequences weigh the same. A sequence's loss is that of its objective: the sum of the objective's
-terms, each the mean over the sequence's own targets. Objectives that only predict tokens with the
-bare vocabulary head run through the model in a single pass, at no extra cost. Otherwise each takes
-a pass of its own, in which the sequences of the others have weight 0; a run's FLOPs count these
-passes.
+All sequences have equal weight. A sequence's loss is that of its objective: the sum of the
+objective's terms, each the mean over the sequence's own targets. Objectives that only predict
+tokens with the bare vocabulary head run through the model in a single pass, at no extra cost.
+Otherwise each takes a pass of its own, in which the sequences of the others have weight 0; a run's
+FLOPs count these passes.
 
     config.objective = {
         "name": "mixture",
@@ -36,7 +36,9 @@ _PADDED = ("tokens", "segments", "positions", "types", "prefix")
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """The members. Options of the loss apply to members that run in a single pass.
+    """The members. Extends `LossOptions` (label smoothing, z-loss).
+
+    These loss options apply to members that run in a single pass.
 
     Attributes:
       members: for each objective by name its options, and its `weight` in the mixture, by default
@@ -88,7 +90,7 @@ class Objective(_members.ComposedObjective):
         self._check_loss_options()
 
     def _check_loss_options(self) -> None:
-        """Refuses options of the loss where they have no effect."""
+        """Raises UserError if loss options are set where they have no effect."""
         unused: list[Any] = [self.config]
         where = "its members, since each has a pass of its own"
         if self.single_pass:
@@ -130,7 +132,7 @@ class Objective(_members.ComposedObjective):
         name = list(self.members)[index]
         example = self.member_example(name, store, plan, row, rng, progress)
         count = sum(int((example[key] > 0).sum()) for key in _WEIGHTS if key in example)
-        # All sequences weigh the same.
+        # All sequences have equal weight.
         for key in _WEIGHTS:
             if key in example:
                 example[key] = example[key] / max(example[key].sum(), 1e-9)
@@ -141,7 +143,7 @@ class Objective(_members.ComposedObjective):
         return fields | {"member": np.array(index, np.int32), "count": np.array(count, np.int32)}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row, or of one pass for each member."""
+        """FLOPs of a forward pass of one row, or of one pass for each member."""
         if not self.single_pass:
             return sum(member.flops(model, config) for member in self.members.values())
         if self.mask == "cross":

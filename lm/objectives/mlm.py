@@ -1,9 +1,12 @@
-"""Masked language modelling: predicts masked tokens from the text on both sides.
+"""Masked language modeling: predicts masked tokens from the text on both sides.
 
 BERT (Devlin et al. 2019). By default rows are packed: each piece of a document is `[CLS] … [SEP]`
-and sees only itself. Masks are drawn anew in each epoch. The vocabulary head runs at the masked
-positions only. On a decoder the whole row is the prefix, so that each token sees both sides there
-too.
+and attends only to itself. Masks are drawn anew in each epoch. The vocabulary head runs at the
+masked positions only. On a decoder the whole row is the prefix, so that each token attends to both
+sides there too.
+
+The loss is `_masked.MaskedTokens.loss`: cross-entropy at the masked positions
+(lm/nn/token_loss.py).
 """
 
 import dataclasses
@@ -16,11 +19,11 @@ from lm.objectives import _masked
 
 @dataclasses.dataclass(frozen=True)
 class Config(_masked.Config):
-    """Options of masking, format, head and loss (lm/objectives/_masked.py), and one more.
+    """Options of MLM. Extends `_masked.Config` (masking, head, format, loss).
 
     Attributes:
       question: relation of the segments in formats of pairs: "next" or "order" (lm/data/pairs.py).
-        There is no loss on it here.
+        MLM has no loss on it.
     """
 
     question: str = "next"
@@ -31,7 +34,7 @@ class Config(_masked.Config):
 
 
 class Objective(_masked.MaskedObjective):
-    """Masked language modelling."""
+    """Masked language modeling."""
 
     masks = ("bidirectional", "prefix")
     terms = {"mlm": 1.0}

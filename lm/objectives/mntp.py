@@ -1,4 +1,4 @@
-"""Masked next-token prediction: as MLM, but the masked token k + 1 is predicted at position k.
+"""Masked next-token prediction: like MLM, but the masked token k + 1 is predicted at position k.
 
 LLM2Vec (BehnamGhader et al. 2024); GPT-BERT (Charpentier and Samuel 2024). The vocabulary head thus
 predicts the next token, as in a causal model, and one model can do both. Rows are those of CLM:
@@ -14,7 +14,7 @@ from lm.objectives import _masked
 
 @dataclasses.dataclass(frozen=True)
 class Config(_masked.Config):
-    """Options of masking, format, head and loss (lm/objectives/_masked.py)."""
+    """Options of MNTP. Extends `_masked.Config` (masking, head, format, loss)."""
 
     head: str = "plain"
 

@@ -1,7 +1,7 @@
-"""Prefix language modelling: continues a text whose beginning is given.
+"""Prefix language modeling: continues a text whose beginning is given.
 
-T5 (Raffel et al. 2020). The given part is seen from both sides; the rest is predicted from left to
-right. The split is uniform over the positions that leave a token on either side. A decoder reads
+T5 (Raffel et al. 2020). The given part has bidirectional attention; the rest is predicted from left
+to right. The split is uniform over the positions that leave a token on either side. A decoder reads
 both parts in one row under a prefix mask, laid out as in CLM. An encoder-decoder encodes
 `[BOS] prefix [EOS]` and decodes the rest.
 """
@@ -19,11 +19,11 @@ from lm.objectives import _causal, _sequences
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """Options of the loss (lm/nn/cross_entropy.py), and two more.
+    """Options of prefix LM. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
       split: fraction of each text that is given; 0 draws it at random.
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     split: float = 0.0
@@ -39,7 +39,7 @@ class Config(LossOptions):
 
 
 class Objective(_sequences.SequenceObjective):
-    """Prefix language modelling."""
+    """Prefix language modeling."""
 
     name, terms = "prefix_lm", {"prefix_lm": 1.0}
 
@@ -48,7 +48,7 @@ class Objective(_sequences.SequenceObjective):
         self.scores = ("suffix", "causal") if mask == "prefix" else ("suffix",)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs documents into rows, alike for all models.
+        """Packs documents into rows, the same for all models.
 
         Drops pieces of one token, which cannot be split.
         """

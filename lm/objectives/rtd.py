@@ -1,4 +1,4 @@
-"""Replaced-token detection: which tokens of a text were put there by a small generator?
+"""Replaced-token detection: which tokens of a text were replaced by a small generator?
 
 ELECTRA (Clark et al. 2020). A generator, trained by MLM, samples tokens for masked positions; no
 gradient flows through the samples. The model is the discriminator: it classifies every token as
@@ -40,7 +40,7 @@ VARIANTS = ("rtd", "electra_15", "replace_mlm", "all_tokens_mlm")
 
 @dataclasses.dataclass(frozen=True)
 class Config(_masked.Config):
-    """Options of masking and format (lm/objectives/_masked.py), and those of ELECTRA.
+    """Options of RTD. Extends `_masked.Config` (masking, head, format, loss).
 
     By default 85 % of the masked positions become [MASK] and the rest keep their token, as in
     ELECTRA's code.
@@ -120,8 +120,8 @@ class Objective(_objective.SingleObjective):
         Returns:
           The fields of mlm.
           token_weights: float32 [T], weights of the tokens in the model's own loss.
-          noise: int32 [], seed of the generator's samples in this row, which thus depend on nothing
-            else.
+          noise: int32 [], seed of the generator's samples in this row. They depend on no other
+            randomness.
         """
         example = self.masked.example(store, plan, row, rng, progress)
         weights = (example["segments"] > 0).astype(np.float32)
@@ -137,7 +137,7 @@ class Objective(_objective.SingleObjective):
         """The generator, and the discriminator's head or, for ablations, one for masked tokens.
 
         Raises:
-          UserError: the model is not a Transformer; the generator is a narrow Transformer.
+          UserError: the model is not a Transformer. The generator is a narrow copy of its shape.
         """
         if not isinstance(config, TransformerConfig):
             raise UserError("objective 'rtd' needs a Transformer: its generator is a narrow one")
@@ -150,7 +150,7 @@ class Objective(_objective.SingleObjective):
         return modules
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """Operations of a forward pass of one row, including the generator's."""
+        """FLOPs of a forward pass of one row, including the generator's."""
         masked, T, D = self.config.budget(self.length), self.length, config.width
         assert isinstance(config, TransformerConfig)
         total = Generator.flops(config, self.config.generator, T, masked) + model.flops(config, T)
@@ -255,7 +255,7 @@ def _read(
 
 
 def _sample(logits_BPV: Float[Array, "B P V"], seeds_B: Int[Array, "B"]) -> Int[Array, "B P"]:
-    """Draws a token for each position from softmax(logits), by Gumbel noise of the row's seed."""
+    """Draws a token for each position from softmax(logits), by Gumbel noise from the row's seed."""
 
     def row(logits_PV: Float[Array, "P V"], seed: Int[Array, ""]) -> Int[Array, "P"]:
         gumbel_PV = jax.random.gumbel(jax.random.key(seed), logits_PV.shape, jnp.float32)

@@ -1,6 +1,6 @@
 """Sequence to sequence: a document's first paragraph is the input, the rest is the target.
 
-For translation, summaries, or questions with answers: give them as documents of two paragraphs
+For translation, summarization or question answering, give the pairs as documents of two paragraphs
 (`data.source=jsonl` reads a list of texts as paragraphs). On documentation the model writes the
 body from the summary line or, with `reverse`, the summary line from the body.
 """
@@ -20,12 +20,12 @@ from lm.objectives import _sequences
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """Options of the loss (lm/nn/cross_entropy.py), and those of inputs and targets.
+    """Options of seq2seq. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
       reverse: whether the first paragraph is the target instead of the input.
       target_length: positions of an encoder-decoder's target stream; 0 takes the data's length.
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     reverse: bool = False

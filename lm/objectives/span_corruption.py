@@ -20,13 +20,13 @@ from lm.tokenizers.sentencepiece import MODES
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """Options of the loss (lm/nn/cross_entropy.py), and those of the spans.
+    """Options of span corruption. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
       density: fraction of tokens that are replaced; 0.15 in T5.
       mean_span: mean length of a span in tokens; 3 in T5.
       mode_token: "[NLU]", "[NLG]" or "[S2S]" before the input; "" for none.
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     density: float = 0.15

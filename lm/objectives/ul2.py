@@ -7,8 +7,8 @@ Tay et al. 2022, table 1:
     X          mean span 3 or 8 at 0.5, or 64 at 0.15 or 0.5           [NLG]
     S          the last quarter of the text: the model continues it    [S2S]
 
-S gets a fraction `s_share` of the texts; the six others get equal parts of the rest. The mode token
-is the first token of the input.
+S gets a fraction `s_share` of the texts; the six others get equal fractions of the rest. The mode
+token is the first token of the input.
 """
 
 import dataclasses
@@ -36,13 +36,13 @@ DENOISERS = (
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """Options of the loss (lm/nn/cross_entropy.py), and those of the denoisers.
+    """Options of UL2. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      s_share: fraction of texts that the S-denoiser gets.
+      s_share: fraction of texts that the S-denoiser corrupts.
       s_rate: fraction of a text that the S-denoiser replaces; 0.25 in UL2.
       mode_tokens: whether the input begins with the denoiser's mode token.
-      packing: of documents into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     s_share: float = 0.2

@@ -14,7 +14,7 @@ class Config:
     Attributes:
       b1: decay of the first moment; β₁ in the paper.
       b2: decay of the second moment; β₂ in the paper.
-      epsilon: added to the root of the second moment.
+      epsilon: added to the square root of the second moment.
       weight_decay: factor on the parameters, in units of the learning rate.
       embedding_rate: factor on the learning rate of embeddings.
     """
@@ -42,7 +42,7 @@ def make(
 
     Args:
       config: options.
-      learning_rate: the highest rate.
+      learning_rate: the peak rate.
       schedule: the rate at each step, relative to `learning_rate`.
     """
     return optax.chain(

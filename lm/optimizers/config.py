@@ -17,7 +17,7 @@ class OptimizerConfig:
 
     Attributes:
       name: a plug-in of lm/optimizers.
-      clip: largest global norm of the gradients; 0 for no clipping.
+      clip: maximum global norm of the gradients; 0 for no clipping.
     """
 
     name: str = "adamw"
@@ -38,13 +38,13 @@ def make(section: Mapping[str, Any], steps: int) -> optax.GradientTransformation
 
     Args:
       section: the optimizer's name under "name", its options, and those of the schedule.
-      steps: of the run, for the schedule.
+      steps: steps of the run, for the schedule.
 
     Returns:
       Clipping, then the plug-in on its schedule.
 
     Raises:
-      UserError: the plug-in or an option is unknown, or a value is impossible.
+      UserError: the plug-in or an option is unknown, or a value is invalid.
     """
     shared = plugins.configure(OptimizerConfig, _part(section, _SHARED), _WHERE)
     schedule = plugins.configure(schedules.ScheduleConfig, _part(section, _SCHEDULE), _WHERE)

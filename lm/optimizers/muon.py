@@ -1,6 +1,6 @@
 """Muon (Jordan 2024; optax.contrib) on the matrices of the blocks, Adam on all other parameters.
 
-Both with Nesterov momentum. Muon replaces the update of a matrix by the nearest orthogonal matrix.
+Both use Nesterov momentum. Muon replaces the update of a matrix by the nearest orthogonal matrix.
 Layers are stacked on a leading axis, and heads have an axis of their own: each layer's matrix is
 orthogonalized by itself, all its heads together.
 """
@@ -34,7 +34,7 @@ class Config:
 
     Attributes:
       beta: momentum of the matrices.
-      weight_decay: of the matrices, in units of the learning rate.
+      weight_decay: weight decay of the matrices, in units of the learning rate.
       adam_rate: learning rate of all other parameters, as a factor on that of the matrices.
       adam_b1: decay of Adam's first moment.
       adam_b2: decay of Adam's second moment.
@@ -68,7 +68,7 @@ def make(
 
     Args:
       config: options.
-      learning_rate: the highest rate of the matrices.
+      learning_rate: the peak rate of the matrices.
       schedule: the rate at each step, relative to `learning_rate`.
     """
     return optax.chain(

@@ -12,12 +12,12 @@ class ScheduleConfig:
     """Linear warm-up, then a schedule by name.
 
     Attributes:
-      learning_rate: the highest rate.
+      learning_rate: the peak rate.
       schedule: "constant"; "cosine" or "linear" decay until the end; or "wsd" (warm-up, stable,
         decay): linear decay in the last `cooldown` of the run (MiniCPM, Hu et al. 2024).
       warmup: fraction of the steps in which the rate rises from 0.
       cooldown: fraction of the steps in which wsd decays.
-      final: rate at the end, as a fraction of the highest.
+      final: rate at the end, as a fraction of the peak rate.
     """
 
     learning_rate: float = 1e-3
@@ -48,10 +48,10 @@ def make(config: ScheduleConfig, steps: int) -> optax.Schedule:
 
     Args:
       config: options.
-      steps: of the run.
+      steps: steps of the run.
 
     Returns:
-      The rate at each step, relative to the highest.
+      The rate at each step, relative to the peak rate.
     """
     rise = round(config.warmup * steps)
     rest = max(1, steps - rise)

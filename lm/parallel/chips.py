@@ -19,8 +19,8 @@ class Chip:
       devices: JAX devices of a chip.
       tflops: peak of the chip in dense bfloat16, TFLOP/s.
       hbm: memory of the chip, GiB.
-      usable: GiB of HBM that a program gets on one device, as the compiler reports when it refuses
-        a program.
+      usable: GiB of HBM that a program gets on one device, as the compiler reports for a program
+        that does not fit.
       bandwidth: HBM bandwidth of the chip, TB/s.
       link: bandwidth of one ICI link in one direction, GB/s.
       links: ICI links of a chip.
@@ -49,7 +49,7 @@ class Chip:
 
     @property
     def clock(self) -> float:
-        """Clock in Hz, derived from the peak: each MXU cell multiplies and adds once a cycle."""
+        """Clock in Hz, derived from the peak: each MXU cell multiplies and adds once per cycle."""
         return self.tflops * 1e12 / (self.mxus * 2 * self.mxu**2)
 
 
@@ -67,8 +67,8 @@ TPUS = {
 # losses.
 _ALL = {
     "xla_tpu_enable_latency_hiding_scheduler": "true",
-    # Disables windowed einsum: its loops of partial products, in place of one gather and one
-    # product, take 1.6 (v5p) to 2.3 (v5e) times the cycles of a 1B step.
+    # Disables windowed einsum: its loops of partial matmuls, in place of one gather and one
+    # matmul, take 1.6 (v5p) to 2.3 (v5e) times the cycles of a 1B step.
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
 }
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {

@@ -38,16 +38,16 @@ CONTEXT_ATTENTION = ("gather", "ring")
 class DeviceMismatch(UserError):
     """A mesh, or a batch or model on it, that does not fit the number of devices.
 
-    Callers that may lay a program out differently catch it and choose another mesh.
+    Callers that can use another mesh catch it.
     """
 
 
 @dataclasses.dataclass(frozen=True)
 class MeshConfig:
-    """Devices along each axis; -1 (at most once) takes all that remain.
+    """Number of devices along each axis; -1 (at most once) takes all remaining devices.
 
     Attributes:
-      slice: slices joined by the data-center network.
+      slice: slices connected by the data-center network.
       data: devices along "data".
       fsdp: devices along "fsdp".
       stage: stages of the pipeline.
@@ -55,9 +55,9 @@ class MeshConfig:
       tensor: devices along "tensor".
       pipeline_microbatches: parts that a pipeline cuts the batch into; 0 takes as many as stages.
       pipeline_repeats: how often each part passes through the stages, each time through other
-        layers; more make the bubble smaller.
-      context_attention: "gather" collects all keys and values on each device, "ring" passes them
-        from device to device.
+        layers; more repeats make the bubble smaller.
+      context_attention: "gather" all-gathers keys and values, "ring" passes them from device to
+        device.
     """
 
     slice: int = 1
@@ -103,11 +103,11 @@ def initialize() -> None:
     """Connects to the other processes of the job, if there are any.
 
     On a TPU machine JAX finds its peers itself. Elsewhere the environment names them:
-    LM_COORDINATOR=host:port, LM_PROCESSES=<count>, LM_PROCESS=<index>. When a process disappears
-    without notice, the others end after LM_HEARTBEAT seconds (default 100).
+    LM_COORDINATOR=host:port, LM_PROCESSES=<count>, LM_PROCESS=<index>. If a process fails
+    silently, the others exit after LM_HEARTBEAT seconds (default 100).
 
     Raises:
-      UserError: one of these variables is missing or not a number.
+      UserError: one of these variables is missing or is not a number.
     """
     try:
         heartbeat = int(os.environ.get("LM_HEARTBEAT", "100"))
@@ -123,7 +123,7 @@ def initialize() -> None:
             count, index = int(os.environ["LM_PROCESSES"]), int(os.environ["LM_PROCESS"])
         except (KeyError, ValueError) as error:
             raise UserError(
-                "LM_COORDINATOR needs LM_PROCESSES=<count> and LM_PROCESS=<index> beside it, both"
+                "LM_COORDINATOR needs LM_PROCESSES=<count> and LM_PROCESS=<index> too, both"
                 " whole numbers"
             ) from error
         jax.distributed.initialize(
@@ -165,8 +165,8 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
       devices: devices to use; by default all.
 
     Raises:
-      DeviceMismatch: the sizes do not multiply to the number of devices, or the slices are not
-        those of the machine.
+      DeviceMismatch: the product of the sizes is not the number of devices, or `slice` is not
+        the number of slices of the machine.
     """
     devices = list(jax.devices() if devices is None else devices)
     sizes = config.sizes()
@@ -195,7 +195,7 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
 
 
 def _device_grid(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
-    """The devices as an array of these sizes, with neighbours on an axis close on the network."""
+    """The devices as an array of these sizes, with neighbors on an axis close on the network."""
     if devices[0].platform != "tpu":
         return np.asarray(devices).reshape(sizes)
     slices = len({getattr(device, "slice_index", 0) for device in devices})
@@ -214,7 +214,7 @@ def _device_grid(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
 
 @contextlib.contextmanager
 def use(mesh: jax.sharding.Mesh, config: MeshConfig) -> Iterator[None]:
-    """Context manager: functions traced inside are laid out on this mesh."""
+    """Context manager: functions traced inside use this mesh."""
     token = _CONFIG.set(config)
     try:
         with jax.set_mesh(mesh):

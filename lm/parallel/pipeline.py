@@ -2,14 +2,14 @@
 
 Stage s of S holds every S-th group of layers and computes them for one microbatch at a time.
 
-The schedule is circular: GPipe (Huang et al. 2019) where each of M microbatches passes through the
-stages once, Narayanan et al. 2021 where it does so R times. In turn t stage s works on item t - s;
-item i is microbatch i mod M in its round i div M. After each turn every stage hands its result to
-the next, the last one to the first. A stage works in M·R of the M·R + S - 1 turns; the rest is the
-bubble. The backward pass is the same schedule in reverse, by differentiation.
+The schedule is circular: GPipe (Huang et al. 2019) if each of M microbatches passes through the
+stages once, interleaved (Narayanan et al. 2021) if it does so R times. In turn t stage s works on
+item t - s; item i is microbatch i mod M in its round i div M. After each turn every stage hands its
+result to the next, the last one to the first. A stage works in M·R of the M·R + S - 1 turns; the
+rest is the bubble. The backward pass is the same schedule in reverse, by differentiation.
 
-All stages run the same program, vectorised over an axis that the mesh splits. So a pipeline changes
-only where layers are computed.
+All stages run the same program, vectorized over an axis that the mesh splits. A pipeline thus
+changes only where layers are computed.
 """
 
 import math
@@ -27,7 +27,13 @@ AXIS = "layers"  # the logical axis that the stages split
 
 
 def bubble(stages: int, microbatches: int, repeats: int) -> float:
-    """The fraction of a stage's turns in which it has nothing to do."""
+    """Returns the fraction of turns in which a stage is idle.
+
+    Args:
+      stages: S.
+      microbatches: M.
+      repeats: R, passes of each microbatch through the stages.
+    """
     return (stages - 1) / (microbatches * repeats + stages - 1)
 
 
@@ -56,7 +62,7 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
       batch_size: rows that pass through the pipeline together.
 
     Raises:
-      DeviceMismatch: they do not; the message names the numbers.
+      DeviceMismatch: the layers or the rows cannot be divided evenly; the message has the numbers.
     """
     stages, microbatches, repeats = schedule(config, mesh)
     if stages == 1:
@@ -89,8 +95,8 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
 def num_microbatches(batch_size: int) -> int:
     """Returns how many microbatches a pipeline cuts a batch into, on the mesh in use.
 
-    As many as the config sets, or the largest smaller number that divides the batch: evaluation
-    chooses its own batch sizes. 0 without a pipeline, or where the batch does not fill it.
+    The config's number, or the largest smaller one that divides the batch: evaluation chooses its
+    own batch sizes. 0 without a pipeline, or if the batch does not fill it.
 
     Args:
       batch_size: rows of the batch.
@@ -119,7 +125,7 @@ def run(
         these layers.
       blocks: parameters of all layers, [L, …].
       x_BTD: the input; `num_microbatches` of its rows is not 0.
-      rows: tree of arrays [B, …] that a layer needs beside x.
+      rows: tree of arrays [B, …] that a layer needs in addition to x.
 
     Returns:
       x after all layers.
@@ -150,7 +156,7 @@ def run(
         all_stages = jax.vmap(one_stage, spmd_axis_name=stage if len(stage) > 1 else stage[0])
 
         def store(waiting_SMbTD: Array, passed_SbTD: Array, turn: Array) -> Array:
-            """Puts what comes back to the first stage in its microbatch's place.
+            """Stores what returns to the first stage at its microbatch's index.
 
             The copies of the other stages are never read.
             """
@@ -167,8 +173,7 @@ def run(
             first = (stages_S == 0).reshape(S, *[1] * (passed_SbTD.ndim - 1))
             x_SbTD = jnp.where(first, fresh, passed_SbTD)
             x_SbTD = _split_stages(x_SbTD, stage, "batch", "sequence")
-            # In the bubble an item's number is outside 0 … M R - 1. Its result is never stored
-            # where anything reads it.
+            # In the bubble an item's number is outside 0 … M R - 1, and its result is never read.
             y_SbTD = all_stages(blocks_SR, x_SbTD, t - stages_S)
             y_SbTD = _split_stages(y_SbTD, stage, "batch", "sequence")
             return (waiting_SMbTD, _to_next_stage(y_SbTD)), None

@@ -20,17 +20,19 @@ from lm.parallel.mesh import DeviceMismatch, describe
 
 # Logical axis → mesh axes that split it. A logical axis that is not listed is replicated.
 RULES: dict[str, tuple[str, ...]] = {
-    # Activations. Rows are independent, so the batch takes every axis that splits no sequence.
+    # Activations. Rows are independent, so the batch is split over every axis that does not split
+    # the sequence.
     "batch": ("slice", "data", "fsdp", "stage"),
-    # The residual stream: norms and sums work on each position alone. Where heads, feed-forward or
-    # vocabulary take "tensor" in the same array, positions are "length".
+    # The residual stream: norms and sums act on each position independently. Use "length" for
+    # positions if another axis of the array is sharded over "tensor".
     "sequence": ("context", "tensor"),
     "length": ("context",),
     # Parameters. "layers" leads stacked layers; nearly every matrix has the axis "width", so
     # ZeRO-3 splits nearly all of the state by it.
     "layers": ("stage",),
     "width": ("fsdp",),
-    # Both. Products keep these axes apart until one sum over the devices (Megatron).
+    # Weights and activations: column- then row-parallel matmuls, with one all-reduce at the end
+    # (Megatron).
     "feedforward": ("tensor",),
     "heads": ("tensor",),
     "kv_heads": ("tensor",),
@@ -99,7 +101,8 @@ def check_divisible(
       shardings_and_shapes: parameter → its PartitionSpec and shape.
 
     Raises:
-      DeviceMismatch: it does not; the message names the parameter and the axis.
+      DeviceMismatch: a mesh axis does not divide the dimension that it splits; the message names
+        the parameter and the axis.
     """
     for name, (partition, shape) in shardings_and_shapes.items():
         for size, entry in zip(shape, partition, strict=False):
@@ -127,7 +130,7 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1)
       microbatches: parts of the batch that are computed one after another.
 
     Raises:
-      DeviceMismatch: it does not.
+      DeviceMismatch: the batch is not a multiple of its parts times the microbatches.
     """
     count = parts("batch", mesh)
     if batch_size % (count * microbatches):

@@ -1,4 +1,4 @@
-"""Shared by tasks on synthetic corpora: options of the source, words as ids, scores of a model."""
+"""Shared by tasks on synthetic corpora: source options, words as ids, evaluation of a model."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -35,8 +35,8 @@ def source_options(corpus: Corpus, source: str) -> dict[str, Any]:
     actual = getattr(corpus, "source", "")
     if actual != source:
         raise NotApplicable(
-            f"the task needs a corpus of the source {source!r}, whose true answers it knows; this"
-            f" one is of {actual!r}: set --config.data.source={source} and"
+            f"the task needs a corpus of the source {source!r}, whose true answers are available;"
+            f" this one is of {actual!r}: set --config.data.source={source} and"
             " --config.tokenizer.kind=word"
         )
     return dict(corpus.options)
@@ -91,7 +91,7 @@ def causal_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, length: int) 
 
     Args:
       texts: ids.
-      tokenizer: gives the special tokens.
+      tokenizer: supplies the special tokens.
       length: T.
 
     Returns:
@@ -118,8 +118,8 @@ def masked_rows(
 
     Args:
       texts: ids of one text per row, at most length - 2.
-      places: of each text, the indices of tokens to mask.
-      tokenizer: gives the special tokens.
+      places: indices of the tokens to mask in each text.
+      tokenizer: supplies the special tokens.
       length: T.
       kind: "masked", or "masked_next" where token k + 1 is predicted at k.
       mask: attention mask of the model.
@@ -146,8 +146,7 @@ class Truth:
 
     Attributes:
       table_SV: the distribution of a target in each state.
-      closing_V: words among which one must be distinguished (metric "closing"); None if there is no
-        such metric.
+      closing_V: tokens that the metric "closing" distinguishes; None if there is no such metric.
     """
 
     table_SV: Float64[np.ndarray, "S V"]
@@ -173,15 +172,15 @@ def evaluate(
     Returns:
       Values by name, float64 [B, P], 0 where the weight is 0:
         nll: -log q(target) in nats.
-        hits: 1 where the target has the highest score, divided by the number of ties.
+        hits: 1 where the target has the highest logit, divided by the number of ties.
         kl: with a truth, Σ p log(p / q) over the vocabulary, in nats.
         legal: with a truth, the mass of q where p > 0.
-        closing: with `closing_V`, hits among the closing words alone.
+        closing: with `closing_V`, hits among the closing tokens alone.
     """
     head = "masked" if masked and "masked" in program.shapes["params"].get("heads", {}) else ""
 
     def compute(model: Model, part: Batch) -> dict[str, jax.Array]:
-        h_BPD = token_loss.gathered(model.states(part, None), part)
+        h_BPD = token_loss.gather_targets(model.states(part, None), part)
         logits_BPV = (model.heads[head](model, h_BPD) if head else model.logits(h_BPD)).astype(
             jnp.float32
         )

@@ -29,7 +29,7 @@ MISTAKES = {
         {"objective": {"name": "clmm"}},
         ["no objectives plug-in is called 'clmm'", "did you mean 'clm'?", "mlm_nsp"],
     ),
-    "optimiser": (
+    "optimizer": (
         "clm",
         {"optimizer": {"name": "adamv"}},
         ["no optimizers plug-in is called 'adamv'", "did you mean 'adamw'?", "muon"],
@@ -65,7 +65,7 @@ MISTAKES = {
         {"model": {"name": "encoder"}},
         ["'clm' does not run on model 'encoder'", "it runs on: decoder"],
     ),
-    "another optimiser's option": (
+    "another optimizer's option": (
         "clm",
         {"optimizer": {"adam_rate": 0.1}},
         ["config.optimizer.adam_rate=0.1 is not known", "takes: "],

@@ -432,11 +432,11 @@ def test_attention_is_the_reference(name, kind, biased):
     np.testing.assert_allclose(np.asarray(output)[used], np.asarray(expected)[used], atol=1e-5)
 
 
-# Optimisers.
+# Optimizers.
 
 
 @pytest.mark.parametrize("name", plugins.names("optimizers"))
-def test_an_optimiser(name):
+def test_an_optimizer(name):
     module = plugins.find("optimizers", name)
     assert isinstance(module, protocols.Optimizer)
     shapes = build("clm").shapes["params"]

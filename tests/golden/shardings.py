@@ -1,4 +1,4 @@
-"""Writes the golden files of shardings: how a mesh splits the parameters and optimiser state.
+"""Writes the golden files of shardings: how a mesh splits the parameters and optimizer state.
 
 There is one file for each config at its size "base".
 
@@ -59,7 +59,7 @@ def table(name: str) -> str:
         ]
         lines.append(f"{path}  [{', '.join(map(str, leaf.shape))}]  ({', '.join(split)})")
     lines.append(
-        f"# {follows} arrays of the optimiser lie as their parameters; those that do not are above"
+        f"# {follows} arrays of the optimizer are sharded like their parameters; the others are above"
     )
     return "\n".join(lines) + "\n"
 

@@ -13,7 +13,7 @@ from lm.nn import layers
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import DropoutKeys
 
-# Unoptimised: what is tested is what is computed, and compiling takes a fraction of the time.
+# Unoptimized: what is tested is what is computed, and compiling takes a fraction of the time.
 jit = functools.partial(
     jax.jit,
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},

@@ -16,7 +16,7 @@ from lm.nn import heads, layers
 from lm.nn.config import TransformerConfig
 from lm.nn.embedding import RelativeBias
 
-# Unoptimised: what is tested is what is computed, and compiling takes a quarter of the time.
+# Unoptimized: what is tested is what is computed, and compiling takes a quarter of the time.
 jit = functools.partial(
     jax.jit,
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},

@@ -15,7 +15,7 @@ from lm.parallel import mesh, sharding
 
 TINY = {"width": 16, "heads": 4, "vocab_size": 24, "max_length": 8}
 
-# Unoptimised: compiling many random draws takes seconds otherwise.
+# Unoptimized: compiling many random draws takes seconds otherwise.
 jit = functools.partial(
     jax.jit,
     compiler_options={"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False},

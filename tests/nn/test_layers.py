@@ -64,7 +64,7 @@ def test_norm(kind, bias, dtype):
 
 
 def test_layer_norm_of_a_large_mean_keeps_its_digits():
-    """The variance is of centred values: E x² − (E x)² would lose it."""
+    """The variance is of centered values: E x² − (E x)² would lose it."""
     x = 1000 + draw(1, 1, 16).astype(np.float64)
     expected = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
     norm = nnx.eval_shape(lambda: layers.Norm(TransformerConfig(**TINY), scope()))

@@ -1,4 +1,4 @@
-"""Rematerialisation changes memory and time, and nothing else."""
+"""Rematerialization changes memory and time, and nothing else."""
 
 import functools
 

@@ -72,7 +72,7 @@ def assert_same(actual, expected, tolerance=1e-5):
 
 
 @pytest.mark.parametrize("biased", [False, True])
-@pytest.mark.parametrize("chunks", [1, 3, 5])  # T is no multiple of 5
+@pytest.mark.parametrize("chunks", [1, 3, 5])  # T is not a multiple of 5
 def test_values_and_gradients_equal_the_plain_ones(chunks, biased):
     args = draw(biased)
     actual = with_gradients(chunked(chunks), *args)
@@ -183,7 +183,7 @@ def test_a_batch_through_a_model(with_head):
     }
 
     def preference(params):
-        """A loss that is no sum over rows: each even row should be likelier than the next."""
+        """A loss that is not a sum over rows: each even row should be more likely than the next."""
         model = nnx.merge(graphdef, params)
         head = model.heads["masked"] if with_head else None
         rows_B = token_loss.row_log_probs(model, batch, head)

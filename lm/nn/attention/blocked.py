@@ -1,6 +1,6 @@
 """Attention in blocks of queries, compiled by XLA: the scores of one block at a time.
 
-A causal block skips all later keys, which halves the products and the scores. The scores of a block
+A causal block skips all later keys, which halves the matmuls and the scores. The scores of a block
 are small enough for a TPU to keep them on the chip. The backward pass recomputes them.
 """
 

@@ -18,7 +18,7 @@ from lm.nn.attention.mask import Mask, allowed
 from lm.parallel import mesh as meshes
 from lm.parallel import sharding
 
-Attend = Callable[..., Array]  # as `attend` in lm/nn/attention/reference.py
+Attend = Callable[..., Array]  # like `attend` in lm/nn/attention/reference.py
 
 
 def split(attend: Attend) -> Attend:
@@ -38,7 +38,7 @@ def _attend(
 ) -> Float[Array, "B T N H"]:
     axis, count = sharding.axes("length"), sharding.parts("length")
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    # Pad rows that the parts do not divide. Padding belongs to no segment: no query sees it.
+    # Pad rows that the parts do not divide. Padding belongs to no segment: no query attends to it.
     q_BTNH, k_BSKH, v_BSKH = (_pad(x, count) for x in (q_BTNH, k_BSKH, v_BSKH))
     mask = dataclasses.replace(
         mask,

@@ -1,8 +1,8 @@
 """Which query may attend to which key, as a small specification instead of a dense array.
 
-Segments number the documents of a packed row from 1; 0 is padding. A query sees keys of its own
-segment only, so no document sees another. Within a segment a mask is bidirectional, causal, or
-causal after a prefix.
+Segments number the documents of a packed row from 1; 0 is padding. A query attends to keys of its
+own segment only, so no document attends to another. Within a segment a mask is bidirectional,
+causal, or causal after a prefix.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Mask:
     Attributes:
       query_segments: segment of each query.
       key_segments: segment of each key.
-      prefix: for kind "prefix": keys that every query of the segment may see.
+      prefix: for kind "prefix": keys that every query of the segment attends to.
       kind: one of KINDS.
       query_start: position in the row of the first query, where the queries are a part of the row;
         None for 0.

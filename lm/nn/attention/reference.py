@@ -18,7 +18,7 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Scaled dot-product attention with grouped queries.
 
-    Softmax is in float32. A query that may see no key at all (padding) gets the mean of all values;
+    Softmax is in float32. A query that may attend to no key (padding) gets the mean of all values;
     nothing reads it.
 
     Sources: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023.
