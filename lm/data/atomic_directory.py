@@ -1,7 +1,7 @@
-"""Committed directories of the cache: complete or absent, also when processes are killed or race.
+"""Directories that are either complete or absent, even if processes are killed or race.
 
-A directory is filled under a temporary name. `commit` records the sizes and checksums of its files;
-then it is renamed.
+The directories of the cache are made this way. A directory is filled under a temporary name.
+`commit` records the sizes and checksums of its files; then it is renamed.
 """
 
 import contextlib
@@ -36,17 +36,18 @@ _BLOCKS, _BLOCK = 32, 2**20
 def create(directory: Path) -> Iterator[Path | None]:
     """Creates a directory; it appears under its name when the block ends.
 
-    Waits for another process that creates the same directory, and removes what killed ones left.
+    Waits for another process that creates the same directory, and removes what killed processes
+    left.
     If the block raises, nothing is kept.
 
     Args:
-      directory: where the directory goes; parents are created.
+      directory: final path of the directory; parents are created.
 
     Yields:
       A temporary directory to fill and `commit`, or None if `directory` exists already.
 
     Raises:
-      UserError: the disk is full, or the place cannot be written to.
+      UserError: the disk is full, or `directory` cannot be written to.
     """
     if directory.is_dir():
         yield None
@@ -58,7 +59,8 @@ def create(directory: Path) -> Iterator[Path | None]:
             if directory.is_dir():
                 yield None
                 return
-            # With the lock, all of these are of dead processes. Other hosts may not see the lock.
+            # With the lock held, all of these were left by dead processes. Other hosts may not see
+            # the lock.
             if alone:
                 for left in directory.parent.glob(
                     f"{glob.escape(directory.name)}.{glob.escape(socket.gethostname())}.*.part"
@@ -90,7 +92,7 @@ def create(directory: Path) -> Iterator[Path | None]:
 
 @contextlib.contextmanager
 def _lock(directory: Path) -> Iterator[bool]:
-    """Yields whether this process alone creates the directory; locks of dead processes are free."""
+    """Yields whether this process holds the lock; locks of dead processes are released."""
     with open(directory.with_name(f".{directory.name}.lock"), "w") as handle:
         try:
             try:
@@ -140,16 +142,16 @@ def read(directory: Path, check: bool = True, full: bool = False) -> dict[str, A
 
     Args:
       directory: a directory that `create` and `commit` made.
-      check: compare checksums: of all bytes up to 256 MB, beyond that of evenly spaced blocks of
-        each file. Sizes are always compared.
+      check: compare checksums: of all bytes for directories of up to 256 MB, and of evenly spaced
+        blocks of each file for larger ones. Sizes are always compared.
       full: compare checksums of all bytes, whatever the size.
 
     Returns:
       The metadata, and "fingerprint", a hash of all of it.
 
     Raises:
-      UserError: a file is missing, too short or damaged; the message names it, and the directory
-        to delete.
+      UserError: a file is missing, damaged, or has another size than recorded; the message names
+        it, and the directory to delete.
     """
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist")

@@ -84,7 +84,7 @@ class Corpus:
       tally: counts of what the source kept and dropped, over all splits.
       fingerprint: a hash of the text, the splits and the tokenizer.
       directory: directory of the text: a file per split, a document per line.
-      options: the source's own options, all of them.
+      options: all options of the source.
     """
 
     source: str
@@ -230,7 +230,7 @@ def _others(directory: Path) -> bool:
 
 
 def _check_splits(config: DataConfig, tally: Tally, counts: Mapping[str, int]) -> None:
-    """Refuses an empty corpus or split."""
+    """Raises UserError if the corpus or a split is empty."""
     documents = sum(counts.values())
     if not documents:
         raise UserError(

@@ -79,7 +79,7 @@ class Tally:
 
     Attributes:
       documents, paragraphs, sentences, words: numbers kept.
-      bytes: UTF-8 text of the sentences, without what joins them.
+      bytes: UTF-8 bytes of the sentences, without spaces between them.
       cut: additional documents that cutting long ones made.
       dropped: reason → count; the reason names what is counted ("paragraphs of under 5 words").
       labels: label → numbers of documents and words kept.
@@ -139,7 +139,7 @@ class Collector:
         """Starts a collection without documents.
 
         Args:
-          tally: counts.
+          tally: counts of what is kept and dropped.
           near: also drop documents that repeat most of an earlier one, at 1 kB of memory per
             document. Exact repetitions are always dropped.
           min_words: shorter documents are dropped.
@@ -157,10 +157,10 @@ class Collector:
         """Yields the documents of raw paragraphs: mostly one, none if it is dropped.
 
         Args:
-          name: of the document; pieces of a cut one are "name#1", "name#2" …
+          name: name of the document; pieces of a cut document are "name#1", "name#2" …
           paragraphs: raw text.
-          label: of the document.
-          max_words: limit of this document; 0 is the collector's.
+          label: label of the document.
+          max_words: maximum number of words of this document; 0 takes the collector's.
         """
         split = [sentences for sentences in map(_readable, paragraphs) if sentences]
         words = sum(_words(paragraph) for paragraph in split)
@@ -192,7 +192,7 @@ class Collector:
 
 
 class NearDuplicates:
-    """Finds texts that share about four fifths of their word triples with an earlier one.
+    """Finds texts that have about four fifths of their word triples in common with an earlier one.
 
     MinHash (Broder 1997) of hashed word triples; candidates by locality-sensitive bands. No hash
     depends on the process.

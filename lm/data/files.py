@@ -22,7 +22,8 @@ def find(
 
     Args:
       paths: files, directories (all files below with one of the suffixes) or globs (`**` descends).
-      suffixes: such as ".md"; ".md.gz" is found too. Files named by path or glob may have any.
+      suffixes: suffixes such as ".md", with and without ".gz". Files given by path or glob may have
+        any suffix.
       source: the source's name, for messages.
       option: the option that the paths were given as, for messages.
 
@@ -98,7 +99,7 @@ def read(path: str) -> bytes:
     """All bytes of a file, decompressed if its name ends in .gz.
 
     Raises:
-      UserError: it cannot be read.
+      UserError: the file cannot be read.
     """
     try:
         with open_binary(path) as file:
@@ -121,7 +122,7 @@ def pick_field(wanted: str, existing: Iterable[str], where: str) -> str:
       where: the file, for messages.
 
     Raises:
-      UserError: there is no such field; the message lists those that exist.
+      UserError: there is neither `wanted` nor one of FIELDS; the message lists the existing fields.
     """
     existing = list(existing)
     for field in (wanted,) if wanted else FIELDS:

@@ -8,9 +8,9 @@
     conll       a word and its tag per line, with other columns between them ignored, and a blank
                 line after each sentence
 
-Broken lines are counted and reported; a file with too many of them is refused. Training examples
-that are also in the test set are removed. Which part of a single file is held out depends on the
-content of each example alone.
+Broken lines are counted and reported; a file with too many of them raises UserError. Training
+examples that are also in the test set are removed. Which part of a single file is held out depends
+on the content of each example alone.
 """
 
 import collections
@@ -52,13 +52,15 @@ class Files:
 
     Attributes:
       path: training files; for `classes` one per class.
-      dev: files to select by. Without it, a fraction of `path`, by a hash of each example.
+      dev: files of the development set. Without it, a fraction of `path`, by a hash of each
+        example.
       test: files to evaluate on, likewise. The validation split evaluates on `dev`, or on a
         fraction of `path`, and does not read `test`.
       format: one of FORMATS; "" derives it from the first file's suffix.
       encoding: "utf-8", "latin-1" …
       text, second, label: names of fields; "" takes the first of the usual ones that the file has.
-      held_out: fraction of a single file that is the test set, and of the rest to select by.
+      held_out: test fraction of a single file; the same fraction of the rest is the development
+        set.
       broken: largest fraction of broken lines that is tolerated.
     """
 
@@ -104,9 +106,9 @@ class Labelled:
     """Examples of a task.
 
     Attributes:
-      train: to train on.
-      dev: to select by.
-      test: to evaluate on.
+      train: examples to train on.
+      dev: examples to select by.
+      test: examples to evaluate on.
       tally: reason → number of examples left out; the first broken line is quoted.
     """
 
@@ -204,7 +206,7 @@ Row = tuple[int, dict[str, Any] | _Broken]  # line, and its fields
 def _read(
     paths: Sequence[str], given: Files, kind: str, where: str, tally: collections.Counter[str]
 ) -> list[Example]:
-    """Examples of all files; what is left out is counted in `tally`."""
+    """Examples of all files; `tally` counts those that are left out."""
     try:
         matches = [path for path, _ in files.find(paths, tuple(_ENDINGS), where)]
     except UserError as error:

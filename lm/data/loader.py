@@ -26,16 +26,18 @@ def examples(
 ) -> grain.MapDataset:
     """The examples of an objective, in random order.
 
-    Example i of epoch e is a pure function of the store, the seed, e, i and the run's progress.
+    Example i of epoch e is a pure function of the store, the seed, e, i and the progress of
+    training.
 
     Args:
       objective: makes the examples.
       store: the documents.
       plan: `objective.plan(store)`.
-      seed: of the order and of what is drawn.
-      batch_size: of the run.
-      steps: of the run. Then examples repeat without end, in another order and with other draws in
-        each epoch, and their progress is that of the step. 0 gives one epoch, with progress 1.
+      seed: seed of the order and of the objective's draws.
+      batch_size: rows of a global batch.
+      steps: number of training steps. If it is given, examples repeat without end, in another
+        order and with other draws in each epoch, and their progress is that of the step. 0 gives
+        one epoch, with progress 1.
     """
     rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
     if not steps:
@@ -55,7 +57,7 @@ def padding(objective: Any, store: Store, plan: Any, count: int = 64) -> float:
       objective: makes the examples; one with several members gives their weighted mean.
       store: the documents.
       plan: `objective.plan(store)`.
-      count: examples to look at.
+      count: number of examples to average over.
     """
     if objective.composed:
         return float(
@@ -82,7 +84,7 @@ def local_batches(
     Args:
       examples: an endless dataset.
       rows: rows of a global batch that this process holds.
-      batch_size: B.
+      batch_size: B, rows of a global batch.
     """
 
     def read(index: int) -> Example:
@@ -97,8 +99,8 @@ class Loader:
     """Iterates over the global batches of an endless dataset, read ahead in the background.
 
     Attributes:
-      sharding: of each array of a batch.
-      waited: seconds that the caller has waited for input.
+      sharding: sharding of each array of a batch.
+      waited: total seconds for which the caller waited for input.
     """
 
     def __init__(
@@ -114,14 +116,14 @@ class Loader:
 
         Args:
           examples: an endless dataset.
-          batch_size: B.
-          mesh: of devices.
-          start: first batch.
-          threads: that read.
-          ahead: batches that are ready in advance.
+          batch_size: B, rows of a global batch.
+          mesh: mesh of devices.
+          start: number of the first batch.
+          threads: number of threads that read.
+          ahead: number of batches to prefetch.
 
         Raises:
-          UserError: there is no example, or B does not suit the mesh.
+          UserError: there is no example, or the mesh's batch axes do not divide B.
         """
         if not len(examples):
             raise UserError(
@@ -154,7 +156,7 @@ def place(
 
     Args:
       batch: arrays by name, of this process's rows.
-      sharding: of the global arrays.
+      sharding: sharding of the global arrays.
       batch_size: rows of the global arrays.
     """
     return {

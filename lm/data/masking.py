@@ -5,14 +5,14 @@ Sources: BERT (Devlin et al. 2019, section 3.1 and its data code), SpanBERT (Jos
 What is masked together (`unit`):
 
     token        single tokens
-    word         all pieces of a word; a word that exceeds the budget is passed over, so that a few
-                 predictions may be missing
-    token_span   runs of tokens
-    word_span    runs of complete words (SpanBERT: lengths geometric with p = 0.2, at most 10); the
-                 last run is cut at the budget
+    word         all pieces of a word; a word that exceeds the budget is skipped, so that there may
+                 be a few predictions fewer
+    token_span   spans of tokens
+    word_span    spans of complete words (SpanBERT: lengths geometric with p = 0.2, at most 10); the
+                 last span is cut at the budget
 
-Runs extend to the right of where they begin, as in SpanBERT, so that the first token after a
-special one is masked less often than others. The length of a run is geometric with parameter
+Spans extend to the right of where they begin, as in SpanBERT, so that the first token after a
+special one is masked less often than others. The length of a span is geometric with parameter
 `span_p` on 1 … `span_most`, or uniform there if `span_p` is 0 (GPT-BERT: 1 to 3).
 """
 
@@ -34,14 +34,14 @@ class Options:
 
     Attributes:
       rate: fraction of tokens that are predicted.
-      final_rate: rate at the end of the run, approached linearly; 0 keeps `rate`.
-      mask_share: fraction of the selected tokens that become [MASK]. For runs, one draw per run, as
-        in SpanBERT.
+      final_rate: rate at the end of training, approached linearly; 0 keeps `rate`.
+      mask_share: fraction of the selected tokens that become [MASK]. For spans, one draw per span,
+        as in SpanBERT.
       random_share: fraction of them that become a random id. The rest stays as it is.
-      max_predictions: most predictions per row; 0 is no limit.
+      max_predictions: maximum number of predictions per row; 0 is no limit.
       unit: what is masked together, one of UNITS; see lm/data/masking.py.
-      span_p: parameter of the length of runs; 0 is uniform.
-      span_most: longest run.
+      span_p: parameter of the length of spans; 0 is uniform.
+      span_most: maximum length of a span.
     """
 
     rate: float = 0.15
@@ -80,13 +80,13 @@ class Options:
             raise ValueError(f"span_most={self.span_most} must be at least 1")
 
     def rate_at(self, progress: float) -> float:
-        """The rate when the fraction `progress` of the run is over."""
+        """The rate when the fraction `progress` of training is over."""
         return (
             self.rate + (self.final_rate - self.rate) * progress if self.final_rate else self.rate
         )
 
     def budget(self, length: int) -> int:
-        """Most predictions in a row of `length` at any time of the run: the size of its targets."""
+        """Maximum number of predictions in a row of `length`, which is the size of its targets."""
         return _budget(length, max(self.rate, self.final_rate), self.max_predictions)
 
 
@@ -106,10 +106,10 @@ def corrupt(
 
     Args:
       row: `tokens` and `segments`, [T]; segment 0 is padding.
-      tokenizer: of the tokens.
+      tokenizer: the tokenizer that made the tokens.
       rng: generator of this example in this epoch.
       options: how tokens are masked.
-      progress: fraction of the run that is over, for a rate that changes.
+      progress: fraction of training that is over, for a rate that changes.
       eligible: positions that may be selected.
       replacement: draw single tokens with replacement, as ELECTRA's code does. A position that is
         drawn again counts again, so that fewer than n positions are masked.
@@ -167,7 +167,7 @@ def _units(
     rng: np.random.Generator,
     options: Options,
 ) -> tuple[Int64[np.ndarray, "n"], Int64[np.ndarray, "n"]]:
-    """The selected positions, ascending, and the number of the word or run of each."""
+    """The selected positions, ascending, and the number of the word or span of each."""
     # A unit begins at a word, or where text begins after a special token.
     begins = np.empty(len(ordinary), bool)
     begins[:1] = True

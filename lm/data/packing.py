@@ -18,8 +18,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Int64, Integer
 
-# Positions of a piece of plain text for special tokens: [CLS] and [SEP], or the token before it and
-# [EOS].
+# Special tokens of a piece of plain text: [CLS] and [SEP], or the token before it and [EOS].
 SPECIALS = 2
 SHORTEST = 8  # documents are not cut into pieces of fewer tokens: the row is padded instead
 METHODS = ("greedy", "best_fit")
@@ -58,7 +57,7 @@ class Plan:
         )
 
     def without(self, least: int, what: str) -> "Plan":
-        """The plan without pieces of fewer than `least` tokens, which its note calls `what`."""
+        """Drops pieces shorter than `least`; `what` names them in the note."""
         keep = self.stop - self.start >= least
         if keep.all():
             return self
@@ -75,10 +74,10 @@ class Plan:
 
 
 def check(method: str) -> None:
-    """Refuses an unknown method.
+    """Checks the name of a packing method.
 
     Raises:
-      ValueError: the message lists METHODS.
+      ValueError: `method` is not one of METHODS, which the message lists.
     """
     if method not in METHODS:
         raise ValueError(f"packing={method!r} is not one of {', '.join(METHODS)}")
@@ -98,18 +97,18 @@ def pack(
     """Packs documents into rows.
 
     Args:
-      lengths: tokens of each document; empty documents are passed over.
-      stream_lengths: positions of a row, of each stream.
+      lengths: tokens of each document; empty documents are skipped.
+      stream_lengths: positions of each stream of a row.
       method: one of METHODS.
-      needs: for each stream, positions of a piece of n tokens, not decreasing; `plain` by default.
-        A piece never has more tokens than this table.
+      needs: for each stream, positions that a piece of n tokens takes, by n, not decreasing;
+        `plain` by default. A piece never has more tokens than the table covers.
 
     Raises:
       ValueError: no piece of SHORTEST tokens fits a row, or the method is unknown.
     """
     stream_lengths = (stream_lengths,) if isinstance(stream_lengths, int) else tuple(stream_lengths)
     needs = plain(max(stream_lengths)) if needs is None else needs
-    # fits[stream][room] is the longest piece that fits.
+    # fits[stream][room] is the number of tokens of the longest piece that fits.
     fits = [
         (np.searchsorted(need, np.arange(room + 1), side="right") - 1).tolist()
         for need, room in zip(needs, stream_lengths, strict=True)
@@ -148,11 +147,11 @@ def plan(rows: Sequence[Sequence[tuple[int, int, int]]]) -> Plan:
 def best_fit(
     needs: Sequence[Integer[np.ndarray, "pieces"]], stream_lengths: Sequence[int]
 ) -> list[list[int]]:
-    """Best fit decreasing.
+    """Assigns pieces to rows by best fit, the longest first.
 
     Args:
-      needs: for each stream, positions of each piece, at most the room.
-      stream_lengths: positions of a row, of each stream.
+      needs: for each stream, positions that each piece takes, at most the stream's length.
+      stream_lengths: positions of each stream of a row.
 
     Returns:
       Indices of the pieces of each row, ascending.
@@ -199,7 +198,7 @@ def best_fit(
 def in_order(
     needs: Sequence[Integer[np.ndarray, "pieces"]], stream_lengths: Sequence[int]
 ) -> list[list[int]]:
-    """Fills rows with uncut pieces in their order; arguments and result as of `best_fit`."""
+    """Fills rows with uncut pieces in their order; arguments and result are those of `best_fit`."""
     rows: list[list[int]] = []
     left = [-1] * len(stream_lengths)
     for piece, wanted in enumerate(zip(*(need.tolist() for need in needs), strict=True)):

@@ -10,7 +10,7 @@ either end.
 Unlike there, the label is drawn first. The original turns every chunk of one sentence into a random
 pair, so that more than half of its pairs are random, and the length of A gives away the label.
 (ALBERT's code has the same branch, and so mixes NSP into its SOP.) Here chunks of one sentence are
-left out and counted.
+dropped and counted.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ RELATIONS = ("next", "order")
 
 @dataclasses.dataclass(frozen=True)
 class Chunks:
-    """Runs of at least two consecutive sentences, each about as long as a row.
+    """Spans of at least two consecutive sentences, each about as long as a row.
 
     Attributes:
       document: document of each chunk.
@@ -61,8 +61,13 @@ def chunk(store: Store, length: int, relation: str = "next") -> Chunks:
     ends before a sentence that exceeds the row. Such a sentence is longer than most: if it always
     came last, the lengths of the segments would give away their order.
 
+    Args:
+      store: the documents.
+      length: positions of a row.
+      relation: one of RELATIONS.
+
     Raises:
-      UserError: no chunk of two sentences; for "next", not in two documents.
+      UserError: no document has a chunk of two sentences; for "next", fewer than two documents do.
     """
     room = length - SPECIALS
     borders, offsets = np.asarray(store.document_sentences), np.asarray(store.sentence_offsets)
@@ -97,7 +102,7 @@ def chunk(store: Store, length: int, relation: str = "next") -> Chunks:
 
 
 def check(usable: int, documents: int, relation: str) -> None:
-    """Refuses a corpus in which too few documents hold a pair.
+    """Checks that enough documents hold a pair.
 
     Args:
       usable: documents of at least two sentences.
@@ -105,7 +110,7 @@ def check(usable: int, documents: int, relation: str) -> None:
       relation: one of RELATIONS.
 
     Raises:
-      UserError: there are too few.
+      UserError: `usable` is below 2 for "next", or below 1 for "order".
     """
     needed = {"next": 2, "order": 1}[relation]
     if usable < needed:
@@ -141,7 +146,7 @@ def draw(
     Args:
       store: the documents.
       chunks: what `chunk` returned.
-      index: of the chunk.
+      index: number of the chunk.
       length: positions of a row.
       rng: the only source of randomness.
       relation: one of RELATIONS.
@@ -154,8 +159,8 @@ def draw(
     ends = np.asarray(offsets[first : last + 1])
     side: Literal["left", "right"] = "left" if relation == "next" else "right"
     filled = int(np.searchsorted(ends[1:] - ends[0], target, side=side))
-    # At least two sentences: for "next" the fewest that fill the target, for "order" the most that
-    # fit it (see `chunk`).
+    # At least two sentences: for "next" the smallest number that fills the target, for "order" the
+    # largest number that fits it (see `chunk`).
     count = min(last - first, max(2, filled + (relation == "next")))
     split = int(rng.integers(1, count))
     a = store.tokens[ends[0] : ends[split]]
@@ -206,7 +211,7 @@ def _elsewhere(store: Store, document: int, rng: np.random.Generator) -> tuple[i
 def _arranged(
     a: np.ndarray, b: np.ndarray, label: int, relation: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Swaps segments where the label says so.
+    """Swaps segments if the label is SWAPPED.
 
     Before truncation, which treats the first and the second a little differently.
     """
@@ -217,10 +222,10 @@ def lay_out(row: rows.Row, pair: Pair, first: int, sep: int) -> None:
     """Adds `[CLS] A [SEP] B [SEP]` to a row; types are 0 for A and its [SEP], 1 for B and its own.
 
     Args:
-      row: with the field `types`.
-      pair: the segments.
-      first: the id at the place of [CLS].
-      sep: the id of [SEP].
+      row: the row; it has the field `types`.
+      pair: the two segments.
+      first: id of [CLS], or of the token in its place.
+      sep: id of [SEP].
     """
     types = np.zeros(len(pair.a) + len(pair.b) + SPECIALS, np.int32)
     types[len(pair.a) + 2 :] = 1
@@ -236,6 +241,12 @@ def truncate(
     """Shortens the longer of two segments until both fit `room` tokens.
 
     Each token is cut from the front or the back with probability 1/2.
+
+    Args:
+      a: ids of the first segment.
+      b: ids of the second segment.
+      room: maximum number of tokens of both.
+      rng: the only source of randomness.
     """
     over = len(a) + len(b) - room
     if over <= 0:

@@ -58,12 +58,12 @@ def read_file(path: str, module: str, drops: collections.Counter[str]) -> Iterat
     """Yields the documents of a source file: the module, then large classes, methods and functions.
 
     Args:
-      path: of the file.
+      path: path of the file.
       module: name of the module, whose document has all shorter docstrings.
       drops: counts what is dropped, by reason.
 
     Raises:
-      SyntaxError, ValueError: it is no source of this Python version.
+      SyntaxError, ValueError: the file is not valid source of this Python version.
     """
     with open(path, "rb") as file:
         source = file.read()

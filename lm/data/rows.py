@@ -1,4 +1,4 @@
-"""The one place where rows are laid out: segments side by side in arrays of fixed length."""
+"""Lays out rows: segments one after another in arrays of fixed length."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -15,7 +15,7 @@ _FLOATS = ("weights",)
 
 
 class Row:
-    """A row of T positions, all padding at first, to which segments are added from left to right.
+    """A row of T positions, initially all padding, to which segments are added from left to right.
 
     No segment sees another. An encoder-decoder reads two rows of the same segments, a row of inputs
     and a row of targets, whose fields differ by a prefix.
@@ -33,7 +33,7 @@ class Row:
 
         Args:
           length: T.
-          pad: the token of padding.
+          pad: id of the padding token.
           fields: further fields, 0 in padding: any of types, targets, weights, prefix, …
           prefix: put before the names of tokens, segments and positions, such as "input_".
         """
@@ -55,13 +55,13 @@ class Row:
 
         Args:
           tokens: ids.
-          fields: values of further fields at these positions, [n] or one for all.
+          fields: values of further fields at these positions: [n], or one value for all.
 
         Returns:
           The positions of the segment.
 
         Raises:
-          ValueError: it does not fit.
+          ValueError: the segment is longer than the rest of the row.
         """
         span = slice(self.used, self.used + len(tokens))
         if span.stop > self.length:
@@ -96,9 +96,9 @@ def of_pieces(
     Args:
       store: the documents.
       plan: pieces by row.
-      index: of the row.
+      index: number of the row.
       length: T.
-      tokenizer: gives padding.
+      tokenizer: supplies the id of padding.
       ends: special ids before and after each piece.
 
     Returns:
@@ -116,7 +116,16 @@ def stack(rows: Sequence[Row]) -> dict[str, np.ndarray]:
 
 
 def wrap(first: int, text: Integer[np.ndarray, "n"], last: int) -> Integer[np.ndarray, "n+2"]:
-    """`first`, the text, `last`; int32."""
+    """Puts special ids around a text.
+
+    Args:
+      first: id before the text.
+      text: ids, n.
+      last: id after the text.
+
+    Returns:
+      int32 [n + 2].
+    """
     ids = np.empty(len(text) + 2, np.int32)
     ids[0], ids[-1] = first, last
     ids[1:-1] = text
@@ -124,7 +133,15 @@ def wrap(first: int, text: Integer[np.ndarray, "n"], last: int) -> Integer[np.nd
 
 
 def shift(first: int, text: Integer[np.ndarray, "n"]) -> Integer[np.ndarray, "n"]:
-    """What predicts each token of the text: `first`, and the text without its last token; int32."""
+    """Shifts right: decoder inputs for teacher forcing, starting with `first`.
+
+    Args:
+      first: the first input, such as [BOS].
+      text: ids of the targets, n.
+
+    Returns:
+      `first` and the text without its last token, int32 [n].
+    """
     ids = np.empty(len(text), np.int32)
     ids[:1] = first
     ids[1:] = text[:-1]

@@ -1,4 +1,4 @@
-"""Runs of complete sentences."""
+"""Spans of complete sentences."""
 
 from collections.abc import Sequence
 
@@ -11,13 +11,13 @@ SentenceSpan = tuple[
 ]  # document, first token, token after the last; counted in the document
 
 
-def runs(store: Store, room: int, across: bool) -> list[SentenceSpan]:
-    """Cuts each document into runs of complete sentences.
+def spans(store: Store, room: int, across: bool) -> list[SentenceSpan]:
+    """Cuts each document into spans of complete sentences.
 
     Args:
       store: the documents.
-      room: most tokens of a run. A longer sentence is cut itself.
-      across: make each sentence a run of its own, for rows that continue with the next document.
+      room: maximum number of tokens of a span. A longer sentence is cut itself.
+      across: make each sentence a span of its own, for rows that continue with the next document.
     """
     offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
     result: list[SentenceSpan] = []
@@ -39,10 +39,17 @@ def runs(store: Store, room: int, across: bool) -> list[SentenceSpan]:
 
 
 def fill(pieces: Sequence[SentenceSpan], length: int) -> list[list[SentenceSpan]]:
-    """Fills rows of `length` positions with runs in order.
+    """Fills rows of `length` positions with spans, in order.
 
-    A row begins with one special token, and one follows each document in it. Neighboring runs of a
+    A row begins with one special token, and one follows each document in it. Neighboring spans of a
     document are joined.
+
+    Args:
+      pieces: spans in the order of the store.
+      length: positions of a row.
+
+    Returns:
+      The spans of each row.
     """
     rows: list[list[SentenceSpan]] = []
     used = length

@@ -28,7 +28,7 @@ class Layout:
     """
 
     def __init__(self, tokenizer: Tokenizer, mask: str, length: int, target_length: int):
-        """Sizes the streams.
+        """Sets the lengths of the streams.
 
         Args:
           tokenizer: gives [BOS] and padding.
@@ -43,14 +43,25 @@ class Layout:
     def needs(
         self, inputs: Integer[np.ndarray, "n"], targets: Integer[np.ndarray, "n"]
     ) -> tuple[Integer[np.ndarray, "n"], ...]:
-        """Positions of each stream that pieces of so many tokens take."""
+        """The positions that pieces take in each stream.
+
+        Args:
+          inputs: tokens of the inputs of n pieces.
+          targets: tokens of their targets.
+        """
         return (inputs, targets) if self.mask == "cross" else (inputs + targets,)
 
     def row(self, pieces: Sequence[Piece]) -> dict[str, np.ndarray]:
-        """The fields of lm/nn/token_loss.py.
+        """Lays out pieces as one row.
+
+        Args:
+          pieces: (input, target) ids of each piece.
+
+        Returns:
+          The fields of lm/nn/token_loss.py, [T] each.
 
         Raises:
-          ValueError: the pieces do not fit; those of a plan made with `needs` do.
+          ValueError: the pieces do not fit a row; those of a plan made with `needs` do.
         """
         bos, pad = self.tokenizer.bos, self.tokenizer.pad
         if self.mask == "cross":

@@ -22,7 +22,13 @@ from lm.core.protocols import Tokenizer
 
 
 def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
-    """Numbers of noise tokens and of spans of a text of n ≥ 2 tokens."""
+    """Numbers of noise tokens and of spans of a text.
+
+    Args:
+      n: tokens of the text, at least 2.
+      density: fraction of tokens that are noise.
+      mean_span: mean number of tokens of a span.
+    """
     noise = min(max(int(np.round(n * density)), 1), n - 1)
     return noise, min(max(int(np.round(noise / mean_span)), 1), n - noise)
 
@@ -34,6 +40,11 @@ def sizes(
     """Tokens of input and of target, [EOS] included, of texts of 0 … most tokens.
 
     A text of fewer than 2 tokens cannot be corrupted and counts as 2.
+
+    Args:
+      most: maximum number of tokens of a text.
+      density: fraction of tokens that are noise.
+      mean_span: mean number of tokens of a span.
     """
     table = np.array(
         [counts(max(2, n), density, mean_span) for n in range(most + 1)], np.int64
@@ -43,9 +54,14 @@ def sizes(
 
 
 def raw_length(inputs: int, density: float, mean_span: float) -> int:
-    """Most tokens whose corrupted input, [EOS] included, fits `inputs` positions.
+    """The maximum number of tokens whose corrupted input, [EOS] included, fits a row.
 
     568 for 512 positions at density 0.15 and mean span 3.
+
+    Args:
+      inputs: positions of the row.
+      density: fraction of tokens that are noise.
+      mean_span: mean number of tokens of a span.
     """
     table = sizes(int(inputs / (1.0 - density)) + 8, density, mean_span)[0]
     return int(np.searchsorted(table, inputs, side="right")) - 1
@@ -58,6 +74,12 @@ def noise_spans(
 
     The first and the last position are noise as often as positions are on average. The exception is
     a single span: placed uniformly, it covers the ends least.
+
+    Args:
+      n: tokens of the text, at least 2.
+      density: fraction of tokens that are noise.
+      mean_span: mean number of tokens of a span.
+      rng: the only source of randomness.
 
     Returns:
       Starts and stops, ascending; no two spans are adjacent.
@@ -108,8 +130,8 @@ def replace(
 
     Args:
       tokens: the text.
-      starts: of spans, ascending, none empty.
-      stops: of spans.
+      starts: first token of each span, ascending; no span is empty.
+      stops: token after the last of each span.
       sentinels: ids, at least one per span.
       eos: the id of [EOS].
 
@@ -146,15 +168,15 @@ def _parts(total: int, count: int, rng: np.random.Generator) -> Int64[np.ndarray
 
 
 def check_sentinels(needed: int, tokenizer: Tokenizer, length: int) -> None:
-    """Refuses a vocabulary with too few sentinels.
+    """Checks that the vocabulary has enough sentinels.
 
     Args:
-      needed: most spans of a row.
+      needed: maximum number of spans of a row.
       tokenizer: the vocabulary.
       length: tokens of a row.
 
     Raises:
-      UserError: there are too few; the message gives the number that is needed.
+      UserError: there are fewer than `needed` sentinels; the message gives both numbers.
     """
     if needed > len(tokenizer.sentinels):
         raise UserError(

@@ -35,7 +35,7 @@ class Store:
     """A directory of tokens, opened for reading. N tokens, S sentences, D documents.
 
     Attributes:
-      directory: where it is.
+      directory: path of the store.
       tokens: uint16 or uint32 [N].
       document_offsets: int64 [D + 1], starts of documents in `tokens`, and N.
       sentence_offsets: int64 [S + 1], starts of sentences in `tokens`, and N.
@@ -56,7 +56,7 @@ class Store:
         """Opens a store that `build` wrote.
 
         Args:
-          directory: where it is.
+          directory: path of the store.
           check: compare checksums of its files.
 
         Raises:
@@ -138,10 +138,10 @@ def build(
     Args:
       documents: in the store's order.
       tokenizer: encodes them.
-      directory: where the store goes.
-      workers: threads; 0 is one per core. The result does not depend on it.
+      directory: path of the new store.
+      workers: number of threads; 0 is one per core. The result does not depend on it.
       progress: show a progress bar on stderr.
-      total: number of documents, for the time left.
+      total: number of documents, for the estimate of the remaining time.
 
     Raises:
       UserError: there is no document, or the disk is full. Nothing is kept then.
@@ -249,7 +249,7 @@ def _chunks(documents: Iterable[Document]) -> Iterator[list[Document]]:
 def _in_order(
     pool: concurrent.futures.Executor, function: Callable[[T], R], items: Iterable[T], ahead: int
 ) -> Iterator[R]:
-    """As `pool.map`, but takes at most `ahead` items more than it has yielded results."""
+    """Like `pool.map`, but reads at most `ahead` items more than it has yielded results."""
     running: collections.deque[concurrent.futures.Future[R]] = collections.deque()
     try:
         for item in items:
@@ -303,10 +303,10 @@ def cores() -> int:
 
 
 def tracked(items: Iterable[T], what: str, progress: bool, total: int | None = None) -> Iterator[T]:
-    """Yields items and shows a bar on stderr with their number per second and the time left.
+    """Yields items and shows a bar on stderr with the items per second and the remaining time.
 
     Args:
-      items: to yield.
+      items: the items to yield.
       what: text before the bar.
       progress: show the bar.
       total: number of items, if known.

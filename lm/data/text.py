@@ -52,7 +52,7 @@ def decode(raw: bytes) -> tuple[str, float]:
 
     Returns:
       The text, with U+FFFD for invalid bytes, and the fraction of characters that these are. Bytes
-      that are no text give "" and 1.0.
+      that are not text give "" and 1.0.
     """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
         content = raw.decode("utf-16", errors="replace")
@@ -80,7 +80,7 @@ def normalize(content: str) -> str:
 def paragraphs(content: str) -> Iterator[str]:
     """Yields the blocks between blank lines, each on one line.
 
-    Where lines have over 200 characters on average, text is not wrapped: each is a paragraph.
+    If lines have over 200 characters on average, text is not wrapped: each line is a paragraph.
     """
     for block in _BLANK_LINES.split(content):
         lines = [line for line in map(str.strip, block.split("\n")) if line]

@@ -1,4 +1,4 @@
-"""Evaluates checkpoints on the tasks of lm/tasks that suit them, beside the tasks' baselines."""
+"""Evaluates checkpoints on the tasks of lm/tasks that suit them, along with the baselines."""
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,8 +16,8 @@ from lm.inference.load import load_run
 from lm.stats.scores import Examples, Score
 from lm.training.program import Program
 
-Row = dict[str, Any]  # one score: a line of results.parquet
-Options = Mapping[str, Mapping[str, Any]]  # by task; "task" is the plug-in, if the name is another
+Row = dict[str, Any]  # one score: a row of results.parquet
+Options = Mapping[str, Mapping[str, Any]]  # by task; "task" names the plug-in if it differs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Measurements:
     """Scores of models and baselines.
 
     Attributes:
-      rows: lines of results.parquet.
+      rows: rows of results.parquet.
       examples: the per-example values behind the scores that have them, by "arm/task/metric".
     """
 
@@ -46,18 +46,19 @@ def make_tasks(
     """Makes tasks.
 
     Args:
-      names: of the tasks.
-      corpus: the text they evaluate on.
+      names: names of the tasks.
+      corpus: text to evaluate on.
       split: "validation" or "test".
       length: positions of a row.
-      options: by name. "task" among them names the plug-in, if the name is not a plug-in's.
+      options: options of tasks, by name. "task" among them names the plug-in if it differs from the
+        name.
 
     Returns:
       The tasks by name.
 
     Raises:
-      NotApplicable: a task cannot run on this corpus.
-      UserError: there is no such task or split, or an option is unknown or impossible.
+      NotApplicable: the corpus or its vocabulary lacks something that a task needs.
+      UserError: a task or the split does not exist, or an option is unknown or impossible.
     """
     if split not in SPLITS:
         raise UserError(f"split {split!r} is not one of {', '.join(SPLITS)}")
@@ -81,11 +82,11 @@ def score(
     """Scores a model on every task that suits it.
 
     Args:
-      tasks: by name.
+      tasks: tasks by name.
       program: the model's program.
-      params: its parameters.
-      arm: the name under which the scores are written.
-      seed: of the model.
+      params: the model's parameters.
+      arm: name of the arm in the results.
+      seed: seed of the model.
       kind: "model" or "untrained".
     """
     measurements = Measurements()
@@ -133,19 +134,19 @@ def evaluate(
     """Evaluates a checkpoint and writes workdir/evaluation-<split>.json.
 
     Args:
-      workdir: of the run.
+      workdir: directory of the run.
       split: "validation" or "test".
-      names: of the tasks. If empty: all that suit the model and can run on its corpus, except
+      names: names of the tasks. If empty: all that suit the model and can run on its corpus, except
         those that run on request only (`by_name`); and those with options.
-      step: as in `load_run`.
+      step: step of the checkpoint; see `load_run`.
       with_baselines: also score the baselines.
-      options: of tasks, by name, as in `make_tasks`.
+      options: options of tasks, by name; see `make_tasks`.
 
     Returns:
       The scores of the model, of its initial values on the shared tasks, and of the baselines.
 
     Raises:
-      UserError: a task that was named does not exist, does not suit the model or cannot run on its
+      UserError: a requested task does not exist, does not suit the model or cannot run on its
         corpus; or the checkpoint cannot be loaded.
     """
     options = options or {}
@@ -167,7 +168,7 @@ def evaluate(
             continue
         try:
             tasks |= make_tasks([name], trained.corpus, split, program.length, options)
-        except NotApplicable:  # such as the probe on a corpus without labels
+        except NotApplicable:  # for example the probe on a corpus without labels
             if is_requested:
                 raise
     measurements = score(tasks, program, trained.params, "model", program.seed)
@@ -190,7 +191,7 @@ def _automatic() -> list[str]:
 
 
 def table(rows: Sequence[Row]) -> str:
-    """Formats scores as text: a line per task and metric, with the model before its baselines."""
+    """Formats scores as text: a line per task and metric, with the model before the baselines."""
     groups: dict[tuple[str, str], list[Row]] = {}
     for row in rows:
         groups.setdefault((row["task"], row["metric"]), []).append(row)

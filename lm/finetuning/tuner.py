@@ -27,10 +27,10 @@ from lm.parallel import chips, sharding
 from lm.parallel import mesh as meshes
 from lm.training.program import Program
 
-WIDTH = 64  # of the model that learning rates are given for
+WIDTH = 64  # width of the model that the learning rates are given for
 
-# What `features` reads;
-# and targets int32 [N, P], weights float32 [N, P], 0 where there is no target.
+# Fields that `features` reads; targets, int32 [N, P]; weights, float32 [N, P], 0 where there is no
+# target.
 Rows = dict[str, np.ndarray]
 Head = dict[str, jax.Array]  # kernel [F, C], bias [C]
 Features = Callable[[Model, Batch, DropoutKeys | None], jax.Array]
@@ -46,9 +46,9 @@ class Recipe:
         each, the scaling of Adam's rates for matrices (Yang et al. 2022, table 3). 1e-3 is 8e-5 at
         BERT-base's width.
       epochs: passes over the training rows, for each rate.
-      batch_size: rows of a step, rounded up to what the mesh divides.
-      warmup: fraction of the steps.
-      weight_decay: of all parameters but norms and biases.
+      batch_size: rows per step, rounded up to a multiple that the mesh divides.
+      warmup: fraction of the steps that warm up.
+      weight_decay: weight decay of all parameters but norms and biases.
     """
 
     rates: tuple[float, ...] = (1e-3, 3e-3, 1e-2)
@@ -90,9 +90,9 @@ class Tuned:
 
     Attributes:
       params: parameters of the model.
-      head: of the new head.
-      rate: the learning rate that was selected.
-      epoch: the epoch that was selected, from 0.
+      head: parameters of the new head.
+      rate: selected learning rate.
+      epoch: selected epoch, from 0.
       trials: all trials.
     """
 
@@ -116,10 +116,10 @@ class Tuner:
         """Prepares the optimizer and the forward pass.
 
         Args:
-          program: of the models.
-          features: (model, batch, dropout keys or None) → float32 [B, P, F], what the head reads.
-          classes: C.
-          recipe: how to fine-tune.
+          program: program of the models.
+          features: (model, batch, dropout keys or None) → float32 [B, P, F], inputs of the head.
+          classes: C, the number of classes.
+          recipe: options of fine-tuning.
         """
         self.program, self.features, self.classes, self.recipe = program, features, classes, recipe
         parts = sharding.parts("batch", program.mesh)
@@ -144,7 +144,7 @@ class Tuner:
         """Fine-tunes at every rate and keeps the best epoch. The given parameters are not changed.
 
         Args:
-          params: of the model.
+          params: parameters of the model.
           train: rows to train on.
           dev: rows to select by.
           select_by: logits on `dev`, float32 [N, P, C] → the selection metric, higher is better.
@@ -192,11 +192,11 @@ class Tuner:
         )
 
     def logits(self, params: Params, head: Head, rows: Rows) -> Float[np.ndarray, "N P C"]:
-        """Scores of the classes for every row, without dropout; float32."""
+        """Logits of the classes for every row, without dropout; float32."""
         return self._map(params, head, rows, "logits")
 
     def frozen(self, params: Params, rows: Rows) -> Float[np.ndarray, "N P F"]:
-        """What the head would read of a model that is not fine-tuned; float32."""
+        """Inputs of the head from a model that is not fine-tuned; float32."""
         return self._map(params, self._new_head(params, rows), rows, "features")
 
     def _map(

@@ -1,1 +1,1 @@
-"""Yardsticks: each file is one, found by its name, and measures any checkpoint that it suits."""
+"""Evaluation tasks. Each module is a plug-in for every checkpoint whose objective it supports."""

@@ -23,7 +23,7 @@ def counts(texts: Sequence[np.ndarray], size: int) -> sparse.csr_matrix:
 
 
 def log_counts(texts: Sequence[np.ndarray], size: int) -> sparse.csr_matrix:
-    """log(1 + count) of each token in each text, [N, V]; arguments as in `counts`."""
+    """log(1 + count) of each token in each text, [N, V]; arguments are those of `counts`."""
     bags = counts(texts, size)
     bags.data = np.log1p(bags.data)
     return bags

@@ -30,7 +30,7 @@ from lm.training.program import Program
 
 MASKS = ("own", "bidirectional")
 STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularization of regressions; the dev part selects
-PROBED = 6000  # most targets that a regression is fitted on: words are many, and more add little
+PROBED = 6000  # maximum number of targets that a regression is fitted on; more words add little
 PARTS = ("train", "dev", "test")
 
 Parts = dict[str, list[Item]]  # by PARTS
@@ -43,12 +43,12 @@ class Options(labelled.Files, tuner.Recipe):
     """Files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and amounts.
 
     Attributes:
-      train_most: most training examples, the same in every run; 0 takes all.
-      dev_most: most examples to select by; 0 takes all.
-      test_most: most examples to evaluate on; 0 takes all.
-      longest: tokens of an example. A longer text is cut; a longer sentence of tagged words
-        continues in another row.
-      masks: that a model is fine-tuned under: its "own", and "bidirectional" if it also has such a
+      train_most: maximum number of training examples, the same in every run; 0 takes all.
+      dev_most: maximum number of examples to select by; 0 takes all.
+      test_most: maximum number of examples to evaluate on; 0 takes all.
+      longest: maximum number of tokens of an example. A longer text is cut; a longer sentence of
+        tagged words continues in another row.
+      masks: masks to fine-tune a model under: its "own", and "bidirectional" if it also has such a
         mask.
     """
 
@@ -78,7 +78,7 @@ class LabelledTask:
 
     Attributes:
       kind: "text", "pair" or "words".
-      selection_metric: selects learning rate, epoch and regularization.
+      selection_metric: metric by which learning rate, epoch and regularization are selected.
       tuned_only: metrics that are given for the fine-tuned model only.
       parts: the examples.
       classes: the labels, sorted.
@@ -101,7 +101,7 @@ class LabelledTask:
             import sklearn  # noqa: F401
         except ImportError:
             raise NotApplicable(
-                "tasks with labels need scikit-learn: pip install 'lm[tasks]'"
+                "tasks with labels need scikit-learn: pip install -e '.[tasks]'"
             ) from None
         self.config, self.corpus, self.split, self.length = config, corpus, split, length
         self.name = type(self).__module__.rsplit(".", 1)[-1]
@@ -135,14 +135,14 @@ class LabelledTask:
         self._tuner: Tuner | None = None
 
     def corpus_parts(self) -> Parts:
-        """Examples from the corpus itself, for when no files are given."""
+        """Examples from the corpus itself, used if no files are given."""
         raise NotImplementedError
 
     def class_names(self, parts: Parts) -> list[str]:
         """All labels, sorted.
 
         Raises:
-          UserError: the test part has a label that training has not.
+          UserError: the test part has a label that no training example has.
         """
         labels = {
             part: {label for item in items for label in item.labels}
@@ -158,11 +158,19 @@ class LabelledTask:
     def features(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> Float[Array, "B P F"]:
-        """What a head reads for each target, in float32."""
+        """The inputs of the new head for each of P targets of a row, float32."""
         raise NotImplementedError
 
     def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
-        """Metrics by name of a predicted class for each target of a part."""
+        """Evaluates predicted classes.
+
+        Args:
+          part: "train", "dev" or "test".
+          predicted: the class of each of the M targets of the part.
+
+        Returns:
+          {metric: Score}.
+        """
         raise NotImplementedError
 
     @staticmethod
@@ -171,12 +179,13 @@ class LabelledTask:
         return True
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """Metrics of the fine-tuned model and of a linear probe.
+        """Evaluates the fine-tuned model and a linear probe.
 
         Returns:
-          metric: fine-tuned under a bidirectional mask if the model has one, else under its own.
-          metric_own: fine-tuned under the mask of its training.
-          probe_metric: a logistic regression on its features, which are not trained.
+          {metric: Score}, with the metrics of `measure` under three names:
+            metric: fine-tuned under a bidirectional mask if the model has one, else under its own.
+            metric_own: fine-tuned under the mask of its training.
+            probe_metric: a logistic regression on its features, which are not trained.
         """
         # The untrained model comes after the trained one and shares its compiled step.
         if self._tuner is None or self._tuner.program is not program:
@@ -244,7 +253,7 @@ class LabelledTask:
         """Classes of the test part's targets by logistic regression.
 
         Args:
-          features: of the targets of train, dev and test, [M, F] each, dense or sparse.
+          features: features of the targets of train, dev and test, [M, F] each, dense or sparse.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -271,7 +280,7 @@ class LabelledTask:
         return np.full(len(self.targets["test"]), most_common)
 
     def bags(self, unit: int) -> list[sparse.csr_matrix]:
-        """Bags of words of a unit of each example, of train, dev and test: [N, V] each."""
+        """Bags of tokens of one unit of each example, of train, dev and test: [N, V] each."""
         return [
             _bags.log_counts(
                 [item.units[unit] for item in self.parts[part]], self.corpus.tokenizer.size
@@ -284,9 +293,9 @@ class LabelledTask:
 
         Args:
           part: "train", "dev" or "test".
-          program: of the model.
-          bidirectional: whether a decoder reads the row from both sides. Otherwise it reads it
-            under the mask of its training, which may do so too.
+          program: the model's program.
+          bidirectional: whether a decoder reads the row bidirectionally. Otherwise it reads the row
+            under the mask of its training, which may also be bidirectional.
         """
         pieces = [piece for items in self.pieces.values() for piece in items]
         rows = _labelled_rows.lay_out(
@@ -305,7 +314,7 @@ class LabelledTask:
         return rows
 
     def _width(self, program: Program) -> int:
-        """Positions of a row: as few as all parts fit, in a multiple that the mesh divides."""
+        """Positions of a row: the smallest number that fits all parts and that the mesh divides."""
         pieces = [piece for items in self.pieces.values() for piece in items]
         most = max(sum(map(len, piece.units)) for piece in pieces) + SPECIALS[self.kind]
         step = math.lcm(8, sharding.parts("sequence", program.mesh))
@@ -337,7 +346,7 @@ class LabelledTask:
 
 
 def states(model: Model, batch: Batch, dropout_keys: DropoutKeys | None) -> Float[Array, "B T D"]:
-    """The model's features of each position, in float32."""
+    """The model's last hidden state of each position, in float32."""
     return model.features(batch, dropout_keys).astype(jnp.float32)
 
 
@@ -361,7 +370,18 @@ def unit_means(
 def class_scores(
     targets: Integer[np.ndarray, "M"], predicted: Integer[np.ndarray, "M"], identity: str
 ) -> dict[str, Score]:
-    """accuracy, and macro_f1: the mean of the F1 of every class that is a target or predicted."""
+    """Evaluates predicted classes.
+
+    Args:
+      targets: classes of M targets.
+      predicted: predicted classes.
+      identity: hash of the examples.
+
+    Returns:
+      {metric: Score}, fractions from 0 to 1:
+        accuracy: fraction of targets whose class is predicted.
+        macro_f1: mean F1 of all classes that are a target or predicted.
+    """
     hits = targets == predicted
     examples = scores.Examples(hits.astype(np.float64), np.ones(len(hits)), identity)
     f1 = []

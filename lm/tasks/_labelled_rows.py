@@ -11,7 +11,7 @@ from lm.data import rows
 from lm.finetuning.tuner import Rows
 from lm.tasks import _reading
 
-SPECIALS = {"text": 2, "pair": 3, "words": 2}  # most special tokens of a row, by kind
+SPECIALS = {"text": 2, "pair": 3, "words": 2}  # maximum number of special tokens of a row, by kind
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,12 +43,12 @@ class Piece:
 
 
 def split(items: Sequence[Item], kind: str, longest: int) -> list[Piece]:
-    """Cuts texts to the length of a row, and continues long sentences of words in further rows.
+    """Cuts texts to the length of a row, and continues long sentences of words in additional rows.
 
     Args:
       items: the examples.
       kind: "text", "pair" or "words".
-      longest: positions of a row, with special tokens.
+      longest: maximum number of positions of a row, special tokens included.
     """
     room = longest - SPECIALS[kind]
     if kind == "text":
@@ -81,11 +81,11 @@ def lay_out(
     Args:
       pieces: one per row, N.
       targets: classes of all pieces, one piece after another.
-      objective: of the model.
-      tokenizer: gives the special tokens.
+      objective: the model's objective.
+      tokenizer: supplies the special tokens.
       kind: "text", "pair" or "words".
       length: T.
-      slots: P, the most targets of a row.
+      slots: P, the maximum number of targets of a row.
 
     Returns:
       tokens, segments, positions, units (the number of the text or word of each token, from 1), and

@@ -29,7 +29,7 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out positions to read at most, with padding.
+      tokens: maximum number of held-out positions to read, padding included.
     """
 
     tokens: int = 131072
@@ -46,7 +46,7 @@ class LanguageTask:
 
     Attributes:
       source: the source whose documents it needs.
-      options: of the source.
+      options: options of the source.
       language: the grammar of the corpus's documents.
       words: its words as ids.
       batch: the rows; `states` are those of the grammar before each target.
@@ -98,7 +98,16 @@ class LanguageTask:
         return "causal" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """The class's metrics."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}, means over the targets:
+            excess_nll: negative log-likelihood minus that of the true distribution, nats per token.
+            kl: KL divergence of the model from the true distribution, nats per token.
+            nll: negative log-likelihood, nats per token.
+            legal_mass: probability of tokens that are possible, from 0 to 1.
+            accuracy: fraction of targets that have the highest logit.
+        """
         return self._scores(_synthetic.evaluate(program, params, self.batch, self.truth))
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
@@ -151,8 +160,8 @@ def score_of(
     Args:
       make: `fraction` or `nats`.
       totals: value · weight of each target.
-      weights: of each target.
-      identity: a hash of the examples.
+      weights: weight of each target.
+      identity: hash of the examples.
     """
     rows, counts = totals.sum(1), weights.sum(1)
     return make(float(rows.sum()), float(counts.sum()), Examples(rows, counts, identity))
@@ -164,12 +173,12 @@ def evaluate_table(
     batch: Mapping[str, np.ndarray],
     truth: _synthetic.Truth,
 ) -> PerTarget:
-    """As `_synthetic.evaluate`, for a method whose distribution depends on one number alone.
+    """Like `_synthetic.evaluate`, for a method whose distribution depends on one number alone.
 
     Args:
-      q_CV: its distribution in each context; 0 for words that it holds impossible.
-      context: of each target.
-      batch: with targets, states and weights.
+      q_CV: its distribution in each context.
+      context: context of each target.
+      batch: targets, states and weights.
       truth: the true distributions.
     """
     p_SV, state, target = truth.table_SV, batch["states"], batch["targets"]
@@ -193,7 +202,7 @@ def evaluate_table(
 
 
 def _best(scores_CV: Float64[np.ndarray, "C V"]) -> Float64[np.ndarray, "C V"]:
-    """1 for the highest score of each context, divided by the number of ties."""
+    """1 for the highest value of each context, divided by the number of ties."""
     best_CV = scores_CV >= scores_CV.max(1, keepdims=True)
     return best_CV / best_CV.sum(1, keepdims=True)
 

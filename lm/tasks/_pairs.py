@@ -19,8 +19,8 @@ from lm.training.validation import Validation
 class PairTask:
     """The accuracy of the model's pair classifier on an objective's held-out pairs.
 
-    A subclass names the objective and adds baselines. Its config has `tokens`, the held-out tokens
-    to read at most, and `fit`, the training pairs that a baseline learns from.
+    A subclass names the objective and adds baselines. Its config has `tokens`, the maximum number
+    of held-out tokens to read, and `fit`, the number of training pairs that a baseline learns from.
     """
 
     objective_name = ""
@@ -42,7 +42,11 @@ class PairTask:
         return "pair" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """accuracy."""
+        """Evaluates the model's pair classifier.
+
+        Returns:
+          {"accuracy": Score}, the fraction of pairs that are classified correctly.
+        """
         validation = self._validation(program)
         hits, weights = validation.by_row(params)[f"{self.objective_name}_accuracy"]
         return {"accuracy": _score(hits, weights, _examples(validation.full()))}
@@ -82,13 +86,21 @@ def segments(examples: Sequence[Example]) -> tuple[list[np.ndarray], list[np.nda
 def accuracy(
     examples: Sequence[Example], predicted: Integer[np.ndarray, "N"] | Bool[np.ndarray, "N"]
 ) -> dict[str, Score]:
-    """The score of one predicted label for each example."""
+    """Evaluates one predicted label for each example.
+
+    Returns:
+      {"accuracy": Score}, the fraction of correct labels.
+    """
     hits = (labels(examples) == predicted).astype(np.float64)
     return {"accuracy": _score(hits, np.ones(len(examples)), examples)}
 
 
 def majority(training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Score]:
-    """The score of the most frequent label of training."""
+    """Evaluates the most frequent label of the training examples.
+
+    Returns:
+      {"accuracy": Score}, the fraction of examples that have it.
+    """
     return accuracy(examples, np.full(len(examples), int(labels(training).mean() > 0.5)))
 
 

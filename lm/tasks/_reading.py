@@ -4,10 +4,9 @@ from lm.core.protocols import Objective, Tokenizer
 
 
 def is_bidirectional(objective: Objective) -> bool:
-    """Whether the model has learned to read a text from both sides.
+    """Whether the model was trained to read a text bidirectionally.
 
-    It has not under a causal mask, nor under a prefix mask of which only the causal part was ever
-    trained.
+    False under a causal mask, or a prefix mask trained only with empty prefixes.
     """
     return objective.mask != "causal" and (
         objective.mask != "prefix" or objective.scores != ("causal",)

@@ -16,14 +16,14 @@ _NAMED = 3  # broken lines that a message names
 
 
 class Scorers:
-    """Scorers of one program at a time; what they compiled serves all its parameters."""
+    """Scorers of one program at a time, compiled once for all its parameters."""
 
     def __init__(self, tokenizer: Tokenizer, end: bool = False):
         """Keeps the options of the scorers.
 
         Args:
-          tokenizer: of the programs.
-          end: whether a causal score counts the [EOS] after a sentence.
+          tokenizer: tokenizer of the programs.
+          end: whether a causal log-probability includes the [EOS] after a sentence.
         """
         self._tokenizer, self._end = tokenizer, end
         self._program: Program | None = None
@@ -46,16 +46,16 @@ def read(
     broken: float,
     most: int,
 ) -> tuple[list[T], list[str]]:
-    """Reads records from JSON Lines files, and from text files with a record a line.
+    """Reads records from JSON Lines files, and from text files with a record per line.
 
     Args:
       task: the name of the task whose option `path` these are, for messages.
       paths: files, directories, globs.
-      suffixes: of files in a directory.
+      suffixes: suffixes of the files to read in a directory.
       parse: makes a record of a line's value (the line itself in a .txt file) and the file's name
-        without ending; raises ValueError with what is wrong, such as "has no field …".
+        without suffix; raises ValueError with what is wrong, such as "has no field …".
       broken: fraction of a file's lines that may be broken.
-      most: records of each file, the first ones; 0 takes all.
+      most: maximum number of records of a file, the first ones; 0 takes all.
 
     Returns:
       The records, and for each file with broken lines a note that counts them.

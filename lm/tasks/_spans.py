@@ -37,11 +37,11 @@ def counts(
 
     Args:
       gold: the true tags of each sentence.
-      predicted: those of a model.
-      strict: as in `spans`.
+      predicted: the tags that a model predicts.
+      strict: see `spans`.
 
     Returns:
-      Of each sentence: (spans predicted exactly, gold spans + predicted spans).
+      For each sentence: (spans predicted exactly, gold spans + predicted spans).
     """
     result = []
     for gold_tags, predicted_tags in zip(gold, predicted, strict=True):
@@ -51,5 +51,5 @@ def counts(
 
 
 def is_valid(tag: str) -> bool:
-    """Whether it is a tag of IOB2."""
+    """Whether this is a tag of IOB2."""
     return tag == "O" or (tag[:2] in ("B-", "I-") and len(tag) > 2)

@@ -14,9 +14,9 @@ from lm.stats.scores import Examples, Score, fraction, nats
 
 
 class ObjectiveWithModifiedExamples:
-    """An objective whose examples are changed before they are evaluated.
+    """An objective whose examples are modified before they are evaluated.
 
-    It is an `Objective`: whatever is not about examples is that of the original.
+    It implements `Objective`; everything but the examples is that of the original.
     """
 
     def __init__(
@@ -29,8 +29,8 @@ class ObjectiveWithModifiedExamples:
 
         Args:
           objective: the original.
-          positions: tokens that a row counts for.
-          change: of an example; None leaves examples as they are.
+          positions: number of tokens that a row counts as.
+          change: modifies an example; None leaves examples unchanged.
         """
         self.positions = positions
         self._original, self._change = objective, change
@@ -46,7 +46,7 @@ class ObjectiveWithModifiedExamples:
     def example(
         self, store: Store, plan: Any, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """As the original's, changed."""
+        """The original's example, modified."""
         example = self._original.example(store, plan, row, rng, progress)
         return self._change(example) if self._change else example
 
@@ -76,13 +76,13 @@ def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
 
 @dataclasses.dataclass(frozen=True)
 class Targets:
-    """The target tokens of held-out rows: row after row, and from left to right within one.
+    """The target tokens of held-out rows, row by row, and from left to right within each.
 
     Attributes:
-      ids: the tokens.
-      rows: the row of each.
+      ids: ids of the targets.
+      rows: row of each target.
       counts: the number of targets of each row.
-      identity: a hash of all this, for `Examples.identity`.
+      identity: hash of the targets, for `Examples.identity`.
     """
 
     ids: Integer[np.ndarray, "M"]
@@ -99,8 +99,8 @@ class Targets:
         several kinds that are evaluated on the same targets have the same.
 
         Args:
-          batches: with targets and weights.
-          task: names what is evaluated.
+          batches: batches with targets and weights.
+          task: name of the evaluation, for the identity.
         """
         counts = np.concatenate([(batch["weights"] > 0).sum(-1) for batch in batches])
         ids = at_targets(batches, "targets")
@@ -136,7 +136,7 @@ class Targets:
 
         Args:
           by_row: what `Validation.by_row` returned.
-          term: the loss term.
+          term: name of the loss term.
         """
         nll = Examples(*by_row[term], self.identity)
         hits = Examples(*by_row[f"{term}_accuracy"], self.identity)

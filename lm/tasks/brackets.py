@@ -1,7 +1,7 @@
 """Nested brackets (Dyck-(k, m), Hewitt et al. 2020) on held-out documents of the source `brackets`.
 
-`closing_accuracy`: of the targets that close a bracket, the fraction at which the right kind is the
-most probable of all closing brackets; 1/k by guessing. It is also given by the distance to the
+`closing_accuracy`: of the targets that close a bracket, the fraction at which the correct kind is
+the most probable of all closing brackets; 1/k by guessing. It is also reported by distance to the
 opening bracket, as near (1 symbol), middle (2 to 9) and far (10 and more), and for outermost pairs.
 `legal_mass`, `excess_nll` and `kl` are those of lm/tasks/_language.py; their best possible values
 are 1, 0 and 0.
@@ -24,10 +24,10 @@ NEAR, FAR = 1, 10  # symbols from a bracket to the one that closes it
 
 
 class Task(_language.LanguageTask):
-    """Whether a model closes the last bracket that is open, by distance (Hewitt et al. 2020).
+    """Whether a model closes the last open bracket, by distance (Hewitt et al. 2020).
 
     Attributes:
-      targets_of: of each closing metric, the targets that it counts, bool [B, P].
+      targets_of: closing metric → the targets that it counts, bool [B, P].
     """
 
     metrics = (

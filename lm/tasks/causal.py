@@ -23,7 +23,7 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out tokens to read at most.
+      tokens: maximum number of held-out tokens to read.
     """
 
     tokens: int = 131072
@@ -48,7 +48,15 @@ class Task:
         return "causal" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """nll, perplexity, bits_per_byte, accuracy."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            nll: negative log-likelihood, nats per token.
+            perplexity: exp(nll).
+            bits_per_byte: negative log-likelihood in bits, per byte of UTF-8 text.
+            accuracy: fraction of tokens that have the highest logit.
+        """
         validation = self._validation(program)
         targets = self._targets(validation)
         nll, accuracy = targets.model_scores(validation.by_row(params), "clm")

@@ -29,7 +29,7 @@ class Config(_labelled.Options):
 
     Attributes:
       classes: number of labels.
-      shortest: fewest tokens of a paragraph.
+      shortest: minimum number of tokens of a paragraph.
     """
 
     classes: int = 8
@@ -79,7 +79,7 @@ class Task(LabelledTask):
         parts: Parts = {}
         for part, texts in paragraphs.items():
             parts[part] = []
-            for label in labels:  # as many of each, as far as there are
+            for label in labels:  # an equal number of each, if there are enough
                 sampled = _labelled.sample(
                     [text for of, text in texts if of == label], -(-most[part] // len(labels)), rng
                 )
@@ -98,11 +98,11 @@ class Task(LabelledTask):
         return _labelled.text_mean(model, batch, dropout_keys)
 
     def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
-        """accuracy, macro_f1."""
+        """Returns accuracy and macro_f1, fractions; see `_labelled.class_scores`."""
         return _labelled.class_scores(self.targets[part], predicted, self.identity)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """Logistic regression on a bag of words, and the most frequent class."""
+        """Logistic regression on a bag of tokens, and the most frequent class."""
         return {
             "bag of words": self.baseline(self.regress(self.bags(0))),
             "majority": self.baseline(self.majority()),
@@ -117,7 +117,7 @@ def _paragraphs(
     Args:
       store: the documents.
       keep: whether the document of this number is used.
-      shortest: fewest tokens.
+      shortest: minimum number of tokens of a paragraph.
     """
     first = np.flatnonzero(store.paragraph_starts)
     begins = np.asarray(store.sentence_offsets)[first]

@@ -1,7 +1,7 @@
 """The tokens behind T5's sentinels on held-out text (Raffel et al. 2020).
 
 The density is 0.15 and the mean span 3, the same for every model. Sentinels and [EOS] are not
-counted: their places are fixed.
+counted: their positions are fixed.
 """
 
 import dataclasses
@@ -27,7 +27,7 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out tokens to read at most.
+      tokens: maximum number of held-out tokens to read.
     """
 
     tokens: int = 262144
@@ -51,7 +51,13 @@ class Task:
         return "denoising" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """ce, accuracy."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            ce: cross-entropy of the dropped tokens, nats per token.
+            accuracy: fraction of the dropped tokens that have the highest logit.
+        """
         objective = program.objective
         model = "encoder_decoder" if objective.mask == "cross" else "decoder"
         members = list(objective.members.values()) if objective.composed else [objective]
@@ -81,7 +87,7 @@ class Task:
         """Held-out rows.
 
         Args:
-          program: of the model.
+          program: the model's program.
           model: "decoder" or "encoder_decoder": how input and target are laid out.
           mode: the mode token before each input, or "".
         """
@@ -95,9 +101,9 @@ class Task:
         # on the same spans of the same texts.
         one: Any = objective("decoder", MODES[0])
         two: Any = objective("encoder_decoder", MODES[0])
-        rooms = (one.layout.stream_lengths[0], two.layout.stream_lengths[1])
+        lengths = (one.layout.stream_lengths[0], two.layout.stream_lengths[1])
         plan = packing.pack(
-            np.diff(store.document_offsets), rooms, needs=(one.needs[0], two.needs[1])
+            np.diff(store.document_offsets), lengths, needs=(one.needs[0], two.needs[1])
         ).without(2, "texts of one token")
 
         def without_sentinels(example: Example) -> Example:

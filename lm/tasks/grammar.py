@@ -1,7 +1,7 @@
 """Left-to-right prediction of held-out documents of the source `grammar`.
 
 `excess_nll` and `kl` estimate the distance to the best possible loss (lm/tasks/_language.py): 0
-nats per token is perfect. `legal_mass` is the probability that a model gives to words that can
+nats per token is perfect. `legal_mass` is the probability that a model assigns to words that can
 follow.
 """
 

@@ -1,11 +1,9 @@
 """Prediction of masked words of held-out documents of the source `grammar`.
 
 One word of each sentence, but never its full stop, is replaced by [MASK]. Its true distribution
-given
-all other words is exact: the probability of the sentence with each word of the language in its
-  place.
-Sentences are independent, so those of one row do not affect each other. `excess_nll` and `kl` are
-as in lm/tasks/_language.py: 0 nats per word is perfect.
+given all other words is exact: the probability of the sentence with each word of the language in
+its place. Sentences are independent, so those of one row do not affect each other. `excess_nll` and
+`kl` are those of lm/tasks/_language.py: 0 nats per word is perfect.
 """
 
 import itertools
@@ -30,7 +28,7 @@ class Task(_language.LanguageTask):
 
     Attributes:
       texts: ids of the text of each row, complete sentences.
-      places: of each text, the indices of the masked words.
+      places: indices of the masked words of each text.
     """
 
     source = "grammar"
@@ -44,8 +42,8 @@ class Task(_language.LanguageTask):
         return "masked" in objective.scores or "masked_next" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """The class's metrics."""
-        # If there are two, the one that the run ended with.
+        """Returns the metrics of `LanguageTask.score`, over the masked words."""
+        # If there are two, the last objective in the config.
         kind = [score for score in program.objective.scores if score.startswith("masked")][-1]
         rows = _synthetic.masked_rows(
             self.texts, self.places, self.tokenizer, self.length, kind, program.objective.mask
@@ -115,9 +113,9 @@ def distribution(language: Grammar, sentence: list[str], place: int) -> Float64[
     """The true distribution of the word at a place, given all others of its sentence.
 
     Args:
-      language: the grammar of documents. So a full stop in that place, making two sentences, would
-        count too.
-      sentence: its words.
+      language: the grammar of documents. A full stop in that place, which makes two sentences, is
+        therefore possible too.
+      sentence: the words of the sentence.
       place: index of the word.
     """
     logs = np.array(

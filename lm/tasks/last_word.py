@@ -1,13 +1,17 @@
 """The last word of a text, given all before it (LAMBADA, Paperno et al. 2016): accuracy and nats.
 
-A text counts as correct if each piece of its last word scores above all other ids, given the pieces
-before it. Each model predicts in the way it was trained; of several objectives, by the last named,
-or by the one that continued prefixes. A causal model reads from left to right; one trained on
-prefixes reads all that is given from both sides; a masked one gets as many [MASK]s in a row as the
-word has pieces and fills them at once; T5 writes what follows the sentinel at the end. So a masked
-model is given the number of pieces, which the others are not; the report mentions it. Texts have no
-punctuation after the last word; texts without any, as in LAMBADA, are best. The nats are those of
-the word's pieces, not of its end.
+A text counts as correct if each token of its last word has the highest logit, given the tokens
+before it. Each model predicts in the way it was trained:
+
+    CLM          from left to right
+    prefix LM    reads all that is given bidirectionally, then continues it
+    MLM          fills as many consecutive [MASK]s as the word has tokens, all at once
+    T5           writes what follows a sentinel at the end of the text
+    mixtures     the objective that continued prefixes, else the last objective in the config
+
+A masked model is thus given the number of tokens, which the others are not; the report mentions it.
+Texts have no punctuation after the last word; texts without any, such as those of LAMBADA, are
+best. The nats are those of the word's tokens, not of its end.
 
 The texts are JSON Lines with a field "text", or plain lines (.txt). Without `path` they are made
 from held-out documents: the last word of a sentence, without the punctuation after it, and the
@@ -41,10 +45,10 @@ class Config:
     Attributes:
       path: JSON Lines or text files, directories, globs; empty takes held-out text.
       broken: fraction of a file's lines that may be broken; they are left out, with a note.
-      most: texts of each file, or of the split; 0 takes all.
-      shortest: fewest tokens before the last word, in texts made from the corpus.
-      longest: most tokens before the last word, in texts made from the corpus; a longer text begins
-        later.
+      most: maximum number of texts of a file, or of the split; 0 takes all.
+      shortest: minimum number of tokens before the last word, in texts made from the corpus.
+      longest: maximum number of tokens before the last word, in texts made from the corpus; a
+        longer text is cut at the beginning.
     """
 
     path: tuple[str, ...] = ()
@@ -68,8 +72,8 @@ class Task:
     """Prediction of the last word of a text (LAMBADA): accuracy, and nats per word.
 
     Attributes:
-      texts: those that are evaluated.
-      identity: a hash of them.
+      texts: the texts that are evaluated.
+      identity: hash of the texts.
     """
 
     metrics = ("accuracy", "nll")
@@ -96,7 +100,13 @@ class Task:
         return bool(scoring.methods(objective))
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """accuracy, nll."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            accuracy: fraction of texts whose last word is predicted correctly.
+            nll: negative log-likelihood of the last word, nats per word.
+        """
         log_p, hits = self._scorers(program).continuations(params, self.texts)
         return self._scores(hits, log_p)
 
@@ -200,7 +210,7 @@ class Task:
 
 
 def _last_word(tokenizer: Tokenizer, ids: Int32[np.ndarray, "n"]) -> tuple[int, int]:
-    """Begin and end of the last word, without punctuation after it; (0, 0) if there is none."""
+    """Start and end of the last word, without punctuation after it; (0, 0) if there is none."""
     stop = len(ids)
     while stop and scoring.is_punctuation(tokenizer, int(ids[stop - 1])):
         stop -= 1

@@ -1,7 +1,7 @@
-"""Masked tokens of held-out documents: cross-entropy and accuracy at one fixed mask.
+"""Masked tokens of held-out documents: cross-entropy and accuracy at fixed masked positions.
 
 Whatever rate a model was trained at, it is evaluated at 15 % with BERT's 80/10/10, at the same
-positions as every other model. With mask_share=1 and random_share=0, each of these positions has
+positions as every other model. With mask_share=1 and random_share=0, all of these positions become
 [MASK].
 """
 
@@ -27,7 +27,7 @@ class Config:
     """How much is read, and how it is masked.
 
     Attributes:
-      tokens: held-out tokens to read at most, masked or not.
+      tokens: maximum number of held-out tokens to read, masked or not.
       rate: fraction of them that is predicted.
       mask_share: fraction of the predicted ones that becomes [MASK].
       random_share: fraction of them that becomes a random id. The rest stays as it is.
@@ -39,7 +39,7 @@ class Config:
     random_share: float = 0.1
 
     def __post_init__(self) -> None:
-        masking.Options(**self.masking)  # refuses impossible fractions
+        masking.Options(**self.masking)  # raises ValueError on impossible fractions
 
     @property
     def masking(self) -> dict[str, Any]:
@@ -48,7 +48,7 @@ class Config:
 
 
 class Task:
-    """Masked language modelling: cross-entropy and accuracy of masked tokens."""
+    """Masked language modeling: cross-entropy and accuracy of masked tokens."""
 
     metrics = ("ce", "accuracy")
     shared = False
@@ -65,8 +65,14 @@ class Task:
         return "masked" in objective.scores or "masked_next" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """ce, accuracy."""
-        # If there are two, the one that the run ended with.
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            ce: cross-entropy of the masked tokens, nats per token.
+            accuracy: fraction of the masked tokens that have the highest logit.
+        """
+        # If there are two, the last objective in the config.
         name = {"masked": "mlm", "masked_next": "mntp"}[
             [score for score in program.objective.scores if score.startswith("masked")][-1]
         ]

@@ -1,24 +1,28 @@
 """Minimal pairs (BLiMP, Warstadt et al. 2020): which of two sentences is more probable?
 
-The sentences of a pair differ in one thing, and one of them is acceptable.
+The sentences of a pair differ minimally, and only one of them is acceptable.
 
-The files have a pair a line, as
+The files have a pair per line, for example
 
     {"sentence_good": "Katherine can't help herself.",
      "sentence_bad": "Katherine can't help himself.",
      "field": "morphology", "linguistics_term": "anaphor_agreement", "UID":
      "anaphor_gender_agreement"}
 
-`accuracy` is the fraction of pairs in which the good sentence scores higher, a tie counting ½. The
-scoring is the model's usual one, that of its training (lm.inference.scoring.methods), of several
-objectives the last named: Σ log p for a causal model, the pseudo-log-likelihood for a masked one,
-infilling for T5. `accuracy_<method>` are the same pairs by every method that suits the model, the
-usual one too.
+`accuracy` is the fraction of pairs in which the good sentence has the higher log-probability; a tie
+counts ½. The scoring method is the usual one of the model's objective (lm.inference.scoring):
 
-`accuracy/<key>/<value>`, such as `accuracy/linguistics_term/binding`, is the usual score on a
-subset
-of the pairs: one for each value of the keys in `by`, if there are at least two. These are not among
-`metrics`.
+    CLM, prefix LM   log-probability, Σ log p
+    MLM, MNTP        pseudo-log-likelihood
+    T5, UL2          infilling
+    mixtures         that of the last objective in the config
+
+`accuracy_<method>` is the accuracy on the same pairs by every method that the model supports, the
+usual one included.
+
+`accuracy/<key>/<value>`, such as `accuracy/linguistics_term/binding`, is the accuracy by the usual
+method on a subset of the pairs: one for each value of the keys in `by`, if there are at least two.
+These are not among `metrics`.
 """
 
 import dataclasses
@@ -49,11 +53,11 @@ class Config:
     Attributes:
       path: JSON Lines files, directories of them, or globs.
       broken: fraction of a file's lines that may be broken; they are left out, with a note.
-      most: pairs of each file, the first ones; 0 takes all.
-      methods: of scoring, beside the usual one: causal, pll, pll_word, infill; empty takes all that
-        suit the model.
-      by: keys by whose values subsets of the pairs are scored too.
-      end: whether causal scores count the [EOS] after a sentence.
+      most: maximum number of pairs of a file, the first ones; 0 takes all.
+      methods: scoring methods in addition to the usual one: causal, pll, pll_word, infill; empty
+        takes all that the model supports.
+      by: keys by whose values subsets of the pairs are evaluated too.
+      end: whether causal log-probabilities include the [EOS] after a sentence.
     """
 
     path: tuple[str, ...] = ()
@@ -78,8 +82,8 @@ class Pair(NamedTuple):
     """Two sentences.
 
     Attributes:
-      good: the acceptable one.
-      bad: the other.
+      good: the acceptable sentence.
+      bad: the unacceptable sentence.
       about: the values of KEYS, "" if the line has none.
     """
 
@@ -92,9 +96,9 @@ class Task:
     """Accuracy of preferring the acceptable sentence of a minimal pair (BLiMP).
 
     Attributes:
-      pairs: those that are scored, N.
-      sentences: their ids, the N good ones first.
-      identity: a hash of the pairs.
+      pairs: the N pairs that are evaluated.
+      sentences: ids of their sentences, the N good ones first.
+      identity: hash of the pairs.
     """
 
     metrics = ("accuracy", *(f"accuracy_{method}" for method in scoring.METHODS))
@@ -108,7 +112,7 @@ class Task:
         if not config.path:
             raise NotApplicable(
                 "minimal_pairs needs minimal_pairs.path: JSON Lines files, or a glob such as"
-                ' \'blimp/*.jsonl\', with {"sentence_good": "…", "sentence_bad": "…"} a line, and'
+                ' \'blimp/*.jsonl\', with {"sentence_good": "…", "sentence_bad": "…"} per line, and'
                 ' "field", "linguistics_term", "UID" where there are any'
             )
         pairs, notes = _sentences.read(
@@ -126,8 +130,9 @@ class Task:
             if dropped > config.broken * len(pairs):
                 raise UserError(
                     f"minimal_pairs: {dropped:,} of {len(pairs):,} pairs have a sentence of more"
-                    f" than {room} tokens, which is what data.length={length} has room for beside"
-                    " special tokens; train with a larger data.length, or a larger vocabulary"
+                    f" than {room} tokens, which is what data.length={length} has room for in"
+                    " addition to special tokens; train with a larger data.length, or a larger"
+                    " vocabulary"
                 )
             notes.append(f"{dropped} pairs are too long and left out")
         self.notes = notes
@@ -143,7 +148,14 @@ class Task:
         return bool(scoring.methods(objective))
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """accuracy; accuracy by every method; accuracy on subsets."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}, fractions of pairs, a tie counting ½:
+            accuracy: by the model's usual scoring method.
+            accuracy_<method>: by each method that the model supports.
+            accuracy/<key>/<value>: by the usual method, on a subset of the pairs.
+        """
         usual, *others = scoring.methods(program.objective)
         methods = [usual]
         methods += [m for m in others if not self.config.methods or m in self.config.methods]
@@ -163,12 +175,12 @@ class Task:
         return self._scorers(program, method).sentences(params, self.sentences)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """Scores methods without a network.
+        """Evaluates methods without a network.
 
-        constant: the same score for all sentences.
+        constant: the same log-probability for all sentences.
         random: the mean over many random scorers.
-        unigram, bigram: sums of the training split's unigrams and Kneser-Ney bigrams.
-        shorter: the shorter sentence scores higher.
+        unigram, bigram: log-probabilities of the training split's unigrams and Kneser-Ney bigrams.
+        shorter: the shorter sentence is preferred.
         """
         tokenizer = self.corpus.tokenizer
         before, after = _text.neighbors(self.corpus.stores["train"], tokenizer)
@@ -209,7 +221,7 @@ class Task:
 
 
 def _hits(values: Real[np.ndarray, "sentences"]) -> Float64[np.ndarray, "N"]:
-    """1 where the good sentence scores higher, ½ where both score the same."""
+    """1 where the good sentence has the higher value, ½ where both have the same."""
     good, bad = np.split(values, 2)
     return (good > bad) + 0.5 * (good == bad)
 
@@ -221,6 +233,6 @@ def _parse(record: Any, stem: str) -> Pair:
         if not isinstance(record.get(key), str) or not record[key].strip():
             raise ValueError(f"has no text in {key!r}, but {record.get(key)!r}")
     if record["sentence_good"] == record["sentence_bad"]:
-        raise ValueError(f"has twice the same sentence: {record['sentence_good']!r}")
+        raise ValueError(f"good and bad sentences are identical: {record['sentence_good']!r}")
     field, term, uid = (str(record.get(key) or "") for key in KEYS)
     return Pair(record["sentence_good"], record["sentence_bad"], (field, term, uid or stem))

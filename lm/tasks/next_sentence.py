@@ -18,8 +18,8 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out tokens to read at most.
-      fit: training pairs that the baseline's threshold is set on.
+      tokens: maximum number of held-out tokens to read.
+      fit: number of training pairs that the baseline's threshold is set on.
     """
 
     tokens: int = 262144
@@ -27,7 +27,7 @@ class Config:
 
 
 class Task(_pairs.PairTask):
-    """Accuracy of telling consecutive segments from random pairs; 50 % by guessing."""
+    """Accuracy of distinguishing consecutive segments from random pairs; 50 % by guessing."""
 
     objective_name = "nsp"
 

@@ -1,9 +1,9 @@
 """Classification of a pair of texts, by fine-tuning and by a linear probe.
 
-The pairs are published examples; or, without a path, pieces of the corpus, with the question
+The pairs are published examples; or, without a path, pieces of the corpus. Then the label is
 whether two pieces come from one document. All pieces have the same number of tokens, and each
 second piece of a pair of two documents is the second piece of another pair. So neither the length
-nor one of the two pieces alone reveals the answer.
+nor one of the two pieces alone reveals the label.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ class Config(_labelled.Options):
     """Files, fine-tuning and amounts (lm/tasks/_labelled.py), and an option of pairs of the corpus.
 
     Attributes:
-      piece: tokens of each text of a pair; fewer where `longest` and the data's length leave less
+      piece: tokens of each text of a pair; fewer if `longest` and the data's length leave less
         room.
     """
 
@@ -87,11 +87,11 @@ class Task(LabelledTask):
         return jnp.concatenate([u, v, jnp.abs(u - v), u * v], -1)
 
     def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
-        """accuracy, macro_f1."""
+        """Returns accuracy and macro_f1, fractions; see `_labelled.class_scores`."""
         return _labelled.class_scores(self.targets[part], predicted, self.identity)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """Logistic regression on bags of words, and on their overlap; the most frequent class."""
+        """Logistic regression on bags of tokens, and on their overlap; the most frequent class."""
         bags = [
             sparse.hstack(both).tocsr() for both in zip(self.bags(0), self.bags(1), strict=True)
         ]
@@ -106,7 +106,7 @@ class Task(LabelledTask):
 
         They are the number of tokens in both texts as a fraction of the first, of the second and of
         all; the cosine weighted by inverse document frequency; the log of the ratio of sizes, and
-        its absolute value. Each is standardised on the training pairs.
+        its absolute value. Each is standardized on the training pairs.
         """
         (first, _, _), (second, _, _) = bags = self.bags(0), self.bags(1)
         seen = np.asarray((first > 0).sum(0) + (second > 0).sum(0)).ravel()
@@ -138,9 +138,9 @@ def _pairs(store: Store, documents: Integer[np.ndarray, "D"], piece: int, most: 
 
     Args:
       store: the documents.
-      documents: numbers of those that are used.
+      documents: numbers of the documents to use.
       piece: tokens of each text.
-      most: number of pairs, about; 0 makes all.
+      most: maximum number of pairs; 0 makes all.
     """
     rng = np.random.default_rng(0)
     # Each document gives at most one pair to a round. Few rounds take pairs from many documents
@@ -170,7 +170,7 @@ def _pairs(store: Store, documents: Integer[np.ndarray, "D"], piece: int, most: 
 
 
 def _pieces(store: Store, document: int, piece: int) -> list[np.ndarray]:
-    """Runs of `piece` tokens of a document, each from the start of a sentence, without overlap."""
+    """Spans of `piece` tokens of a document, each from the start of a sentence, without overlap."""
     first, last = store.document_sentences[document], store.document_sentences[document + 1]
     end = int(store.sentence_offsets[last])
     pieces, at = [], 0

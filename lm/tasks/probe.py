@@ -1,8 +1,8 @@
 """A linear probe: which part of the corpus does a paragraph come from, by frozen features?
 
-The classes are the labels with the most paragraphs (python_docs: packages; text: files). The
-answers are known without annotation, every objective can be evaluated, each model reads under its
-own mask, and nothing of the model is trained. The features are the mean of a paragraph's last
+The classes are the labels with the most paragraphs (python_docs: packages; text: files). No
+annotation is needed, every objective can be evaluated, each model reads under its own mask, and
+nothing of the model is trained. The features are the mean of a paragraph's last
 hidden states. A logistic regression is fitted on paragraphs of the training split and scored on
 paragraphs of held-out documents.
 """
@@ -42,9 +42,9 @@ class Config:
 
     Attributes:
       classes: number of labels.
-      train: most training paragraphs of each label.
-      test: most held-out paragraphs of each label.
-      shortest: fewest tokens of a paragraph.
+      train: maximum number of training paragraphs of each label.
+      test: maximum number of held-out paragraphs of each label.
+      shortest: minimum number of tokens of a paragraph.
       longest: tokens at which a paragraph is cut.
     """
 
@@ -59,7 +59,7 @@ class Task:
     """Accuracy of a linear classifier of paragraphs on the frozen features of a model.
 
     Attributes:
-      labels: of the classes.
+      labels: names of the classes.
       train: paragraphs to fit on.
       test: paragraphs to evaluate on.
     """
@@ -74,7 +74,7 @@ class Task:
         try:
             import sklearn  # noqa: F401
         except ImportError:
-            raise NotApplicable("the probe needs scikit-learn: pip install 'lm[tasks]'") from None
+            raise NotApplicable("the probe needs scikit-learn: pip install -e '.[tasks]'") from None
         self.config, self.corpus = config, corpus
         self.length = min(length, config.longest + 2)  # with two special tokens
         spans = self._spans("train")
@@ -94,7 +94,13 @@ class Task:
         return True
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """balanced_accuracy, accuracy."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}, fractions from 0 to 1:
+            balanced_accuracy: mean recall of the classes.
+            accuracy: fraction of paragraphs that are classified correctly.
+        """
         compute = program.jit(_features)
         parts = sharding.parts("batch", program.mesh)
         size = -(-BATCH // parts) * parts
@@ -111,7 +117,7 @@ class Task:
         return self._classify((train - center) / spread, (test - center) / spread)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """The same regression on a bag of words, and the most frequent class."""
+        """The same regression on a bag of tokens, and the most frequent class."""
         size = self.corpus.tokenizer.size
         train, test = (_bags.log_counts(texts, size) for texts, _ in (self.train, self.test))
         majority = collections.Counter(self.train[1].tolist()).most_common(1)[0][0]
@@ -198,7 +204,7 @@ class Task:
     ) -> dict[str, np.ndarray]:
         """A batch of `size` rows in the form of the model's training (lm/tasks/_reading.py).
 
-        A decoder reads a text from both sides if it was trained to, else from left to right.
+        A decoder reads a text bidirectionally if it was trained to, else from left to right.
         """
         first, _, last = _reading.special_tokens(objective, self.corpus.tokenizer)
         laid_out = [rows.Row(self.length, self.corpus.tokenizer.pad) for _ in range(size)]

@@ -1,19 +1,19 @@
 """Associative recall (MQAR, Arora et al. 2023) on held-out documents of the source `recall`.
 
-The question is which value was paired with a key. Every model is evaluated on the same answers, in
-the first of these ways that it was trained in:
+A query is a key, and its answer is the value that was paired with it. Every model is evaluated on
+the same answers, in the first of these ways that it was trained in:
 
     causal              predict the token after the key, from all before it
     suffix              the same, with the pairs as the input of an encoder
     masked              the answers are masked, all at once
     masked next token   the same, with predictions one position before
 
-Each key is queried once, so only the pairs determine the answer; nothing can be memorised. A model
+Each key is queried once, so only the pairs determine the answer; nothing can be memorized. A model
 that reads from left to right sees the earlier answers, and no value occurs twice. By excluding
-earlier answers, without looking at keys, it is correct more and more often; at the last query
-always, if there are as many queries as pairs. So models of all kinds are compared on the first
-answer of each document, `accuracy_first`, where guessing means one of the document's values for all
-of them. `accuracy` and `nll` are over all answers.
+earlier answers, without looking at keys, its accuracy by guessing increases with each query, up to
+1 at the last query if there are as many queries as pairs. So models of all kinds are compared on
+the first answer of each document, `accuracy_first`, where guessing means one of the document's
+values for all of them. `accuracy` and `nll` are over all answers.
 """
 
 import dataclasses
@@ -40,7 +40,7 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out positions to read at most.
+      tokens: maximum number of held-out positions to read.
     """
 
     tokens: int = 65536
@@ -51,9 +51,9 @@ class Task:
 
     Attributes:
       texts: ids of the documents.
-      places: where the answers are, [documents, queries].
+      places: positions of the answers, [documents, queries].
       targets: the answers, [documents, queries].
-      identity: a hash of the examples.
+      identity: hash of the examples.
     """
 
     metrics = ("accuracy_first", "accuracy", "nll")
@@ -104,18 +104,25 @@ class Task:
         return any(kind in objective.scores for kind in KINDS)
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """accuracy_first, accuracy, nll."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            accuracy_first: fraction of documents whose first answer has the highest logit.
+            accuracy: fraction of all answers that have the highest logit.
+            nll: negative log-likelihood, nats per answer.
+        """
         kind = next(kind for kind in KINDS if kind in program.objective.scores)
         batch = self._batch(kind, program.objective.mask)
         values = _synthetic.evaluate(program, params, batch, masked=kind.startswith("masked"))
         return self._scores(values["hits"], values["nll"])
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """Scores four methods.
+        """Evaluates four methods.
 
-        unigram: the training split's, over values.
+        unigram: unigram of the training split over values.
         a value of the document: a guess among them.
-        a value not yet answered: a guess among the document's values that were no earlier answer.
+        a value not yet answered: a guess among the document's values that were not yet an answer.
         looked up: the true answer.
         """
         p_V = self.counts / self.counts[self.values].sum()

@@ -14,8 +14,8 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out tokens to read at most.
-      fit: training pairs that the baseline learns from.
+      tokens: maximum number of held-out tokens to read.
+      fit: number of training pairs that the baseline learns from.
     """
 
     tokens: int = 262144
@@ -23,7 +23,7 @@ class Config:
 
 
 class Task(_pairs.PairTask):
-    """Accuracy of telling whether two consecutive segments are in order; 50 % by guessing."""
+    """Accuracy of distinguishing segments in order from swapped segments; 50 % by guessing."""
 
     objective_name = "sop"
 

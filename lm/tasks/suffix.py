@@ -1,7 +1,7 @@
 """The second half of held-out texts, given the first half: nats per token.
 
 Causal models, prefix models and encoder-decoders are evaluated on the same targets. A causal model
-reads the first half from left to right; the others read it from both sides.
+reads the first half from left to right; the others read it bidirectionally.
 """
 
 import dataclasses
@@ -22,7 +22,7 @@ class Config:
     """How much is read.
 
     Attributes:
-      tokens: held-out tokens to read at most, of both halves.
+      tokens: maximum number of held-out tokens to read, of both halves.
     """
 
     tokens: int = 131072
@@ -46,7 +46,13 @@ class Task:
         return "suffix" in objective.scores or "causal" in objective.scores
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
-        """nll, accuracy."""
+        """Evaluates a model.
+
+        Returns:
+          {metric: Score}:
+            nll: negative log-likelihood of the second half, nats per token.
+            accuracy: fraction of its tokens that have the highest logit.
+        """
         model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
         is_causal = "suffix" not in program.objective.scores
         validation = self._validation(program, model, is_causal)
@@ -78,9 +84,9 @@ class Task:
         """Held-out rows.
 
         Args:
-          program: of the model.
+          program: the model's program.
           model: "decoder" or "encoder_decoder": how the halves are laid out.
-          is_causal: no part of a row is a prefix.
+          is_causal: make no part of a row a prefix.
         """
         section = {"name": "prefix_lm", "split": 0.5}
         objective = compatibility.make(section, self.corpus.tokenizer, self.length, model)

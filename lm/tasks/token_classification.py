@@ -1,9 +1,9 @@
 """Tags of words, such as names of persons and places, by fine-tuning and by a linear probe.
 
-The metrics are the F1 of complete spans and the accuracy by word. The files are published ones, in
+The metrics are the F1 of complete spans and the accuracy per word. The files are published ones, in
 CoNLL's columns, tagged in IOB2. A word's tag is predicted from the mean of the last hidden states
-of its pieces; a model that reads from left to right has read the complete word only at its last
-piece.
+of its tokens; a model that reads from left to right has read the complete word only at its last
+token.
 """
 
 import collections
@@ -46,7 +46,7 @@ class Task(LabelledTask):
 
     def corpus_parts(self) -> Parts:
         raise NotApplicable(
-            "token_classification needs files with a word and its tag a line: give it the option"
+            "token_classification needs files with a word and its tag per line: give it the option"
             " path (and test), in CoNLL's columns, with tags in IOB2 (B-x begins a span, I-x"
             " continues it, O is outside)"
         )
@@ -72,11 +72,22 @@ class Task(LabelledTask):
     def features(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> Float[Array, "B P D"]:
-        """The mean of the last hidden states of each word's pieces."""
+        """The mean of the last hidden states of each word's tokens."""
         return _labelled.unit_means(model, batch, dropout_keys, batch["targets"].shape[1])
 
     def measure(self, part: str, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
-        """f1, strict_f1, token_accuracy; the examples are sentences."""
+        """Evaluates predicted tags, with sentences as examples.
+
+        Args:
+          part: "train", "dev" or "test".
+          predicted: the class of each word.
+
+        Returns:
+          {metric: Score}, fractions from 0 to 1:
+            f1: F1 of spans; an `I-x` that continues no span begins one.
+            strict_f1: F1 of spans; such an `I-x` is outside.
+            token_accuracy: fraction of words whose tag is correct.
+        """
         gold = [item.labels for item in self.parts[part]]
         counts = [len(tags) for tags in gold]
         guesses = [

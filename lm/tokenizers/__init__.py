@@ -1,6 +1,6 @@
-"""Text to ids and back. Each file is a kind of vocabulary, found by its name (`tokenizer.kind`).
+"""Text to ids and back. Each module is a kind of vocabulary, a plug-in (`tokenizer.kind`).
 
-`lm.core.protocols.TokenizerKind` is what a kind offers. Modules in SHARED are not kinds.
+Each implements `lm.core.protocols.TokenizerKind`. Modules in SHARED are not kinds.
 """
 
 SHARED = ("config", "sentencepiece")

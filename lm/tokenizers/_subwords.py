@@ -22,7 +22,7 @@ class Config:
 
     Attributes:
       vocab_size: V, all ids: special ids, bytes and sentinels included. A loaded file has its own.
-      sentinels: number of <extra_id_i>.
+      sentinels: number of sentinels <extra_id_i>.
     """
 
     vocab_size: int = 4096
@@ -39,12 +39,13 @@ def train(texts: Iterable[str], config: Config, kind: str, bytes_per_entry: int)
       texts: sentences; they are read once, and a sample of them is kept.
       config: the size of the vocabulary.
       kind: SentencePiece's model type, "unigram" or "bpe".
-      bytes_per_entry: size of the sample, in bytes per entry of the vocabulary.
+      bytes_per_entry: size of the sample, in bytes per vocabulary entry.
 
     Raises:
-      UserError: there is no text, or the vocabulary is too large or too small for it.
+      UserError: there is no text, or `config.vocab_size` is too large or too small for it.
     """
-    most = (config.vocab_size - config.sentinels - _FIXED) // 2  # characters that get a piece
+    # Maximum number of characters that get a piece.
+    most = (config.vocab_size - config.sentinels - _FIXED) // 2
     sample = _common(_sample(texts, bytes_per_entry * config.vocab_size), most)
     if not sample:
         raise UserError(sentencepiece.NO_TEXT)
@@ -103,7 +104,7 @@ def _sample(texts: Iterable[str], limit: int) -> list[str]:
 
 
 def _common(sample: list[str], most: int) -> list[str]:
-    """The sample, cut at rare characters where its `most` commonest ones do not cover the text.
+    """The sample, cut at rare characters if its `most` commonest ones do not cover the text.
 
     SentencePiece needs a coverage of 0.98. The rare characters become bytes, so that Chinese text
     fits a vocabulary smaller than its number of characters.

@@ -29,6 +29,9 @@ FIELDS = frozenset(field.name for field in dataclasses.fields(TokenizerConfig))
 def configure(section: Mapping[str, Any]) -> tuple[TokenizerConfig, TokenizerKind, Any]:
     """Reads the section.
 
+    Args:
+      section: the `tokenizer` section of a config.
+
     Returns:
       The common fields, the plug-in of the kind, and the plug-in's `Config`.
 
@@ -50,7 +53,7 @@ def load(section: Mapping[str, Any], path: str | os.PathLike = "") -> Tokenizer:
       path: the file; by default the section's own `path`.
 
     Raises:
-      UserError: the section is wrong, or the file cannot be read.
+      UserError: an option of the section is unknown or impossible, or the file cannot be read.
     """
     config, kind, options = configure(section)
     return kind.load(path or config.path, options)

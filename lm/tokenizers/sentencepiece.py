@@ -24,7 +24,7 @@ from lm.core.plugins import UserError
 MODES = ("[NLU]", "[NLG]", "[S2S]")
 _CONTROL = ("[CLS]", "[SEP]", "[MASK]", *MODES)
 SPECIALS = 4 + len(_CONTROL)  # special ids of a model that lm trains, without sentinels
-# Names that published models give to a special piece: ALBERT, T5, XLNet, Llama.
+# Names of special pieces in published models: ALBERT, T5, XLNet, Llama.
 _ALIASES = {
     "pad": ("<pad>", "[PAD]"),
     "bos": ("<s>", "[BOS]"),
@@ -33,7 +33,7 @@ _ALIASES = {
     "sep": ("[SEP]", "<sep>"),
     "mask": ("[MASK]", "<mask>"),
 } | {mode: (mode,) for mode in MODES}
-# Words that name a special id, so that they cannot be pieces.
+# Names of special ids, which cannot be pieces.
 RESERVED = frozenset({*_CONTROL, *(names[0] for names in _ALIASES.values()), "<unk>"})
 # SentencePiece writes a space as _SPACE. That character in a text is written as _ESCAPE, from the
 # private use area; both have three bytes in UTF-8, so that byte counts stay exact.
@@ -50,16 +50,17 @@ NO_TEXT = "there is no text to train a tokenizer on; the training split is empty
 
 
 def check_size(vocab_size: int, sentinels: int, fixed: int, learned: int) -> None:
-    """Refuses an impossible size of a vocabulary.
+    """Checks the size of a vocabulary.
 
     Args:
-      vocab_size: all ids.
-      sentinels: sentinels among them.
-      fixed: special ids and bytes among them.
-      learned: least number of pieces to learn.
+      vocab_size: number of all ids.
+      sentinels: number of sentinels among them.
+      fixed: number of special ids and bytes among them.
+      learned: minimum number of pieces to learn.
 
     Raises:
-      ValueError: the size is impossible; the message gives the limits.
+      ValueError: `sentinels` is negative, or `vocab_size` is too small for the other numbers or too
+        large; the message gives the limits.
     """
     if sentinels < 0:
         raise ValueError(f"sentinels={sentinels} should be 0 or more")
@@ -72,7 +73,7 @@ def check_size(vocab_size: int, sentinels: int, fixed: int, learned: int) -> Non
 
 
 def escape(text: str) -> str:
-    """The text without the character that stands for a space."""
+    """Replaces the character that SentencePiece writes for a space."""
     return text.replace(_SPACE, _ESCAPE)
 
 
@@ -80,7 +81,7 @@ def learn(sentences: Iterable[str], **options: Any) -> bytes:
     """Trains a SentencePiece model with lm's layout of special ids.
 
     Args:
-      sentences: escaped text.
+      sentences: text that `escape` returned.
       options: further options of SentencePieceTrainer.
 
     Returns:
@@ -114,7 +115,7 @@ class Tokenizer:
       is_word_start: bool [V], ids that begin a word: those after a space, each Chinese or Japanese
         character, each special id.
       fingerprint: a hash of the model and the order of ids.
-      note: what a loaded model lacks, or "".
+      note: special ids and bytes that a loaded model lacks, or "".
     """
 
     bytes_per_id: Int32[np.ndarray, "V"]
@@ -231,7 +232,9 @@ class Tokenizer:
     def encode_flat(
         self, texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, "N"], Int64[np.ndarray, "texts"]]:
-        """Encodes texts side by side in threads: Python's lock is held only to collect results.
+        """Encodes texts; several threads can do so at once.
+
+        Python's lock is held only to collect results.
 
         Returns:
           The ids of all texts, joined, and the number of ids of each text.
@@ -245,7 +248,7 @@ class Tokenizer:
         """The text of ids, without the space before it; unk is "⁇".
 
         Args:
-          ids: numbers, or an array of them.
+          ids: a sequence or an array of ids.
           specials: write special ids by name; they are left out otherwise.
 
         Raises:
@@ -257,7 +260,7 @@ class Tokenizer:
                 raise ValueError(f"id {i} should be from 0 to {self.size - 1}")
             if specials or i == self.unk or i not in self.special_ids:
                 parts.append(self._utf8[i])
-        # Not by SentencePiece, which does not have the added ids and refuses half a character.
+        # Not by SentencePiece, which lacks the added ids and raises on incomplete characters.
         return b"".join(parts).decode(errors="replace").replace(_ESCAPE, _SPACE).removeprefix(" ")
 
     def name(self, i: int) -> str:
@@ -265,7 +268,7 @@ class Tokenizer:
         return self._names[i]
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes the SentencePiece model atomically; `load` with as many sentinels reads it.
+        """Writes the SentencePiece model atomically; `load` reads it, given the same `sentinels`.
 
         Raises:
           UserError: the file cannot be written.

@@ -8,7 +8,7 @@ from lm.core.plugins import UserError
 from lm.tokenizers import sentencepiece
 from lm.tokenizers.sentencepiece import Tokenizer
 
-_LONGEST = 512  # bytes of a word
+_LONGEST = 512  # maximum number of bytes of a word
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,8 +16,9 @@ class Config:
     """Size of the vocabulary.
 
     Attributes:
-      vocab_size: most ids, special ids and sentinels included; fewer words give fewer ids.
-      sentinels: number of <extra_id_i>.
+      vocab_size: maximum number of ids, special ids and sentinels included; fewer words give fewer
+        ids.
+      sentinels: number of sentinels <extra_id_i>.
     """
 
     vocab_size: int = 4096
@@ -44,9 +45,9 @@ def train(texts: Iterable[str], config: Config) -> Tokenizer:
         words.update(sentencepiece.escape(text).split())
         if len(words) > room:
             raise UserError(
-                f"tokenizer.vocab_size={config.vocab_size} has room for {room} words beside special"
-                " ids and sentinels, and this text has more. Raise it; for natural text, which has"
-                " words without end, set tokenizer.kind=unigram"
+                f"tokenizer.vocab_size={config.vocab_size} has room for {room} words in addition to"
+                " special ids and sentinels, and this text has more. Raise it; for natural text,"
+                " which has words without end, set tokenizer.kind=unigram"
             )
     if not words:
         raise UserError(sentencepiece.NO_TEXT)

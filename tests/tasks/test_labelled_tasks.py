@@ -338,7 +338,7 @@ def test_chinese_characters_have_no_space_before_them(tagged):
 
 
 def test_unusable_examples_are_refused(tagged, corpus, tmp_path):
-    with pytest.raises(UserError, match="needs files with a word and its tag a line"):
+    with pytest.raises(UserError, match="needs files with a word and its tag per line"):
         token_classification.Task(token_classification.Config(), corpus, "test", LENGTH)
     with pytest.raises(UserError, match=r"reads tags in IOB2 .*not 'NN'"):
         tagged("dog\tNN\n")

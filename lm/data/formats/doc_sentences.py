@@ -14,7 +14,7 @@ PAIRS = False
 
 
 class Format:
-    """Cuts documents between sentences. `row` draws nothing."""
+    """Cuts documents between sentences. `row` is deterministic and ignores `rng`."""
 
     def __init__(
         self,
@@ -23,18 +23,36 @@ class Format:
         relation: str = "next",
         ends: tuple[int, int] | None = None,
     ):
+        """Keeps the options.
+
+        Args:
+          tokenizer: encodes the documents.
+          length: T, positions of a row.
+          relation: unused: rows hold no pairs.
+          ends: special ids before and after a piece; [CLS] and [SEP] by default.
+        """
         self.tokenizer, self.length = tokenizer, length
         self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs runs of sentences, each of one document, by best fit."""
-        runs = sentences.runs(store, self.length - packing.SPECIALS, across=False)
-        sizes = np.array([stop - start for _, start, stop in runs], np.int64)
-        packed = packing.best_fit([sizes + packing.SPECIALS], [self.length]) if runs else []
-        return packing.plan([[runs[at] for at in row] for row in packed])
+        """Packs spans of sentences, each of one document, by best fit."""
+        spans = sentences.spans(store, self.length - packing.SPECIALS, across=False)
+        sizes = np.array([stop - start for _, start, stop in spans], np.int64)
+        packed = packing.best_fit([sizes + packing.SPECIALS], [self.length]) if spans else []
+        return packing.plan([[spans[at] for at in row] for row in packed])
 
     def row(
         self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types: int32 [T]."""
+        """Lays out a row.
+
+        Args:
+          store: the documents.
+          plan: what `plan` returned.
+          index: number of the row.
+          rng: unused: the row is deterministic.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+        """
         return rows.of_pieces(store, plan, index, self.length, self.tokenizer, self.ends)

@@ -14,7 +14,7 @@ PAIRS = False
 
 
 class Format:
-    """Joins pieces of a row by [SEP]. `row` draws nothing."""
+    """Joins pieces of a row by [SEP]. `row` is deterministic and ignores `rng`."""
 
     def __init__(
         self,
@@ -23,18 +23,36 @@ class Format:
         relation: str = "next",
         ends: tuple[int, int] | None = None,
     ):
+        """Keeps the options.
+
+        Args:
+          tokenizer: encodes the documents.
+          length: T, positions of a row.
+          relation: unused: rows hold no pairs.
+          ends: special ids before and after a piece; [CLS] and [SEP] by default.
+        """
         self.tokenizer, self.length = tokenizer, length
         self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
     def plan(self, store: Store) -> packing.Plan:
         """Fills rows with sentences in the store's order."""
-        runs = sentences.runs(store, self.length - packing.SPECIALS, across=True)
-        return packing.plan(sentences.fill(runs, self.length))
+        spans = sentences.spans(store, self.length - packing.SPECIALS, across=True)
+        return packing.plan(sentences.fill(spans, self.length))
 
     def row(
         self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types: int32 [T]."""
+        """Lays out a row.
+
+        Args:
+          store: the documents.
+          plan: what `plan` returned.
+          index: number of the row.
+          rng: unused: the row is deterministic.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+        """
         first, last = self.ends
         parts = [np.array([first])]
         for document, start, stop in plan.pieces(index):

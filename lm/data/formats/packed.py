@@ -10,7 +10,7 @@ PAIRS = False
 
 
 class Format:
-    """Cuts documents where a row is full. `row` draws nothing."""
+    """Cuts documents where a row is full. `row` is deterministic and ignores `rng`."""
 
     def __init__(
         self,
@@ -19,6 +19,14 @@ class Format:
         relation: str = "next",
         ends: tuple[int, int] | None = None,
     ):
+        """Keeps the options.
+
+        Args:
+          tokenizer: encodes the documents.
+          length: T, positions of a row.
+          relation: unused: rows hold no pairs.
+          ends: special ids before and after a piece; [CLS] and [SEP] by default.
+        """
         self.tokenizer, self.length = tokenizer, length
         self.ends = ends or (tokenizer.cls, tokenizer.sep)
 
@@ -29,5 +37,15 @@ class Format:
     def row(
         self, store: Store, plan: packing.Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types: int32 [T]."""
+        """Lays out a row.
+
+        Args:
+          store: the documents.
+          plan: what `plan` returned.
+          index: number of the row.
+          rng: unused: the row is deterministic.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T].
+        """
         return rows.of_pieces(store, plan, index, self.length, self.tokenizer, self.ends)

@@ -28,11 +28,20 @@ class Format:
         relation: str = "next",
         ends: tuple[int, int] | None = None,
     ):
+        """Keeps the options.
+
+        Args:
+          tokenizer: encodes the documents.
+          length: T, positions of a row.
+          relation: one of lm.data.pairs.RELATIONS.
+          ends: special ids before and after a piece, of which only the first is used; [CLS] by
+            default. [SEP] always ends a segment.
+        """
         self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
 
     def plan(self, store: Store) -> pairs.Chunks:
-        """Cuts documents into runs of sentences, each of which becomes a pair.
+        """Cuts documents into spans of sentences, each of which becomes a pair.
 
         Raises:
           UserError: the corpus has no pairs.
@@ -42,7 +51,18 @@ class Format:
     def row(
         self, store: Store, plan: pairs.Chunks, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types int32 [T], labels and label_weights [1]."""
+        """Lays out a row.
+
+        Args:
+          store: the documents.
+          plan: what `plan` returned.
+          index: number of the row.
+          rng: draws the label, the lengths and a random second segment.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T]; labels: int32 [1]; label_weights:
+          float32 [1].
+        """
         pair = pairs.draw(store, plan, index, self.length, rng, self.relation)
         row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         pairs.lay_out(row, pair, self.first, self.tokenizer.sep)

@@ -1,9 +1,9 @@
 """`[CLS] A [SEP] B [SEP]` with a single sentence each (RoBERTa's SENTENCE-PAIR).
 
 Such pairs are much shorter than a row. RoBERTa lets the batch grow; here several pairs share a row
-of fixed size and do not see each other. A pair longer than the rest of its row is truncated as long
-segments are. It is left out of this epoch's row if less than half of it would remain when B follows
-A. The B that is drawn has no influence on that; otherwise labels would not be half and half.
+of fixed size and do not see each other. A pair longer than the rest of its row is truncated like
+long segments. Pairs that would lose over half their tokens are skipped in this epoch. The test uses
+the true next sentence, so it cannot bias labels.
 """
 
 import dataclasses
@@ -43,7 +43,7 @@ class Format:
     """Lays out several pairs per row.
 
     Attributes:
-      slots: most pairs of a row.
+      slots: maximum number of pairs of a row.
     """
 
     def __init__(
@@ -53,6 +53,15 @@ class Format:
         relation: str = "next",
         ends: tuple[int, int] | None = None,
     ):
+        """Keeps the options.
+
+        Args:
+          tokenizer: encodes the documents.
+          length: T, positions of a row.
+          relation: one of lm.data.pairs.RELATIONS.
+          ends: special ids before and after a piece, of which only the first is used; [CLS] by
+            default. [SEP] always ends a segment.
+        """
         self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
         self.slots = max(1, 4 * length // TYPICAL)
@@ -85,7 +94,18 @@ class Format:
     def row(
         self, store: Store, plan: Plan, index: int, rng: np.random.Generator
     ) -> dict[str, np.ndarray]:
-        """tokens, segments, positions, types int32 [T], labels and label_weights [slots]."""
+        """Lays out a row.
+
+        Args:
+          store: the documents.
+          plan: what `plan` returned.
+          index: number of the row.
+          rng: draws the labels, random second sentences and truncations.
+
+        Returns:
+          tokens, segments, positions, types: int32 [T]; labels: int32 [slots]; label_weights:
+          float32 [slots], 0 for empty slots.
+        """
         row = rows.Row(self.length, self.tokenizer.pad, ("types",))
         labels, weights = np.zeros(self.slots, np.int32), np.zeros(self.slots, np.float32)
         for at in range(plan.first[index], plan.first[index + 1]):

@@ -18,7 +18,7 @@ class Config(brackets.Options):
     """`brackets.Options`, and the amount.
 
     Attributes:
-      seed: of the draws.
+      seed: seed of the draws.
       documents: number of documents.
     """
 

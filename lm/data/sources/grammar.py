@@ -18,8 +18,8 @@ class Config:
     """Parameters of the distribution, and the amount.
 
     Attributes:
-      sentences: of a document, on average.
-      seed: of the draws.
+      sentences: mean number of sentences of a document.
+      seed: seed of the draws.
       documents: number of documents.
     """
 

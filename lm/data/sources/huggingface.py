@@ -22,8 +22,9 @@ class Config:
       subset: its configuration, if it has several.
       field: the field of the text, or of a list of texts (paragraphs); "" is the first of "text",
         "paragraphs" and "content" that the first record has.
-      split: which of the dataset's own splits to read. Its documents are split again.
-      limit: number of records to read, in the dataset's order; 0 is all.
+      split: split of the dataset to read. Its documents are split again into training, validation
+        and test.
+      limit: maximum number of records to read, in the dataset's order; 0 is all.
     """
 
     name: str = ""

@@ -15,7 +15,7 @@ from lm.data import files, text
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
 
-MAX_BROKEN = 0.01  # largest fraction of broken records: with more, the file is something else
+MAX_BROKEN = 0.01  # maximum fraction of broken records; a file with more has another format
 _SUFFIXES = (".jsonl", ".ndjson", ".json")
 
 
@@ -37,8 +37,8 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
     """Yields one document per record.
 
     Raises:
-      UserError: a path matches nothing, a file has no such field, or more than 1 % of its records
-        are broken.
+      UserError: a path matches nothing, a file lacks the field, or more than 1 % of its records are
+        broken.
     """
     return _documents(files.find(config.path, _SUFFIXES, "jsonl"), config.field, tally)
 

@@ -31,7 +31,7 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
     """Yields one document per row.
 
     Raises:
-      UserError: a path matches nothing, a file is not Parquet, or has no such column of texts.
+      UserError: a path matches nothing, a file is not Parquet, or it lacks the column of texts.
     """
     return _documents(files.find(config.path, _SUFFIXES, "parquet"), config.field, tally)
 

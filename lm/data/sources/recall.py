@@ -1,4 +1,4 @@
-"""Associative recall, MQAR (Arora et al. 2023): key-value pairs, then some of them again.
+"""Associative recall, MQAR (Arora et al. 2023): key-value pairs, then queries for some of them.
 
 A document is one sequence of 2 · (pairs + slots) symbols. For rows that hold it uncut, data.length
 is at least two more, for [BOS] and [EOS]. lm/data/synthetic/recall.py defines the distribution;
@@ -19,7 +19,7 @@ class Config(recall.Options):
     """`recall.Options`, and the amount.
 
     Attributes:
-      seed: of the draws.
+      seed: seed of the draws.
       documents: number of documents.
     """
 

@@ -17,7 +17,7 @@ from lm.data import files, text
 from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
 
-CHAPTER = 10_000  # words up to which a part is not split
+CHAPTER = 10_000  # maximum number of words of a part that is not split
 PIECE = 2_000  # words of a piece that is cut without headings
 SMALL = 200  # words; shorter parts are joined to the next one (title pages, two-line poems)
 MAX_INVALID = 0.01  # fraction of characters

@@ -12,8 +12,9 @@ from lm.data.documents import Document, Tally
 def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterator[Document]:
     """Yields the documents of a synthetic source as drawn.
 
-    Short and repeated ones are not dropped, which would change the probabilities. Equal texts go to
-    the same split (`lm.data.documents.split_of`), so that no held-out document is in training.
+    Short and repeated documents are not dropped, because that would change the probabilities. Equal
+    texts go to the same split (`lm.data.documents.split_of`), so that no held-out document is in
+    training.
 
     Args:
       name: the source's name, for the documents' names.
@@ -27,10 +28,10 @@ def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterat
 
 
 def check(seed: int, documents: int) -> None:
-    """Refuses impossible numbers.
+    """Checks the seed and the number of documents.
 
     Raises:
-      ValueError: the seed or the number of documents is impossible.
+      ValueError: `seed` is not from 0 to 2^63 - 1, or `documents` is below 1.
     """
     if not 0 <= seed < 2**63:
         raise ValueError(f"seed={seed} should be a whole number from 0 to 2^63 - 1")

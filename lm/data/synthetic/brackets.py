@@ -15,7 +15,7 @@ from lm.data.synthetic import grammar
 
 STOP = "."
 OPEN, CLOSE = "(", ")"
-MOST = 1024  # states of the top of the stack
+MOST = 1024  # maximum number of states of the top of the stack
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Options:
     Attributes:
       kinds: kinds of brackets, written "(0" and ")0", "(1" and ")1" …
       depth: the greatest depth.
-      push: fraction of brackets that open, inside.
-      stop: fraction of words that end at depth 0.
-      sentences: words of a document on average.
+      push: probability that a bracket opens within another.
+      stop: probability that a word ends at depth 0.
+      sentences: mean number of words of a document.
     """
 
     kinds: int = 8
@@ -80,7 +80,7 @@ def make(options: Options) -> grammar.Grammar:
 
 
 def entropy(options: Options) -> tuple[float, float]:
-    """Nats and symbols of a word by formula, "." included: what `Grammar.expected` should give.
+    """Nats and symbols of a word by formula, "." included; `Grammar.expected` should give the same.
 
     A bracket at level d and all within it has e(d) nats, with the choice of the opening bracket's
     kind, and n(d) symbols.

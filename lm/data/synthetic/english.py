@@ -50,9 +50,9 @@ def choice(words: Sequence[str], *after: str, probability: float = 1.0) -> list[
     """Right sides of one word each, the n-th in proportion to 1/n (Zipf).
 
     Args:
-      words: to choose from.
+      words: words to choose from.
       after: symbols after the word.
-      probability: of all of them together.
+      probability: total probability of these right sides.
     """
     weights = [1.0 / rank for rank in range(1, len(words) + 1)]
     return [
@@ -150,5 +150,5 @@ def sentence() -> grammar.Grammar:
 
 @functools.cache
 def make(sentences: float) -> grammar.Grammar:
-    """The grammar of documents, with the average number of their sentences."""
+    """The grammar of documents of `sentences` sentences on average."""
     return grammar.documents(rules(), "sentence", sentences)

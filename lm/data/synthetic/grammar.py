@@ -1,6 +1,6 @@
-"""Probabilistic context-free grammars that are read from left to right without a choice.
+"""Probabilistic context-free grammars that are LL(1), parsed deterministically.
 
-They are exact language models. In such a grammar (LL(1), without empty rules) no two rules of a
+They are exact language models. In such a grammar (here without empty rules) no two rules of a
 nonterminal can begin with the same word. In Greibach's normal form, nonterminal → word nonterminals
 …, each word determines its rule. A text thus has one derivation, its probability is the product of
 the rules' probabilities, and the distribution of the next word is that of the symbol on top of the
@@ -25,7 +25,7 @@ class Grammar:
 
     Attributes:
       words: all words, sorted.
-      states: what can be on top of the stack: nonterminals, and words that must come next.
+      states: symbols that can be on top of the stack: nonterminals, and words that must come next.
       table: float64 [S, W], probabilities of the next word in each state.
     """
 
@@ -40,7 +40,8 @@ class Grammar:
           start: the symbol from which every text starts.
 
         Raises:
-          ValueError: the grammar is not of this kind; the message gives the place.
+          ValueError: the grammar is not LL(1), or the probabilities of a nonterminal's rules do not
+            add up to 1; the message names the nonterminal.
         """
         self.rules, self.start = {name: list(sides) for name, sides in rules.items()}, start
         for name, sides in self.rules.items():
@@ -101,7 +102,7 @@ class Grammar:
         """Draws a text.
 
         Args:
-          uniform: gives uniform numbers from [0, 1).
+          uniform: returns uniform numbers from [0, 1).
         """
         stack, text = [0], []
         while stack:
@@ -125,7 +126,7 @@ class Grammar:
 
         Args:
           text: words. It may end before a text of the grammar would.
-          start: the first state; "" is the grammar's own.
+          start: symbol of the first state; "" takes the grammar's own.
 
         Returns:
           The state before each word, and -log p of each word in nats. Both are shorter than the
@@ -143,7 +144,7 @@ class Grammar:
         return states, surprisals
 
     def log_probability(self, text: Sequence[str], start: str = "") -> float:
-        """log p of a complete text in nats; -inf for other words."""
+        """log p of a complete text in nats; -inf for a text that is not of the grammar."""
         stack, total = [self.states.index(start) if start else 0], 0.0
         for word in text:
             move = self._next[stack.pop()].get(word) if stack else None
@@ -156,8 +157,8 @@ class Grammar:
     def expected(self) -> tuple[float, float]:
         """Exact entropy in nats and number of words of a text, on average.
 
-        A state costs something by itself, and what it leaves on the stack: x = c + M x over the
-        states, where M counts how often a state leaves each other one on the stack.
+        A state's expected cost is its own cost plus that of the symbols it pushes: x = c + M x over
+        the states, where M is the expected number of times that a state pushes each other one.
 
         Raises:
           ValueError: texts are infinitely long on average.
@@ -179,7 +180,7 @@ class Grammar:
         return float(totals[0, 0]), float(totals[0, 1])
 
     def rate(self) -> float:
-        """Entropy in nats per word: the least mean negative log-likelihood of any model."""
+        """Entropy in nats per word: the minimum mean negative log-likelihood of any model."""
         entropy, length = self.expected()
         return entropy / length
 
@@ -194,9 +195,9 @@ def documents(rules: Rules, start: str, sentences: float) -> Grammar:
     After each sentence the document ends with probability 1/sentences.
 
     Args:
-      rules: of a sentence.
-      start: the symbol of a sentence.
-      sentences: of a document, on average.
+      rules: rules of a sentence.
+      start: symbol of a sentence.
+      sentences: mean number of sentences of a document.
 
     Raises:
       ValueError: `sentences` is not above 1.
@@ -210,10 +211,10 @@ def documents(rules: Rules, start: str, sentences: float) -> Grammar:
 
 
 def check(sentences: float) -> None:
-    """Refuses an impossible average number of sentences.
+    """Checks the mean number of sentences of a document.
 
     Raises:
-      ValueError: it is not above 1.
+      ValueError: `sentences` is not above 1, or infinite.
     """
     if not 1.0 < sentences < math.inf:
         raise ValueError(
@@ -222,7 +223,12 @@ def check(sentences: float) -> None:
 
 
 def uniform(seed: int, block: int = 4096) -> Callable[[], float]:
-    """A function that gives uniform numbers from [0, 1), one per call, by numpy's PCG64."""
+    """A function that returns uniform numbers from [0, 1), one per call, by numpy's PCG64.
+
+    Args:
+      seed: seed of the generator.
+      block: numbers that are drawn at once; it does not change them.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
 
     def endless() -> Iterator[float]:
@@ -238,7 +244,7 @@ def texts(language: Grammar, stop: str, seed: int, count: int) -> Iterator[list[
     Args:
       language: the grammar of documents.
       stop: the last word of a sentence.
-      seed: of the uniform numbers.
+      seed: seed of the uniform numbers.
       count: number of documents.
     """
     draw = uniform(seed)

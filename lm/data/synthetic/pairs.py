@@ -2,10 +2,11 @@
 
 The two differ in one word or two.
 
-Each paradigm is a grammar of its own: a frame around a marked place, all of whose parts come from
-the language. The mark is the state in which the critical word is read, so that reading finds the
-place. The word there is exchanged; the language itself confirms that the good sentence is possible
-and the bad one is not. Fields and terms are BLiMP's (Warstadt et al. 2020).
+Each paradigm is a grammar of its own, whose parts come from the language: a sentence template with
+a marked position for the critical word, which is then replaced. The mark is the state in which the
+critical word is read, so that parsing finds the position. The grammar of the language checks that
+the good sentence is possible and the bad one is not. Fields and terms are BLiMP's (Warstadt et al.
+2020).
 """
 
 import dataclasses
@@ -31,9 +32,9 @@ from lm.data.synthetic.english import (
 
 OTHER = {"s": "p", "p": "s"}
 MARK, TOO = "critical", "critical too"  # TOO is always "the"
-_TRIES = 500  # repeated sentences in a row, after which there are taken to be no more
+_TRIES = 500  # consecutive repeated sentences after which a paradigm counts as exhausted
 
-# Words by number. The word of the other number is the incorrect one.
+# Words by number. The form of the other number is the incorrect one.
 _FORMS = [
     NOUNS,
     INTRANSITIVE,
@@ -54,7 +55,7 @@ class Paradigm:
 
     Attributes:
       field, term: as in BLiMP.
-      sides: right sides of the frame, with MARK, and with TOO where a second word changes.
+      sides: templates: right sides with MARK, and with TOO where a second word changes.
       marked: number → rules of the mark.
       exchange: critical word, uniform number from [0, 1) → incorrect word.
     """
@@ -149,14 +150,14 @@ PARADIGMS = {
 def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Draws different pairs of each paradigm, as BLiMP's JSON lines.
 
-    Half of them have a singular in the marked place.
+    Half of them have a singular at the marked position.
 
     Args:
       count: pairs of each paradigm.
-      seed: of the draws.
+      seed: seed of the draws.
 
     Raises:
-      ValueError: a paradigm has fewer.
+      ValueError: a paradigm has fewer than `count` different pairs.
     """
     uniform = grammar.uniform(seed)
     for name, paradigm in PARADIGMS.items():
@@ -182,13 +183,13 @@ def write(path: Path, count: int, seed: int) -> int:
     Args:
       path: the file; its directory is created.
       count: pairs of each paradigm.
-      seed: of the pairs.
+      seed: seed of the draws.
 
     Returns:
       The number of pairs in the file.
 
     Raises:
-      UserError: a paradigm has fewer pairs, or the file cannot be written.
+      UserError: a paradigm has fewer than `count` different pairs, or the file cannot be written.
     """
     try:
         lines = [json.dumps(pair) + "\n" for pair in draw(count, seed)]

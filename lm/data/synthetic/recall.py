@@ -5,9 +5,9 @@
 Source: Arora et al. 2023, "Zoology: measuring and improving recall in efficient language models".
 
 A document is pairs of a key and a value, then slots of two symbols. In some slots a key of the
-document comes again, followed by its value; the others hold two symbols of noise. Keys and values
-of a document are drawn afresh without repetition, so that other documents do not give away which
-value belongs to a key: there are K! / (K - pairs)! · V! / (V - pairs)! assignments. Each key is
+document recurs, followed by its value; the others hold two symbols of noise. Keys and values of a
+document are drawn anew without repetition, so that other documents do not reveal which value
+belongs to a key: there are K! / (K - pairs)! · V! / (V - pairs)! assignments. Each key is
 queried at most once, so that its value is nowhere but in the pairs. Queries are in slots drawn
 without repetition in proportion to slot^(power - 1), most of them soon after the pairs, as in the
 paper; a power of 1 is uniform.
@@ -32,7 +32,7 @@ class Options:
 
     Attributes:
       pairs: pairs in a document.
-      queries: how many of them are queried.
+      queries: number of pairs that are queried.
       slots: slots after the pairs, of two symbols each.
       keys, values, noise: sizes of the three vocabularies.
       power: slots are drawn in proportion to slot^(power - 1).
@@ -101,7 +101,7 @@ def _block(options: Options, rng: np.random.Generator) -> Int64[np.ndarray, "B s
 def _without_repetition(
     rng: np.random.Generator, weights_N: Float[np.ndarray, "N"], count: int
 ) -> Int64[np.ndarray, "B count"]:
-    """Draws one after another in proportion to the weights of what is left, _BLOCK times.
+    """Draws items one after another in proportion to the remaining weights, _BLOCK times.
 
     By exponential clocks with the weights as rates: the earliest come first (Efraimidis and
     Spirakis 2006).
@@ -114,7 +114,7 @@ def answers(text: Sequence[str], pairs: int) -> list[tuple[int, str]]:
     """(position, value) of each answer: the value paired with the key before that position.
 
     Raises:
-      ValueError: the text is no such document, or has a wrong answer.
+      ValueError: the text does not begin with `pairs` pairs, or has an incorrect answer.
     """
     paired = dict(zip(text[0 : 2 * pairs : 2], text[1 : 2 * pairs : 2], strict=True))
     if len(paired) < pairs or not all(
