@@ -56,7 +56,7 @@ class Home:
           objective: the objective.
           overrides: sections to update, as in small_corpus.config.
         """
-        # Both optimisers have state to restore, and dropout has random numbers.
+        # Both optimizers have state to restore, and dropout has random numbers.
         sections = {
             "model": {"layers": 1, "dropout": 0.1 if objective in ("mlm", "mlm_nsp") else 0.0},
             "training": {

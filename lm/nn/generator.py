@@ -20,7 +20,12 @@ from lm.nn.stack import Stack
 
 
 def narrow(config: TransformerConfig, fraction: float) -> TransformerConfig:
-    """A fraction of a shape's width, heads and feed-forward width, and all of its layers."""
+    """Returns a shape with a fraction of the width, heads and feed-forward width, and all layers.
+
+    Args:
+      config: the model's shape.
+      fraction: in (0, 1].
+    """
     heads = max(1, round(config.heads * fraction))
     head_width = max(2, round(config.width * fraction / heads / 2) * 2)
     return dataclasses.replace(

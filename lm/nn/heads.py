@@ -137,7 +137,12 @@ class ReplacedHead(nnx.Module):
 
 
 def mean(h_BTD: Float[Array, "B T D"], keep: Shaped[Array, "B *P T"]) -> Float[Array, "B *P D"]:
-    """Mean over the kept positions; 0 where none is kept."""
+    """Mean over the kept positions; 0 if none is kept.
+
+    Args:
+      h_BTD: hidden states.
+      keep: bool or 0/1 for each position.
+    """
     weight = keep.astype(h_BTD.dtype)
     total = jnp.einsum("BTD,B...T->B...D", h_BTD, weight)
     return total / jnp.maximum(weight.sum(-1), 1.0)[..., None]

@@ -11,6 +11,10 @@ def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
     """Fixed sine and cosine positions (Vaswani et al. 2017, section 3.5).
 
     Sines are in the first half of the width, cosines in the second.
+
+    Args:
+      length: T.
+      width: D.
     """
     half = (width + 1) // 2
     angle = np.arange(length)[:, None] * 10000.0 ** (-np.arange(half) / half)

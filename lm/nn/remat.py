@@ -39,16 +39,26 @@ POLICIES: dict[str, Callable[..., Any]] = {
 
 
 def tag(x: Float[Array, "*B"], name: str) -> Float[Array, "*B"]:
-    """The identity. Policies refer to the value by `name`, one of PRODUCTS or BLOCK_INPUT."""
+    """Returns `x`, named for policies: `name` is one of PRODUCTS or BLOCK_INPUT."""
     assert name in PRODUCTS or name == BLOCK_INPUT, name
     return checkpoint_name(x, name)
 
 
 def block(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """Applies the policy of this name to the function of a full block."""
+    """Applies a remat policy to a block.
+
+    Args:
+      name: a policy (see the module).
+      function: runs a full block.
+    """
     return jax.checkpoint(function, policy=POLICIES[name]) if name in POLICIES else function
 
 
 def attention(name: str, function: Callable[..., Array]) -> Callable[..., Array]:
-    """Applies the policy of this name to the function from q, k and v to attention's result."""
+    """Applies a remat policy to attention.
+
+    Args:
+      name: a policy (see the module).
+      function: (q, k, v, …) → attention's result.
+    """
     return jax.checkpoint(function) if name == "attention" else function

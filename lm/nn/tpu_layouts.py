@@ -94,5 +94,5 @@ _rotate_by_product.defvjp(
 
 
 def compute_once(x: Shaped[Array, "*B"]) -> Shaped[Array, "*B"]:
-    """The identity. Keeps the compiler from computing `x` again in every fusion that reads it."""
+    """The identity. Keeps the compiler from recomputing `x` in every fusion that reads it."""
     return jax.lax.optimization_barrier(x)

@@ -214,7 +214,12 @@ def _device_grid(devices: list[jax.Device], sizes: list[int]) -> np.ndarray:
 
 @contextlib.contextmanager
 def use(mesh: jax.sharding.Mesh, config: MeshConfig) -> Iterator[None]:
-    """Context manager: functions traced inside use this mesh."""
+    """Context manager: functions traced inside use this mesh.
+
+    Args:
+      mesh: what `make` returned.
+      config: the config that the mesh was made from.
+    """
     token = _CONFIG.set(config)
     try:
         with jax.set_mesh(mesh):

@@ -46,7 +46,11 @@ _RULES: contextvars.ContextVar[dict[str, tuple[str, ...]]] = contextvars.Context
 
 @contextlib.contextmanager
 def override_rules(**changes: tuple[str, ...]) -> Iterator[None]:
-    """Context manager: replaces the mesh axes of the named logical axes."""
+    """Context manager: replaces rules.
+
+    Args:
+      **changes: logical axis → mesh axes that split it.
+    """
     token = _RULES.set(_RULES.get() | changes)
     try:
         yield
@@ -84,7 +88,15 @@ def spec(names: Sequence[str | None], rank: int | None = None) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, *names: str | None) -> jax.Array:
-    """Constrains the layout of `x` to its logical axes; returns `x` unchanged without a mesh."""
+    """Constrains the sharding of an array.
+
+    Args:
+      x: the array.
+      *names: a logical name, or None, for each dimension.
+
+    Returns:
+      `x` with the constraint; `x` unchanged without a mesh.
+    """
     if jax.sharding.get_abstract_mesh().empty:
         return x
     return jax.lax.with_sharding_constraint(x, spec(names))
@@ -144,20 +156,29 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1)
 
 
 def split_rows(batch: Any, count: int) -> Any:
-    """[B, …] → [count, B / count, …] for every array of a tree.
+    """Splits the rows of every array of a tree into parts: [B, …] → [count, B / count, …].
 
     Row r goes to part r mod count, so that each device keeps its rows.
+
+    Args:
+      batch: tree of arrays [B, …].
+      count: number of parts, a divisor of B.
     """
     return jax.tree.map(lambda x: jnp.moveaxis(x.reshape(-1, count, *x.shape[1:]), 1, 0), batch)
 
 
 def join_rows(parts: Any) -> Any:
-    """The inverse of `split_rows`."""
+    """Inverts `split_rows`: [count, B / count, …] → [B, …]."""
     return jax.tree.map(lambda x: jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:]), parts)
 
 
 def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, "N"]:
-    """The rows of a global batch that this process's devices hold, in ascending order."""
+    """Returns the rows of a global batch that this process's devices hold, in ascending order.
+
+    Args:
+      sharding: sharding of the batch's first axis.
+      batch_size: rows of the global batch.
+    """
     rows: set[int] = set()
     for index in sharding.addressable_devices_indices_map((batch_size,)).values():
         assert index is not None

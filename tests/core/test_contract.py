@@ -1,4 +1,4 @@
-"""Every plug-in satisfies its protocol (lm/core/protocols.py). New plug-ins are found by name."""
+"""Every plug-in conforms to its protocol (lm/core/protocols.py). New plug-ins are found by name."""
 
 import dataclasses
 import functools

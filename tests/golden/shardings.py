@@ -59,7 +59,8 @@ def table(name: str) -> str:
         ]
         lines.append(f"{path}  [{', '.join(map(str, leaf.shape))}]  ({', '.join(split)})")
     lines.append(
-        f"# {follows} arrays of the optimizer are sharded like their parameters; the others are above"
+        f"# {follows} arrays of the optimizer are sharded like their parameters;"
+        " the others are above"
     )
     return "\n".join(lines) + "\n"
 

@@ -84,7 +84,7 @@ def row():
 
 
 def reach(model, hidden) -> np.ndarray:
-    """[T, V]: largest absolute derivative of the hidden state at t to the embedding of word v."""
+    """[T, V]: largest absolute derivative of the hidden state at t to the embedding of token v."""
     direction = jnp.asarray(draw(1, 1, 16))
 
     def readings(table):

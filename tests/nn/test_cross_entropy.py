@@ -149,15 +149,15 @@ def test_sharded_over_eight_devices(chunks):
     """As in training: rows over data and fsdp, the vocabulary over tensor, the width over fsdp."""
     grid = mesh.make(mesh.MeshConfig(data=2, fsdp=2, tensor=2))
     args = draw()
-    rows, words = sharding.spec(("batch", None)), sharding.spec(("vocabulary", "width"))
+    rows, tables = sharding.spec(("batch", None)), sharding.spec(("vocabulary", "width"))
     split = [
         jax.device_put(x, NamedSharding(grid, spec))
-        for x, spec in zip(args, (rows, words, rows, rows), strict=True)
+        for x, spec in zip(args, (rows, tables, rows, rows), strict=True)
     ]
     assert split[1].addressable_shards[0].data.shape == (V // 2, D // 2)
     out = (
         NamedSharding(grid, PartitionSpec()),
-        (NamedSharding(grid, rows), NamedSharding(grid, words)),
+        (NamedSharding(grid, rows), NamedSharding(grid, tables)),
     )
     with jax.set_mesh(grid):
         actual = jit(with_gradients(chunked(chunks)).__wrapped__, out_shardings=out)(*split)
@@ -168,17 +168,17 @@ def test_sharded_over_eight_devices(chunks):
 def test_gradients_cross_devices_once_however_many_chunks():
     """They are no wider than the table: devices are summed after the last chunk."""
     grid = mesh.make(mesh.MeshConfig(data=4, tensor=2))
-    rows, words = (
+    rows, tables = (
         NamedSharding(grid, sharding.spec(names))
         for names in (("batch", None), ("vocabulary", "width"))
     )
     for dtype in (jnp.float32, jnp.bfloat16):
         split = [
             jax.device_put(x, spec)
-            for x, spec in zip(draw(dtype), (rows, words, rows, rows), strict=True)
+            for x, spec in zip(draw(dtype), (rows, tables, rows, rows), strict=True)
         ]
         with jax.set_mesh(grid):
-            out = NamedSharding(grid, PartitionSpec()), (rows, words)
+            out = NamedSharding(grid, PartitionSpec()), (rows, tables)
             lowered = jax.jit(with_gradients(chunked(3)).__wrapped__, out_shardings=out).lower(
                 *split
             )
