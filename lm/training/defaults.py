@@ -24,10 +24,10 @@ _PLUG_INS = {
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every option that a run's config can set.
 
-    An option that is younger than a run's record has its default there.
+    Options added after the record was written take their defaults.
 
     Args:
-      config: of a run; its plug-ins are found by name.
+      config: config of a run; its plug-ins are found by name.
 
     Returns:
       Values by flat name, as "model.width"; lists where dataclasses hold tuples.
@@ -50,3 +50,24 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
         for cls in of_section
         for name, value in plugins.defaults(cls).items()
     }
+
+
+def differences(
+    before: Mapping[str, Any], now: Mapping[str, Any], defaults: Mapping[str, Any]
+) -> list[str]:
+    """Names of the options that differ between two flat configs.
+
+    An option that is absent, None or "" is not set, and takes its default.
+
+    Args:
+      before: values by flat name, as recorded.
+      now: values by flat name.
+      defaults: default by flat name.
+    """
+
+    def value(config: Mapping[str, Any], key: str) -> Any:
+        return config[key] if config.get(key) not in (None, "") else defaults.get(key)
+
+    return [
+        key for key in sorted(before.keys() | now.keys()) if value(before, key) != value(now, key)
+    ]

@@ -14,7 +14,7 @@ from lm.core.plain import flat, read_json, write_json
 from lm.core.plugins import UserError
 from lm.core.version import __version__
 from lm.training import energy
-from lm.training.defaults import defaults
+from lm.training.defaults import defaults, differences
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "sentencepiece")
 # Fields that may change when a run continues: where and how it runs, not what it computes.
@@ -35,24 +35,24 @@ _MAY_CHANGE = (
 
 
 def may_change(field: str) -> bool:
-    """Whether a field of the config, as "mesh.data", may change when a run continues."""
+    """Whether a field of the config, such as "mesh.data", may change when a run continues."""
     return f"{field}.".startswith(_MAY_CHANGE)
 
 
 def check_same_run(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Checks that a workdir is new, or holds a run of the same config.
 
-    An option that is younger than the record has its default there.
+    Options added after the record was written take their defaults.
 
     Args:
       workdir: directory of the run.
-      config: of the run that starts or continues.
+      config: config of the run that starts or continues.
 
     Returns:
       The run's record; None for a new workdir.
 
     Raises:
-      UserError: it holds another config, or something that is no run.
+      UserError: the workdir holds a run of another config, or something that is not a run.
     """
     path = workdir / "run.json"
     if not path.exists():
@@ -70,18 +70,7 @@ def check_same_run(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] |
         return None
     old = read_run(workdir)
     before, now = flat(old["config"]), flat(config)
-    younger = defaults(config)
-
-    def same(key: str) -> bool:
-        then, today = (
-            fields[key] if fields.get(key) not in (None, "") else younger.get(key)
-            for fields in (before, now)
-        )
-        return then == today
-
-    differing = [
-        key for key in sorted(before.keys() | now.keys()) if not same(key) and not may_change(key)
-    ]
+    differing = [key for key in differences(before, now, defaults(config)) if not may_change(key)]
     if differing:
         lines = [
             f"  config.{key}: {before.get(key)!r} there, {now.get(key)!r} now"
@@ -103,7 +92,7 @@ def check_same_data(
     Args:
       workdir: directory of the run.
       record: its run.json; None for a new run.
-      fingerprint: of the text and the tokenizer now.
+      fingerprint: fingerprint of the text and the tokenizer now.
       tokenizer: fingerprint of the tokenizer now.
 
     Raises:
@@ -148,7 +137,7 @@ def make_directory(workdir: Path) -> None:
     """Creates the directory of a run.
 
     Raises:
-      UserError: it cannot be created.
+      UserError: the directory cannot be created.
     """
     try:
         workdir.mkdir(parents=True, exist_ok=True)

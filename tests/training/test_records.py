@@ -8,6 +8,7 @@ import pytest
 from lm.core import plain
 from lm.core.plugins import UserError
 from lm.training import records, run_log, speed
+from lm.training.defaults import differences
 
 RUN = {
     "status": "running",
@@ -209,3 +210,13 @@ def test_the_clock_skips_the_first_step_and_pauses(monkeypatch):
     }
     assert clock.seconds() == 7.0 + 60.0 + 2.0 + 30.0
     assert clock.seconds_left(8) == 64.0
+
+
+def test_options_added_since_have_their_defaults():
+    before = {"model.width": 32, "data.path": "books", "objective.rate": 0.15}
+    now = {"model.width": 32, "data.path": "books", "data.split": "", "objective.rate": 0.15}
+    now |= {"model.new": 3, "data.limit": None}
+    assert differences(before, now, {"model.new": 3}) == []
+    assert differences(before, now | {"model.new": 4}, {"model.new": 3}) == ["model.new"]
+    assert differences(before, now | {"data.limit": 5}, {"model.new": 3}) == ["data.limit"]
+    assert differences(before | {"model.width": 64}, now, {"model.new": 3}) == ["model.width"]
