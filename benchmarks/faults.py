@@ -1,4 +1,4 @@
-"""Kills a run at random moments, resumes it, and compares its end with an undisturbed run.
+"""Kills a run at random moments, resumes it, and compares its final state with an undisturbed run.
 
   python -m benchmarks.faults [--kills=30] [--seed=0] [--steps=1200] [--workdir=DIR]
 
@@ -14,7 +14,7 @@ of fault are about equally frequent:
   -9, TERM to a host  the same to one of two hosts; the other must exit as well
 
 Prints for each kind the number of faults, recomputed steps, interrupted saves, damaged checkpoints
-that were passed over, and the time from the kill until the run was back where it had been. Exit
+that were skipped, and the time from the kill until the run was back at the same step. Exit
 status 1 if a run is lost, an exit status is not the documented one, or any bit of the parameters,
 the optimizer state or the metrics differs. The folder is then kept.
 """

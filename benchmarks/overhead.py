@@ -1,4 +1,4 @@
-"""Overhead of lm.compare over bare training of the same runs.
+"""Overhead of lm.compare over training the same runs without it.
 
   python -m benchmarks.overhead [--steps=300] [--repeats=2] [--seeds=2]
 

@@ -1,18 +1,18 @@
-"""Our train step against another codebase's, by the same TPU compiler and without a TPU.
+"""Compares our train step with another codebase's, by the same TPU compiler and without a TPU.
 
   python -m benchmarks.peers [--rows=small-v5e,1b-v5e] [--workdir=runs/peers] [--scan]
 
 Prints Markdown. Each row has a line for our step, one for theirs and one for the ratio. Where we
 would choose another rematerialization or mesh for the same model, slice and rows per step, the best
-of our choices follows. Their figures are PEERS below. BERT's rows (masked language modelling, as
+of our choices follows. Their figures are PEERS below. BERT's rows (masked language modeling, as
 many tokens per step as `small`) have no peer: no such figures are published.
 
 Compiled records are kept in the workdir by config and source, so the same command resumes. A row
 takes 3 to 10 minutes of a free core unrolled, as theirs were compiled. --scan is faster (layers in
-a loop, counted as often as it runs).
+a loop, multiplied by its trip count).
 
 est s is the sum of the backend's estimated cycles at the chip's clock. It compares programs and is
-not a measured time. It leaves out collectives that overlap with other work, so their bytes are
+not a measured time. It omits collectives that overlap with other work, so their bytes are
 listed separately. TFLOP are those of matmuls; a loop's body is multiplied by its trip count.
 """
 

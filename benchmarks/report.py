@@ -2,7 +2,7 @@
 
   python -m benchmarks.report
 
-20 arms, 5 seeds, 10 shared tasks, two of them with scores by example or part. Target: under 20 s.
+20 arms, 5 seeds, 10 shared tasks, two of them with scores per example or part. Target: under 20 s.
 """
 
 import argparse

@@ -2,13 +2,13 @@
 
   python -m benchmarks.slices --workdir=runs/slices [--tables=configs,fits,growth,depth,planned]
 
-configs: every config at :base on slices of 16 of the cloud's units, in bfloat16, parameters split
-  over all chips. Tries the config as it is, remat=full, then 2, 4, 8, … microbatches, and shows the
-  first that fits.
+configs: every config at :base on slices named -16 (chips or TensorCores), in bfloat16, parameters
+  split over all chips. Tries the config as it is, remat=full, then 2, 4, 8, … microbatches, and
+  shows the first that fits.
 fits: the smallest slice of each generation that holds a decoder of 1B and one of 8B.
 growth: a 1B decoder from 4 to 1,024 chips, four rows per chip.
 depth: seconds to compile 12 and 48 layers.
-planned: the planner's best for a 1B decoder on v5e-16, against ten meshes chosen by hand.
+planned: the planner's best plan for a 1B decoder on v5e-16, and ten hand-picked meshes.
 
 Compiled records are kept in the workdir, so the same command resumes. Prints Markdown and writes it
 to WORKDIR/slices.md. Takes some hours on two cores, most of them for the first table. For one

@@ -1,4 +1,4 @@
-"""Causal language modelling (CLM) on a decoder: predict each token from those before it.
+"""Causal language modeling (CLM) on a decoder: predict each token from those before it.
 
   python -m lm.train --config=configs/clm.py:tiny --workdir=runs/clm
 

@@ -1,4 +1,4 @@
-"""Causal language modelling on a Llama-style decoder.
+"""Causal language modeling on a Llama-style decoder.
 
   python -m lm.train --config=configs/llama.py:tiny --workdir=runs/llama
 

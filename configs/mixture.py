@@ -1,4 +1,4 @@
-"""A mixture of objectives by weight: each sequence is drawn for one member. Here CLM and MNTP.
+"""A weighted mixture of objectives, one drawn for each sequence. Here CLM and MNTP.
 
   python -m lm.train --config=configs/mixture.py:tiny --workdir=runs/mixture \\
       --config.objective.members.clm.weight=3.0

@@ -1,4 +1,4 @@
-"""Masked language modelling (MLM) on an encoder: predict the masked 15 % of the tokens.
+"""Masked language modeling (MLM) on an encoder: predict the masked 15 % of the tokens.
 
   python -m lm.train --config=configs/mlm.py:tiny --workdir=runs/mlm
 

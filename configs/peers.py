@@ -1,4 +1,4 @@
-"""Causal language modelling at the shapes of another codebase's compiled train step.
+"""Causal language modeling at the shapes of another codebase's compiled train step.
 
   python -m benchmarks.peers        # compares the compiled steps; needs libtpu but no TPU
   python -m lm.train --config=configs/peers.py:small --workdir=runs/peers

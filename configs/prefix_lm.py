@@ -1,4 +1,4 @@
-"""Prefix language modelling: read the first part of a text, predict the rest.
+"""Prefix language modeling: read the first part of a text, predict the rest.
 
   python -m lm.train --config=configs/prefix_lm.py:tiny --workdir=runs/prefix_lm
 

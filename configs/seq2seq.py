@@ -2,7 +2,7 @@
 
   python -m lm.train --config=configs/seq2seq.py:tiny --workdir=runs/seq2seq
 
-With your own pairs, one {"pair": ["source", "target"]} a line, add
+With your own pairs, one {"pair": ["source", "target"]} per line, add
 --config.data.source=jsonl --config.data.path=pairs.jsonl --config.data.field=pair
 Runs on an encoder-decoder; on a decoder with --config.model.name=decoder.
 tiny: 1.2 M token positions of Python's documentation on one CPU core. At 0.8 M positions a run took

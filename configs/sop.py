@@ -1,4 +1,4 @@
-"""Sentence-order prediction (SOP) alone, on an encoder: are two segments in their order?
+"""Sentence-order prediction (SOP) alone, on an encoder: are two segments in the original order?
 
   python -m lm.train --config=configs/sop.py:tiny --workdir=runs/sop
 

@@ -22,5 +22,5 @@ def test_wrong_prices_raise(given):
 
 
 def test_a_billion_tokens():
-    # A chip that reads 10,000 tokens a second needs 100,000 s, 27.8 hours, for a billion.
+    # A chip that reads 10,000 tokens per second needs 100,000 s, 27.8 hours, for a billion.
     assert prices.per_billion(10_000, 1.2) == pytest.approx(27.7778 * 1.2, rel=1e-5)
