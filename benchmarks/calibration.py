@@ -130,7 +130,7 @@ def percentile(
 ) -> tuple[float, float]:
     """The Multi-Bootstrap's plain 95 % percentile interval of a paired difference.
 
-    Sellam et al. 2021. Seeds and examples are paired.
+    Sellam et al. 2022. Seeds and examples are paired.
     """
     n = len(first)
     values = [

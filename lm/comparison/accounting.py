@@ -1,4 +1,7 @@
-"""Tokens, FLOPs, loss tokens and parameters of an arm, from its program, without training."""
+"""Amounts of an arm, from its program, without training.
+
+They are tokens, FLOPs, target tokens (tokens with a loss, `loss_tokens`) and parameters.
+"""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +23,7 @@ from lm.training.program import Program
 # Rows that targets are counted on at first: the mean of 15 % of 128 tokens is then known to about
 # 0.5 %, that of the hybrid objective to 3 %.
 ROWS = 512
-MOST_ROWS = 2**18  # rows that are counted at most, where the mean must be more precise
+MOST_ROWS = 2**18  # maximum number of rows to count, where the mean must be more precise
 
 
 def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = False) -> Program:
@@ -28,12 +31,12 @@ def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = F
 
     Args:
       config: the run config.
-      tokenizer: its vocabulary.
+      tokenizer: the tokenizer of its corpus.
       any_devices: if the mesh does not fit the devices of this host, use data parallelism over all
-        of them instead; sizes and counts by row do not depend on the mesh.
+        of them instead; sizes and counts per row do not depend on the mesh.
 
     Raises:
-      UserError: the config cannot work.
+      UserError: the config is invalid.
     """
     try:
         return Program(config, tokenizer)
@@ -51,9 +54,9 @@ def count(program: Program, batch_size: int, loss_tokens: float) -> Accounting:
     """Returns what one step processes.
 
     Args:
-      program: of the arm.
+      program: program of the arm.
       batch_size: rows of a step.
-      loss_tokens: of one row.
+      loss_tokens: target tokens of one row.
     """
     return Accounting(
         tokens=batch_size * program.row_tokens,
@@ -65,13 +68,13 @@ def count(program: Program, batch_size: int, loss_tokens: float) -> Accounting:
 
 
 def loss_tokens(program: Program, store: Store, precision: float = math.inf) -> float:
-    """Returns the mean number of targets of a row that count in the loss, as a run counts them.
+    """Returns the mean number of target tokens (tokens with a loss) per row, as a run counts them.
 
-    It is measured on rows of the training split that are spread over a run, since some objectives
-    have fewer targets, or others, as a run proceeds.
+    It is measured on rows of the training split that are spread over a run, because the number of
+    targets may change during a run.
 
     Args:
-      program: of the arm.
+      program: program of the arm.
       store: the training split.
       precision: relative standard error to reach; by default that of ROWS rows.
 
@@ -105,7 +108,7 @@ def _relative_error(means: Float[np.ndarray, " batches"]) -> float:
 
 
 def _targets(program: Program, store: Store, count: int) -> Float[np.ndarray, " batches"]:
-    """Mean number of targets of a row, in each of the batches that `count` rows fill."""
+    """Mean number of targets per row, in each of the batches that `count` rows fill."""
     size = min(32, program.training.batch_size)
     batches = max(2, -(-count // size))
     rows = loader.examples(

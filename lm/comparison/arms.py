@@ -1,4 +1,7 @@
-"""Checks of all arms of an experiment, before anything is trained."""
+"""Checks of all arms of an experiment, before anything is trained.
+
+An arm is one configuration of a comparison, trained with every seed.
+"""
 
 import concurrent.futures
 import math
@@ -41,7 +44,7 @@ def check(
       What a step of each arm processes; and "data", "machine", "versions" and "git".
 
     Raises:
-      UserError: an arm or task cannot work, the arms have different corpora, or a hypothesis cannot
+      UserError: an arm or task is invalid, the arms have different corpora, or a hypothesis cannot
         be tested.
     """
     budget, options = experiment.budget, list(experiment.tasks.values())

@@ -1,4 +1,7 @@
-"""The number of steps of each arm, so that all arms get the same amount of what the budget matches.
+"""The number of steps of each arm, such that all arms consume the same amount of a quantity.
+
+The quantity is the one that the budget matches: tokens, FLOPs or target tokens ("loss tokens" in
+configs and records: tokens with a loss).
 
 Amounts come from the program's own accounting: positions of a row in all streams, FLOPs of a row by
 formula (lm/nn/flops.py), and targets of a row that count in the loss.
@@ -21,8 +24,9 @@ class Accounting:
     Attributes:
       tokens: positions of a step, in all streams.
       flops: training FLOPs of a step.
-      loss_tokens: expected targets of a step, measured on rows spread over a run.
-      parameters: of the model.
+      loss_tokens: expected target tokens (tokens with a loss) of a step, measured on rows spread
+        over a run.
+      parameters: number of parameters of the model.
       mask: the attention mask that the objective trains under.
     """
 
@@ -34,7 +38,7 @@ class Accounting:
 
     @property
     def flops_per_token(self) -> float:
-        """Training FLOPs for each token."""
+        """Training FLOPs per token."""
         return self.flops / self.tokens
 
 
@@ -44,7 +48,7 @@ class Budget:
 
     Attributes:
       matched: what is equal for all arms, a key of MATCHED.
-      value: its amount for each run.
+      value: its amount per run.
       tolerance: allowed ratio of the largest to the smallest amount, minus 1.
     """
 
@@ -72,9 +76,9 @@ def plan(
     """Chooses the number of whole steps of each arm that comes closest to its budget.
 
     Args:
-      budget: of the experiment.
+      budget: budget of the experiment.
       arms: what a step of each arm processes.
-      times: multiple of the budget that an arm gets; 1 for arms that are not in it. Only arms with
+      times: multiple of the budget by arm; 1 for arms that are not in it. Only arms with
         equal multiples are matched.
 
     Returns:

@@ -26,16 +26,16 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
 
     Args:
       config: the experiment, as nested dicts (experiments/*.py).
-      workdir: of a comparison, whose finished runs give the speed; None for none. It is not
+      workdir: workdir of a comparison, whose finished runs give the speed; None for none. It is not
         changed.
       measure: whether to time a few steps of arms without finished runs.
-      tpu: a slice to compile each arm for; "" for none.
+      tpu: name of a slice to compile each arm for; "" for none.
 
     Returns:
       Exit status: 0, or 1 if an arm does not fit the slice.
 
     Raises:
-      UserError: the experiment cannot work.
+      UserError: the experiment is invalid.
     """
     experiment = parse(config)
     old = record.read(Path(workdir)) if workdir else {}
@@ -71,7 +71,7 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
         for arm, run in experiment.runs.items()
         if tpu
     }
-    # Wide enough for the table where the output has no width, as a file or pipe.
+    # Wide enough for the table where the output has no width, such as a file or pipe.
     console = rich.console.Console(width=None if sys.stdout.isatty() else 200)
     console.print(_table(counted, planned, seconds, fits, tpu))
     _print_notes(experiment, about["data"], seconds, slots)
@@ -85,7 +85,7 @@ def _table(
     fits: Mapping[str, tuple[bool, str]],
     tpu: str,
 ) -> rich.table.Table:
-    """A row for each arm; with a slice, a column on whether the arm fits it."""
+    """One row per arm; with a slice, a column on whether the arm fits it."""
     table = rich.table.Table(box=None, pad_edge=False)
     columns = (
         "arm",
@@ -95,7 +95,7 @@ def _table(
         "FLOPs",
         "FLOPs/token",
         "loss tokens",
-        "a run",
+        "time per run",
     )
     for column in (*columns, *([tpu] if tpu else [])):
         is_text = column in ("arm", tpu)
@@ -127,7 +127,7 @@ def _print_notes(
     multiples = "" if groups == [1.0] else f" × {', '.join(f'{times:g}' for times in groups)}"
     what = budgets.MATCHED[budget.matched]
     print(
-        f"\nmatched: {budget.value:,.6g}{multiples} {what} a run, within {budget.tolerance:.2%};"
+        f"\nmatched: {budget.value:,.6g}{multiples} {what} per run, within {budget.tolerance:.2%};"
         f" data {data['source']}, {data['fingerprint']}"
     )
     number = len(experiment.runs) * (len(experiment.seeds) + len(tuning.factors))
@@ -153,7 +153,7 @@ def _print_notes(
 
 
 def _recorded(workdir: Path, arm: str, experiment: Experiment) -> float | None:
-    """Seconds a step in a finished run of an arm, with compilation and validation."""
+    """Seconds per step in a finished run of an arm, with compilation and validation."""
     for seed in experiment.seeds:
         path = workdir / "runs" / f"{arm}-seed{seed}" / "run.json"
         run = read_json(path, "the record of a run") if path.exists() else {}
@@ -163,7 +163,7 @@ def _recorded(workdir: Path, arm: str, experiment: Experiment) -> float | None:
 
 
 def _fits(config: Mapping[str, Any], tpu: str) -> tuple[bool, str]:
-    """Whether an arm fits a slice, and in words.
+    """Whether an arm fits a slice, and a description of it.
 
     `tpu.aot` runs in a process of its own, since libtpu must not be loaded in this one.
     """
@@ -175,7 +175,7 @@ def _fits(config: Mapping[str, Any], tpu: str) -> tuple[bool, str]:
             encoding="utf-8",
         )
         arguments = ["-m", "tpu.aot", f"--config={file}", f"--tpu={tpu}", "--json=-"]
-        root = Path(__file__).parents[2]  # of the repository: tpu/ is beside lm/
+        root = Path(__file__).parents[2]  # of the repository: tpu/ is next to lm/
         paths = [str(root), *filter(None, [os.environ.get("PYTHONPATH")])]
         done = subprocess.run(
             [sys.executable, *arguments],
@@ -197,5 +197,5 @@ def _fits(config: Mapping[str, Any], tpu: str) -> tuple[bool, str]:
         needs, has = result["needs_gib"], result["has_gib"]
         return False, f"does not fit: needs {needs:.1f} of {has:.1f} GiB"
     peak, usable = result["memory"]["peak"], result["usable_gib"]
-    step = f"{result['step_seconds'] * 1e3:.3g} ms a step"
-    return True, f"fits: {peak:.2f} of {usable:.2f} GiB a device, {step}"
+    step = f"{result['step_seconds'] * 1e3:.3g} ms per step"
+    return True, f"fits: {peak:.2f} of {usable:.2f} GiB per device, {step}"

@@ -1,4 +1,4 @@
-"""Parses the experiments of experiments/*.py, and refuses before anything runs what cannot work."""
+"""Parses the experiments of experiments/*.py, and rejects invalid ones before anything runs."""
 
 import dataclasses
 import math
@@ -29,7 +29,7 @@ class Tuning:
         nor what a run costs.
       factors: multiples of the arm's own value, one trial each; empty for no tuning.
       share: fraction of the budget that a trial gets.
-      seed: of the trials; not a seed of the main runs.
+      seed: seed of the trials, not a seed of the main runs.
     """
 
     field: str = "optimizer.learning_rate"
@@ -72,7 +72,7 @@ class Energy:
     Attributes:
       watts: power of one device, instead of the measured power; 0 for the measured power, or the
         published one of the device.
-      pue: power usage effectiveness of the data centre.
+      pue: power usage effectiveness of the data center.
       grid_kg_per_kwh: CO2e of its electricity.
     """
 
@@ -93,14 +93,15 @@ class Experiment:
 
     Attributes:
       plain: the experiment as nested dicts and lists.
-      seeds: of the main runs.
+      seeds: seeds of the main runs.
       split: held-out documents that tasks evaluate on.
-      budget: of a run.
+      budget: budget of a run.
       tuning: trials that select a value before the main runs.
       tasks: options of each task by its name; "task" is the plug-in.
-      runs: run config of each arm; its number of steps is not set yet.
+      runs: run config of each arm (one configuration, trained with every seed); its number of
+        steps is not set yet.
       times: multiple of the budget that each arm gets.
-      hypotheses: {"text", "arm", "task", "metric", "op", "value", "compare"} each.
+      hypotheses: {"text", "arm", "task", "metric", "op", "value", "compare"} of each.
       energy: assumptions for energy and emissions.
     """
 
@@ -120,10 +121,10 @@ def parse(config: Mapping[str, Any]) -> Experiment:
     """Parses an experiment and checks all that needs no corpus.
 
     Args:
-      config: as experiments/*.py declare it, as nested dicts.
+      config: the experiment that experiments/*.py declare, as nested dicts.
 
     Raises:
-      UserError: a part is missing or cannot work.
+      UserError: a part is missing or invalid.
     """
     given = plain(config)
     missing = [
@@ -201,8 +202,8 @@ def tuned_value(run: Mapping[str, Any], tuning: Tuning, index: int, arm: str = "
 
     Args:
       run: run config of the arm.
-      tuning: of the experiment.
-      index: of the factor.
+      tuning: tuning of the experiment.
+      index: index of the factor.
       arm: its name, for messages.
 
     Raises:
@@ -238,7 +239,7 @@ def check_comparisons(
     """Checks what hypotheses compare with, once the baselines have been evaluated.
 
     Args:
-      hypotheses: of the experiment.
+      hypotheses: hypotheses of the experiment.
       models: names of arms and untrained models.
       baselines: names of the baselines that have a score, by (task, metric).
 

@@ -27,7 +27,7 @@ class Job:
 
     Attributes:
       name: name of its lock, also used in messages.
-      directory: of its run.
+      directory: directory of its run.
       call: a module-level function, called as `call(*arguments())` in a worker process.
       arguments: evaluated in the main process, when the job can start.
       ended: returns the outcome recorded in the job's files, or None; called in any process.
@@ -59,8 +59,8 @@ def run_all(
 
     Args:
       pool: worker processes.
-      jobs: in order of priority.
-      locks: of the workdir.
+      jobs: jobs in order of priority.
+      locks: locks of the workdir.
       slots: number of jobs to run at a time.
       progress: gets the outcomes of trials.
       on_end: called with the name of each job that ends; an exception from it ends the call.
@@ -148,11 +148,11 @@ def perform(
 
     Args:
       locks: directory of the locks.
-      name: of the job.
-      directory: of its run, for error.json.
-      ended: see Job.
-      call: see Job.
-      arguments: of `call`.
+      name: name of the job.
+      directory: directory of its run, for error.json.
+      ended: as in `Job`.
+      call: as in `Job`.
+      arguments: arguments of `call`.
 
     Returns:
       The outcome; {"status": "taken"} if another process holds the lock.

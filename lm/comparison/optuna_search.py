@@ -24,22 +24,22 @@ def check_installed() -> None:
     """Checks that Optuna is installed.
 
     Raises:
-      UserError: it is not.
+      UserError: Optuna is not installed.
     """
     if importlib.util.find_spec("optuna") is None:
-        raise UserError("--sampler=optuna needs Optuna: pip install 'lm[optuna]'")
+        raise UserError("--sampler=optuna needs Optuna: pip install -e '.[optuna]'")
 
 
 class Study:
     """An Optuna study over ranges of fields.
 
-    It minimises a cost: whether a metric is better higher or lower is known only when a run has
-    been evaluated, so the caller turns it into a cost.
+    It minimizes a cost. Whether higher or lower values of a metric are better is known only when a
+    run has been evaluated, so the caller converts the metric to a cost.
 
     Args:
-      workdir: of the sweep.
-      ranges: by field.
-      seed: of the sampler.
+      workdir: workdir of the sweep.
+      ranges: range of values by field.
+      seed: seed of the sampler.
     """
 
     def __init__(self, workdir: Path, ranges: Mapping[str, Range], seed: int) -> None:
@@ -70,11 +70,11 @@ class Study:
 
         Args:
           pool: worker processes.
-          locks: of the workdir.
+          locks: locks of the workdir.
           jobs: makes the runs of a combination from its number and values.
           trials: number of combinations.
           slots: number of jobs to run at a time.
-          console: for the progress.
+          console: console for the progress.
           cost: cost of a combination, by its number; None if a run of it diverged or failed.
 
         Returns:

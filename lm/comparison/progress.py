@@ -20,7 +20,7 @@ class Progress:
 
     Args:
       trials: name of each trial → directory of its run.
-      console: to print to.
+      console: console to print to.
 
     Attributes:
       outcomes: outcome of each trial that ended, by name.
@@ -59,8 +59,8 @@ class Progress:
         """Records the outcome of a trial, and prints it unless it had ended before.
 
         Args:
-          name: of the trial.
-          outcome: see lm.comparison.jobs.Outcome.
+          name: name of the trial.
+          outcome: a `lm.comparison.jobs.Outcome`.
         """
         self.outcomes[name] = outcome
         if self._earlier_printed and not self._live:

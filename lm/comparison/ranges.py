@@ -30,10 +30,10 @@ class Range:
 
     Attributes:
       kind: "list", "log", "lin" or "int".
-      values: those of a grid; empty for a range without a number of points.
+      values: values of a grid; empty for a range without a number of points.
       low: lower end of a range.
       high: upper end of a range.
-      text: as given on the command line.
+      text: the text on the command line.
     """
 
     kind: str
@@ -116,7 +116,7 @@ def fields(given: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Ran
       config: the run config.
 
     Raises:
-      UserError: the config has no such field, or `parse` refuses its values.
+      UserError: the config has no such field, or its values are invalid.
     """
     own = flat(config)
     parsed = {}
@@ -133,7 +133,7 @@ def grid(ranges: Mapping[str, Range]) -> list[dict[str, Any]]:
     """Returns all combinations, with the last field varying fastest.
 
     Args:
-      ranges: by field.
+      ranges: range of values by field.
 
     Raises:
       UserError: a range has no number of points.
@@ -154,9 +154,9 @@ def sample(ranges: Mapping[str, Range], count: int, seed: int) -> list[dict[str,
     """Draws combinations at random. The first ones do not depend on the count.
 
     Args:
-      ranges: by field.
+      ranges: range of values by field.
       count: number of combinations.
-      seed: of the draws.
+      seed: seed of the draws.
     """
     rng = random.Random(seed)
     return [{field: values.draw(rng) for field, values in ranges.items()} for _ in range(count)]

@@ -12,6 +12,7 @@ from lm.core import files, plugins
 from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
 from lm.training import records
+from lm.training.defaults import defaults, differences
 
 LOCKS = ".claims"  # directory of the locks in a workdir
 # Fields of an experiment that may change between sessions: they affect how many runs there are, how
@@ -29,7 +30,7 @@ def read(workdir: Path) -> dict[str, Any]:
     """Reads the record of a workdir.
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
 
     Returns:
       The record; empty for a new workdir.
@@ -61,9 +62,9 @@ def check_same(workdir: Path, old: Mapping[str, Any], experiment: Experiment) ->
     Seeds may be added and texts changed. Hypotheses were fixed when the comparison first started.
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       old: its record; empty for a new workdir.
-      experiment: to compare with the record.
+      experiment: the experiment to compare with the record.
 
     Raises:
       UserError: the experiments differ; the message lists the fields.
@@ -83,11 +84,15 @@ def check_same(workdir: Path, old: Mapping[str, Any], experiment: Experiment) ->
         }
     # Without tuning, other options of tuning make no difference.
     tuned = any(fields.get("tuning.factors") for fields in (before, now))
+    run_defaults = {
+        f"arms.{arm}.run.{key}": value
+        for arm, run in experiment.runs.items()
+        for key, value in defaults(run).items()
+    }
     differing = [
         key
-        for key in sorted(before.keys() | now.keys())
-        if before.get(key) != now.get(key)
-        and not _may_differ(key)
+        for key in differences(before, now, run_defaults)
+        if not _may_differ(key)
         and not _reworded(workdir, key, old)
         if tuned or not key.startswith("tuning.")
     ]
@@ -208,12 +213,12 @@ def check_planned(
     """Checks that each arm has as many steps as in earlier sessions.
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       old: its record; empty for a new workdir.
       planned: "steps" of each arm now.
 
     Raises:
-      UserError: an arm has not.
+      UserError: an arm has a different number of steps than before.
     """
     for arm, before in old.get("planned", {}).items():
         now = planned[arm]["steps"]
@@ -314,7 +319,7 @@ def note_session(workdir: Path, began: float) -> None:
     So the duration of a session that is killed is known too. The caller holds the lock "record".
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       began: start of the session, in seconds since the epoch.
     """
     content = read(workdir)
@@ -342,7 +347,7 @@ def finish(
     """Updates the record at the end of a session. The caller holds the lock "record".
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       experiment: the experiment.
       runs: directories of the main runs.
       began: start of the session, in seconds since the epoch.
@@ -382,7 +387,7 @@ def write_results(workdir: Path, runs: list[Path]) -> None:
     """Writes results.parquet: the scores of all finished runs and of the baselines.
 
     Args:
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       runs: directories of the main runs, in the order of rows.
     """
     import pyarrow

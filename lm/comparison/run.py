@@ -37,7 +37,7 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
       Exit status: 0, or 1 if some runs failed. A run that diverged is a result.
 
     Raises:
-      UserError: the experiment cannot work. Raised before anything is trained.
+      UserError: the experiment is invalid. Raised before anything is trained.
     """
     experiment, workdir, began = parse(config), Path(workdir), time.time()
     locks = TrialLocks(workdir / record.LOCKS)
@@ -198,12 +198,12 @@ def _on_end(
 
     Args:
       experiment: the experiment.
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       content: the record.
-      locks: of the workdir.
+      locks: locks of the workdir.
       began: start of the session, in seconds since the epoch.
       last_note: one element, the time of the last update, which is changed here.
-      name: of the job.
+      name: name of the job.
     """
     if time.time() > last_note[0] + _NOTE_EVERY:
         with locks.holding("record"):
@@ -237,10 +237,10 @@ def _write_report(
 
     Args:
       experiment: the experiment.
-      workdir: of the comparison.
-      locks: of the workdir.
+      workdir: workdir of the comparison.
+      locks: locks of the workdir.
       jobs: all jobs.
-      outcomes: of the jobs.
+      outcomes: outcomes of the jobs.
       began: start of the session, in seconds since the epoch.
       report_before: `_report_id` at the start of the session.
 

@@ -36,7 +36,7 @@ def tasks(metric: str) -> dict[str, dict[str, str]]:
       {task: {"task": plug-in}}; empty for validation metrics, which need no task.
 
     Raises:
-      UserError: there is no such task, or it does not have the metric.
+      UserError: there is no such task, or the task does not have the metric.
     """
     name, dot, what = metric.partition(".")
     if not (name and dot and what):
@@ -61,8 +61,8 @@ def check_comparable(metric: str, fields: Iterable[str]) -> None:
     """Checks that values of a metric can be compared between runs.
 
     Args:
-      metric: of the sweep.
-      fields: those that are swept.
+      metric: metric of the sweep.
+      fields: fields that are swept.
 
     Raises:
       UserError: the metric is one of validation, and a field changes what validation measures.
@@ -89,8 +89,8 @@ def check(config: Mapping[str, Any], metric: str, split: str) -> None:
 
     Args:
       config: the run config.
-      metric: of the sweep.
-      split: that tasks evaluate on.
+      metric: metric of the sweep.
+      split: split that tasks evaluate on.
 
     Raises:
       UserError: the task does not suit the objective, or its validation has no such metric; the
@@ -158,12 +158,13 @@ def value(
     """Reads the value of a metric from the files of a run.
 
     Args:
-      directory: of the run.
+      directory: directory of the run.
       record: its run.json.
-      metric: of the sweep.
+      metric: metric of the sweep.
 
     Returns:
-      The value, and whether "higher" or "lower" is better; None for both if the run has no value.
+      The value, and "higher" or "lower": whether higher or lower is better. Both are None if the
+      run has no value.
     """
     name, _, what = metric.partition(".")
     if record.get("status") != "done":
@@ -194,7 +195,7 @@ def value(
 
 
 def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns whether "higher" or "lower" is better, or None if no run has a value.
+    """Returns "higher" or "lower", whether higher or lower is better; None if no run has a value.
 
     Args:
       arms: combinations of a sweep, with their "runs".
@@ -203,10 +204,10 @@ def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def cost(mean: float, better: str | None) -> float:
-    """Returns a mean as a cost, which is better lower.
+    """Returns a mean as a cost; lower is better.
 
     Args:
-      mean: of a metric over seeds.
+      mean: mean of a metric over seeds.
       better: direction of the metric, "higher" or "lower".
     """
     return -mean if better == "higher" else mean

@@ -28,6 +28,7 @@ from lm.comparison.ranges import Range
 from lm.comparison.trial_locks import TrialLocks
 from lm.core.plain import flat, read_json, write_json
 from lm.core.plugins import UserError
+from lm.training.defaults import defaults, differences
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,12 +36,12 @@ class Options:
     """How to sweep.
 
     Attributes:
-      metric: to rank by, "validation.loss" or "task.metric".
+      metric: metric to rank by: "validation.loss" or "task.metric".
       sampler: "grid", "random" or "optuna".
       trials: number of combinations of "random" and "optuna".
-      seed: of "random" and "optuna".
-      workers: runs side by side; 0 for a default.
-      split: that a task evaluates on.
+      seed: seed of "random" and "optuna".
+      workers: number of runs at a time; 0 for a default (`lm.comparison.workers.number`).
+      split: split that a task evaluates on.
     """
 
     metric: str = "validation.loss"
@@ -69,7 +70,7 @@ def sweep(
       Exit status: 0, or 1 if some runs failed.
 
     Raises:
-      UserError: the sweep cannot work. Raised before anything is trained.
+      UserError: the sweep is invalid. Raised before anything is trained.
     """
     workdir = Path(workdir)
     swept = ranges.fields(given, config)
@@ -97,7 +98,7 @@ def sweep(
     slots = workers.number(options.workers, count * len(seeds))
     console = rich.console.Console(stderr=True)
     with workers.pool(slots) as pool:
-        # Build programs without training, so that a sweep that cannot work fails at once.
+        # Build programs without training, so that an invalid sweep fails at once.
         first = _run_config(config, combinations[0] if combinations else {}, seeds[0])
         pool.submit(trial.check, "sweep", first, tasks, options.split, 0.0).result()
         checks = [
@@ -186,10 +187,12 @@ def _check_same(workdir: Path, about: Mapping[str, Any]) -> None:
         before = read_json(path, "the record of a sweep")
         old = flat({key: before.get(key) for key in about})
         new = flat(json.loads(json.dumps(about)))
+        run_defaults = {
+            f"config.{key}": value for key, value in defaults(about["config"]).items()
+        }
         lines = [
             f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now"
-            for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key)
+            for key in differences(old, new, run_defaults)
         ]
         if lines:
             raise UserError(

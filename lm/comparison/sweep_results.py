@@ -19,9 +19,9 @@ def directory(workdir: Path, index: int, seed: int) -> Path:
     """The directory of a run.
 
     Args:
-      workdir: of the sweep.
-      index: of the combination.
-      seed: of the run.
+      workdir: workdir of the sweep.
+      index: index of the combination.
+      seed: seed of the run.
     """
     return workdir / "runs" / f"{index:03d}-seed{seed}"
 
@@ -32,11 +32,11 @@ def collect(
     """Reads the metric of all runs of a combination.
 
     Args:
-      workdir: of the sweep.
-      index: of the combination.
+      workdir: workdir of the sweep.
+      index: index of the combination.
       values: by field.
-      seeds: of its runs.
-      metric: of the sweep.
+      seeds: seeds of its runs.
+      metric: metric of the sweep.
 
     Returns:
       The runs with their mean and standard deviation. The mean is None unless each run has a value:
@@ -60,13 +60,13 @@ def collect(
 
 
 def cost(workdir: Path, seeds: Sequence[int], metric: str, index: int) -> float | None:
-    """Returns what a sampler minimises: the mean of a combination as a cost.
+    """Returns the mean of a combination as a cost, which a sampler minimizes.
 
     Args:
-      workdir: of the sweep.
-      seeds: of the runs.
-      metric: of the sweep.
-      index: of the combination.
+      workdir: workdir of the sweep.
+      seeds: seeds of the runs.
+      metric: metric of the sweep.
+      index: index of the combination.
 
     Returns:
       The cost; None if a run diverged or failed.
@@ -87,11 +87,11 @@ def write(
     """Adds the results to sweep.json, and writes sweep.md and sweep.png.
 
     Args:
-      workdir: of the sweep.
+      workdir: workdir of the sweep.
       combinations: all results.
       swept: range of each field, without seeds.
-      seeds: that were averaged over.
-      metric: of the sweep.
+      seeds: seeds that were averaged over.
+      metric: metric of the sweep.
 
     Returns:
       The table, best first, and the best values as flags.
@@ -165,10 +165,10 @@ def draw(
     """Plots the mean of each combination against each field, with a line through the best.
 
     Args:
-      path: of the PNG file.
+      path: path of the PNG file.
       combinations: all results.
       swept: range of each field; at least one.
-      metric: of the sweep.
+      metric: metric of the sweep.
       better: direction of the metric, "higher" or "lower".
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg

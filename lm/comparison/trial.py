@@ -43,14 +43,14 @@ def check(
     candidates: Sequence[Mapping[str, Any]] = (),
     precision: float = math.inf,
 ) -> tuple[Accounting, dict[str, Any]]:
-    """Builds an arm without training it, so that a comparison that cannot work fails at once.
+    """Builds an arm without training it, so that an invalid comparison fails at once.
 
     Args:
       arm: its name, for messages.
       config: its run config.
       tasks: constructed to check that they work on the corpus; may be empty.
-      split: that tasks evaluate on.
-      loss_tokens: targets of a row, if they were counted before.
+      split: split that tasks evaluate on.
+      loss_tokens: target tokens per row, if they were counted before.
       any_devices: whether the arm's mesh may be for the devices of another host.
       candidates: options of tasks; the result has whether each suits the arm's objective.
       precision: relative standard error of the loss tokens, if they are counted.
@@ -60,7 +60,7 @@ def check(
       bool for each of `candidates`.
 
     Raises:
-      UserError: the arm, the split or a task cannot work.
+      UserError: the arm, the split or a task is invalid.
     """
     meshes.initialize()
     try:
@@ -101,7 +101,7 @@ def train(directory: Path, config: dict[str, Any], experiment: str) -> None:
     """Trains a run that no task evaluates, or resumes it.
 
     Args:
-      directory: of the run, workdir/<kind>/<trial>.
+      directory: directory of the run, workdir/<kind>/<trial>.
       config: its run config.
       experiment: name of the experiment, for event writers.
 
@@ -132,15 +132,15 @@ def run(
     Writes scores.json last, so a run that has it is done.
 
     Args:
-      directory: of the run, workdir/<kind>/<trial>.
+      directory: directory of the run, workdir/<kind>/<trial>.
       arm: its name.
-      seed: of the run.
+      seed: seed of the run.
       config: its run config.
       experiment: name of the experiment, for event writers.
-      tasks: to evaluate on.
-      split: that tasks evaluate on.
-      untrained: name under which the initial parameters are evaluated on the shared tasks too; ""
-        for not.
+      tasks: tasks to evaluate on.
+      split: split that tasks evaluate on.
+      untrained: name under which the initial parameters are also evaluated on the shared tasks;
+        "" to skip this.
       with_samples: whether to write samples for the report.
 
     Raises:
@@ -170,7 +170,7 @@ def ended(directory: Path, scored: bool) -> dict[str, Any] | None:
     """Returns the outcome of a run from its files, or None if it has not ended.
 
     Args:
-      directory: of the run.
+      directory: directory of the run.
       scored: whether the run must have been evaluated to be done.
 
     Returns:
@@ -192,10 +192,11 @@ def baselines(path: Path, config: dict[str, Any], tasks: Tasks, split: str) -> N
     """Evaluates the baselines of all tasks.
 
     Args:
-      path: file for the rows; the examples are written beside it, as baselines.npz.
+      path: file for the rows; the examples are written to baselines.npz in the same
+        directory.
       config: run config of any arm, for its corpus and mesh.
-      tasks: to evaluate on.
-      split: that tasks evaluate on.
+      tasks: tasks to evaluate on.
+      split: split that tasks evaluate on.
     """
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
@@ -218,7 +219,7 @@ def seconds_per_step(config: dict[str, Any], steps: int = 4) -> float:
       steps: number of steps to average over, after a first one that compiles.
 
     Raises:
-      UserError: the config cannot work, for example because its mesh is for other devices.
+      UserError: the config is invalid, for example because its mesh is for other devices.
     """
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
     program = Program(config, corpus.tokenizer)
@@ -237,7 +238,7 @@ def seconds_per_step(config: dict[str, Any], steps: int = 4) -> float:
 
 
 def compilation_cache(workdir: Path) -> Path:
-    """The directory of compiled programs, one for each kind of processor.
+    """The directory of compiled programs, one per kind of processor.
 
     Hosts that share a workdir may have different processors, which need different programs.
     """

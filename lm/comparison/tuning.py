@@ -20,8 +20,8 @@ def config(experiment: Experiment, arm: str, index: int, steps: int) -> dict[str
     Args:
       experiment: the experiment.
       arm: name of the arm.
-      index: of the factor.
-      steps: of a main run of the arm.
+      index: index of the factor.
+      steps: number of steps of a main run of the arm.
     """
     run, tuning = experiment.runs[arm], experiment.tuning
     run = with_field(run, tuning.field, tuned_value(run, tuning, index, arm))
@@ -35,7 +35,7 @@ def trials(experiment: Experiment, workdir: Path, arm: str) -> list[dict[str, An
 
     Args:
       experiment: the experiment.
-      workdir: of the comparison.
+      workdir: workdir of the comparison.
       arm: name of the arm.
 
     Returns:
@@ -66,7 +66,7 @@ def select(own: float | int, tried: list[dict[str, Any]]) -> float | int:
 
     Args:
       own: the arm's own value, which is selected if no trial has a loss.
-      tried: as from `trials`; of equal losses the first is selected.
+      tried: trials, as `trials` returns them; of equal losses the first is selected.
     """
     scored = [trial for trial in tried if trial["loss"] is not None]
     return min(scored, key=lambda trial: trial["loss"])["value"] if scored else own
@@ -88,8 +88,8 @@ def record(experiment: Experiment, workdir: Path, steps: Mapping[str, int]) -> d
 
     Args:
       experiment: the experiment.
-      workdir: of the comparison.
-      steps: of a main run, by arm.
+      workdir: workdir of the comparison.
+      steps: number of steps of a main run, by arm.
 
     Returns:
       The trials so far; for arms whose trials have all ended, the value that was selected, and
@@ -121,7 +121,7 @@ def selected_value(experiment: Experiment, workdir: Path, arm: str) -> float | i
 
     Args:
       experiment: the experiment.
-      workdir: of the comparison; all trials of the arm have ended.
+      workdir: workdir of the comparison; all trials of the arm have ended.
       arm: name of the arm.
 
     Returns:
@@ -132,10 +132,10 @@ def selected_value(experiment: Experiment, workdir: Path, arm: str) -> float | i
 
 
 def notes(section: Mapping[str, Any]) -> list[str]:
-    """Describes what was selected, in a line for each arm.
+    """Describes what was selected, one line per arm.
 
     Args:
-      section: as from `record`.
+      section: the section that `record` returns.
     """
     field, lines = section["field"], []
     for arm, tried in section["trials"].items():

@@ -28,9 +28,9 @@ def number(wanted: int, trials: int) -> int:
     """Returns the number of trials to run side by side.
 
     Args:
-      wanted: a number to return as it is; 0 for one with an accelerator, and else one for each
-        core, as far as memory allows.
-      trials: number of trials in all.
+      wanted: number of workers; 0 means one with an accelerator, otherwise one per core within
+        memory.
+      trials: total number of trials.
     """
     if wanted:
         return int(wanted)
@@ -131,7 +131,8 @@ def _pin(count: int, directory: Path) -> bool:
 
     Args:
       count: number of cores.
-      directory: of a lock file for each core, shared by all processes of a user on this host.
+      directory: directory of one lock file per core, shared by all processes of a user on this
+        host.
 
     Returns:
       Whether enough cores were free; if not, the process is not pinned.

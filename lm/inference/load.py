@@ -42,9 +42,10 @@ class LoadedRun:
     Attributes:
       workdir: directory of the run.
       record: its run.json.
-      tokenizer: the vocabulary it was trained with.
+      tokenizer: the tokenizer that it was trained with.
       corpus: the text it was trained on, read on first use.
-      program: model, objective and compiled functions, on the devices of this machine.
+      program: model, objective and compiled functions, on the devices of this machine. Its
+        `config` has only the model's options and shape; `config` of this class is the run's.
       params: parameters, a nested dict of arrays.
       step: step of the checkpoint.
     """
@@ -59,7 +60,10 @@ class LoadedRun:
 
     @property
     def config(self) -> dict[str, Any]:
-        """The run's config, as nested dicts."""
+        """The run's config, as nested dicts.
+
+        `program.config` has only the model's options and shape.
+        """
         return self.record["config"]
 
     @property
@@ -126,7 +130,7 @@ def _choose(workdir: Path, checkpoints: Checkpoints, step: str) -> int:
 
 
 def _tokenizer(workdir: Path, record: dict[str, Any]) -> Tokenizer:
-    """The vocabulary that training saved beside the checkpoints."""
+    """The tokenizer that training saved along with the checkpoints."""
     path = workdir / "tokenizer.model"
     if not path.is_file():
         raise UserError(f"{workdir} has no tokenizer.model; give the complete directory of a run")

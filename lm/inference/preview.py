@@ -18,7 +18,7 @@ from lm.data import loader
 from lm.data.store import Store
 from lm.training.program import TrainingConfig
 
-# Styles. Without colors nothing is lost: « » mark targets, and words give the rest.
+# Styles. Without colors no information is lost: « » mark targets, and text gives the rest.
 SPECIAL, TARGET, PREFIX, SECOND, DIM = "bright_blue", "bold green", "italic", "magenta", "dim"
 
 
@@ -33,15 +33,15 @@ def print_examples(
     """Prints the first examples that a run of this config draws, on stdout.
 
     Args:
-      config: of a run, as lm.presets.run gives it.
-      split: of the corpus.
+      config: config of a run, as lm.presets.run gives it.
+      split: split of the corpus.
       count: number of examples.
-      step: of the run.
+      step: step of the run.
       arrays: also print all arrays as numbers.
       color: whether to use colors; None uses them on a terminal.
 
     Raises:
-      UserError: the config cannot work.
+      UserError: the config is invalid.
     """
     console = Console(force_terminal=color, no_color=color is False, highlight=False)
     corpus = corpora.prepare(config["data"], config["tokenizer"])
@@ -84,7 +84,7 @@ def first_example(objective: Objective, store: Store, tokenizer: Tokenizer) -> s
     Args:
       objective: makes the example.
       store: the held-out documents.
-      tokenizer: of the store.
+      tokenizer: tokenizer of the store.
     """
     file = io.StringIO()
     console = Console(file=file, no_color=True, highlight=False, width=110)

@@ -1,7 +1,7 @@
 """Batched log-probability queries.
 
-A query is one text with target ids at some of its positions. Each takes a row of its own, as a
-document by itself. Queries are grouped by length, so that few shapes are compiled and there is
+A query is one text with target ids at some of its positions. Each query takes a row of its own, as
+a single document. Queries are grouped by length, so that few shapes are compiled and there is
 little padding. Rows are split over the mesh's devices.
 """
 
@@ -19,8 +19,8 @@ from lm.nn import cross_entropy, token_loss
 from lm.parallel import sharding
 from lm.training.program import Program
 
-# Token positions of a batch, about: few enough for the cache of two CPU cores, and enough to fill
-# an accelerator's matrix unit at these lengths.
+# Approximate number of token positions of a batch: few enough for the cache of two CPU cores, and
+# enough to fill an accelerator's matrix unit at these lengths.
 POSITIONS = 4096
 # Lengths of rows; beyond, multiples of the last. They are few because at tiny sizes compiling a
 # shape takes longer than scoring 1,000 pairs.
@@ -61,7 +61,7 @@ class QueryEngine:
       masked_head: whether the head for masked tokens is applied before the vocabulary.
       pad: id of padding.
       mask: attention mask of the program's objective.
-      sharding: of a batch's rows.
+      sharding: sharding of a batch's rows.
       parts: parts that a batch's rows are split into.
     """
 
@@ -69,7 +69,7 @@ class QueryEngine:
         """Keeps the options; nothing is compiled yet.
 
         Args:
-          program: of the models.
+          program: program of the models.
           pad: id of padding.
           masked_head: apply the head for masked tokens before the vocabulary.
         """
@@ -88,36 +88,38 @@ class QueryEngine:
     def __call__(
         self, params: Params, queries: Iterable[tuple[int, Query]], count: int
     ) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
-        """Sums over the queries of each owner. A row is summed in float32, rows in float64.
+        """Sums over the queries of each item. A row is summed in float32, rows in float64.
 
         Args:
           params: parameters.
-          queries: (owner, query) in any order; owners are numbers below `count`.
-          count: N, number of owners.
+          queries: (item, query) in any order; an item is a number below `count`, such as the index
+            of a sentence.
+          count: N, number of items.
 
         Returns:
-          -log p of the owner's targets in nats, [N]; and how many of them score above all other
-          words, [N] (lm/nn/cross_entropy.py defines what a tie counts).
+          -log p of each item's targets in nats, [N]; and the number of them whose logit is above
+          those of all other vocabulary entries, [N] (lm/nn/cross_entropy.py defines how ties
+          count).
         """
         totals = np.zeros((2, count))
         waiting: dict[_Shape, list[tuple[int, Query]]] = collections.defaultdict(list)
         running: collections.deque[tuple[list[int], Any]] = collections.deque()
 
         def submit(shape: _Shape, size: int) -> None:
-            owners, members = zip(*waiting.pop(shape), strict=True)
+            items, members = zip(*waiting.pop(shape), strict=True)
             batch = loader.place(self._batch(members, shape, size), self.sharding, size)
-            running.append((list(owners), self._answer(params, batch)))
+            running.append((list(items), self._answer(params, batch)))
             if len(running) > _AHEAD:
                 collect()
 
         def collect() -> None:
-            owners, sums = running.popleft()
+            items, sums = running.popleft()
             for total_N, values in zip(totals, jax.device_get(sums), strict=True):
-                np.add.at(total_N, owners, np.asarray(values, np.float64)[: len(owners)])
+                np.add.at(total_N, items, np.asarray(values, np.float64)[: len(items)])
 
-        for owner, query in queries:
+        for item, query in queries:
             shape = _shape(query)
-            waiting[shape].append((owner, query))
+            waiting[shape].append((item, query))
             if len(waiting[shape]) == self._size(shape):
                 submit(shape, self._size(shape))
         for shape in sorted(waiting):
@@ -128,11 +130,11 @@ class QueryEngine:
         return totals[0], totals[1]
 
     def single(self, query: Query, size: int) -> dict[str, np.ndarray]:
-        """A batch with one query.
+        """Returns a batch with one query.
 
         Args:
-          query: in the first row.
-          size: rows of the batch.
+          query: the query, in the first row.
+          size: number of rows of the batch.
         """
         return self._batch((query,), _shape(query), size)
 

@@ -43,8 +43,8 @@ _METHODS = {
     "denoising": ("infill",),
 }
 METHODS = tuple(dict.fromkeys(method for methods in _METHODS.values() for method in methods))
-# The most special tokens beside a sentence in any layout: mode, sentinel and [EOS] in the input,
-# [BOS] and sentinel in the target.
+# Maximum number of special tokens in addition to a sentence in any layout: mode, sentinel and [EOS]
+# in the input, [BOS] and sentinel in the target.
 SPECIALS = 5
 
 
@@ -66,7 +66,7 @@ class Scorer:
       method: how sentences are scored.
       score: entry of the objective's `scores` that the layout of queries follows.
       end: whether a causal score counts the [EOS] after a sentence.
-      tokenizer: of the program.
+      tokenizer: tokenizer of the program.
       mask: attention mask of the objective.
       mode: id of the mode token that a denoiser's inputs begin with, or empty.
       engine: answers the queries.
@@ -76,8 +76,8 @@ class Scorer:
         """Selects the layout of queries; nothing is compiled yet.
 
         Args:
-          program: of the models.
-          tokenizer: of the program.
+          program: program of the models.
+          tokenizer: tokenizer of the program.
           method: one of `methods(program.objective)`, or "" to score continuations only, in the
             way that the model was trained to continue texts.
           end: whether a causal score counts the [EOS] after a sentence.
@@ -114,8 +114,8 @@ class Scorer:
           sentences: ids of N sentences, none empty.
         """
         queries = (
-            (owner, query)
-            for owner, ids in enumerate(sentences)
+            (item, query)
+            for item, ids in enumerate(sentences)
             for query in self.sentence_queries(ids)
         )
         return -self.engine(params, queries, len(sentences))[0]
@@ -127,16 +127,16 @@ class Scorer:
 
         Args:
           params: parameters.
-          texts: (context, continuation) of each, as ids.
+          texts: (context, continuation) of each item, as ids.
 
         Returns:
-          log p of each continuation in nats, [N]; and whether each of its ids scores above all
-          other words, given those before it, [N]. Masked models predict all ids of a continuation
-          at once, and their number is visible to them.
+          log p of each continuation in nats, [N]; and whether the logit of each of its ids is above
+          those of all other vocabulary entries, given the ids before it, [N]. Masked models predict
+          all ids of a continuation at once, and their number is visible to them.
         """
         queries = (
-            (owner, self.continuation_query(context, continuation))
-            for owner, (context, continuation) in enumerate(texts)
+            (item, self.continuation_query(context, continuation))
+            for item, (context, continuation) in enumerate(texts)
         )
         nll_N, hits_N = self.engine(params, queries, len(texts))
         lengths_N = np.array([len(continuation) for _, continuation in texts])
@@ -184,7 +184,7 @@ class Scorer:
 
         Args:
           ids: a text.
-          positions: of the tokens to mask.
+          positions: positions of the tokens to mask.
           count: score only the first `count` of them; None scores all.
         """
         t, shift = self.tokenizer, int(self.score == "masked_next")

@@ -1,7 +1,7 @@
 """Charts in the units of the data: `svg` draws them for the page, `pictures` for the PNG.
 
-Each arm has a colour after Okabe and Ito's palette ("Color Universal Design", 2008), a line style
-and a marker, so that colour is never the only cue. If there are more arms than colours, the
+Each arm has a color after Okabe and Ito's palette ("Color Universal Design", 2008), a line style
+and a marker, so that color is never the only cue. If there are more arms than colors, the
 combinations differ.
 """
 
@@ -202,8 +202,8 @@ def thin(points: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 
-def colour(arm: int) -> int:
-    """Returns the index of the arm's colour in LIGHT and DARK."""
+def color(arm: int) -> int:
+    """Returns the index of the arm's color in LIGHT and DARK."""
     return arm % len(LIGHT)
 
 

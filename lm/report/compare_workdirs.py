@@ -41,7 +41,7 @@ _ENVIRONMENT = (
     "machine",
     "workers",
 )
-_LONGEST = 80  # characters per value
+_MAX_LENGTH = 80  # characters per value
 
 
 def diff(first: Path, second: Path) -> str:
@@ -144,7 +144,7 @@ def _text(side: dict[str, Any], key: str) -> str:
     if key not in side:
         return number_format.MISSING
     text = str(side[key])
-    return text if len(text) <= _LONGEST else text[:_LONGEST] + " …"
+    return text if len(text) <= _MAX_LENGTH else text[:_MAX_LENGTH] + " …"
 
 
 def _verdicts(results: list[Results]) -> list[Part]:

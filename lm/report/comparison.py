@@ -20,7 +20,7 @@ class Row:
       metric: name of the metric.
       value: the score.
       count: number of test examples or tokens.
-      unit: as in `lm.stats.scores.Score`.
+      unit: unit of the score, as in `lm.stats.scores.Score`.
       better: "lower" or "higher".
       kind: "model", "untrained", "baseline" or "bound".
       own: whether the task is the arm's own objective, not one shared by all arms.

@@ -83,7 +83,7 @@ class Panel(NamedTuple):
     Attributes:
       arm: its name.
       label: its display name.
-      arm_index: its index, which determines the colour.
+      arm_index: its index, which determines the color.
       seeds: validations by seed.
       baselines: (display name, value) of each baseline.
       quantity: name and unit of the loss.

@@ -36,8 +36,8 @@ _CORES = (
 )
 _DEVICES = "Device time: seconds of each run × devices, divided by the number of runs sharing them."
 _PUE_SOURCE = (
-    "as reported by large data centres (Google's environmental report of 2024: 1.10 over all its"
-    " data centres in 2023)"
+    "as reported by large data centers (Google's environmental report of 2024: 1.10 over all its"
+    " data centers in 2023)"
 )
 _GRID_SOURCE = (
     "between the mean of the USA in 2022 (EPA eGRID: 0.37) and of the world in 2023 (Ember: 0.48)"
@@ -49,8 +49,8 @@ class Power:
     """The power that one run draws.
 
     Attributes:
-      watts: of all devices or cores of the run.
-      source: where the number is from.
+      watts: power, in watts, of all devices or cores of the run.
+      source: origin of the number.
       assumed: whether it is not from the config, so that a measured energy has precedence.
       parts: number of devices, or CPU cores, of the run; a fraction if they are shared with others.
     """

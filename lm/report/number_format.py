@@ -112,12 +112,22 @@ def percentage(value: float | None, digits: int = 3) -> str:
 
 
 def measured(value: float, unit: str) -> str:
-    """Formats a score: a fraction as a percentage, others without their unit."""
+    """Formats a score: a fraction as a percentage, others without their unit.
+
+    Args:
+      value: the score.
+      unit: unit of the score, as in `lm.stats.scores.Score`; "share" marks a fraction.
+    """
     return percentage(value) if unit == "share" else plain(value)
 
 
 def difference(value: float, unit: str) -> str:
-    """Formats a difference of two scores; of fractions in percentage points."""
+    """Formats a difference of two scores; of fractions in percentage points.
+
+    Args:
+      value: the difference.
+      unit: unit of both scores; "share" marks fractions.
+    """
     return f"{plain(100 * value)} points" if unit == "share" else plain(value)
 
 
@@ -126,6 +136,10 @@ def places(column: Sequence[Estimate], unit: str) -> int:
 
     Enough for three significant digits of the largest mean and one of the narrowest interval, but
     at most five.
+
+    Args:
+      column: the estimates.
+      unit: unit of all estimates; "share" marks fractions, which are shown in percent.
     """
     scale = _scale(unit)
     means = [scale * abs(item.mean) for item in column]
@@ -148,7 +162,7 @@ def estimate(
 
     Args:
       value: the estimate.
-      unit: its unit.
+      unit: unit of the score; "share" marks a fraction, which is shown in percent.
       decimals: number of decimals; None for `places` of this estimate.
       signed: whether it is a difference. Of fractions, it is in percentage points; the header has
         the unit.
@@ -166,7 +180,13 @@ def estimate(
 
 
 def signed(value: float, unit: str, decimals: int) -> str:
-    """Formats a difference with its sign."""
+    """Formats a difference with its sign.
+
+    Args:
+      value: the difference.
+      unit: unit of both scores; "share" marks fractions, whose difference is in percentage points.
+      decimals: number of decimals.
+    """
     return _fixed(_scale(unit) * value, decimals, signed=True)
 
 

@@ -157,7 +157,7 @@ def _dots(axes: Any, dots: Dots) -> None:
 
 
 def _paint(arm: int | None) -> str:
-    return _FAINT if arm is None else chart.LIGHT[chart.colour(arm)]
+    return _FAINT if arm is None else chart.LIGHT[chart.color(arm)]
 
 
 @contextlib.contextmanager

@@ -126,6 +126,8 @@ def reading(comparison: Comparison) -> list[Part]:
         Heading("How to read this report"),
         Items(
             [
+                "An arm is one configuration of a comparison, trained with every seed. A row is one"
+                " sequence of a training batch; it may hold several documents.",
                 "On a shared evaluation task, each model has its own attention mask: a causal"
                 " decoder reads from left to right; a decoder that was trained with a prefix sees"
                 " the whole text, as an encoder does.",

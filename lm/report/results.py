@@ -71,7 +71,7 @@ class Results:
       workdir: its directory.
       score: (arm, task, metric) -> `Score`, or None without one.
       gap: (first, second, task, metric) -> `Gap`, or None if there is nothing to pair.
-      entries: (task, own=None) -> names with a score on a task, as `scores.entries`.
+      entries: (task, own=None) -> names with a score on a task; see `scores.entries`.
     """
 
     def __init__(self, comparison: Comparison, workdir: Path) -> None:
@@ -101,9 +101,9 @@ class Results:
         """Returns the metrics by task.
 
         Args:
-          own: whether to return objective-specific tasks, or those shared by all arms.
-          parts: whether to return metrics of a subset of the examples, such as
-            "accuracy/anaphor_agreement", or those of all examples.
+          own: True for the tasks of the arms' own objectives, False for tasks shared by all arms.
+          parts: True for metrics of a subset of the examples, such as
+            "accuracy/anaphor_agreement", False for metrics of all examples.
         """
         by_task = {}
         for task, names in self._metrics[own].items():
@@ -132,7 +132,7 @@ class Results:
         ]
 
     def index(self, arm: str) -> int | None:
-        """Returns the arm's index, which determines its colour, line style and marker.
+        """Returns the arm's index, which determines its color, line style and marker.
 
         None for a baseline or untrained model.
         """
@@ -243,5 +243,9 @@ def metric_name(metric: str) -> str:
 
 
 def unit_suffix(unit: str) -> str:
-    """Returns the unit to be appended to a name: " (%)", " (nats/token)" or ""."""
+    """Returns the unit to be appended to a name: " (%)", " (nats/token)" or "".
+
+    Args:
+      unit: unit of a score, as in `lm.stats.scores.Score`; "share" marks a fraction.
+    """
     return " (%)" if unit == "share" else f" ({unit})" if "/" in unit else ""

@@ -30,9 +30,9 @@ class Score:
       values: the score by seed; seed -1 for none.
       estimate: the mean with its interval.
       count: number of test examples or tokens, the smallest over seeds.
-      unit: as in `lm.stats.scores.Score`.
+      unit: unit of the score, as in `lm.stats.scores.Score`.
       better: "lower" or "higher".
-      kind: as in `lm.report.comparison.Row`.
+      kind: kind of the score, as in `lm.report.comparison.Row`.
       error: standard error over test examples, if known.
       examples: per-example values by seed; empty unless known for all seeds.
     """
@@ -71,7 +71,7 @@ def score(
     ]
     if not rows:
         return None
-    # Rows with seeds are the finer measurement: a row without a seed is ignored beside them.
+    # Rows with seeds are the finer measurement: rows without a seed are then ignored.
     seeded = [row for row in rows if row.seed >= 0] or rows
     values = {row.seed: row.value for row in seeded}
     mean = sum(values.values()) / len(values)
@@ -136,7 +136,7 @@ def metrics(comparison: Comparison, own: bool) -> dict[str, list[str]]:
 
     Args:
       comparison: the comparison.
-      own: whether to return objective-specific tasks, or those shared by all arms.
+      own: True for the tasks of the arms' own objectives, False for tasks shared by all arms.
     """
     by_task: dict[str, list[str]] = {}
     for row in comparison.rows:
@@ -153,7 +153,7 @@ def entries(comparison: Comparison, task: str, own: bool | None = None) -> list[
     Args:
       comparison: the comparison.
       task: name of a task.
-      own: as in `metrics`; None for both.
+      own: True for the tasks of the arms' own objectives, False for shared tasks; None for both.
 
     Returns:
       Arms in the comparison's order, then untrained models, baselines and bounds.
@@ -171,10 +171,18 @@ def entries(comparison: Comparison, task: str, own: bool | None = None) -> list[
 
 
 def difference(first: Score, second: Score, level: float = LEVEL) -> Estimate | None:
-    """Returns the paired difference first - second; None if there is nothing to pair.
+    """Returns the paired difference first - second.
 
     Without per-example values, only common seeds are paired. For fractions, the sampling error of
     the test examples is then covered by an upper bound (`intervals.difference_error`).
+
+    Args:
+      first: score of one side.
+      second: score of the other side, on the same metric.
+      level: confidence level of the interval.
+
+    Returns:
+      None if there is nothing to pair.
     """
     if first.examples and second.examples:
         return bootstrap.difference(first.examples, second.examples, level=level).estimate

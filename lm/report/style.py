@@ -4,9 +4,9 @@ from lm.report import chart
 
 
 def sheet() -> str:
-    """Returns the style sheet, with the colours of arms for light, dark and paper."""
-    light = "".join(f"--arm{place}:{colour};" for place, colour in enumerate(chart.LIGHT))
-    dark = "".join(f"--arm{place}:{colour};" for place, colour in enumerate(chart.DARK))
+    """Returns the style sheet, with the colors of arms for light, dark and paper."""
+    light = "".join(f"--arm{place}:{color};" for place, color in enumerate(chart.LIGHT))
+    dark = "".join(f"--arm{place}:{color};" for place, color in enumerate(chart.DARK))
     day, night = f":root{{{light}{_DAY}}}", f":root{{{dark}{_NIGHT}}}"
     # Print is always light, and is last to override dark.
     schemes = f"{day}\n@media (prefers-color-scheme:dark){{{night}}}"

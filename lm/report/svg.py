@@ -1,4 +1,4 @@
-"""Draws a chart as an SVG element, with the colours of the page's style sheet."""
+"""Draws a chart as an SVG element, with the colors of the page's style sheet."""
 
 import html
 import unicodedata
@@ -18,8 +18,8 @@ def draw(
       data: the chart.
       name: an id that is unique on the page.
       alternative: the alternative text.
-      width: in pixels.
-      height: in pixels; 0 for the default, which depends on the number of named rows.
+      width: width in pixels.
+      height: height in pixels; 0 for the default, which depends on the number of named rows.
     """
     rows = data.y.names
     height = height or (62 + 24 * len(rows) if rows else 262)
@@ -213,7 +213,7 @@ def _stroke(points: list[tuple[float, float]], kind: str, more: str = "") -> str
 
 
 def _paint(arm: int | None) -> str:
-    return "var(--faint)" if arm is None else f"var(--arm{chart.colour(arm)})"
+    return "var(--faint)" if arm is None else f"var(--arm{chart.color(arm)})"
 
 
 def _length(text: str, size: float = _TEXT) -> float:

@@ -1,4 +1,20 @@
-"""Evaluates the hypotheses of a comparison: each is supported, refuted or inconclusive."""
+"""Evaluates the hypotheses of a comparison: each is supported, refuted or inconclusive.
+
+A hypothesis states that a quantity is on one side of a threshold. The quantity is a score, a
+difference of two scores or a ratio of two scores (`evaluate`). The verdict follows from its
+two-sided 95 % interval over seeds and, where it is known, over the test set:
+
+- Supported: the whole interval is on the stated side of the threshold, and p is below 0.05 after
+  Holm's correction for the number of hypotheses.
+- Refuted: the whole interval is on the other side, with the same condition on p.
+- Inconclusive: otherwise. This includes a score from one seed, which has no interval; a score that
+  is not measured yet; two arms without a common seed; and arms of which a run diverged, since the
+  remaining seeds are not a random sample.
+
+p is two-sided, against the threshold, and below 0.05 exactly when the 95 % interval excludes the
+threshold. The formulas of the intervals are in lm/stats/intervals.py and lm/stats/bootstrap.py, and
+those of p, Holm's correction and the verdict of one interval in lm/stats/hypothesis_tests.py.
+"""
 
 import dataclasses
 from collections.abc import Callable
@@ -51,7 +67,7 @@ def evaluate_all(comparison: Comparison) -> list[HypothesisResult]:
     the runs.
 
     Raises:
-      UserError: as `evaluate`.
+      UserError: a hypothesis lacks a field, or its op is unknown.
     """
     hypotheses = comparison.record.get("hypotheses") or []
     results = [evaluate(comparison, hypothesis) for hypothesis in hypotheses]

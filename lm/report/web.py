@@ -21,7 +21,7 @@ from lm.report.page import (
     Tabs,
 )
 
-# Cells that start with one of these signs are verdicts; their colour repeats sign and word.
+# Cells that start with one of these signs are verdicts; their color repeats sign and word.
 _TONES = {"✓": "good", "✗": "bad", "?": "open"}
 
 

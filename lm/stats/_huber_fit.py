@@ -17,8 +17,8 @@ def predict(theta: Constants, x: Points, y: Points) -> tuple[Values, Float64[np.
 
     Args:
       theta: constants (a, b, e, α, β), with A = exp a, B = exp b and E = exp e.
-      x: centred log N.
-      y: centred log D.
+      x: centered log N.
+      y: centered log D.
     """
     a, b, e, alpha, beta = (theta[:, index, None] for index in range(5))
     terms = np.stack([a - alpha * x, b - beta * y, np.broadcast_to(e, (len(theta), len(x)))], -1)
@@ -36,14 +36,14 @@ def huber(residual: Float64[np.ndarray, "*S"], delta: float) -> Float64[np.ndarr
     return np.where(size <= 1, size**2 / 2, size - 0.5)
 
 
-def minimise(
+def minimize(
     x: Points, y: Points, target: Points
 ) -> tuple[Float64[np.ndarray, "5"], Float64[np.ndarray, "5 2"]]:
     """Returns the constants (a, b, e, α, β) of the lowest loss, and the bounds of the search.
 
     Args:
-      x: centred log N.
-      y: centred log D.
+      x: centered log N.
+      y: centered log D.
       target: log L.
     """
     from scipy import optimize

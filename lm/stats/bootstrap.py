@@ -1,6 +1,6 @@
 """Multi-Bootstrap: intervals of scores, differences and ratios over seeds and test examples.
 
-Sellam et al. 2021 ("The MultiBERTs: BERT reproductions for robustness analysis") resample seeds and
+Sellam et al. 2022 ("The MultiBERTs: BERT reproductions for robustness analysis") resample seeds and
 examples together, both with replacement, and take the interval from the quantiles of the
 replicates. With the three to five seeds that pretraining can afford, these quantiles are far too
 narrow: n seeds drawn from n have (n - 1)/n of the variance they should have, no quantile accounts
@@ -19,12 +19,12 @@ and combines them into an interval with the nominal coverage:
   reduce. The variance of one seed's replicates is not used: what is specific to a seed is already
   in the first part. In the analysis of several readers and several cases (Obuchowski and Rockette
   1995; Hillis 2007) these are the same two variances.
-- Combination: half^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for f
-  degrees of freedom over seeds. The usual choice, Satterthwaite's degrees of freedom, is too narrow
-  for three seeds: up to 7.8 % false positives instead of 5 %, if the test set contributes 5 to 30 %
-  of the variance. Addition in quadrature (q = 2, Zou and Donner 2008) is too wide: 2.3 %. The q
-  above was selected by simulation over all fractions: 4.4 to 5.3 % for three seeds, 4.7 to 5.3 %
-  for four and more, 2.3 to 5.0 % for two, and never above the level at stricter levels, which
+- Combination: half_width^q = (t · sd of seeds)^q + (t' · sd of test set)^q, with q = 2 + 12/f² for
+  f degrees of freedom over seeds. The usual choice, Satterthwaite's degrees of freedom, is too
+  narrow for three seeds: up to 7.8 % false positives instead of 5 %, if the test set contributes 5
+  to 30 % of the variance. Addition in quadrature (q = 2, Zou and Donner 2008) is too wide: 2.3 %.
+  The q above was selected by simulation over all fractions: 4.4 to 5.3 % for three seeds, 4.7 to
+  5.3 % for four and more, 2.3 to 5.0 % for two, and never above the level at stricter levels, which
   Holm's correction needs (benchmarks/calibration.py prints them). With more seeds, q tends to 2 and
   t to z.
 
@@ -61,7 +61,7 @@ class Difference:
       estimate: the difference with its interval.
       p: two-sided, against the tested value; below 0.05 exactly when the 95 % interval excludes it.
         None without an interval.
-      effect: Hedges' g over seeds, `intervals.hedges_g`; None without a deviation over seeds.
+      effect: Hedges' g over seeds (`intervals.hedges_g`); None without a deviation over seeds.
     """
 
     estimate: Estimate

@@ -139,10 +139,10 @@ def wilson(fraction: float, count: int, level: float = LEVEL) -> tuple[float, fl
             f" {count}"
         )
     z = float(stats.norm.ppf(0.5 + level / 2))
-    centre = (fraction + z * z / (2 * count)) / (1 + z * z / count)
+    center = (fraction + z * z / (2 * count)) / (1 + z * z / count)
     variance = fraction * (1 - fraction) / count + (z / (2 * count)) ** 2
     half = z / (1 + z * z / count) * math.sqrt(variance)
-    return max(0.0, min(centre - half, fraction)), min(1.0, max(centre + half, fraction))
+    return max(0.0, min(center - half, fraction)), min(1.0, max(center + half, fraction))
 
 
 def normal(value: float, error: float, level: float = LEVEL) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 Two arms are paired by seed. `deviation` is the standard deviation over seeds of their difference
 (`Estimate.deviation`), from a pilot run or another experiment. `test` is the standard error of the
 difference due to the choice of test examples (`bootstrap.test_error`), which more seeds do not
-reduce; `detectable` ignores it, and so is a lower bound.
+reduce; `detectable` ignores it and is therefore a lower bound.
 
 Source: Cohen 1988, "Statistical power analysis", chapter 2, by the noncentral t distribution.
 """
@@ -12,7 +12,7 @@ import math
 
 from lm.stats.intervals import LEVEL
 
-MOST = 100_000  # seeds; the search stops here
+MOST = 100_000  # maximum number of seeds that the search tries
 
 
 def power(

@@ -54,7 +54,7 @@ def replicates(examples: Sequence[Examples]) -> Float64[np.ndarray, "K R"]:
 
     Cached, since a report uses the same score in tables, figures and differences.
     """
-    # Grouped by their number of examples: one matrix product then resamples many scores.
+    # Grouped by their number of examples: one matmul then resamples many scores.
     missing: dict[int, dict[int, Examples]] = {}
     for item in examples:
         cached = _CACHE.get(id(item))

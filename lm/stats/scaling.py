@@ -2,10 +2,10 @@
 
 The fit is approach 3 of Hoffmann et al. 2022 ("Training compute-optimal large language models"):
 Huber's loss with δ = 10⁻³ on the residuals of log L, with exp a, exp b and exp e for A, B and E,
-minimised by L-BFGS from a grid of starts. Here, log N and log D are centred first, and the optimum
+minimized by L-BFGS from a grid of starts. Here, log N and log D are centered first, and the optimum
 that L-BFGS finds with a larger δ is refined by Levenberg-Marquardt steps. Besiroglu et al. 2024
 ("Chinchilla scaling: a replication attempt") found that the published constants came from an
-optimiser that stopped before the minimum.
+optimizer that stopped before the minimum.
 
 Intervals are from a bootstrap of the residuals, so that every resample keeps the grid: with the few
 points of a small grid, resampling points would omit whole sizes. Residuals are scaled by
@@ -27,7 +27,8 @@ from lm.stats.intervals import LEVEL
 
 NAMES = ("E", "A", "B", "alpha", "beta")
 RESAMPLES = 2000
-# Sizes, token counts, points: fewer do not determine five constants and the residual variance.
+# Minimum number of sizes, token counts and points that determine five constants and the residual
+# variance.
 FEWEST = (3, 3, 8)
 FLOPS = 6.0  # training FLOPs per parameter and token (Kaplan et al. 2020)
 
@@ -144,7 +145,7 @@ def fit(points: Sequence[Point], resamples: int = RESAMPLES) -> Fit:
     )
     _check(N, D, L)
     x, y, target = np.log(N) - np.log(N).mean(), np.log(D) - np.log(D).mean(), np.log(L)
-    best, bounds = _huber_fit.minimise(x, y, target)
+    best, bounds = _huber_fit.minimize(x, y, target)
     predicted = _huber_fit.predict(best[None], x, y)[0][0]
     residuals = target - predicted
     enlarged = (residuals - residuals.mean()) * _enlargement(len(points))
@@ -275,7 +276,7 @@ def _check(N: np.ndarray, D: np.ndarray, L: np.ndarray) -> None:
 
 
 def _natural(theta: Float64[np.ndarray, "R 5"], log_N: float, log_D: float) -> Constants:
-    """(E, A, B, α, β) from (a, b, e, α, β) for log N and log D centred at the given means."""
+    """(E, A, B, α, β) from (a, b, e, α, β) for log N and log D centered at the given means."""
     a, b, e, alpha, beta = theta.T
     return np.stack(
         [np.exp(e), np.exp(a + alpha * log_N), np.exp(b + beta * log_D), alpha, beta], -1

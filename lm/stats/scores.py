@@ -21,8 +21,8 @@ class Examples:
     Attributes:
       totals: the sum of the score within each example.
       weights: the weight of each example, such as its number of tokens.
-      identity: a hash of the examples. Two models with the same `identity` were evaluated on the
-        same examples in the same order, so their scores are paired.
+      identity: fingerprint of the examples. Two models with the same `identity` were evaluated on
+        the same examples in the same order, so their scores are paired.
     """
 
     totals: Real[np.ndarray, "N"]
@@ -37,7 +37,7 @@ class Score:
     Attributes:
       value: the score.
       count: the number of examples or tokens it was computed from.
-      unit: "nats/token", "bits/byte", "share" (a fraction) and so on.
+      unit: unit of the value, such as "nats/token", "bits/byte" or "share" (a fraction).
       better: "lower" or "higher".
       examples: the per-example values; None if the score is not a ratio of sums.
     """
@@ -62,7 +62,7 @@ def nats(total: float, count: float, examples: Examples | None = None) -> Score:
 
 
 def identity(*parts: object) -> str:
-    """Returns a short hash of arrays, texts and numbers, for `Examples.identity`."""
+    """Returns a short fingerprint of arrays, texts and numbers, for `Examples.identity`."""
     digest = hashlib.sha256()
     for part in parts:
         if isinstance(part, np.ndarray):

@@ -11,7 +11,7 @@ the folder, process 0 therefore compares the newest checkpoint with its checksum
 the newest intact one. Newer, damaged ones are quarantined as `damaged-<step>`, never deleted, so
 that their steps can be saved again; stderr reports it. Where none is intact, nothing is moved and
 nothing restarts from step 0: the user must decide. Readers (lm.evaluate) compare too, move nothing,
-and refuse a damaged checkpoint, because the score of another step would mislead.
+and raise UserError for a damaged checkpoint, because the score of another step would mislead.
 """
 
 import contextlib
@@ -73,7 +73,7 @@ class Checkpoints:
 
         Args:
           workdir: directory of the run.
-          keep: latest checkpoints to keep, beside the best one.
+          keep: number of latest checkpoints to keep, in addition to the best one.
           read_only: never write, move or delete.
 
         Raises:
@@ -172,8 +172,8 @@ class Checkpoints:
 
         Args:
           step: a complete step.
-          shapes: of the train state.
-          shardings: where its arrays go.
+          shapes: shapes of the train state.
+          shardings: shardings of its arrays.
 
         Returns:
           The state, and the counters saved with it.

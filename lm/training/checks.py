@@ -1,4 +1,4 @@
-"""What must hold before the first step of a run."""
+"""Checks before the first step of a run."""
 
 import math
 import shutil
@@ -39,11 +39,12 @@ def check_disk(workdir: Path, program: Program, keep: int) -> None:
 
     Args:
       workdir: directory of the run, which may not exist yet.
-      program: whose state is saved.
-      keep: latest checkpoints to keep, beside the best and the one being written.
+      program: the program whose state is saved.
+      keep: number of latest checkpoints to keep, in addition to the best and the one being
+        written.
 
     Raises:
-      UserError: they do not fit.
+      UserError: the checkpoints do not fit.
     """
     size = sum(
         math.prod(leaf.shape) * leaf.dtype.itemsize for leaf in jax.tree.leaves(program.shapes)

@@ -25,11 +25,11 @@ class Damaged(ValueError):
 def write_checksums(folder: Path) -> None:
     """Writes the checksums of all files in the subfolders of `folder`, and flushes them to disk.
 
-    Files beside the subfolders are left out: orbax writes them later, and nothing is restored from
+    Files outside the subfolders are omitted: orbax writes them later, and nothing is restored from
     them.
 
     Args:
-      folder: of a step, complete but not yet renamed.
+      folder: folder of a step, complete but not yet renamed.
     """
     names = sorted(
         str(path.relative_to(folder)) for path in folder.glob("*/**/*") if path.is_file()
@@ -48,7 +48,7 @@ def verify(folder: Path, within: str = "") -> bool:
     """Compares every file with its checksum.
 
     Args:
-      folder: of a step.
+      folder: folder of a step.
       within: restrict the check to this subfolder; "" checks all.
 
     Returns:

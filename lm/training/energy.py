@@ -112,7 +112,7 @@ class Nvidia:
           read: returns the watts of each GPU; None calls nvidia-smi.
           clock: returns seconds.
           every: seconds between samples.
-          sharing: worker processes on these GPUs, which share the energy evenly.
+          sharing: number of worker processes on these GPUs, which share the energy evenly.
         """
         self.read, self.clock, self.every, self.sharing = read or _draw, clock, every, sharing
         self.source = "nvidia-smi, power draw of all GPUs" + (
@@ -130,7 +130,8 @@ class Nvidia:
         """Energy since the last call: mean of the power then and now, times the time between.
 
         Args:
-          last: sample even if the last sample was less than `every` seconds ago; else that is 0.
+          last: whether to sample even if the last sample was less than `every` seconds ago;
+            without it, the result is then 0.
         """
         now = self.clock()
         if now - self.before < self.every and not last:
@@ -166,7 +167,7 @@ def _sharing() -> int:
 
 
 class EnergyMeter:
-    """Energy of a run so far, in joules.
+    """Measures the energy of a run, in joules.
 
     Attributes:
       total: joules, earlier sessions included.
@@ -177,7 +178,7 @@ class EnergyMeter:
 
         Args:
           before: joules of earlier sessions.
-          sources: to read; None takes all kinds.
+          sources: sources to read; None takes all kinds.
         """
         if sources is None:
             sources = (Rapl(), Nvidia(sharing=_sharing()))

@@ -61,7 +61,7 @@ class TensorBoard:
 class WeightsAndBiases:
     """A Weights & Biases run, in the group of its experiment.
 
-    WANDB_MODE=offline keeps it on this machine. A resumed run keeps its identity.
+    WANDB_MODE=offline keeps it on this machine. A resumed run keeps its id.
     """
 
     def __init__(self, workdir: Path, config: Mapping[str, Any], group: Group | None):
@@ -90,14 +90,14 @@ class WeightsAndBiases:
 
 
 def check_installed(training: TrainingConfig) -> None:
-    """Checks that the packages are installed that a run logs to.
+    """Checks that the packages that a run logs to are installed.
 
     Raises:
-      UserError: one is not; the message names what to install.
+      UserError: a package is not installed; the message names what to install.
     """
     if training.wandb and importlib.util.find_spec("wandb") is None:
         raise UserError(
-            "config.training.wandb needs Weights & Biases: pip install 'lm[wandb]'"
+            "config.training.wandb needs Weights & Biases: pip install -e '.[wandb]'"
             " (WANDB_MODE=offline sends nothing)"
         )
 
@@ -126,7 +126,7 @@ def writers(
     Args:
       training: options of the run.
       workdir: directory of the run.
-      config: of the run.
+      config: config of the run.
       start: step that it continues from; 0 for a new run.
       group: the experiment that it is a trial of.
     """

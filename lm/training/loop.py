@@ -35,7 +35,7 @@ def train(
     """Trains the run that a config describes, or continues it.
 
     Args:
-      config: as lm.presets.run gives it.
+      config: config of the run, as lm.presets.run gives it.
       workdir: a new directory, or that of a run of the same config.
       quiet: print no progress.
       group: the experiment that the run is a trial of.
@@ -44,7 +44,7 @@ def train(
       The run's record, as in workdir/run.json.
 
     Raises:
-      UserError: the config, data or workdir cannot work; nothing was written.
+      UserError: the config, data or workdir is invalid; nothing was written.
       Diverged: the loss is not finite; the last good checkpoint is kept and named.
       SystemExit: after SIGTERM or Ctrl-C, with lm.training.stopping.EXIT_STATUS. The state was
         saved, and the same command continues.
@@ -227,8 +227,8 @@ def _header(
         f" {program.parameters:,} parameters; {total:,} steps of {size} × {program.row_tokens}"
         f" tokens ({total * size / len(plan):.2f} epochs); {jax.devices()[0].device_kind},"
         f" mesh: {meshes.describe(program.mesh.shape)}",
-        f"  {len(plan):,} rows an epoch, {padding:.1%} padding;"
-        f" {program.flops_per_row / 1e6:,.1f} MFLOP a row, forward and backward",
+        f"  {len(plan):,} rows per epoch, {padding:.1%} padding;"
+        f" {program.flops_per_row / 1e6:,.1f} MFLOP per row, forward and backward",
     ]
     if plan.note:
         lines.append(f"  {plan.note}")

@@ -16,12 +16,12 @@ class Diverged(UserError):
 
 
 class MetricAccumulator:
-    """Sums of metrics since the last line of the log.
+    """Accumulates the sums of metrics since the last line of the log.
 
     Attributes:
-      loss_tokens: targets with a loss so far: the weight of all loss terms, or the metric "targets"
-        where weights are not counts.
-      total: (sum, weight) by name since the last flush.
+      loss_tokens: number of target tokens (tokens with a loss) so far: the weight of all loss
+        terms, or the metric "targets" if weights are not counts.
+      total: (sum, weight) of each metric by name since the last flush.
       steps: number of those steps in which each term had a weight; "" counts all of them.
     """
 
@@ -68,7 +68,7 @@ class MetricAccumulator:
         return {"loss": total_loss(factors, means), **means}
 
     def counters(self) -> dict[str, Any]:
-        """What a checkpoint saves of this meter."""
+        """The counters that a checkpoint saves."""
         self._read()
         return {"loss_tokens": self.loss_tokens, "sums": self.total, "steps": self.steps}
 
@@ -76,7 +76,7 @@ class MetricAccumulator:
         """Checks that all values are finite.
 
         Raises:
-          Diverged: one is not; the message names the last good checkpoint.
+          Diverged: a value is not finite; the message names the last good checkpoint.
         """
         for name, value in values.items():
             if not math.isfinite(value):

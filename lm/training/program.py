@@ -34,15 +34,15 @@ class TrainingConfig:
     """The `training` section: budget and intervals.
 
     Attributes:
-      batch_size: rows a step, over all devices.
+      batch_size: rows per step, over all devices.
       steps: budget in steps; set this or `tokens`.
       tokens: budget in token positions, rounded up to whole steps.
       microbatches: parts of a batch, computed one after another.
       log_every: steps between lines of metrics.
-      evaluate_every: steps between validations; 0 validates ten times a run.
+      evaluate_every: steps between validations; 0 validates ten times per run.
       evaluate_tokens: held-out token positions of one validation.
-      checkpoint_every: steps between checkpoints; 0 saves ten times a run.
-      keep: latest checkpoints to keep, beside the best one.
+      checkpoint_every: steps between checkpoints; 0 saves ten times per run.
+      keep: number of latest checkpoints to keep, in addition to the best one.
       tensorboard: whether to write TensorBoard events.
       wandb: whether to log to Weights & Biases.
     """
@@ -85,10 +85,10 @@ def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 
     """The model section as its `Config`, with vocabulary and length filled in where they are 0.
 
     Args:
-      section: of the config.
-      vocab_size: ids of the tokenizer.
-      length: positions of a row of data.
-      longest: positions of the objective's longest stream.
+      section: the model section of the config.
+      vocab_size: number of ids of the tokenizer.
+      length: positions per row of data.
+      longest: number of positions of the objective's longest stream.
 
     Raises:
       UserError: an option is unknown or impossible, or the vocabulary or a row does not fit.
@@ -123,14 +123,15 @@ class Program:
     Attributes:
       objective: the objective.
       model_name: name of the architecture.
-      architecture: its class.
-      config: its shape.
+      architecture: class of the model.
+      config: the model's options and shape, an instance of its `Config`; the run's config is
+        `lm.inference.load.LoadedRun.config`.
       training: the `training` section.
       mesh: the devices.
       length: positions of a row of data.
       row_tokens: positions of a row, over all streams.
-      steps: of the run.
-      seed: of initial values, order and dropout.
+      steps: number of steps of the run.
+      seed: seed of initial values, order and dropout.
       graphdef: the model's structure.
       shapes: shapes and dtypes of the train state.
       shardings: placement of the train state.
@@ -149,12 +150,12 @@ class Program:
         """Builds the program; nothing is compiled or computed yet.
 
         Args:
-          config: of a run, as lm.presets.run gives it.
-          tokenizer: of the corpus.
-          devices: to run on; None takes all of them.
+          config: config of a run, as lm.presets.run gives it.
+          tokenizer: tokenizer of the corpus.
+          devices: devices to run on; None takes all of them.
 
         Raises:
-          UserError: an option, or a combination of them, cannot work.
+          UserError: an option, or a combination of options, is invalid.
         """
         self.length = int(config["data"]["length"])
         self.training = plugins.configure(TrainingConfig, config["training"], "config.training")
@@ -221,7 +222,7 @@ class Program:
                 "step": jnp.zeros((), jnp.int32),
             }
 
-        # It runs once: on a CPU, optimising it takes five times as long as running it unoptimised.
+        # It runs once: on a CPU, optimizing it takes five times as long as running it unoptimized.
         quick = (
             {"xla_backend_optimization_level": 0}
             if self.mesh.devices.flat[0].platform == "cpu"
@@ -270,7 +271,7 @@ class Program:
         Args:
           params: parameters.
           batch: arrays of all rows.
-          step: whose dropout to use; None turns dropout off.
+          step: the step whose dropout to use; None turns dropout off.
         """
         with self._on_mesh():
             compiled = jax.jit(
@@ -345,7 +346,7 @@ class Program:
         Args:
           params: parameters.
           batch: rows.
-          dropout_keys: of these rows.
+          dropout_keys: dropout keys of these rows.
           weights: what to divide each term by; None takes the weights of these rows.
         """
 

@@ -14,7 +14,7 @@ class Speed:
         Args:
           tokens: token positions of a step.
           flops: FLOPs of a step.
-          peak: FLOP/s of all devices together; None where unknown.
+          peak: FLOP/s of all devices together; None if unknown.
           before: seconds that earlier sessions of this run took.
         """
         self.tokens, self.flops, self.peak = tokens, flops, peak
@@ -59,7 +59,7 @@ class Speed:
         return values
 
     def seconds_left(self, steps: int) -> float:
-        """Seconds that so many more steps will take, pauses included; NaN where unknown."""
+        """Expected seconds for this many more steps, including pauses; NaN if unknown."""
         if not self.steps or self.busy_since is None:
             return float("nan")
         return (time.perf_counter() - self.busy_since) / self.steps * steps

@@ -41,13 +41,14 @@ class Validation:
 
         Args:
           program: the program that computes.
-          objective: whose examples and loss: the program's own, or another that fits the model.
+          objective: objective that gives the examples and the loss: the program's own, or another
+            that fits the model.
           store: tokens of the split.
           split: its name, for messages.
-          tokens: token positions to read at most.
+          tokens: maximum number of token positions to read.
           batch_size: rows of a batch; rounded up to what the mesh divides, and smaller where the
             split has fewer rows.
-          plan: of rows; None takes the objective's own.
+          plan: plan of rows; None takes the objective's own.
 
         Raises:
           UserError: the split gives too few rows.
@@ -105,7 +106,7 @@ class Validation:
             sums = jax.device_get(
                 self.evaluate(params, loader.place(batch, self.sharding, self.size))
             )
-            sums.pop("targets", None)  # a count for training, no metric
+            sums.pop("targets", None)  # a count for training, not a metric
             for name, (value, weight) in sums.items():
                 before = total.get(name, (0.0, 0.0))
                 total[name] = (before[0] + float(value), before[1] + float(weight))

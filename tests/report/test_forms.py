@@ -51,7 +51,7 @@ def test_pictures_follow_light_and_dark(written_report):
     named = set(re.findall(r"var\(--(\w+)\)", pictures))
     assert {"faint", "paper", "arm0", "arm1", "arm2", "arm3"} <= named
     assert not re.findall(r"#[0-9a-fA-F]{6}\b", pictures), (
-        "a literal colour would not follow the page's scheme"
+        "a literal color would not follow the page's scheme"
     )
     for start in (":root{", "@media (prefers-color-scheme:dark){:root{", "@media print{:root{"):
         assert named <= set(re.findall(r"--(\w+):", text.split(start)[1].split("}")[0]))
@@ -63,7 +63,7 @@ def test_curves_have_baselines_of_the_same_quantity_only(written_report):
     assert "bag of words" in pictures[16] and "untrained encoder" in pictures[16]
 
 
-def test_picture_is_a_png_with_colours(written_report):
+def test_picture_is_a_png_with_colors(written_report):
     import matplotlib.image
 
     pixels = matplotlib.image.imread(written_report[1].picture)
@@ -72,7 +72,7 @@ def test_picture_is_a_png_with_colours(written_report):
     blue = np.abs(pixels[..., :3] - np.array([0x00, 0x72, 0xB2]) / 255).max(-1) < 0.02
     assert blue.sum() > 200
     assert ((pixels[..., :3] * 255).round() == 1).all(-1).sum() == 0, (
-        "a placeholder colour was not replaced"
+        "a placeholder color was not replaced"
     )
 
 

@@ -15,6 +15,7 @@ from lm.report import (
     curves,
     differences,
     energy,
+    hypothesis_section,
     number_format,
     task_scores,
     verdicts,
@@ -378,8 +379,8 @@ def test_ticks_are_round_numbers_within_the_axis(low, high, log, expected):
     assert chart.ticks(low, high, log, 6) == pytest.approx(expected)
 
 
-def test_arms_differ_by_more_than_colour():
-    looks = [(chart.colour(arm), chart.shape(arm)) for arm in range(36)]
+def test_arms_differ_by_more_than_color():
+    looks = [(chart.color(arm), chart.shape(arm)) for arm in range(36)]
     assert len(set(looks)) == 36
     assert (
         len({chart.shape(arm) for arm in range(6)})
@@ -388,8 +389,8 @@ def test_arms_differ_by_more_than_colour():
     )
 
 
-def luminance(colour):
-    parts = [int(colour[place : place + 2], 16) / 255 for place in (1, 3, 5)]
+def luminance(color):
+    parts = [int(color[place : place + 2], 16) / 255 for place in (1, 3, 5)]
     linear = [
         part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
     ]
@@ -401,22 +402,22 @@ def contrast(first, second):
     return (light + 0.05) / (dark + 0.05)
 
 
-def test_colours_have_enough_contrast(rich):
+def test_colors_have_enough_contrast(rich):
     """WCAG 2.1: 4.5 for text, 3 for graphics."""
     sheet = re.search("<style>(.*?)</style>", rich[1].html.read_text(), re.DOTALL)[1]
     for block in re.findall(r":root\{(--arm0.*?)\}", sheet):
-        colours = dict(re.findall(r"--(\w+):(#[0-9a-fA-F]{3,6})", block))
+        colors = dict(re.findall(r"--(\w+):(#[0-9a-fA-F]{3,6})", block))
         full = {
-            name: colour if len(colour) == 7 else "#" + "".join(2 * letter for letter in colour[1:])
-            for name, colour in colours.items()
+            name: color if len(color) == 7 else "#" + "".join(2 * letter for letter in color[1:])
+            for name, color in colors.items()
         }
         assert all(
             contrast(full[name], full["paper"]) >= 4.5
             for name in ("ink", "faint", "good", "bad", "open")
         )
         assert all(
-            contrast(colour, full["paper"]) >= 3
-            for name, colour in full.items()
+            contrast(color, full["paper"]) >= 3
+            for name, color in full.items()
             if name.startswith("arm")
         )
 
