@@ -144,7 +144,7 @@ def read(directory: Path, check: bool = True, full: bool = False) -> dict[str, A
       directory: a directory that `create` and `commit` made.
       check: compare checksums: of all bytes for directories of up to 256 MB, and of evenly spaced
         blocks of each file for larger ones. Sizes are always compared.
-      full: compare checksums of all bytes, whatever the size.
+      full: compare checksums of all bytes, also of larger directories.
 
     Returns:
       The metadata, and "fingerprint", a hash of all of it.

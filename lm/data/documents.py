@@ -41,7 +41,7 @@ class Document:
 
     @property
     def text(self) -> str:
-        """One sentence a line, a blank line between paragraphs."""
+        """One sentence per line, and a blank line between paragraphs."""
         return "\n\n".join("\n".join(paragraph) for paragraph in self.paragraphs)
 
 

@@ -90,7 +90,7 @@ class Files:
                 " between 0 and 1"
             )
         if (self.dev or self.test) and not self.path:
-            raise ValueError("dev and test need path, the training files, beside them")
+            raise ValueError("dev and test need path, the training files, in addition")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -289,7 +289,7 @@ def _example(texts: list[str], label: str, given: Files) -> Example | _Broken:
 def _undecoded(value: str, given: Files) -> _Broken | None:
     """A problem if text holds the surrogates of bytes that could not be decoded."""
     if any("\udc80" <= character <= "\udcff" for character in value):
-        return _Broken(f"is no {given.encoding} text; set encoding, perhaps to latin-1")
+        return _Broken(f"is not {given.encoding} text; set encoding, perhaps to latin-1")
     return None
 
 
@@ -330,7 +330,7 @@ def _csv(content: str) -> Iterator[Row]:
         try:
             cells = next(reader, None)
         except csv.Error as error:
-            yield reader.line_num, _Broken(f"is no CSV: {error}")
+            yield reader.line_num, _Broken(f"is not CSV: {error}")
             continue
         if cells is None:
             return
@@ -344,7 +344,7 @@ def _jsonl(content: str) -> Iterator[Row]:
             try:
                 value = json.loads(line)
             except (ValueError, RecursionError) as error:
-                yield number, _Broken(f"is no JSON: {error}")
+                yield number, _Broken(f"is not JSON: {error}")
                 continue
             if isinstance(value, dict):
                 yield number, value

@@ -8,7 +8,7 @@ drawn sentence of it; one example in ten is shorter; pairs are truncated at the 
 either end.
 
 Unlike there, the label is drawn first. The original turns every chunk of one sentence into a random
-pair, so that more than half of its pairs are random, and the length of A gives away the label.
+pair, so that more than half of its pairs are random, and the length of A reveals the label.
 (ALBERT's code has the same branch, and so mixes NSP into its SOP.) Here chunks of one sentence are
 dropped and counted.
 """
@@ -59,7 +59,7 @@ def chunk(store: Store, length: int, relation: str = "next") -> Chunks:
 
     For "next" a chunk ends with the sentence that fills the row, as in BERT's code. For "order" it
     ends before a sentence that exceeds the row. Such a sentence is longer than most: if it always
-    came last, the lengths of the segments would give away their order.
+    came last, the lengths of the segments would reveal their order.
 
     Args:
       store: the documents.
@@ -187,7 +187,7 @@ def draw_sentences(
       store: the documents.
       sentence: first sentence, numbered through the store. The second is the one that follows or,
         for "next", one of another document.
-      document: of the first sentence.
+      document: number of the first sentence's document.
       rng: the only source of randomness.
       relation: one of RELATIONS.
     """

@@ -60,8 +60,8 @@ class Store:
           check: compare checksums of its files.
 
         Raises:
-          UserError: it is missing or damaged; the message names the file, and the directory to
-            delete.
+          UserError: the store is missing or damaged; the message names the file, and the
+            directory to delete.
         """
         self.directory = Path(directory)
         self.meta = atomic_directory.read(self.directory, check)
@@ -133,7 +133,7 @@ def build(
 
     Each sentence is encoded by itself. SentencePiece releases Python's lock while it encodes, so
     threads suffice: nothing is copied between processes, and a parent that runs JAX need not fork.
-    Memory holds a few chunks of text, whatever the size of the corpus.
+    Memory holds a few chunks of text, independent of the size of the corpus.
 
     Args:
       documents: in the store's order.

@@ -82,9 +82,9 @@ class LabelledTask:
       tuned_only: metrics that are given for the fine-tuned model only.
       parts: the examples.
       classes: the labels, sorted.
-      targets: of each part, the class of each text, pair or word, one example after another.
-      pieces: of each part, what its rows hold.
-      identity: a hash of the test part.
+      targets: part → the class of each text, pair or word, one example after another.
+      pieces: part → the contents of its rows.
+      identity: hash of the test part.
     """
 
     kind = ""

@@ -105,10 +105,10 @@ def print_notes(task: str, notes: Sequence[str]) -> None:
 
 
 def _json(line: str, undecodable: float) -> Any:
-    """Parses a line; `undecodable` is the fraction of it that is no UTF-8."""
+    """Parses a line; `undecodable` is the fraction of it that is not UTF-8."""
     if undecodable > 0.01:
-        raise ValueError("is no UTF-8 text")
+        raise ValueError("is not UTF-8 text")
     try:
         return json.loads(line)
     except ValueError as error:
-        raise ValueError(f"is no JSON: {error}") from error
+        raise ValueError(f"is not JSON: {error}") from error

@@ -179,7 +179,7 @@ class Tokenizer:
         )
         if not any(map(self._model.is_byte, range(learned))):
             notes.append(
-                f"{origin} has no bytes to fall back on: text it does not know becomes"
+                f"{origin} has no bytes to fall back on: unknown text becomes"
                 f" {pieces[self._model.unk_id()]}"
             )
         self.note = "; ".join(notes)

@@ -36,8 +36,8 @@ def train(texts: Iterable[str], config: Config) -> Tokenizer:
       config: the size of the vocabulary.
 
     Raises:
-      UserError: there is no text, more words than fit, a word over 512 bytes, or a word that
-        names a special id.
+      UserError: there is no text, more words than `vocab_size` allows, a word over 512 bytes, or a
+        word that names a special id.
     """
     room = config.vocab_size - config.sentinels - sentencepiece.SPECIALS
     words: set[str] = set()

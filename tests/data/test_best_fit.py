@@ -52,11 +52,11 @@ def test_one_stream(needs):
 @given(st.lists(st.tuples(st.integers(1, ROOM), st.integers(1, 15)), max_size=60))
 def test_two_streams(both):
     needs = [[a for a, _ in both], [b for _, b in both]]
-    found = packing.best_fit([np.array(need, np.int64) for need in needs], [ROOM, 15])
-    assert found == slow_best_fit(needs, [ROOM, 15])
-    for row in found:
+    result = packing.best_fit([np.array(need, np.int64) for need in needs], [ROOM, 15])
+    assert result == slow_best_fit(needs, [ROOM, 15])
+    for row in result:
         assert sum(needs[0][at] for at in row) <= ROOM and sum(needs[1][at] for at in row) <= 15
-    assert sorted(at for row in found for at in row) == list(range(len(both)))
+    assert sorted(at for row in result for at in row) == list(range(len(both)))
 
 
 def test_by_hand():
@@ -109,13 +109,13 @@ def test_every_token_once_and_only_long_documents_are_cut(sizes, length):
         if (start, stop) != (0, sizes[document])
     }
     assert cut == {document for document, size in enumerate(sizes) if size > length - SPECIALS}
-    whole = [
+    full = [
         stop - start
         for row in rows(plan)
         for document, start, stop in row
         if document in cut and stop < sizes[document]
     ]
-    assert set(whole) <= {length - SPECIALS}, "long documents are cut into full rows and a rest"
+    assert set(full) <= {length - SPECIALS}, "long documents are cut into full rows and a rest"
 
 
 @settings(max_examples=100, deadline=None)
@@ -156,11 +156,11 @@ def test_less_padding_than_whole_documents_in_order(mean):
     sizes = np.random.default_rng(mean).geometric(1 / mean, 3000)
     plan = packing.pack(sizes, length, "best_fit")
     room = length - SPECIALS
-    whole = [
+    full = [
         min(room, size - at) + SPECIALS for size in sizes.tolist() for at in range(0, size, room)
     ]
-    in_order = packing.in_order([np.array(whole)], [length])
-    used = sum(whole)
+    in_order = packing.in_order([np.array(full)], [length])
+    used = sum(full)
     assert plan.padding(length) == pytest.approx(1 - used / (len(plan) * length))
     assert plan.padding(length) < 0.5 * (1 - used / (len(in_order) * length))
     assert plan.padding(length) < 0.03

@@ -143,16 +143,16 @@ def test_the_same_text_found_by_another_road_shares_the_stores(data, source, mon
 
 def test_fingerprints_tell_apart(data, source, tmp_path):
     made = prepare(data)
-    found = {made.fingerprint}
+    result = {made.fingerprint}
     for other in (data | {"seed": 1}, data | {"validation": 0.3}, data | {"test": 0.3}):
-        found.add(prepare(other).fingerprint)
+        result.add(prepare(other).fingerprint)
     for changes in ({"vocab_size": 305}, {"kind": "unigram"}, {"sentinels": 5}):
         other = prepare(data, **changes)
-        found.add(other.fingerprint)
+        result.add(other.fingerprint)
         assert {part.meta["tokenizer"] for part in other.stores.values()} == {
             other.tokenizer.fingerprint
         }
-    assert len(found) == 7
+    assert len(result) == 7
     assert prepare(data | {"cache": str(tmp_path / "elsewhere")}).fingerprint == made.fingerprint
 
 

@@ -57,11 +57,11 @@ def words(count: int, seed: int = 0) -> str:
     ],
 )
 def test_sentences(paragraph, expected):
-    found = text.sentences(paragraph)
+    result = text.sentences(paragraph)
     if expected is None:
-        assert len(found) == 2
+        assert len(result) == 2
     else:
-        assert list(found) == expected
+        assert list(result) == expected
 
 
 @given(st.text(alphabet="aB1 .!?。？」\"'(\n…é", max_size=200))
@@ -71,9 +71,9 @@ def test_sentences_lose_no_character_but_spaces(paragraph):
 
 
 def test_text_without_punctuation_is_cut():
-    found = text.sentences(words(2_000)[:-1])
-    assert max(map(len, found)) <= text.MAX_SENTENCE
-    assert " ".join(found) == words(2_000)[:-1]
+    result = text.sentences(words(2_000)[:-1])
+    assert max(map(len, result)) <= text.MAX_SENTENCE
+    assert " ".join(result) == words(2_000)[:-1]
     assert max(map(len, text.sentences("学" * 5_000))) <= text.MAX_SENTENCE
 
 
@@ -97,8 +97,8 @@ def test_decode(raw, expected):
 
 
 def test_decode_measures_what_is_invalid():
-    content, share = text.decode(b"caf\xe9 " * 10)
-    assert content == "caf\ufffd " * 10 and share == pytest.approx(0.2)
+    content, fraction = text.decode(b"caf\xe9 " * 10)
+    assert content == "caf\ufffd " * 10 and fraction == pytest.approx(0.2)
     assert text.decode(b"\x00\x01binary") == ("", 1.0)
 
 
@@ -122,7 +122,7 @@ def test_split_depends_on_the_text_alone():
     ]
     assert renamed == splits
     assert {split_of(document, 0, 0) for document in documents} == {"train"}
-    # A larger share only takes from the others: what was validation stays out of training.
+    # A larger fraction only takes from the others: what was validation stays out of training.
     larger = [split_of(document, 0.2, 0.05) for document in documents]
     assert all(
         after == "validation"

@@ -31,17 +31,17 @@ def laid(
 
 def segments(row: dict[str, np.ndarray]) -> list[list[int]]:
     """Ids of each segment, after a look at segments, positions and padding."""
-    found, end = [], 0
+    result, end = [], 0
     for segment in range(1, row["segments"].max() + 1):
         here = np.flatnonzero(row["segments"] == segment)
         assert here.tolist() == list(range(end, end + len(here))) and row["positions"][
             here
         ].tolist() == list(range(len(here)))
-        found.append(row["tokens"][here].tolist())
+        result.append(row["tokens"][here].tolist())
         end = here[-1] + 1
     for name in ("tokens", "segments", "positions", "types"):
         assert not row[name][end:].any()
-    return found
+    return result
 
 
 def document_of(text: Tokens, token: int) -> int:
@@ -147,7 +147,7 @@ def test_full_sentences_by_hand():
 
 def pairs_in(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int], int]]:
     """(A, B, label) of each pair."""
-    found = []
+    result = []
     for number, ids in enumerate(segments(row)):
         types = row["types"][row["segments"] == number + 1].tolist()
         a = types.index(1)
@@ -159,9 +159,9 @@ def pairs_in(row: dict[str, np.ndarray]) -> list[tuple[list[int], list[int], int
         )
         first, second = ids[1 : a - 1], ids[a:-1]
         assert first and second and (np.diff(first) == 1).all() and (np.diff(second) == 1).all()
-        found.append((first, second, int(row["labels"][number])))
-    assert row["label_weights"].sum() == len(found) > 0
-    return found
+        result.append((first, second, int(row["labels"][number])))
+    assert row["label_weights"].sum() == len(result) > 0
+    return result
 
 
 two_documents = st.lists(st.lists(st.integers(1, 40), min_size=1, max_size=5), max_size=8).map(
@@ -181,9 +181,9 @@ def test_pairs(documents, length, name, relation, seed):
     text = numbered(documents, start=SPECIAL)
     sizes = np.diff(text.document_sentences)
     for row in laid(name, text, length, seed, relation=relation):
-        found = pairs_in(row)
-        assert name == "sentence_pair" or len(found) == 1
-        for a, b, label in found:
+        result = pairs_in(row)
+        assert name == "sentence_pair" or len(result) == 1
+        for a, b, label in result:
             same = document_of(text, a[0]) == document_of(text, b[0])
             assert sizes[document_of(text, a[0])] > 1, "a document of one sentence gives no A"
             if relation == "order":
@@ -240,8 +240,8 @@ def test_documents_of_one_sentence_are_counted(name):
         "3" in form(name, text, 32).plan(text).note
         and "one sentence" in form(name, text, 32).plan(text).note
     )
-    whole = numbered([[5, 5], [4, 4]], start=SPECIAL)
-    assert form(name, whole, 32).plan(whole).note == ""
+    full = numbered([[5, 5], [4, 4]], start=SPECIAL)
+    assert form(name, full, 32).plan(full).note == ""
     for relation, documents in (("next", [[5, 5], [9]]), ("order", [[5], [9]])):
         few = numbered(documents, start=SPECIAL)
         with pytest.raises(UserError, match="sentences"):

@@ -26,8 +26,8 @@ def read(kind: str, split: str = "test", **options) -> labelled.Labelled:
     return labelled.read(given, kind, split, "tasks.it")
 
 
-def everything(found: labelled.Labelled) -> list[Example]:
-    return found.train + found.dev + found.test
+def everything(result: labelled.Labelled) -> list[Example]:
+    return result.train + result.dev + result.test
 
 
 def texts(examples: list[Example]) -> set[str]:
@@ -37,8 +37,8 @@ def texts(examples: list[Example]) -> set[str]:
 def test_tsv_is_not_quoted(write):
     rows = [f"it's \"a {number}\t{number % 2}" for number in range(60)]
     path = write("sst.tsv", "sentence\tlabel\r\n" + "\r\n".join(rows) + "\r\n")
-    found = everything(read("text", path=path))
-    assert sorted((example.texts[0], example.labels[0]) for example in found) == sorted(
+    result = everything(read("text", path=path))
+    assert sorted((example.texts[0], example.labels[0]) for example in result) == sorted(
         tuple(row.split("\t")) for row in rows
     )
 
@@ -52,8 +52,8 @@ def test_csv_is_quoted(write):
             *[[number, "ab"[number % 2], f'"x",\nline {number}'] for number in range(40)],
         ]
     )
-    found = everything(read("text", path=write("a.csv", out.getvalue())))
-    assert texts(found) == {f'"x", line {number}' for number in range(40)}
+    result = everything(read("text", path=write("a.csv", out.getvalue())))
+    assert texts(result) == {f'"x", line {number}' for number in range(40)}
 
 
 def test_snli_lines_and_those_without_agreement(write):
@@ -67,12 +67,12 @@ def test_snli_lines_and_those_without_agreement(write):
         for n in range(50)
     ]
     path = write("snli.jsonl", "\n".join(map(json.dumps, lines)))
-    found = read("pair", path=path)
-    assert len(everything(found)) == 45
-    assert found.tally == {f"examples without an agreed label in {path}": 5}
+    result = read("pair", path=path)
+    assert len(everything(result)) == 45
+    assert result.tally == {f"examples without an agreed label in {path}": 5}
     assert all(
         example.texts[0][2:] == example.texts[1][2:] and example.labels == ("entailment",)
-        for example in everything(found)
+        for example in everything(result)
     )
 
 
@@ -87,8 +87,8 @@ def test_fields_can_be_named(write):
         r" tasks.it.label",
     ):
         read("pair", path=path)
-    found = everything(read("pair", path=path, text="q", second="r", label="y"))
-    assert len(found) == 30 and {example.labels for example in found} == {("0",), ("1",)}
+    result = everything(read("pair", path=path, text="q", second="r", label="y"))
+    assert len(result) == 30 and {example.labels for example in result} == {("0",), ("1",)}
 
 
 def test_a_file_a_class_in_latin_1(write):
@@ -99,20 +99,20 @@ def test_a_file_a_class_in_latin_1(write):
     bad = write("polarity.neg", "\n".join(f"bad {n}" for n in range(40)).encode("latin-1"))
     with pytest.raises(
         UserError,
-        match=r"polarity.pos: 40 of 40 records are broken.*line 1 is no utf-8 text; set encoding,"
+        match=r"polarity.pos: 40 of 40 records are broken.*line 1 is not utf-8 text; set encoding,"
         r" perhaps to latin-1",
     ):
         read("text", path=f"{good},{bad}")
-    found = everything(read("text", path=f"{good},{bad}", encoding="latin-1"))
-    assert len(found) == 80 and {
-        example.labels[0] for example in found if "bon" in example.texts[0]
+    result = everything(read("text", path=f"{good},{bad}", encoding="latin-1"))
+    assert len(result) == 80 and {
+        example.labels[0] for example in result if "bon" in example.texts[0]
     } == {"pos"}
-    assert sum(example.texts[0].startswith("très bon") for example in found) == 40
+    assert sum(example.texts[0].startswith("très bon") for example in result) == 40
 
 
 def test_conll_columns(write):
     sentence = "-DOCSTART- -X- O\n\nEU NNP B-ORG\nrejects VBZ O\nR2 NN B-MISC\n\t\n"
-    found = everything(
+    result = everything(
         read(
             "words",
             path=write(
@@ -120,27 +120,27 @@ def test_conll_columns(write):
             ),
         )
     )
-    assert Example(("EU", "rejects", "R2"), ("B-ORG", "O", "B-MISC")) in found
-    assert len(found) == 31 and Example(("w7", "yes"), ("O", "O")) in found
+    assert Example(("EU", "rejects", "R2"), ("B-ORG", "O", "B-MISC")) in result
+    assert len(result) == 31 and Example(("w7", "yes"), ("O", "O")) in result
 
 
 def test_characters_that_carry_their_place(write):
     content = (
         "科0\tO\n技1\tO\n30\tB-X\n" + "\n" + "".join(f"在0\tO\n{n}0\tB-X\n\n" for n in range(20))
     )
-    found = everything(read("words", path=write("weibo.conll", content)))
-    assert Example(("科", "技", "3"), ("O", "O", "B-X")) in found
-    assert Example(("在", "17"), ("O", "B-X")) in found
+    result = everything(read("words", path=write("weibo.conll", content)))
+    assert Example(("科", "技", "3"), ("O", "O", "B-X")) in result
+    assert Example(("在", "17"), ("O", "B-X")) in result
 
 
 def test_broken_lines_are_counted_and_named(write):
     lines = [f"text {n}\tyes" for n in range(200)]
     lines[7] = "only text"
     path = write("a.tsv", "text\tlabel\n" + "\n".join(lines))
-    found = read("text", path=path)
-    assert len(everything(found)) == 199
-    assert found.tally == {f"broken records in {path} (the first: line 9 has 1 columns, not 2)": 1}
-    assert found.note.startswith("1 broken records in")
+    result = read("text", path=path)
+    assert len(everything(result)) == 199
+    assert result.tally == {f"broken records in {path} (the first: line 9 has 1 columns, not 2)": 1}
+    assert result.note.startswith("1 broken records in")
     with pytest.raises(
         UserError,
         match=r"1 of 200 records are broken, more than tasks.it.broken=0.001. The first: line 9 has"
@@ -152,7 +152,7 @@ def test_broken_lines_are_counted_and_named(write):
 @pytest.mark.parametrize(
     ("name", "kind", "line", "message"),
     [
-        ("a.jsonl", "text", "{oops", "is no JSON"),
+        ("a.jsonl", "text", "{oops", "is not JSON"),
         ("a.jsonl", "text", "[1]", "is a JSON list, not an object"),
         ("a.jsonl", "text", '{"text": null, "label": "x"}', "has no text"),
         ("a.jsonl", "text", '{"text": " ", "label": "x"}', "has an empty text"),
@@ -176,22 +176,22 @@ def test_what_is_held_out_depends_on_content_alone(words, random):
 
 
 def test_shares_of_a_single_file(write):
-    found = read(
+    result = read(
         "text", path=write("a.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(5000)))
     )
-    assert len(found.test) == pytest.approx(1000, abs=100) and len(found.dev) == pytest.approx(
+    assert len(result.test) == pytest.approx(1000, abs=100) and len(result.dev) == pytest.approx(
         800, abs=100
     )
-    assert len(texts(everything(found))) == 5000
+    assert len(texts(everything(result))) == 5000
 
 
 def test_what_is_asked_is_taken_out_of_training(write):
     train = write("train.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(50)))
     dev = write("dev.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(40, 60)))
     test = write("test.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(55, 70)))
-    found = read("text", path=train, dev=dev, test=test)
-    assert [len(part) for part in (found.train, found.dev, found.test)] == [40, 15, 15]
-    assert found.tally == {
+    result = read("text", path=train, dev=dev, test=test)
+    assert [len(part) for part in (result.train, result.dev, result.test)] == [40, 15, 15]
+    assert result.tally == {
         "examples taken out because the test set has them too": 5,
         "examples taken out because the dev set has them too": 10,
     }  # fmt: skip
@@ -200,15 +200,15 @@ def test_what_is_asked_is_taken_out_of_training(write):
 def test_the_validation_split_never_reads_the_test_file(write):
     train = write("train.tsv", "text\tlabel\n" + "\n".join(f"{n}\tx" for n in range(50)))
     dev = write("dev.tsv", "text\tlabel\n" + "\n".join(f"d{n}\tx" for n in range(10)))
-    found = read("text", "validation", path=train, dev=dev, test="/nowhere/test.tsv")
-    assert texts(found.test) == {f"d{n}" for n in range(10)}
+    result = read("text", "validation", path=train, dev=dev, test="/nowhere/test.tsv")
+    assert texts(result.test) == {f"d{n}" for n in range(10)}
     without = read("text", "validation", path=train, test="/nowhere/test.tsv")
     assert without.test and texts(everything(without)) == {str(n) for n in range(50)}
     assert texts(without.test).isdisjoint(texts(without.train + without.dev)) and texts(
         without.train
     ).isdisjoint(texts(without.dev))
-    alone, asked = read("text", "validation", path=train), read("text", path=train)
-    assert texts(everything(alone)).isdisjoint(texts(asked.test))
+    alone, requested = read("text", "validation", path=train), read("text", path=train)
+    assert texts(everything(alone)).isdisjoint(texts(requested.test))
 
 
 @pytest.mark.parametrize(

@@ -127,10 +127,10 @@ def test_processes_together_hold_the_global_batch(store, processes, shape):
     assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
     examples = dataset(store)
     parts = [loader.local_batches(examples, part, BATCH) for part in rows]
-    whole = loader.local_batches(examples, np.arange(BATCH), BATCH)
+    full = loader.local_batches(examples, np.arange(BATCH), BATCH)
     for step in (0, 6):
         for part, held in zip(parts, rows, strict=True):
-            assert same(part[step], {name: values[held] for name, values in whole[step].items()})
+            assert same(part[step], {name: values[held] for name, values in full[step].items()})
 
 
 @pytest.mark.parametrize(

@@ -87,13 +87,13 @@ def test_eighty_ten_ten(many):
         random += int(((became != targets) & (became != TOKENIZER.mask)).sum())
     assert total == 5000 * 18  # round(0.15 · 120), [CLS] and [SEP] among the 120
     # A random id is the original, or [MASK], once in V times each.
-    chance = 1 / TOKENIZER.size
-    for count, share in (
-        (masked, 0.8 + 0.1 * chance),
-        (same, 0.1 + 0.1 * chance),
-        (random, 0.1 - 0.2 * chance),
+    p_same = 1 / TOKENIZER.size
+    for count, fraction in (
+        (masked, 0.8 + 0.1 * p_same),
+        (same, 0.1 + 0.1 * p_same),
+        (random, 0.1 - 0.2 * p_same),
     ):
-        assert stats.binomtest(count, total, share).pvalue > 1e-3
+        assert stats.binomtest(count, total, fraction).pvalue > 1e-3
 
 
 def test_random_ids_are_uniform_over_the_vocabulary(many):

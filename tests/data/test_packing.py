@@ -81,5 +81,5 @@ def test_a_plan_is_made_of_lengths_alone():
 
 def test_documents_added_at_the_end_change_no_earlier_row():
     sizes = np.random.default_rng(1).integers(1, 60, 50)
-    whole, part = packing.pack(sizes, 32), packing.pack(sizes[:30], 32)
-    assert rows(whole)[: len(part) - 1] == rows(part)[:-1]
+    full, part = packing.pack(sizes, 32), packing.pack(sizes[:30], 32)
+    assert rows(full)[: len(part) - 1] == rows(part)[:-1]

@@ -34,11 +34,13 @@ def chunks(store):
 @pytest.fixture(scope="module")
 def drawn(store, chunks):
     """Many pairs, each from a generator of its own, as in a dataset."""
-    found = []
+    result = []
     for seed in range(16_000):
         index = seed % len(chunks)
-        found.append((index, pairs.draw(store, chunks, index, LENGTH, np.random.default_rng(seed))))
-    return found
+        result.append(
+            (index, pairs.draw(store, chunks, index, LENGTH, np.random.default_rng(seed)))
+        )
+    return result
 
 
 def document_of(store, token: int) -> int:
@@ -61,11 +63,11 @@ def consecutive(tokens: np.ndarray) -> bool:
 def test_chunks_are_runs_of_sentences_and_what_is_left_out_is_counted(documents, length):
     text = numbered(documents)
     try:
-        found = pairs.chunk(text, length)
+        result = pairs.chunk(text, length)
     except UserError:
         return
     covered = 0
-    for document, start, stop in zip(found.document, found.start, found.stop, strict=True):
+    for document, start, stop in zip(result.document, result.start, result.stop, strict=True):
         assert stop - start >= 2
         assert (
             text.document_sentences[document] <= start
@@ -78,8 +80,8 @@ def test_chunks_are_runs_of_sentences_and_what_is_left_out_is_counted(documents,
         )
         covered += stop - start
     # Chunks cover all sentences but those that stood alone.
-    assert covered + found.dropped == len(text.sentence_offsets) - 1
-    assert (np.diff(found.start) > 0).all() and (found.start[1:] >= found.stop[:-1]).all()
+    assert covered + result.dropped == len(text.sentence_offsets) - 1
+    assert (np.diff(result.start) > 0).all() and (result.start[1:] >= result.stop[:-1]).all()
 
 
 def test_half_of_the_pairs_follow(store, chunks):
@@ -98,7 +100,7 @@ def test_labels_are_balanced_in_a_real_store_too(drawn):
 
 
 def test_next_means_next_and_random_means_another_document(store, chunks, drawn):
-    whole = 0
+    full = 0
     for index, pair in drawn:
         chunk = range(
             store.sentence_offsets[chunks.start[index]], store.sentence_offsets[chunks.stop[index]]
@@ -110,14 +112,14 @@ def test_next_means_next_and_random_means_another_document(store, chunks, drawn)
             # Truncation takes tokens from the end of A and the front of B, but never moves the
             # border between sentences.
             assert sentence_of(store, pair.a[-1]) < sentence_of(store, pair.b[0])
-            whole += pair.b[0] == pair.a[-1] + 1
+            full += pair.b[0] == pair.a[-1] + 1
         else:
             assert (
                 document_of(store, pair.b[0])
                 == document_of(store, pair.b[-1])
                 != document_of(store, pair.a[0])
             )
-    assert whole > 0.05 * len(drawn)
+    assert full > 0.05 * len(drawn)
 
 
 def test_other_documents_are_equally_likely(store, drawn):
@@ -147,7 +149,7 @@ def test_where_a_ends_does_not_tell_the_label(monkeypatch):
 
 
 def same_distribution(one: np.ndarray, two: np.ndarray) -> bool:
-    """Chi-square test of homogeneity of two samples of whole numbers, rare values together."""
+    """Chi-square test of homogeneity of two samples of integers, rare values together."""
     high = max(one.max(), two.max()) + 1
     table = np.stack([np.bincount(values, minlength=high) for values in (one, two)])
     often = table.sum(0) >= 20
@@ -180,8 +182,8 @@ def test_one_in_ten_is_short():
     totals = np.array(totals)
     short = totals[totals < ROOM]
     # Targets are uniform on 2 … ROOM, so a short one is full length once in ROOM - 1 times.
-    share = pairs.SHORT_FRACTION * (ROOM - 2) / (ROOM - 1)
-    assert stats.binomtest(len(short), len(totals), share).pvalue > 1e-3
+    fraction = pairs.SHORT_FRACTION * (ROOM - 2) / (ROOM - 1)
+    assert stats.binomtest(len(short), len(totals), fraction).pvalue > 1e-3
     assert set(short) == set(range(2, ROOM))
     assert stats.chisquare(np.bincount(short)[2:]).pvalue > 1e-3
 

@@ -258,7 +258,7 @@ def test_jsonl_counts_few_broken_lines_and_refuses_many(tmp_path):
 
 def test_jsonl_refuses_what_is_no_json(tmp_path):
     (tmp_path / "a.json").write_text("[{]")
-    with pytest.raises(UserError, match="no valid JSON"):
+    with pytest.raises(UserError, match="not valid JSON"):
         read(jsonl, path=(f"{tmp_path}/a.json",))
     (tmp_path / "b.jsonl.gz").write_bytes(b"not packed")
     with pytest.raises(UserError, match="cannot be read"):

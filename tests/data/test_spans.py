@@ -96,11 +96,11 @@ def test_the_ends_are_noise_as_often_as_the_middle(n):
     for _ in range(draws):
         for start, stop in zip(*spans.noise_spans(n, 0.15, 3.0, rng), strict=True):
             hits[start:stop] += 1
-    share = round(0.15 * n) / n
+    fraction = round(0.15 * n) / n
     assert hits.sum() == draws * round(0.15 * n)
     for place in (0, n - 1):
-        assert stats.binomtest(int(hits[place]), draws, share).pvalue > 1e-3, place
-    z = (hits - draws * share) / np.sqrt(draws * share * (1 - share))
+        assert stats.binomtest(int(hits[place]), draws, fraction).pvalue > 1e-3, place
+    z = (hits - draws * fraction) / np.sqrt(draws * fraction * (1 - fraction))
     assert np.abs(z).max() < stats.norm.isf(1e-3 / 2 / n)
     ends, middle = np.r_[hits[:10], hits[-10:]].mean(), hits[n // 2 - 10 : n // 2 + 10].mean()
     assert ends == pytest.approx(middle, rel=0.05)
@@ -113,12 +113,12 @@ def test_span_lengths_are_random_splits():
     for _ in range(4000):
         counts[spans._parts(10, 2, rng)[0] - 1] += 1
     assert stats.chisquare(counts).pvalue > 1e-3
-    found = {}
+    result = {}
     for _ in range(4000):
         parts = tuple(spans._parts(6, 3, rng).tolist())
-        found[parts] = found.get(parts, 0) + 1
-    assert len(found) == 10 and all(sum(parts) == 6 and min(parts) > 0 for parts in found)
-    assert stats.chisquare(list(found.values())).pvalue > 1e-3
+        result[parts] = result.get(parts, 0) + 1
+    assert len(result) == 10 and all(sum(parts) == 6 and min(parts) > 0 for parts in result)
+    assert stats.chisquare(list(result.values())).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("model", ["encoder_decoder", "decoder"])

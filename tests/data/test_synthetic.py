@@ -40,9 +40,7 @@ def inside(rules, symbol: str, text: tuple[str, ...]) -> float:
     def of(symbol: str, text: tuple[str, ...]) -> float:
         if symbol not in rules:
             return float(text == (symbol,))
-        return sum(
-            share * sequence(side, text) for share, side in rules[symbol] if len(side) <= len(text)
-        )
+        return sum(p * sequence(side, text) for p, side in rules[symbol] if len(side) <= len(text))
 
     @functools.cache
     def sequence(side: tuple[str, ...], words: tuple[str, ...]) -> float:
@@ -61,13 +59,11 @@ def entropy_of_rules(rules, start: str) -> tuple[float, float]:
     names = list(rules)
     own, counts = np.zeros((len(names), 2)), np.zeros((len(names), len(names)))
     for row, name in enumerate(names):
-        for share, side in rules[name]:
-            own[row] += share * np.array(
-                [-math.log(share), sum(symbol not in rules for symbol in side)]
-            )
+        for p, side in rules[name]:
+            own[row] += p * np.array([-math.log(p), sum(symbol not in rules for symbol in side)])
             for symbol in side:
                 if symbol in rules:
-                    counts[row, names.index(symbol)] += share
+                    counts[row, names.index(symbol)] += p
     return tuple(np.linalg.solve(np.eye(len(names)) - counts, own)[names.index(start)])
 
 
@@ -80,15 +76,15 @@ def test_probabilities_are_those_of_all_derivations():
             total += expected
             assert math.exp(language.log_probability(text)) == pytest.approx(expected, abs=1e-15)
     assert 0.5 < total < 1.0
-    chance = grammar.uniform(3)
+    uniform = grammar.uniform(3)
     for _ in range(20):
-        text = language.draw(chance)
+        text = language.draw(uniform)
         assert sum(language.walk(text)[1]) == pytest.approx(-language.log_probability(text))
 
 
 def test_english_sentences_against_the_inside_algorithm():
-    language, rules, chance = english.sentence(), english.rules(), grammar.uniform(1)
-    drawn = [language.draw(chance) for _ in range(60)]
+    language, rules, uniform = english.sentence(), english.rules(), grammar.uniform(1)
+    drawn = [language.draw(uniform) for _ in range(60)]
     for text in [text for text in drawn if len(text) <= 9][:12]:
         assert language.log_probability(text) == pytest.approx(
             math.log(inside(rules, "sentence", tuple(text))), rel=1e-12
@@ -115,8 +111,8 @@ def test_the_entropy_is_that_of_the_rules(rules, start):
     ids=["english", "brackets"],
 )
 def test_what_is_drawn_has_the_entropy_the_length_and_the_next_words_that_it_should(language):
-    chance = grammar.uniform(7)
-    texts = [language.draw(chance) for _ in range(1500)]
+    uniform = grammar.uniform(7)
+    texts = [language.draw(uniform) for _ in range(1500)]
     nats, length = language.expected()
     for expected, values in (
         (nats, [-language.log_probability(text) for text in texts]),
@@ -152,10 +148,10 @@ def test_grammars_whose_words_do_not_tell_the_rule_are_refused(rules, message):
         Grammar(rules, "s")
 
 
-@pytest.mark.parametrize("share", [0.5, 0.7])
-def test_endless_texts_have_no_entropy(share):
+@pytest.mark.parametrize("fraction", [0.5, 0.7])
+def test_endless_texts_have_no_entropy(fraction):
     with pytest.raises((ValueError, np.linalg.LinAlgError)):
-        Grammar({"s": [(share, ("a", "s", "s")), (1 - share, ("b",))]}, "s").expected()
+        Grammar({"s": [(fraction, ("a", "s", "s")), (1 - fraction, ("b",))]}, "s").expected()
 
 
 # Brackets.
@@ -227,12 +223,12 @@ def test_answers_are_right_and_nothing_else_tells_them():
             and {value[0] for value in values} == {"v"}
         )
         later = [(text[at], text[at + 1]) for at in range(10, 28, 2)]
-        asked = [(key, value) for key, value in later if key[0] == "k"]
-        assert len(asked) == len({key for key, _ in asked}) == 3, (
+        queried = [(key, value) for key, value in later if key[0] == "k"]
+        assert len(queried) == len({key for key, _ in queried}) == 3, (
             "each key at most once, so that no answer is given away"
         )
-        assert all(dict(zip(keys, values, strict=True))[key] == value for key, value in asked)
-        assert {letter[0] for slot in later if slot not in asked for letter in slot} <= {"n"}
+        assert all(dict(zip(keys, values, strict=True))[key] == value for key, value in queried)
+        assert {letter[0] for slot in later if slot not in queried for letter in slot} <= {"n"}
         assert recall.answers(text, 5) == [
             (at + 1, text[at + 1]) for at in range(10, 28, 2) if text[at][0] == "k"
         ]
@@ -242,8 +238,8 @@ def test_keys_values_and_noise_are_uniform_and_independent():
     options, texts = drawn(20_000, pairs=2, queries=1, slots=3, keys=4, values=3, noise=5)
     counts = collections.Counter((text[0], text[1]) for text in texts)
     assert len(counts) == 12
-    for share in (*(count / len(texts) for count in counts.values()),):
-        assert abs(share - 1 / 12) < 5 * math.sqrt(1 / 12 * 11 / 12 / len(texts))
+    for fraction in (*(count / len(texts) for count in counts.values()),):
+        assert abs(fraction - 1 / 12) < 5 * math.sqrt(1 / 12 * 11 / 12 / len(texts))
     noise = collections.Counter(word for text in texts for word in text if word[0] == "n")
     assert len(noise) == options.noise and max(noise.values()) / min(noise.values()) < 1.06
 
@@ -255,9 +251,9 @@ def test_slots_follow_the_power_law():
             [next(at for at in range(10) if text[4 + 2 * at][0] == "k") for text in texts]
         )
         expected = np.arange(1, 11) ** (power - 1.0) / (np.arange(1, 11) ** (power - 1.0)).sum()
-        share = np.bincount(places, minlength=10) / len(texts)
+        fraction = np.bincount(places, minlength=10) / len(texts)
         assert (
-            np.abs(share - expected) < 5 * np.sqrt(expected * (1 - expected) / len(texts))
+            np.abs(fraction - expected) < 5 * np.sqrt(expected * (1 - expected) / len(texts))
         ).all()
 
 
@@ -272,7 +268,7 @@ def test_texts_with_wrong_answers_are_refused(text):
 
 
 def test_what_is_learnt_of_the_training_split_does_not_help_in_the_others():
-    """The same keys occur in all splits, but their values agree no more often than by chance."""
+    """The same keys occur in all splits, but their values agree no more often than at random."""
     documents = list(
         recall_source.documents(
             recall_source.Config(documents=8000, pairs=3, queries=3, slots=3, keys=8, values=8),
@@ -308,12 +304,14 @@ def test_a_source_is_a_function_of_its_config(name):
     module = SOURCES[name]
     config = module.Config(**FEW[name], documents=600, seed=4)
     tally = Tally()
-    found = list(module.documents(config, tally))
-    assert found == list(module.documents(config, Tally())) and len(found) == tally.documents == 600
-    assert found[:100] == list(
+    result = list(module.documents(config, tally))
+    assert (
+        result == list(module.documents(config, Tally())) and len(result) == tally.documents == 600
+    )
+    assert result[:100] == list(
         module.documents(dataclasses.replace(config, documents=100), Tally())
     )
-    assert found != list(module.documents(dataclasses.replace(config, seed=5), Tally()))
+    assert result != list(module.documents(dataclasses.replace(config, seed=5), Tally()))
     assert module.signature(config) != module.signature(dataclasses.replace(config, seed=5))
     assert not tally.dropped, "what is dropped changes the probabilities"
 
@@ -400,7 +398,7 @@ def test_minimal_pairs(tmp_path, monkeypatch):
 
 
 def test_a_wrong_word_is_no_rarer_than_the_right_one():
-    """A scorer that prefers one number, or frequent words, is at chance level on agreement."""
+    """A scorer that prefers one number, or frequent words, scores like guessing on agreement."""
     rows = list(pairs.draw(400, 1))
     preferred = collections.defaultdict(list)
     plural = {

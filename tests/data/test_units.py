@@ -28,17 +28,17 @@ def words(tokens: np.ndarray) -> list[list[int]]:
 
     A special token ends a word, and text after it begins another, even in the middle of a word.
     """
-    found: list[list[int]] = []
+    result: list[list[int]] = []
     inside = False
     for at, token in enumerate(tokens.tolist()):
         if token < ORDINARY:
             inside = False
         elif inside and token % 3 == 0:
-            found[-1].append(at)
+            result[-1].append(at)
         else:
-            found.append([at])
+            result.append([at])
             inside = True
-    return found
+    return result
 
 
 def chosen(after: dict[str, np.ndarray]) -> list[int]:
@@ -79,9 +79,9 @@ def test_words_of_one_length_are_hidden_equally_often():
     for seed in range(draws):
         hits[chosen(corrupted(before, seed, unit="word"))] += 1
     short = [word[0] for word in words(before["tokens"]) if len(word) == 1]
-    share = hits[short].mean() / draws
+    fraction = hits[short].mean() / draws
     assert np.abs(hits[short] - hits[short].mean()).max() < 4.5 * np.sqrt(
-        draws * share * (1 - share)
+        draws * fraction * (1 - fraction)
     )
 
 
@@ -182,8 +182,8 @@ def test_eighty_ten_ten_by_token_and_by_run(unit):
                 "one draw a run"
             )
         fates += np.bincount(fate, minlength=3)
-    for count, share in zip(fates, (0.8, 0.1, 0.1), strict=True):
-        assert stats.binomtest(int(count), int(fates.sum()), share).pvalue > 1e-3
+    for count, fraction in zip(fates, (0.8, 0.1, 0.1), strict=True):
+        assert stats.binomtest(int(count), int(fates.sum()), fraction).pvalue > 1e-3
 
 
 @pytest.mark.parametrize("unit", masking.UNITS)
@@ -213,8 +213,8 @@ def test_the_rate_of_a_batch_follows_the_run():
         {"name": "mlm", "rate": 0.4, "final_rate": 0.1}, Ids(64), 64, "encoder"
     )
     text = random_store(64, 40)
-    found = loader.examples(objective, text, objective.plan(text), 0, batch_size=2, steps=10)
+    result = loader.examples(objective, text, objective.plan(text), 0, batch_size=2, steps=10)
     for index in range(20):
-        example = found[index]
+        example = result[index]
         used = int((example["segments"] > 0).sum())
         assert example["weights"].sum() == round(used * (0.4 - 0.3 * (index // 2) / 10))

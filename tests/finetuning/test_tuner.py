@@ -94,17 +94,17 @@ def test_labels_that_the_words_determine_are_learned(tuned):
 
 
 def test_the_best_epoch_of_the_best_rate_is_kept(tuned):
-    found = tuned.result
-    assert [trial.rate for trial in found.trials] == [0.003, 0.02] and all(
-        len(trial.epochs) == 6 for trial in found.trials
+    best = tuned.result
+    assert [trial.rate for trial in best.trials] == [0.003, 0.02] and all(
+        len(trial.epochs) == 6 for trial in best.trials
     )
     values = [
         (value, -loss, -trial.rate, -epoch)
-        for trial in found.trials
+        for trial in best.trials
         for epoch, (value, loss) in enumerate(trial.epochs)
     ]
     value, loss, rate, epoch = max(values)
-    assert (found.rate, found.epoch) == (-rate, -epoch)
+    assert (best.rate, best.epoch) == (-rate, -epoch)
     # The parameters that were kept are those that were measured.
     assert hits(tuned.logits) == value and tuner.cross_entropy(tuned.logits, DEV) == pytest.approx(
         -loss, abs=1e-12
@@ -125,12 +125,12 @@ def test_two_devices_compute_what_one_does(tuned, params):
     placed = jax.device_put(jax.device_get(params), split.shardings["params"])
     alone = changed(tuned.tuner, rates=(0.02,), epochs=1)
     other = Tuner(split, _labelled.text_mean, 3, alone.recipe)
-    found, expected = other.run(placed, TRAIN, DEV, hits), alone.run(params, TRAIN, DEV, hits)
-    assert [leaf.sharding.spec for leaf in jax.tree.leaves(found.params)] == [
+    best, expected = other.run(placed, TRAIN, DEV, hits), alone.run(params, TRAIN, DEV, hits)
+    assert [leaf.sharding.spec for leaf in jax.tree.leaves(best.params)] == [
         leaf.sharding.spec for leaf in jax.tree.leaves(placed)
     ]
     np.testing.assert_allclose(
-        other.logits(found.params, found.head, DEV),
+        other.logits(best.params, best.head, DEV),
         alone.logits(expected.params, expected.head, DEV),
         rtol=1e-3,
         atol=1e-3,
@@ -141,7 +141,7 @@ def test_the_first_step_by_hand(params, tuned):
     """No gradient passes a head of zeros, so the model only decays; the head's step is Adam's."""
     few = {name: values[:12] for name, values in TRAIN.items()}
     first = changed(tuned.tuner, rates=(0.01,), epochs=1)
-    found = first.run(params, few, DEV, hits)
+    best = first.run(params, few, DEV, hits)
     features = first.frozen(params, few)[:, 0].astype(np.float64)
     error = (1 / 3 - np.eye(3)[few["targets"][:, 0]]) / 12
     gradients = {"kernel": features.T @ error, "bias": error.sum(0)}
@@ -150,12 +150,12 @@ def test_the_first_step_by_hand(params, tuned):
     for name, gradient in gradients.items():
         gradient = gradient / max(1.0, norm)
         np.testing.assert_allclose(
-            found.head[name], -rate * gradient / (np.abs(gradient) + 1e-8), rtol=1e-3, atol=1e-6
+            best.head[name], -rate * gradient / (np.abs(gradient) + 1e-8), rtol=1e-3, atol=1e-6
         )
     kept = jax.tree_util.tree_map_with_path(
         lambda path, _: 1.0 if groups.is_vector(path) else 1.0 - rate * RECIPE.weight_decay, params
     )
-    for one, two, factor in zip(*map(jax.tree.leaves, (found.params, params, kept)), strict=True):
+    for one, two, factor in zip(*map(jax.tree.leaves, (best.params, params, kept)), strict=True):
         np.testing.assert_allclose(one, np.asarray(two) * factor, rtol=1e-6, atol=0)
 
 

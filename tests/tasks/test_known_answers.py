@@ -209,10 +209,10 @@ def test_a_model_and_a_table_of_the_same_distribution_score_alike(prepare):
 
     q_CV = np.exp(np.asarray(program.jit(log_q)(params, alone), np.float64))
     batch = task.batch | {"positions": 0 * task.batch["positions"]}
-    found = _synthetic.evaluate(program, params, batch, task.truth)
+    result = _synthetic.evaluate(program, params, batch, task.truth)
     expected = _language.evaluate_table(q_CV, batch["tokens"], batch, task.truth)
     for name in expected:
-        np.testing.assert_allclose(found[name], expected[name], rtol=2e-4, atol=2e-4, err_msg=name)
+        np.testing.assert_allclose(result[name], expected[name], rtol=2e-4, atol=2e-4, err_msg=name)
 
 
 def test_brackets_by_distance(prepare):
@@ -271,12 +271,12 @@ def test_the_distribution_of_a_masked_word_is_bayes_rule():
     # Only plural nouns agree with "see" and "themselves"; adjectives would leave no noun.
     assert {word for word, p in truth.items() if p > 0} == set(english.NOUNS["p"])
     assert truth["dogs"] / truth["cats"] == pytest.approx(2.0)
-    whole = {
+    full = {
         word: language.log_probability([*sentence[:1], word, *sentence[2:], END], MORE)
         for word in english.NOUNS["p"]
     }
-    total = sum(map(math.exp, whole.values()))
-    assert truth["geese"] == pytest.approx(math.exp(whole["geese"]) / total)
+    total = sum(map(math.exp, full.values()))
+    assert truth["geese"] == pytest.approx(math.exp(full["geese"]) / total)
 
 
 @pytest.mark.parametrize("name", ["recall", "brackets", "grammar", "grammar_masked"])

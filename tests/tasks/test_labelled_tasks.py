@@ -85,24 +85,24 @@ def test_every_mask_is_fine_tuned_and_named(corpus, monkeypatch):
         ("bidirectional", "encoder"),
         ("cross", "encoder_decoder"),
     ):
-        found = scored(task, program(mask, model), monkeypatch)
+        result = scored(task, program(mask, model), monkeypatch)
         assert len(task._tuner.trained) == 1, "its own mask is bidirectional already"
         assert (
-            found.keys() == causal.keys()
-            and found["accuracy"] is not None
-            and found["accuracy_own"].value == 1.0
+            result.keys() == causal.keys()
+            and result["accuracy"] is not None
+            and result["accuracy_own"].value == 1.0
         )
-        assert found["accuracy"].examples.identity == causal["accuracy"].examples.identity
+        assert result["accuracy"].examples.identity == causal["accuracy"].examples.identity
 
 
 def test_a_prefix_decoder_trained_causally_alone_is_read_as_a_causal_one(corpus, monkeypatch):
     task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
-    found, causal = (
+    result, causal = (
         scored(task, program(mask, "decoder", ("causal",)), monkeypatch)
         for mask in ("prefix", "causal")
     )
     assert [bool(rows["prefix"].any()) for rows in task._tuner.trained] == [False, True]
-    assert {name: score.value for name, score in found.items()} == {
+    assert {name: score.value for name, score in result.items()} == {
         name: score.value for name, score in causal.items()
     }
 
@@ -191,21 +191,23 @@ def test_the_corpus_own_labels(corpus):
 
 def test_baselines_of_texts(corpus):
     task = classification.Task(classification.Config(**SMALL), corpus, "test", LENGTH)
-    found = task.baselines(program("causal", "decoder"))
-    assert found["bag of words"]["accuracy"].value == found["bag of words"]["macro_f1"].value == 1.0
-    assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
-    assert all(tuple(sorted(metrics)) == tuple(sorted(task.metrics)) for metrics in found.values())
+    result = task.baselines(program("causal", "decoder"))
+    assert (
+        result["bag of words"]["accuracy"].value == result["bag of words"]["macro_f1"].value == 1.0
+    )
+    assert result["majority"]["accuracy"].value == pytest.approx(1 / 3)
+    assert all(tuple(sorted(metrics)) == tuple(sorted(task.metrics)) for metrics in result.values())
 
 
 def test_scores_of_classes_are_scikit_learns():
     rng = np.random.default_rng(0)
     answers, predicted = rng.integers(0, 5, (2, 200))
-    found = _labelled.class_scores(answers, predicted, "x")
-    assert found["macro_f1"].value == pytest.approx(f1_score(answers, predicted, average="macro"))
-    examples = found["accuracy"].examples
+    result = _labelled.class_scores(answers, predicted, "x")
+    assert result["macro_f1"].value == pytest.approx(f1_score(answers, predicted, average="macro"))
+    examples = result["accuracy"].examples
     assert (
         examples.totals.sum() / examples.weights.sum()
-        == found["accuracy"].value
+        == result["accuracy"].value
         == np.mean(answers == predicted)
     )
 
@@ -248,10 +250,10 @@ def test_overlap_separates_pairs_of_different_words(corpus):
         "test",
         LENGTH,
     )
-    found = task.baselines(program("causal", "decoder"))
+    result = task.baselines(program("causal", "decoder"))
     assert (
-        found["overlap"]["accuracy"].value == 1.0
-        and 0.3 < found["majority"]["accuracy"].value < 0.7
+        result["overlap"]["accuracy"].value == 1.0
+        and 0.3 < result["majority"]["accuracy"].value < 0.7
     )
 
 
@@ -282,16 +284,16 @@ def test_f1_by_hand(tagged):
     task = tagged("Rome\tB-LOC\nX\tI-LOC\nis\tO\n\nAnn\tB-PER\nRome\tI-PER\nunheard\tO\n")
     guesses = {3: ["I-LOC", "I-LOC", "O"], 0: ["B-PER", "I-PER", "B-LOC"]}
     order = [guesses[3] if item.content[0] == "Rome" else guesses[0] for item in task.parts["test"]]
-    found = task.measure(
+    result = task.measure(
         "test", np.array([task.classes.index(tag) for tags in order for tag in tags])
     )
     # Gold: LOC, PER. Predicted: LOC (in conlleval only, since it begins with I-), PER, a wrong LOC.
-    assert found["f1"].value == pytest.approx(2 * 2 / (2 + 3)) and found[
+    assert result["f1"].value == pytest.approx(2 * 2 / (2 + 3)) and result[
         "strict_f1"
     ].value == pytest.approx(2 * 1 / (2 + 2))
-    assert found["token_accuracy"].value == pytest.approx(4 / 6)
-    assert (found["f1"].count, found["token_accuracy"].count) == (2, 6)
-    for score in found.values():
+    assert result["token_accuracy"].value == pytest.approx(4 / 6)
+    assert (result["f1"].count, result["token_accuracy"].count) == (2, 6)
+    for score in result.values():
         assert score.examples.totals.sum() / score.examples.weights.sum() == pytest.approx(
             score.value
         )
@@ -299,13 +301,13 @@ def test_f1_by_hand(tagged):
 
 
 def test_baselines_of_tags(tagged):
-    found = tagged().baselines(program("causal", "decoder"))
+    result = tagged().baselines(program("causal", "decoder"))
     # In training Rome is a place and Ann begins a person; an unseen word is outside.
-    assert found["each word's usual tag"]["token_accuracy"].value == pytest.approx(4 / 5)
-    assert found["each word's usual tag"]["f1"].value == pytest.approx(2 * 1 / (2 + 3))
+    assert result["each word's usual tag"]["token_accuracy"].value == pytest.approx(4 / 5)
+    assert result["each word's usual tag"]["f1"].value == pytest.approx(2 * 1 / (2 + 3))
     assert (
-        found["majority"]["token_accuracy"].value == pytest.approx(2 / 5)
-        and found["majority"]["f1"].value == 0.0
+        result["majority"]["token_accuracy"].value == pytest.approx(2 / 5)
+        and result["majority"]["f1"].value == 0.0
     )
 
 

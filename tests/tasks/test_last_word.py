@@ -43,8 +43,10 @@ def test_texts_of_the_corpus():
     first, second = [10, 11, 13, 14, 8], [16, 17, 19, 21, 24, 8]
     store = Tokens([[first, second]])
     corpus = stand_ins.corpus(Marked(VOCABULARY, SENTINELS), {"test": store})
-    found = {tuple(last.tolist()): given.tolist() for given, last in make(corpus, shortest=2).texts}
-    assert found == {(14,): [10, 11, 13], (19, 21, 24): [10, 11, 13, 14, 8, 16, 17]}
+    result = {
+        tuple(last.tolist()): given.tolist() for given, last in make(corpus, shortest=2).texts
+    }
+    assert result == {(14,): [10, 11, 13], (19, 21, 24): [10, 11, 13, 14, 8, 16, 17]}
     assert [
         given.tolist() for given, _ in make(corpus, shortest=2, longest=4).texts if len(given) == 2
     ] == [[16, 17]]
@@ -95,7 +97,7 @@ def test_the_query_of_each_model(corpus, objective, model):
     query = scoring.Scorer(program, corpus.tokenizer, "").continuation_query(given, last)
     t, text = corpus.tokenizer, [9, 10, 11, 12]
     inputs = None if query.inputs is None else query.inputs.tolist()
-    found = (
+    result = (
         query.tokens.tolist(),
         inputs,
         query.positions.tolist(),
@@ -103,7 +105,7 @@ def test_the_query_of_each_model(corpus, objective, model):
         query.prefix,
     )
     assert (
-        found
+        result
         == {
             ("clm", ""): ([t.bos, *text, 30], None, [4, 5], [30, 31], 0),
             ("mlm", ""): ([t.cls, *text, t.mask, t.mask, t.sep], None, [5, 6], [30, 31], 8),

@@ -99,15 +99,15 @@ def test_a_uniform_model_scores_one_half(corpus, decoder, tmp_path):
 
 def test_baselines(corpus, decoder, tmp_path):
     task = make(corpus, write(tmp_path, records(2000)))
-    found = task.baselines(decoder)
-    assert found["constant"]["accuracy"].value == 0.5
-    assert found["random"]["accuracy"].value == pytest.approx(0.5, abs=0.01)
+    result = task.baselines(decoder)
+    assert result["constant"]["accuracy"].value == 0.5
+    assert result["random"]["accuracy"].value == pytest.approx(0.5, abs=0.01)
     parts = [
-        score.value for name, score in found["random"].items() if name.startswith("accuracy/UID/")
+        score.value for name, score in result["random"].items() if name.startswith("accuracy/UID/")
     ]
     assert len(parts) == 2 and parts == pytest.approx([0.5, 0.5], abs=0.01)
-    assert found["shorter"]["accuracy"].value == 0.75
-    assert task.baselines(decoder)["random"]["accuracy"].value == found["random"]["accuracy"].value
+    assert result["shorter"]["accuracy"].value == 0.75
+    assert task.baselines(decoder)["random"]["accuracy"].value == result["random"]["accuracy"].value
     # Kneser-Ney sums by hand, from [BOS] on, without [EOS].
     store, pairs = corpus.stores["train"], []
     for index in range(len(store)):
@@ -115,12 +115,12 @@ def test_baselines(corpus, decoder, tmp_path):
         pairs += zip([Ids.bos, *document], [*document, Ids.eos], strict=True)
     bigram = ngrams.Bigram(*np.array(pairs).T, VOCABULARY)
     sums = [sum(bigram.nll(np.array([Ids.bos, *ids[:-1]]), ids)) for ids in task.sentences]
-    assert found["bigram"]["accuracy"].value == pytest.approx(
+    assert result["bigram"]["accuracy"].value == pytest.approx(
         np.mean(np.array(sums[:2000]) < np.array(sums[2000:]))
     )
     assert (
-        found["bigram"]["accuracy"].examples.identity
-        == found["constant"]["accuracy"].examples.identity
+        result["bigram"]["accuracy"].examples.identity
+        == result["constant"]["accuracy"].examples.identity
     )
 
 
@@ -142,7 +142,7 @@ def test_broken_lines_are_counted_and_named(corpus, tmp_path, capsys):
     printed = capsys.readouterr().err
     assert len(task.notes) == 1 and task.notes[0] in printed
     assert (
-        "4 of 100 lines are broken (line 97 is no JSON" in printed
+        "4 of 100 lines are broken (line 97 is not JSON" in printed
         and "line 98 has no text in 'sentence_bad'" in printed
     )
     with pytest.raises(

@@ -91,14 +91,14 @@ def test_by_row_adds_up_to_sums_and_rows_are_independent(corpus, programs):
 def test_causal_by_row(corpus, programs):
     program = programs("clm")
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
-    found, baselines = score(task, program), task.baselines(program)
+    result, baselines = score(task, program), task.baselines(program)
     rows = len(task._validation(program).full()) * 32
-    for scores in (found, *baselines.values()):
+    for scores in (result, *baselines.values()):
         assert_adds_up(scores, rows)
-        assert identity_of(scores) == identity_of(found)
-    bits, nll = found["bits_per_byte"].examples, found["nll"].examples
+        assert identity_of(scores) == identity_of(result)
+    bits, nll = result["bits_per_byte"].examples, result["nll"].examples
     np.testing.assert_allclose(bits.totals, nll.totals / math.log(2))
-    assert bits.weights.sum() == found["bits_per_byte"].count
+    assert bits.weights.sum() == result["bits_per_byte"].count
     # The first row's bigram baseline by hand.
     batch, tokenizer = task._validation(program).full()[0], corpus.tokenizer
     keep = batch["weights"][0] > 0
@@ -110,16 +110,16 @@ def test_causal_by_row(corpus, programs):
 
 def test_models_that_read_the_first_half_differently_have_the_same_targets(corpus, programs):
     task = suffix.Task(suffix.Config(), corpus, "test", LENGTH)
-    found = [
+    result = [
         score(task, programs(*names))
         for names in (("clm",), ("prefix_lm", "decoder"), ("prefix_lm", "encoder_decoder"))
     ]
     baselines = task.baselines(programs("clm"))
-    for scores in (*found, *baselines.values()):
+    for scores in (*result, *baselines.values()):
         assert_adds_up(scores)
-        assert identity_of(scores) == identity_of(found[0])
+        assert identity_of(scores) == identity_of(result[0])
         np.testing.assert_array_equal(
-            scores["nll"].examples.weights, found[0]["nll"].examples.weights
+            scores["nll"].examples.weights, result[0]["nll"].examples.weights
         )
 
 
@@ -130,30 +130,30 @@ def test_sentinels_on_both_kinds_of_model_have_the_same_targets(corpus, programs
         batches = task._validation(programs("clm"), model, "").full()
         identities.append(_text.Targets.from_batches(batches, "denoising").identity)
     assert identities[0] == identities[1]
-    found = score(task, programs("span_corruption", "encoder_decoder"))
-    for scores in (found, *task.baselines(programs("clm")).values()):
+    result = score(task, programs("span_corruption", "encoder_decoder"))
+    for scores in (result, *task.baselines(programs("clm")).values()):
         assert_adds_up(scores)
         assert identity_of(scores) == identities[0]
 
 
 def test_masked_and_masked_next_have_the_same_targets(corpus, programs):
     task = masked.Task(masked.Config(), corpus, "test", LENGTH)
-    found = [score(task, programs(name)) for name in ("mlm", "mntp")]
+    result = [score(task, programs(name)) for name in ("mlm", "mntp")]
     baselines = task.baselines(programs("mlm"))
-    for scores in (*found, *baselines.values()):
+    for scores in (*result, *baselines.values()):
         assert_adds_up(scores)
-        assert identity_of(scores) == identity_of(found[0])
+        assert identity_of(scores) == identity_of(result[0])
     elsewhere = masked.Task(masked.Config(rate=0.3), corpus, "test", LENGTH)
-    assert identity_of(elsewhere.baselines(programs("mlm"))["unigram"]) != identity_of(found[0])
+    assert identity_of(elsewhere.baselines(programs("mlm"))["unigram"]) != identity_of(result[0])
 
 
 @pytest.mark.parametrize("module", [next_sentence, sentence_order])
 def test_pairs_one_by_one(corpus, programs, module):
     task = module.Task(module.Config(), corpus, "test", LENGTH)
-    found, baselines = score(task, programs("mlm_nsp")), task.baselines(programs("mlm_nsp"))
-    for scores in (found, *baselines.values()):
-        assert_adds_up(scores, found["accuracy"].count)
-        assert identity_of(scores) == identity_of(found)
+    result, baselines = score(task, programs("mlm_nsp")), task.baselines(programs("mlm_nsp"))
+    for scores in (result, *baselines.values()):
+        assert_adds_up(scores, result["accuracy"].count)
+        assert identity_of(scores) == identity_of(result)
         assert set(scores["accuracy"].examples.totals) <= {0.0, 1.0} and set(
             scores["accuracy"].examples.weights
         ) == {1.0}
@@ -163,18 +163,18 @@ def test_probe_by_paragraph():
     answers = np.array([0, 0, 0, 1, 1, 2])
     task = object.__new__(probe.Task)
     task.test = ([np.arange(k + 1) for k in range(6)], answers)
-    found = task._scores(np.array([0, 1, 0, 1, 0, 2]))
-    assert_adds_up(found, 6)
+    result = task._scores(np.array([0, 1, 0, 1, 0, 2]))
+    assert_adds_up(result, 6)
     value = (2 / 3 + 1 / 2 + 1) / 3
-    assert found["balanced_accuracy"].value == pytest.approx(value)
+    assert result["balanced_accuracy"].value == pytest.approx(value)
     # By class, the hits are 1, 0, 1; 1, 0; 1. The influence is their distance from the class's
     # recall, times 6 examples over 3 times the class's size.
     influence = [2 / 9, -4 / 9, 2 / 9, 1 / 2, -1 / 2, 0]
     np.testing.assert_allclose(
-        found["balanced_accuracy"].examples.totals, value + np.array(influence)
+        result["balanced_accuracy"].examples.totals, value + np.array(influence)
     )
-    assert set(found["balanced_accuracy"].examples.weights) == {1.0}
-    assert identity_of(found) == identity_of(task._scores(answers))
+    assert set(result["balanced_accuracy"].examples.weights) == {1.0}
+    assert identity_of(result) == identity_of(task._scores(answers))
 
 
 def test_by_row_is_the_same_on_a_mesh(corpus):

@@ -106,7 +106,7 @@ def test_the_causal_task_reads_nearly_all_of_a_small_split_once(corpus, clm_targ
 def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, clm_targets):
     task = causal.Task(causal.Config(), corpus, "test", LENGTH)
     before, targets = clm_targets
-    found = task.baselines(decoder)
+    result = task.baselines(decoder)
     # Documents of the training split one after the other, by hand: [BOS] text [EOS].
     store = corpus.stores["train"]
     pairs = [
@@ -123,12 +123,14 @@ def test_causal_baselines_read_the_tokens_that_the_model_reads(corpus, decoder, 
         "unigram": ngrams.Unigram(second, VOCABULARY).nll(targets),
         "bigram": ngrams.Bigram(first, second, VOCABULARY).nll(before, targets),
     }.items():
-        assert found[name]["nll"].value == pytest.approx(nll.mean())
-        assert found[name]["nll"].count == len(targets)
-        assert found[name]["bits_per_byte"].value == pytest.approx(
+        assert result[name]["nll"].value == pytest.approx(nll.mean())
+        assert result[name]["nll"].count == len(targets)
+        assert result[name]["bits_per_byte"].value == pytest.approx(
             nll.sum() / math.log(2) / (2 * (targets != Ids.eos).sum())
         )
-    assert found["bigram"]["nll"].value < found["unigram"]["nll"].value < math.log(VOCABULARY) + 0.1
+    assert (
+        result["bigram"]["nll"].value < result["unigram"]["nll"].value < math.log(VOCABULARY) + 0.1
+    )
 
 
 @pytest.fixture(scope="module")
@@ -141,8 +143,8 @@ def test_masked_scores(masked_scores):
     scores, baselines = masked_scores
     assert scores["ce"].value == pytest.approx(math.log(VOCABULARY), rel=1e-5)
     assert baselines.keys() == {"unigram", "bigram"}
-    for found in baselines.values():
-        assert found["ce"].count == found["accuracy"].count == scores["ce"].count
+    for result in baselines.values():
+        assert result["ce"].count == result["accuracy"].count == scores["ce"].count
     assert baselines["bigram"]["ce"].value < baselines["unigram"]["ce"].value
     assert baselines["bigram"]["accuracy"].value > baselines["unigram"]["accuracy"].value
 
@@ -173,11 +175,11 @@ def test_masked_baselines_by_hand(corpus, encoder, masked_scores):
                         count + 1,
                     )
                     ce += float(unigram.nll(np.array([target]))[0])
-    found = masked_scores[1]
-    assert (found["bigram"]["ce"].count, found["unigram"]["ce"].count) == (count, count)
-    assert found["bigram"]["ce"].value == pytest.approx(total / count)
-    assert found["bigram"]["accuracy"].value == pytest.approx(hits / count)
-    assert found["unigram"]["ce"].value == pytest.approx(ce / count)
+    result = masked_scores[1]
+    assert (result["bigram"]["ce"].count, result["unigram"]["ce"].count) == (count, count)
+    assert result["bigram"]["ce"].value == pytest.approx(total / count)
+    assert result["bigram"]["accuracy"].value == pytest.approx(hits / count)
+    assert result["unigram"]["ce"].value == pytest.approx(ce / count)
 
 
 def test_tokens_can_be_masked_by_mask_alone(corpus, encoder):
@@ -324,10 +326,10 @@ def test_the_probe_learns_nothing_from_random_features(probed, monkeypatch):
 
 
 def test_probe_baselines(probed):
-    found = probed.baselines(FeatureProgram(one_hot))
-    assert found["bag of words"]["balanced_accuracy"].value == 1.0
-    assert found["majority"]["balanced_accuracy"].value == pytest.approx(1 / 3)
-    assert found["majority"]["accuracy"].value == pytest.approx(1 / 3)
+    result = probed.baselines(FeatureProgram(one_hot))
+    assert result["bag of words"]["balanced_accuracy"].value == 1.0
+    assert result["majority"]["balanced_accuracy"].value == pytest.approx(1 / 3)
+    assert result["majority"]["accuracy"].value == pytest.approx(1 / 3)
 
 
 @pytest.mark.parametrize(
@@ -419,7 +421,7 @@ def test_classes_of_the_probe_have_equal_weights_on_any_test_set():
     answers = rng.choice(4, 300, p=(0.55, 0.25, 0.15, 0.05))
     predicted = np.where(rng.random(300) < 0.5 + 0.1 * answers, answers, rng.choice(4, 300))
     task = types.SimpleNamespace(test=([np.arange(3)] * 300, answers))
-    found = probe.Task._scores(task, predicted)["balanced_accuracy"]
+    result = probe.Task._scores(task, predicted)["balanced_accuracy"]
 
     def balanced(index):
         return np.mean(
@@ -430,8 +432,10 @@ def test_classes_of_the_probe_have_equal_weights_on_any_test_set():
         )
 
     again = [balanced(rng.integers(0, 300, 300)) for _ in range(3000)]
-    assert found.value == pytest.approx(balanced(np.arange(300)))
-    assert found.examples.totals.sum() / found.examples.weights.sum() == pytest.approx(found.value)
-    assert bootstrap.test_error({-1: found.examples}) == pytest.approx(np.std(again), rel=0.08)
+    assert result.value == pytest.approx(balanced(np.arange(300)))
+    assert result.examples.totals.sum() / result.examples.weights.sum() == pytest.approx(
+        result.value
+    )
+    assert bootstrap.test_error({-1: result.examples}) == pytest.approx(np.std(again), rel=0.08)
     constant = probe.Task._scores(task, np.zeros(300, int))["balanced_accuracy"]
     assert constant.value == 0.25 and bootstrap.test_error({-1: constant.examples}) == 0.0

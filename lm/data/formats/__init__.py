@@ -1,6 +1,4 @@
-"""How text becomes rows of one sequence, whatever the loss.
-
-Each file is a format, found by its name.
+"""How text becomes rows of one sequence, independent of the loss. Each module is a plug-in.
 
 RoBERTa's table 2 (Liu et al. 2019) compares segment_pair, sentence_pair, full_sentences and
 doc_sentences. A format is a module with `PAIRS`, whether its rows hold pairs of segments, and

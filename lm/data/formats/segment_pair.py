@@ -16,7 +16,7 @@ class Format:
     """Lays out one pair per row.
 
     Attributes:
-      slots: labels of a row.
+      slots: number of labels of a row.
     """
 
     slots = 1

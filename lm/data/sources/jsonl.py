@@ -97,14 +97,14 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
     if path.lower().removesuffix(".gz").endswith(".json"):
         content, bad = text.decode(files.read(path))
         if bad > 0.01:
-            raise UserError(f"{path} is no UTF-8 text")
+            raise UserError(f"{path} is not UTF-8 text")
         if not content.strip():
             return
         try:
             value = json.loads(content)
         except ValueError as error:
             if "Extra data" not in str(error):
-                raise UserError(f"{path} is no valid JSON: {error}") from error
+                raise UserError(f"{path} is not valid JSON: {error}") from error
             # There is more after the first value: the file may be JSON Lines with another suffix.
         else:
             for number, record in enumerate(value if isinstance(value, list) else [value], start=1):
@@ -117,7 +117,7 @@ def _records(path: str) -> Iterator[tuple[str, Any]]:
                 if content.strip() or bad:
                     yield (
                         f"line {number}",
-                        _parse(content) if bad <= 0.01 else _Broken("is no UTF-8 text"),
+                        _parse(content) if bad <= 0.01 else _Broken("is not UTF-8 text"),
                     )
     except (OSError, EOFError) as error:
         raise UserError(f"{path} cannot be read: {error}") from error
@@ -127,4 +127,4 @@ def _parse(line: str) -> Any:
     try:
         return json.loads(line)
     except (ValueError, RecursionError) as error:
-        return _Broken(f"is no valid JSON: {error}")
+        return _Broken(f"is not valid JSON: {error}")

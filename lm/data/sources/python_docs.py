@@ -130,7 +130,7 @@ def _directories(config: Config, tally: Tally) -> list[Directory]:
     """The source files of all packages, directory by directory.
 
     Raises:
-      UserError: see `documents`.
+      UserError: a package of the config has no source here, or no package has.
     """
     directories: list[Directory] = []
     for package in config.packages or PACKAGES:
