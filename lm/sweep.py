@@ -41,7 +41,7 @@ _SAMPLER = flags.DEFINE_enum(
     "grid",
     ["grid", "random", "optuna"],
     "grid: all combinations; random: random combinations; optuna: proposed by Optuna (pip install"
-    " 'lm[optuna]')",
+    " -e '.[optuna]')",
 )
 _TRIALS = flags.DEFINE_integer(
     "trials",

@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
             for arm in experiment.runs
         }
         if measure:
-            # As many at a time as in the comparison.
+            # As many run at a time as in the comparison.
             timed = {
                 arm: pool.submit(trial.seconds_per_step, run)
                 for arm, run in experiment.runs.items()

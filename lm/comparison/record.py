@@ -316,7 +316,7 @@ def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str,
 def note_session(workdir: Path, began: float) -> None:
     """Records that the session of this process lasts until now.
 
-    So the duration of a session that is killed is known too. The caller holds the lock "record".
+    The duration of a session that is killed is then known. The caller holds the lock "record".
 
     Args:
       workdir: workdir of the comparison.
@@ -375,7 +375,7 @@ def finish(
 
 
 def _covered(spans: list[tuple[float, float]]) -> float:
-    """Seconds that any of the spans covers: processes side by side count once."""
+    """Seconds that any of the spans covers: sessions that overlap count once."""
     total, reached = 0.0, float("-inf")
     for begin, end in sorted(spans):
         total += max(0.0, end - max(begin, reached))

@@ -94,7 +94,7 @@ def check(config: Mapping[str, Any], metric: str, split: str) -> None:
 
     Raises:
       UserError: the task does not suit the objective, or its validation has no such metric; the
-        message lists what there is.
+        message lists the available ones.
     """
     meshes.initialize()
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)

@@ -157,7 +157,7 @@ def _distinct(
 ) -> list[dict[str, Any]]:
     """A run config for each distinct objective and model that the sweep tries.
 
-    Where Optuna draws values from a range, one value stands for all.
+    If Optuna draws values from a range, one value represents all.
     """
     if combinations is None:
         rng = random.Random(0)

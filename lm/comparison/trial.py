@@ -106,7 +106,7 @@ def train(directory: Path, config: dict[str, Any], experiment: str) -> None:
       experiment: name of the experiment, for event writers.
 
     Raises:
-      Diverged: the loss is not finite; the run's record has the status too.
+      Diverged: the loss is not finite; the run's record then has the status "diverged".
     """
     workdir = directory.parent.parent
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):  # unless the user has set one
@@ -144,7 +144,7 @@ def run(
       with_samples: whether to write samples for the report.
 
     Raises:
-      Diverged: the loss is not finite; the run's record has the status too.
+      Diverged: the loss is not finite; the run's record then has the status "diverged".
     """
     train(directory, config, experiment)
     trained = load_run(directory, progress=False)

@@ -44,7 +44,7 @@ def host() -> str:
 
 
 def process_start(pid: int) -> str | None:
-    """Returns when a process started, in clock ticks since boot, which tells reused ids apart.
+    """Returns when a process started, in clock ticks since boot; this detects reused ids.
 
     None if there is no such process, or it is a zombie.
     """
@@ -74,7 +74,7 @@ class TrialLocks:
     """The locks of one directory: one for each trial, and for files that several processes write.
 
     Args:
-      directory: where the files are; created with the first lock.
+      directory: directory of the files; created with the first lock.
       beat: seconds between heartbeats.
       patience: seconds without a heartbeat after which an owner on another host counts as dead.
     """

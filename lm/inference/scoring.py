@@ -8,7 +8,7 @@ The methods that score a sentence:
     pll        pseudo-log-likelihood (Salazar et al. 2020): Σ log p(token | all other tokens), with
                one token masked at a time
     pll_word   PLL-word-l2r (Kauf and Ivanova 2023): as pll, but later pieces of the same word are
-               masked too, so that the end of a word does not give away its beginning
+               also masked, so that the end of a word does not give away its beginning
     infill     Σ over words of log p(pieces, end | all other words), for T5's span corruption and
                UL2. A sentinel replaces one word of the input, and the target spells the word out.
                The final [EOS] is counted; without it, a word that is the beginning of another
@@ -239,7 +239,7 @@ def word_starts(tokenizer: Tokenizer, ids: Integer[np.ndarray, "N"]) -> Bool[np.
 
 
 def is_punctuation(tokenizer: Tokenizer, piece: int) -> bool:
-    """Whether a piece has neither letter nor digit, as "." and "▁(" do."""
+    """Whether a piece has neither letter nor digit, such as "." and "▁("."""
     return not any(map(str.isalnum, tokenizer.name(piece)))
 
 

@@ -122,9 +122,9 @@ def wilson(fraction: float, count: int, level: float = LEVEL) -> tuple[float, fl
     """Returns Wilson's score interval (low, high) of a fraction (Wilson 1927, JASA 22).
 
     Args:
-      fraction: the fraction of hits. `fraction * count` need not be a whole number, as for a mean
-        over seeds. The mean is then treated as one model's fraction, which bounds the sampling
-        error of a mean over models from above.
+      fraction: the fraction of hits. `fraction * count` need not be a whole number, for example
+        for a mean over seeds. The mean is then treated as one model's fraction, which bounds the
+        sampling error of a mean over models from above.
       count: number of independent examples.
       level: confidence level.
 

@@ -9,9 +9,10 @@ complete when written.
 It may be damaged later: by a power failure, a disk, a copy that was cut off. When lm.train opens
 the folder, process 0 therefore compares the newest checkpoint with its checksums and falls back to
 the newest intact one. Newer, damaged ones are quarantined as `damaged-<step>`, never deleted, so
-that their steps can be saved again; stderr reports it. Where none is intact, nothing is moved and
-nothing restarts from step 0: the user must decide. Readers (lm.evaluate) compare too, move nothing,
-and raise UserError for a damaged checkpoint, because the score of another step would mislead.
+that their steps can be saved again; stderr reports it. If none is intact, nothing is moved and
+nothing restarts from step 0: the user must decide. Readers (lm.evaluate) also compare, but move
+nothing, and raise UserError for a damaged checkpoint, because the score of another step would
+mislead.
 """
 
 import contextlib
@@ -131,7 +132,7 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """The kept step with the lowest validation loss; the newest where none has one."""
+        """The kept step with the lowest validation loss; the newest one if none has a loss."""
         best = self.manager.best_step()
         return self.latest() if best is None else best
 
@@ -299,7 +300,7 @@ class Checkpoints:
         return next(path for name in names if not (path := self.directory / name).exists())
 
     def _verify(self, step: int) -> None:
-        """Raises UserError where a checkpoint is not as it was written."""
+        """Raises UserError if a checkpoint differs from its checksums."""
 
         def check() -> int:
             try:

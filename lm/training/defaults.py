@@ -30,7 +30,7 @@ def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
       config: config of a run; its plug-ins are found by name.
 
     Returns:
-      Values by flat name, as "model.width"; lists where dataclasses hold tuples.
+      Values by flat name, such as "model.width"; lists instead of the dataclasses' tuples.
     """
     classes: dict[str, list[type]] = {
         "data": [DataConfig],

@@ -2,7 +2,7 @@
 
 A processor's counter covers the whole package without memory. A run is charged the fraction that
 its process took of all busy processor time, so parallel runs share it. A GPU's power draw covers
-the whole device. Where workers run in parallel, each is charged an equal part.
+the whole device. If workers run in parallel, each is charged an equal part.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from typing import Any
 
 POWERCAP = Path("/sys/class/powercap")
 STAT = Path("/proc/stat")
-# Set in worker processes: how many of them share this machine's devices.
+# Set in worker processes: the number of them that share this machine's devices.
 SIDE_BY_SIDE = "LM_RUNS_SIDE_BY_SIDE"
 
 
@@ -143,7 +143,7 @@ class Nvidia:
 
 
 def _draw() -> list[float]:
-    """Watts of each GPU; empty where they are not reported."""
+    """Watts of each GPU; empty if they are not reported."""
     wanted = os.environ.get("CUDA_VISIBLE_DEVICES", "")
     command = [
         "nvidia-smi",

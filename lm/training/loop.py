@@ -41,7 +41,7 @@ def train(
       group: the experiment that the run is a trial of.
 
     Returns:
-      The run's record, as in workdir/run.json.
+      The run's record, which is also in workdir/run.json.
 
     Raises:
       UserError: the config, data or workdir is invalid; nothing was written.
@@ -97,7 +97,7 @@ def train(
     step_flops = options.batch_size * program.flops_per_row
     peak = chips.peak_flops(jax.devices()[0].device_kind)
     speed = Speed(step_tokens, step_flops, peak and peak * program.mesh.size, counters["seconds"])
-    # The session before was asked to stop while it validated.
+    # The previous session received a stop request while it validated.
     owes_validation = bool(counters.get("owes_validation"))
     writers = functools.partial(events.writers, options, workdir, config, start, group)
     log = RunLog(workdir, start, total, writers, quiet, validates_again=owes_validation)

@@ -1,4 +1,4 @@
-"""Adds up a run's metrics, one step behind the device, and stops where one is not finite."""
+"""Adds up a run's metrics, one step behind the device, and raises if one is not finite."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -22,7 +22,8 @@ class MetricAccumulator:
       loss_tokens: number of target tokens (tokens with a loss) so far: the weight of all loss
         terms, or the metric "targets" if weights are not counts.
       total: (sum, weight) of each metric by name since the last flush.
-      steps: number of those steps in which each term had a weight; "" counts all of them.
+      steps: number of steps since the last flush in which each term had a weight; "" counts all
+        steps.
     """
 
     def __init__(

@@ -82,7 +82,7 @@ class TrainingConfig:
 
 
 def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 0) -> ModelConfig:
-    """The model section as its `Config`, with vocabulary and length filled in where they are 0.
+    """The model section as its `Config`, with vocabulary and length filled in if they are 0.
 
     Args:
       section: the model section of the config.
@@ -355,7 +355,7 @@ class Program:
             total = jnp.zeros(())
             for name, (value, weight) in terms.items():
                 divisor = jax.lax.stop_gradient(weight if weights is None else weights[name])
-                # Where the weight is 0 the value is 0 too.
+                # If the weight is 0, the value is also 0.
                 total += self.terms[name] * value / jnp.where(divisor > 0, divisor, 1.0)
             return total, terms | metrics
 
@@ -424,7 +424,7 @@ def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedShardi
 
 
 def divide_sums(sums: Mapping[str, tuple[Any, Any]]) -> dict[str, float]:
-    """Divides each (sum, weight); a metric of weight 0 has no mean and is left out."""
+    """Divides each (sum, weight); a metric of weight 0 has no mean and is omitted."""
     return {
         name: float(total) / float(weight)
         for name, (total, weight) in sums.items()

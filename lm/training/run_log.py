@@ -154,7 +154,7 @@ class RunLog:
 
 
 def _clock(seconds: float) -> str:
-    """Seconds as h:mm:ss or m:ss; "?" where unknown."""
+    """Seconds as h:mm:ss or m:ss; "?" if unknown."""
     if not math.isfinite(seconds):
         return "?"
     minutes, rest = divmod(round(seconds), 60)

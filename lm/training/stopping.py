@@ -9,19 +9,19 @@ from typing import Any
 import jax
 from jax.experimental import multihost_utils
 
-EXIT_STATUS = 42  # of a run that was asked to stop, and saved
+EXIT_STATUS = 42  # of a run that saved its state after a stop request
 
 
 class Stopped(Exception):
-    """This process was asked to stop while it evaluated."""
+    """This process received a stop request while it evaluated."""
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
     """Yields a function that returns whether SIGTERM or Ctrl-C came. A second Ctrl-C ends at once.
 
-    Where several processes train, all must call the function equally often. They get the same
-    answer at the same call, soon after SIGTERM came to one of them; Ctrl-C ends them at once.
+    If several processes train, all must call the function equally often. They get the same
+    result at the same call, soon after SIGTERM came to one of them; Ctrl-C ends them at once.
     """
     received: list[int] = []
     if jax.process_count() > 1:
@@ -55,6 +55,6 @@ def stop_requests() -> Iterator[Callable[[], bool]]:
 
 
 def raise_if(requested: Callable[[], bool]) -> None:
-    """Raises Stopped where a stop was requested."""
+    """Raises Stopped if a stop was requested."""
     if requested():
         raise Stopped

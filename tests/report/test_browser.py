@@ -76,14 +76,14 @@ def chromium(tmp_path, page, width, scheme, *more):
 @pytest.fixture(scope="module")
 def pages(tmp_path_factory):
     """Reports of four and of eight arms, each unchanged and with the probe."""
-    root, found = tmp_path_factory.mktemp("browser"), {}
+    root, result = tmp_path_factory.mktemp("browser"), {}
     for name, directory in (("few", enrich(make(root / "few"))), ("many", crowd(root / "many", 3))):
         written = report.write(directory).html
         text = re.sub('<meta http-equiv="Content-Security-Policy"[^>]*>', "", written.read_text())
         probed = directory / "probed.html"
         probed.write_text(text.replace("</body>", PROBE + "</body>"))
-        found[name] = written, probed
-    return found
+        result[name] = written, probed
+    return result
 
 
 # Headless Chromium has no windows narrower than 500 pixels, so a frame sets a phone's width.

@@ -74,8 +74,8 @@ def test_the_difference_of_independent_scores_is_as_wide_as_both(first, tmp_path
     from lm.report.compare_workdirs import _difference
     from lm.stats.intervals import Estimate
 
-    found = _difference(Estimate(1.0, 0.7, 1.4, 3, 0.1, ()), Estimate(2.0, 1.6, 2.3, 3, 0.1, ()))
-    assert (found.mean, found.low, found.high) == pytest.approx(
+    result = _difference(Estimate(1.0, 0.7, 1.4, 3, 0.1, ()), Estimate(2.0, 1.6, 2.3, 3, 0.1, ()))
+    assert (result.mean, result.low, result.high) == pytest.approx(
         (1.0, 1.0 - (0.4**2 + 0.4**2) ** 0.5, 1.0 + (0.3**2 + 0.3**2) ** 0.5)
     )
 

@@ -31,8 +31,8 @@ def pairs(directory):
 
 def test_each_of_many_arms_is_compared_with_the_reference(many):
     comparison_workdir.edit(many / "comparison.json", reference="mlm_1")
-    found = pairs(many)
-    assert len(found) == 11 and {second for _, second in found} == {"mlm_1"}
+    result = pairs(many)
+    assert len(result) == 11 and {second for _, second in result} == {"mlm_1"}
     assert [name for name, _ in differences.forest_charts(results_of(many))] == [
         "probe-balanced_accuracy",
         "blimp-accuracy",

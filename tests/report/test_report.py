@@ -100,8 +100,8 @@ def test_paired_differences(written_report):
             section(written_report[1].markdown.read_text(), "Differences from the reference arm")
         )
     )[0]
-    found = {row[0]: row for row in table[1:]}
-    assert len(found) == 6 + 4
+    actual = {row[0]: row for row in table[1:]}
+    assert len(actual) == 6 + 4
     values = {
         arm: [
             r["value"]
@@ -110,15 +110,15 @@ def test_paired_differences(written_report):
         ]
         for arm in ("mlm", "clm")
     }
-    each = [100 * (a - b) for a, b in zip(values["mlm"], values["clm"], strict=True)]
-    assert found["MLM against CLM"][1] == ", ".join(
-        f"{value:+.1f}".replace("-", "−") for value in each
+    differences = [100 * (a - b) for a, b in zip(values["mlm"], values["clm"], strict=True)]
+    assert actual["MLM against CLM"][1] == ", ".join(
+        f"{value:+.1f}".replace("-", "−") for value in differences
     )
     assert (
-        found["MLM against CLM"][-1] == "CLM better"
-        and found["MLM against MLM + NSP"][-1] == "? inconclusive"
+        actual["MLM against CLM"][-1] == "CLM better"
+        and actual["MLM against MLM + NSP"][-1] == "? inconclusive"
     )
-    assert found["CLM against untrained decoder"][-1] == "CLM better"
+    assert actual["CLM against untrained decoder"][-1] == "CLM better"
 
 
 def test_better_baselines_are_listed_beside_the_verdict(written_report, tmp_path):

@@ -50,8 +50,8 @@ def workdir(tmp_path, hypotheses=(), keep=True):
     rows = []
     for arm, by_seed in sides_by_entry().items():
         kind = {"bag of words": "baseline", "untrained decoder": "untrained"}.get(arm, "model")
-        for seed, each in by_seed.items():
-            value = float(each.totals.mean())
+        for seed, item in by_seed.items():
+            value = float(item.totals.mean())
             rows.append(
                 {
                     "arm": arm,
@@ -69,7 +69,7 @@ def workdir(tmp_path, hypotheses=(), keep=True):
     made = make(tmp_path / "W", SEEDS, list(hypotheses), rows)
     if keep:
         for arm, by_seed in sides_by_entry().items():
-            for seed, each in by_seed.items():
+            for seed, item in by_seed.items():
                 # As a trial leaves it: the untrained model of a seed beside an arm's.
                 place = (
                     made / "baselines.npz"
@@ -80,7 +80,7 @@ def workdir(tmp_path, hypotheses=(), keep=True):
                     / "examples.npz"
                 )
                 before = scores.read_examples(place) if place.is_file() else {}
-                scores.write_examples(place, before | {f"{arm}/probe/accuracy": each})
+                scores.write_examples(place, before | {f"{arm}/probe/accuracy": item})
     return made
 
 
@@ -134,8 +134,8 @@ def test_different_examples_are_reported(tmp_path, changed, problem):
         scores.write_examples(
             place,
             {
-                name: dataclasses.replace(each, identity="x")
-                for name, each in scores.read_examples(place).items()
+                name: dataclasses.replace(item, identity="x")
+                for name, item in scores.read_examples(place).items()
             },
         )
     assert read(made).problems == [problem]
@@ -151,9 +151,9 @@ def test_without_examples_it_falls_back_to_wider_intervals(tmp_path):
         clm, mlm = (
             report_scores.score(comparison, arm, "probe", "accuracy") for arm in ("clm", "mlm")
         )
-        found = report_scores.contrast(clm, mlm)
-        assert (found.p < 0.05) == (found.estimate.low > 0 or found.estimate.high < 0)
-        widths.append(found.estimate.high - found.estimate.low)
+        actual = report_scores.contrast(clm, mlm)
+        assert (actual.p < 0.05) == (actual.estimate.low > 0 or actual.estimate.high < 0)
+        widths.append(actual.estimate.high - actual.estimate.low)
     assert widths[0] < widths[1]
 
 
@@ -195,19 +195,19 @@ def test_all_hypotheses_are_corrected_together(tmp_path):
         hypothesis("clm", "mlm", "above", 0.0, metric="unknown"),
     ]
     comparison = read(workdir(tmp_path, hypotheses))
-    found = verdicts.evaluate_all(comparison)
-    alone = [verdicts.evaluate(comparison, each) for each in hypotheses]
+    actual = verdicts.evaluate_all(comparison)
+    alone = [verdicts.evaluate(comparison, item) for item in hypotheses]
     # The hypothesis without a measurement counts in the correction, though it has no p.
-    expected = hypothesis_tests.holm([each.p for each in alone[:3]] + [1.0])
-    assert [each.adjusted for each in found[:3]] == expected[:3] and found[3].p is found[
+    expected = hypothesis_tests.holm([item.p for item in alone[:3]] + [1.0])
+    assert [item.adjusted for item in actual[:3]] == expected[:3] and actual[3].p is actual[
         3
     ].adjusted is None
-    for before, after in zip(alone, found, strict=True):
+    for before, after in zip(alone, actual, strict=True):
         decided = after.adjusted is not None and after.adjusted < 0.05
         assert after.verdict == (before.verdict if decided else "inconclusive")
         if before.verdict != after.verdict:
             assert "adjusted for all hypotheses" in after.reason
-    assert found[0].verdict == "supported" and found[2].verdict == "inconclusive"
+    assert actual[0].verdict == "supported" and actual[2].verdict == "inconclusive"
 
 
 def test_holm_changes_a_verdict(tmp_path):
@@ -228,7 +228,7 @@ def test_a_side_that_diverged_is_inconclusive(tmp_path):
     directory = workdir(
         tmp_path, [hypothesis("clm", "mlm", "above", 0.0), hypothesis("clm", "", "above", 0.6)]
     )
-    assert [each.verdict for each in verdicts.evaluate_all(read(directory))] == [
+    assert [item.verdict for item in verdicts.evaluate_all(read(directory))] == [
         "supported",
         "supported",
     ]
@@ -267,12 +267,12 @@ def test_no_likelihood_is_negative(tmp_path):
 
 
 def test_perplexity_has_the_interval_of_the_likelihood():
-    found = report_scores._perplexity([100.0, 120.0, 90.0], 0.95)
+    actual = report_scores._perplexity([100.0, 120.0, 90.0], 0.95)
     nll = intervals.over_seeds([math.log(value) for value in (100.0, 120.0, 90.0)])
-    assert (found.mean, found.low, found.high) == pytest.approx(
-        [math.exp(each) for each in (nll.mean, nll.low, nll.high)]
+    assert (actual.mean, actual.low, actual.high) == pytest.approx(
+        [math.exp(item) for item in (nll.mean, nll.low, nll.high)]
     )
-    assert 0 < found.low < found.mean < found.high
+    assert 0 < actual.low < actual.mean < actual.high
 
 
 def test_one_seed_is_inconclusive(tmp_path):
@@ -295,11 +295,11 @@ def test_broken_and_foreign_examples_are_ignored_and_reported(tmp_path):
     wrong = {"clm/probe/accuracy": Examples(np.zeros(COUNT), np.ones(COUNT), "probe")}
     scores.write_examples(made / "runs" / "clm-seed0" / "examples.npz", wrong)
     comparison = read(made)
-    assert any("mlm-seed1/examples.npz cannot be read" in each for each in comparison.problems)
-    assert any("do not agree with 1 score" in each for each in comparison.problems)
+    assert any("mlm-seed1/examples.npz cannot be read" in item for item in comparison.problems)
+    assert any("do not agree with 1 score" in item for item in comparison.problems)
     for arm in ("mlm", "clm"):
-        found = report_scores.score(comparison, arm, "probe", "accuracy")
-        assert found.examples == {} and found.estimate.has_interval
+        actual = report_scores.score(comparison, arm, "probe", "accuracy")
+        assert actual.examples == {} and actual.estimate.has_interval
 
 
 def test_a_hundred_trials_are_quick(tmp_path):

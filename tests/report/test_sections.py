@@ -287,13 +287,13 @@ def test_measured_energy_and_the_configs_constants_are_used(tmp_path):
     ],
 )
 def test_assumed_power(machine, watts):
-    found = energy.power({"machine": machine})
-    assert found.watts == watts and found.assumed and found.source.startswith("assumed")
+    result = energy.power({"machine": machine})
+    assert result.watts == watts and result.assumed and result.source.startswith("assumed")
 
 
 def test_power_from_the_config_is_not_assumed():
-    found = energy.power({"machine": {"device": "cpu", "cores": 8}, "energy": {"watts": 33.0}})
-    assert found.watts == 33 and not found.assumed
+    result = energy.power({"machine": {"device": "cpu", "cores": 8}, "energy": {"watts": 33.0}})
+    assert result.watts == 33 and not result.assumed
     # The config has the power of one device: eight of 400 W, shared by two concurrent runs.
     about = {"machine": {"device": "NVIDIA A100", "devices": 8}, "energy": {"watts": 400.0}}
     assert energy.power(about).watts == 3200 and "400 W per device" in energy.power(about).source

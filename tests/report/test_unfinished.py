@@ -121,10 +121,10 @@ def test_nothing_finished_yet(tmp_path):
 
 def test_one_seed_gives_no_interval(tmp_path):
     written = report.write(make(tmp_path / "W", seeds=[7]))
-    assert {each.verdict for each in written.hypotheses} == {"inconclusive"}
+    assert {item.verdict for item in written.hypotheses} == {"inconclusive"}
     assert all(
-        each.interval == "none: one seed" and "one seed" in each.reason
-        for each in written.hypotheses
+        item.interval == "none: one seed" and "one seed" in item.reason
+        for item in written.hypotheses
     )
     assert "With one seed there is no interval." in written.markdown.read_text()
 

@@ -40,31 +40,31 @@ def arm(
 
 
 def means(side):
-    return np.array([each.totals.sum() / each.weights.sum() for each in side.values()])
+    return np.array([item.totals.sum() / item.weights.sum() for item in side.values()])
 
 
 def test_covariance_over_test_sets_is_that_of_residuals():
     weights = np.random.default_rng(5).integers(5, 60, COUNT).astype(float)
     side = arm(weights=weights)
-    found, count = resampling.covariance(list(side.values()))
+    result, count = resampling.covariance(list(side.values()))
     residuals = (
         np.stack(
             [
-                each.totals - value * weights
-                for each, value in zip(side.values(), means(side), strict=True)
+                item.totals - value * weights
+                for item, value in zip(side.values(), means(side), strict=True)
             ]
         )
         / weights.sum()
     )
     assert count == COUNT
     np.testing.assert_allclose(
-        found, residuals @ residuals.T, rtol=0.12
+        result, residuals @ residuals.T, rtol=0.12
     )  # 1,000 resamples: one standard error is 4.5 %
 
 
 def test_interval_is_the_analysis_of_variance_of_seeds_and_rows():
     side = arm(seeds=4)
-    table = np.stack([each.totals / each.weights for each in side.values()])
+    table = np.stack([item.totals / item.weights for item in side.values()])
     by_seed, by_row = table.mean(1), table.mean(0)
     rest = table - by_seed[:, None] - by_row[None] + table.mean()
     n, count = table.shape
@@ -75,16 +75,16 @@ def test_interval_is_the_analysis_of_variance_of_seeds_and_rows():
     half = bootstrap.combined(
         stats.t.ppf(0.975, 3) * math.sqrt(seeds), stats.norm.ppf(0.975) * math.sqrt(test), 3
     )
-    found = bootstrap.interval(side)
+    result = bootstrap.interval(side)
     assert (
-        found.mean == pytest.approx(table.mean())
-        and found.n == 4
-        and found.covers == ("seeds", "test set")
+        result.mean == pytest.approx(table.mean())
+        and result.n == 4
+        and result.covers == ("seeds", "test set")
     )
-    assert found.deviation == pytest.approx(by_seed.std(ddof=1))
-    assert found.high - found.mean == pytest.approx(
+    assert result.deviation == pytest.approx(by_seed.std(ddof=1))
+    assert result.high - result.mean == pytest.approx(
         half, rel=0.06
-    ) and found.mean - found.low == pytest.approx(half, rel=0.06)
+    ) and result.mean - result.low == pytest.approx(half, rel=0.06)
 
 
 def test_without_variance_of_examples_it_is_student_s_t():
@@ -93,26 +93,28 @@ def test_without_variance_of_examples_it_is_student_s_t():
         for values in ((3.0, 4, 6), (1.0, 3, 3))
     )
     expected = stats.ttest_rel([3, 4, 6], [1, 3, 3])
-    found = bootstrap.difference(a, b)
+    result = bootstrap.difference(a, b)
     interval = expected.confidence_interval(0.95)
-    assert (found.estimate.low, found.estimate.high) == pytest.approx((interval.low, interval.high))
-    assert found.p == pytest.approx(expected.pvalue, rel=1e-5)
+    assert (result.estimate.low, result.estimate.high) == pytest.approx(
+        (interval.low, interval.high)
+    )
+    assert result.p == pytest.approx(expected.pvalue, rel=1e-5)
 
 
 def test_without_variance_of_seeds_it_is_the_test_set_s():
     one = next(iter(arm(seeds=1).values()))
-    found = bootstrap.interval(
+    result = bootstrap.interval(
         {seed: Examples(one.totals, one.weights, one.identity) for seed in range(5)}
     )
     values = one.totals / one.weights
-    assert found.high - found.mean == pytest.approx(
+    assert result.high - result.mean == pytest.approx(
         1.96 * values.std(ddof=1) / math.sqrt(COUNT), rel=0.05
     )
     alone = bootstrap.interval({-1: one})
     assert (
         alone.n == 0
         and alone.covers == ("test set",)
-        and alone.high == pytest.approx(found.high, rel=1e-6)
+        and alone.high == pytest.approx(result.high, rel=1e-6)
     )
 
 
@@ -120,7 +122,7 @@ def test_shared_examples_cancel_out():
     difficulty = np.random.default_rng(9).normal(0, 1.0, COUNT)
     first, second = (arm(rng=rng, difficulty=difficulty, level=4.0 + 0.02 * rng) for rng in (1, 2))
     elsewhere = {
-        seed: Examples(each.totals, each.weights, "other rows") for seed, each in second.items()
+        seed: Examples(item.totals, item.weights, "other rows") for seed, item in second.items()
     }
     paired, apart = (
         bootstrap.difference(first, second).estimate,
@@ -133,11 +135,13 @@ def test_shared_examples_cancel_out():
 def test_seeds_are_paired_if_two_are_shared():
     first, second = arm(seeds=3, rng=1), arm(seeds=4, rng=2)
     assert bootstrap.difference(first, second).estimate.n == 3
-    later = {seed + 10: each for seed, each in second.items()}
-    found = bootstrap.difference(first, later).estimate
-    assert found.n == 3 and found.mean == pytest.approx(means(first).mean() - means(second).mean())
+    later = {seed + 10: item for seed, item in second.items()}
+    result = bootstrap.difference(first, later).estimate
+    assert result.n == 3 and result.mean == pytest.approx(
+        means(first).mean() - means(second).mean()
+    )
     welch = stats.ttest_ind(means(first), means(second), equal_var=False).confidence_interval(0.95)
-    assert found.high - found.low > 0.9 * (welch.high - welch.low)
+    assert result.high - result.low > 0.9 * (welch.high - welch.low)
 
 
 def test_a_baseline_is_paired_by_example_and_has_no_seed():
@@ -146,16 +150,16 @@ def test_a_baseline_is_paired_by_example_and_has_no_seed():
         arm(difficulty=difficulty),
         {-1: next(iter(arm(seeds=1, rng=7, difficulty=difficulty, level=4.1).values()))},
     )
-    found = bootstrap.difference(side, baseline)
-    assert found.estimate.n == 3 and found.estimate.mean == pytest.approx(
+    result = bootstrap.difference(side, baseline)
+    assert result.estimate.n == 3 and result.estimate.mean == pytest.approx(
         means(side).mean() - means(baseline)[0]
     )
     assert (
-        found.estimate.high - found.estimate.low
+        result.estimate.high - result.estimate.low
         < bootstrap.interval(baseline).high - bootstrap.interval(baseline).low
     )
     back = bootstrap.difference(baseline, side).estimate
-    assert (back.low, back.high) == pytest.approx((-found.estimate.high, -found.estimate.low))
+    assert (back.low, back.high) == pytest.approx((-result.estimate.high, -result.estimate.low))
 
 
 def test_one_seed_has_no_interval():
@@ -176,20 +180,20 @@ def test_one_seed_has_no_interval():
 )
 def test_p_and_interval_agree(rng, seeds, against, level):
     first, second = arm(seeds, 40, rng=rng), arm(seeds, 40, rng=rng + 1)
-    found = bootstrap.difference(first, second, against, level)
-    excluded = not found.estimate.low <= against <= found.estimate.high
-    assert excluded == (found.p < 1 - level)
-    assert bootstrap.difference(second, first, -against, level).p == pytest.approx(found.p)
+    result = bootstrap.difference(first, second, against, level)
+    excluded = not result.estimate.low <= against <= result.estimate.high
+    assert excluded == (result.p < 1 - level)
+    assert bootstrap.difference(second, first, -against, level).p == pytest.approx(result.p)
 
 
 def test_a_ratio_by_hand():
     first, second = arm(rng=1), arm(rng=2, level=5.0)
-    found = bootstrap.ratio(first, second, against=0.8)
+    result = bootstrap.ratio(first, second, against=0.8)
     ratios = means(first) / means(second)
-    assert found.estimate.mean == pytest.approx(
+    assert result.estimate.mean == pytest.approx(
         ratios.mean()
-    ) and found.estimate.deviation == pytest.approx(ratios.std(ddof=1))
-    assert (found.p < 0.05) == (not found.estimate.low <= 0.8 <= found.estimate.high)
+    ) and result.estimate.deviation == pytest.approx(ratios.std(ddof=1))
+    assert (result.p < 0.05) == (not result.estimate.low <= 0.8 <= result.estimate.high)
     with pytest.raises(ValueError, match="divisor"):
         bootstrap.ratio(
             first, {seed: Examples(np.zeros(COUNT), np.ones(COUNT), "rows") for seed in range(3)}
@@ -198,8 +202,8 @@ def test_a_ratio_by_hand():
 
 def test_a_model_that_never_errs_is_not_certain():
     perfect = {seed: Examples(np.ones(200), np.ones(200), "x") for seed in range(3)}
-    found = bootstrap.interval(perfect, limits=(0.0, 1.0))
-    assert found.high == found.mean == 1.0 and found.low == pytest.approx(
+    result = bootstrap.interval(perfect, limits=(0.0, 1.0))
+    assert result.high == result.mean == 1.0 and result.low == pytest.approx(
         1 - 3 / 200, abs=0.003
     )  # the rule of three
     assert bootstrap.difference(perfect, perfect).p == 1.0
@@ -207,10 +211,10 @@ def test_a_model_that_never_errs_is_not_certain():
 
 def test_grouping_many_examples_does_not_change_the_interval():
     side = arm(count=20_000, rng=3)
-    found = bootstrap.interval({-1: side[0]})
+    result = bootstrap.interval({-1: side[0]})
     values = side[0].totals / side[0].weights
-    assert found.mean == pytest.approx(values.mean())
-    assert found.high - found.mean == pytest.approx(
+    assert result.mean == pytest.approx(values.mean())
+    assert result.high - result.mean == pytest.approx(
         1.96 * values.std() / math.sqrt(20_000), rel=0.08
     )
 
@@ -232,8 +236,10 @@ def test_replicates_are_cached_only_as_long_as_their_examples():
 
 @given(st.floats(0, 10), st.floats(0, 10), st.floats(1, 50))
 def test_combined_is_never_narrower_than_a_part_or_wider_than_in_quadrature(seeds, test, dof):
-    found = bootstrap.combined(seeds, test, dof)
-    assert max(seeds, test) <= found * (1 + 1e-9) and found <= math.hypot(seeds, test) * (1 + 1e-9)
+    result = bootstrap.combined(seeds, test, dof)
+    assert max(seeds, test) <= result * (1 + 1e-9) and result <= math.hypot(seeds, test) * (
+        1 + 1e-9
+    )
 
 
 def test_effect_is_hedges_g_of_the_seeds():

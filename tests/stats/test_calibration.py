@@ -26,15 +26,15 @@ simulate = functools.cache(calibration.simulate)
     ids=str,
 )
 def test_false_positives_and_coverage(setting):
-    found = simulate(setting, COMPARISONS)
-    assert found["false_positives"] == pytest.approx(0.05, abs=ERROR)
-    assert found["coverage"] == pytest.approx(0.95, abs=ERROR)
-    assert found["one"] == pytest.approx(0.95, abs=ERROR)
+    result = simulate(setting, COMPARISONS)
+    assert result["false_positives"] == pytest.approx(0.05, abs=ERROR)
+    assert result["coverage"] == pytest.approx(0.95, abs=ERROR)
+    assert result["one"] == pytest.approx(0.95, abs=ERROR)
 
 
 def test_the_simulation_detects_that_plain_percentiles_are_too_narrow():
-    found = simulate(NORMAL, COMPARISONS)
-    assert found["plain"] > 0.05 + 3 * ERROR
+    result = simulate(NORMAL, COMPARISONS)
+    assert result["plain"] > 0.05 + 3 * ERROR
 
 
 @pytest.mark.parametrize("seeds", [3, 4, 5, 10])
@@ -55,7 +55,7 @@ def test_combined_interval_for_any_fraction_of_the_test_set(seeds):
         parts, test = t * spread * (1 - fraction) ** 0.5, z * fraction**0.5
         halves = {"quadrature": np.hypot(parts, test)}
         halves["combined"] = np.array(
-            [bootstrap.combined(each, test, dof) for each in parts[:10_000]]
+            [bootstrap.combined(item, test, dof) for item in parts[:10_000]]
         )
         variance = spread**2 * (1 - fraction)
         total = variance + fraction

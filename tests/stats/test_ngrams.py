@@ -47,8 +47,8 @@ def test_kneser_ney_by_hand(bigram):
 def test_lower_order_counts_types_not_tokens():
     """A word that is frequent, but only after one other word, is unlikely after a third."""
     text = np.array([A, B] * 50 + [C, D, A, D, B, D])
-    found = table(Bigram(text[:-1], text[1:], 5), 5)
-    assert found[4, D] > found[4, B]
+    result = table(Bigram(text[:-1], text[1:], 5), 5)
+    assert result[4, D] > result[4, B]
     assert Unigram(text, 5).probability[B] > Unigram(text, 5).probability[D]
 
 
@@ -58,9 +58,9 @@ texts = st.lists(st.integers(0, 7), min_size=2, max_size=60).map(np.array)
 @settings(max_examples=150, deadline=None)
 @given(texts)
 def test_probabilities_add_up(text):
-    found = table(Bigram(text[:-1], text[1:], 9), 9)
-    assert (found > 0).all()
-    assert found.sum(1) == pytest.approx(np.ones(9))
+    result = table(Bigram(text[:-1], text[1:], 9), 9)
+    assert (result > 0).all()
+    assert result.sum(1) == pytest.approx(np.ones(9))
     assert Unigram(text, 9).probability.sum() == pytest.approx(1.0)
 
 
@@ -68,10 +68,10 @@ def test_probabilities_add_up(text):
 @given(texts, st.integers(0, 8), st.integers(0, 8))
 def test_between_is_the_product_of_both_sides_and_adds_up(text, left, right):
     bigram = Bigram(text[:-1], text[1:], 9)
-    found = bigram.between(left, right)
+    result = bigram.between(left, right)
     probability = table(bigram, 9)
     joint = probability[left] * probability[:, right]
-    assert np.exp(found) == pytest.approx(joint / joint.sum())
-    assert np.exp(found).sum() == pytest.approx(1.0)
-    assert bigram.between(left, right) == pytest.approx(found), "a query has no side effects"
+    assert np.exp(result) == pytest.approx(joint / joint.sum())
+    assert np.exp(result).sum() == pytest.approx(1.0)
+    assert bigram.between(left, right) == pytest.approx(result), "a query has no side effects"
     assert table(bigram, 9) == pytest.approx(probability)

@@ -34,8 +34,8 @@ def test_power_is_an_integral_of_the_normal_over_the_chi():
 
 def test_power_by_simulation():
     draws = np.random.default_rng(0).normal(0.04, 0.02, (20_000, 3))
-    found = np.abs(draws.mean(1)) / (draws.std(1, ddof=1) / math.sqrt(3)) > stats.t.ppf(0.975, 2)
-    assert power.power(0.02, 0.04, 3) == pytest.approx(found.mean(), abs=0.012)
+    excluded = np.abs(draws.mean(1)) / (draws.std(1, ddof=1) / math.sqrt(3)) > stats.t.ppf(0.975, 2)
+    assert power.power(0.02, 0.04, 3) == pytest.approx(excluded.mean(), abs=0.012)
 
 
 def test_without_a_difference_the_power_is_the_level():

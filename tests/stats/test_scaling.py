@@ -67,9 +67,9 @@ def test_constants_are_recovered_from_exact_points():
 def test_constants_of_small_models_are_recovered():
     """Sizes and tokens that two cores can train."""
     constants = {"E": 3.0, "A": 60.0, "B": 2000.0, "alpha": 0.4, "beta": 0.5}
-    found = scaling.fit(points(sizes=(5e4, 2e5, 8e5), tokens=(2.5e5, 1e6, 4e6), **constants), 5)
+    result = scaling.fit(points(sizes=(5e4, 2e5, 8e5), tokens=(2.5e5, 1e6, 4e6), **constants), 5)
     for name, value in constants.items():
-        assert getattr(found, name) == pytest.approx(value, rel=1e-4)
+        assert getattr(result, name) == pytest.approx(value, rel=1e-4)
 
 
 def test_an_outlier_hardly_moves_the_fit():
@@ -84,8 +84,8 @@ def test_intervals_cover_under_noise():
     truth = CHINCHILLA | {"loss": law(1e9, 2e10, **CHINCHILLA)}
     held = dict.fromkeys(truth, 0)
     for rng in range(8):
-        found = noisy(rng)
-        for name, (low, high) in (found.intervals | {"loss": found.predicted(1e9, 2e10)}).items():
+        result = noisy(rng)
+        for name, (low, high) in (result.intervals | {"loss": result.predicted(1e9, 2e10)}).items():
             assert low < high
             held[name] += low <= truth[name] <= high
     assert min(held.values()) >= 6, held  # 8 × 95 % less three standard errors
@@ -94,7 +94,7 @@ def test_intervals_cover_under_noise():
 def test_the_optimum_is_the_minimum_over_sizes_at_the_budget():
     flops = 3e20
     N, D, loss = exact_fit().optimal(flops)
-    found = optimize.minimize_scalar(
+    result = optimize.minimize_scalar(
         lambda n: law(math.exp(n), flops / 6 / math.exp(n), **CHINCHILLA),
         bounds=(10, 30),
         method="bounded",
@@ -102,8 +102,8 @@ def test_the_optimum_is_the_minimum_over_sizes_at_the_budget():
     )
     assert (
         6 * N * D == pytest.approx(flops)
-        and math.log(N) == pytest.approx(found.x, abs=1e-4)
-        and loss == pytest.approx(found.fun)
+        and math.log(N) == pytest.approx(result.x, abs=1e-4)
+        and loss == pytest.approx(result.fun)
     )
     assert exact_fit().optimal(flops, 12.0)[0] * exact_fit().optimal(flops, 12.0)[
         1
@@ -115,12 +115,12 @@ def test_crossover_in_closed_form():
     # one solution.
     first, second = exact_fit(E=2.0, A=200.0, B=200.0), exact_fit(E=1.69)
     gamma = 0.34 * 0.28 / 0.62
-    K = [(each.optimal(1.0)[2] - each.E) for each in (first, second)]
+    K = [(item.optimal(1.0)[2] - item.E) for item in (first, second)]
     expected = ((K[1] - K[0]) / (2.0 - 1.69)) ** (1 / gamma)
-    found = scaling.crossover(first, second, expected / 1e4, expected * 1e4)
-    assert found.flops == pytest.approx(expected, rel=1e-6) and found.fraction == 1.0
-    assert (found.low, found.high) == pytest.approx((expected, expected), rel=1e-2)
-    assert found.note == "the first is better below, the second above"
+    result = scaling.crossover(first, second, expected / 1e4, expected * 1e4)
+    assert result.flops == pytest.approx(expected, rel=1e-6) and result.fraction == 1.0
+    assert (result.low, result.high) == pytest.approx((expected, expected), rel=1e-2)
+    assert result.note == "the first is better below, the second above"
     assert (
         scaling.crossover(second, first, expected / 1e4, expected * 1e4).note
         == "the second is better below, the first above"
@@ -128,34 +128,34 @@ def test_crossover_in_closed_form():
     # At another cost of each, K_i counts C / cost_i: the solution moves with it.
     costs = (6.0, 10.5)
     K = [
-        (each.optimal(1.0, cost)[2] - each.E)
-        for each, cost in zip((first, second), costs, strict=True)
+        (item.optimal(1.0, cost)[2] - item.E)
+        for item, cost in zip((first, second), costs, strict=True)
     ]
     dearer = ((K[1] - K[0]) / (2.0 - 1.69)) ** (1 / gamma)
-    found = scaling.crossover(first, second, dearer / 1e4, dearer * 1e4, costs)
+    result = scaling.crossover(first, second, dearer / 1e4, dearer * 1e4, costs)
     assert (
-        found.flops == pytest.approx(dearer, rel=1e-6) and not expected / 2 < dearer < 2 * expected
+        result.flops == pytest.approx(dearer, rel=1e-6) and not expected / 2 < dearer < 2 * expected
     )
 
 
 def test_no_crossover_is_reported():
-    found = scaling.crossover(exact_fit(E=1.5), exact_fit(), 1e18, 1e24)
-    assert (found.flops, found.low, found.high, found.fraction) == (None, None, None, 0.0)
-    assert found.note == "the first is better over the whole range"
+    result = scaling.crossover(exact_fit(E=1.5), exact_fit(), 1e18, 1e24)
+    assert (result.flops, result.low, result.high, result.fraction) == (None, None, None, 0.0)
+    assert result.note == "the first is better over the whole range"
 
 
 def test_a_crossover_that_is_not_known_well_has_open_ends():
     first, second = noisy(0), noisy(1, E=1.68)
-    found = scaling.crossover(first, second, 1e19, 1e22)
-    assert found.fraction < 0.975 and (
-        found.flops is None or found.low is None or found.high is None
+    result = scaling.crossover(first, second, 1e19, 1e22)
+    assert result.fraction < 0.975 and (
+        result.flops is None or result.low is None or result.high is None
     )
 
 
 def test_results_are_deterministic():
-    found = scaling.fit(points(0.01), 10).intervals
+    result = scaling.fit(points(0.01), 10).intervals
     assert (
-        found
+        result
         == scaling.fit(points(0.01), 10).intervals
         == scaling.fit(points(0.01)[::-1], 10).intervals
     )
