@@ -121,7 +121,12 @@ def _rename(part: Path, directory: Path) -> None:
 
 
 def commit(directory: Path, meta: dict[str, Any]) -> None:
-    """Writes metadata into a filled directory, with the sizes and checksums of its files."""
+    """Writes metadata into a filled directory, with the sizes and checksums of its files.
+
+    Args:
+      directory: the temporary directory that `create` yielded.
+      meta: values for JSON, which `read` returns.
+    """
     files = {
         path.name: {
             "size": path.stat().st_size,

@@ -107,7 +107,12 @@ class Tally:
         self.labels[document.label] = (documents + 1, before + words)
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Counts what is not kept."""
+        """Counts what is not kept.
+
+        Args:
+          reason: what is counted and why it is dropped.
+          count: number of dropped items; 0 adds no reason.
+        """
         if count:
             self.dropped[reason] += count
 

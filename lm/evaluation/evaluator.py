@@ -97,7 +97,12 @@ def score(
 
 
 def baselines(tasks: Mapping[str, Task], program: Program) -> Measurements:
-    """Scores every task's baselines. They have no seed; -1 is written."""
+    """Scores every task's baselines. They have no seed; -1 is written.
+
+    Args:
+      tasks: tasks by name.
+      program: program of any model; the tasks lay out held-out rows with it.
+    """
     measurements = Measurements()
     for task_name, task in tasks.items():
         for name, metrics in task.baselines(program).items():

@@ -192,11 +192,22 @@ class Tuner:
         )
 
     def logits(self, params: Params, head: Head, rows: Rows) -> Float[np.ndarray, "N P C"]:
-        """Logits of the classes for every row, without dropout; float32."""
+        """Logits of the classes for every row, without dropout; float32.
+
+        Args:
+          params: parameters of the model.
+          head: parameters of the head.
+          rows: N rows.
+        """
         return self._map(params, head, rows, "logits")
 
     def frozen(self, params: Params, rows: Rows) -> Float[np.ndarray, "N P F"]:
-        """Inputs of the head from a model that is not fine-tuned; float32."""
+        """Inputs of the head from a model that is not fine-tuned; float32.
+
+        Args:
+          params: parameters of the model.
+          rows: N rows.
+        """
         return self._map(params, self._new_head(params, rows), rows, "features")
 
     def _map(

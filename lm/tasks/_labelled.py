@@ -236,7 +236,13 @@ class LabelledTask:
     def named(
         self, main: dict[str, Score], own: dict[str, Score] | None, probe: dict[str, Score]
     ) -> dict[str, Score]:
-        """Metrics under the names that `score` returns."""
+        """Metrics under the names that `score` returns.
+
+        Args:
+          main: metrics under the bidirectional mask if there is one, else under the model's own.
+          own: metrics under the model's own mask; None if it was not requested.
+          probe: metrics of the linear probe.
+        """
         result = dict(main)
         for form, metrics in (("{}_own", own or {}), ("probe_{}", probe)):
             for name, value in metrics.items():
@@ -360,7 +366,14 @@ def text_mean(
 def unit_means(
     model: Model, batch: Batch, dropout_keys: DropoutKeys | None, count: int
 ) -> Float[Array, "B {count} D"]:
-    """The mean of the last hidden states of each of the first `count` units of a row."""
+    """The mean of the last hidden states of each unit of a row.
+
+    Args:
+      model: the model.
+      batch: a batch with `units`, int32 [B, T]: the number of each token's unit, from 1.
+      dropout_keys: keys of dropout; None disables it.
+      count: maximum number of units of a row.
+    """
     return heads.mean(
         states(model, batch, dropout_keys),
         batch["units"][:, None, :] == jnp.arange(1, count + 1)[None, :, None],
@@ -395,7 +408,7 @@ def class_scores(
 
 
 def sample(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
-    """Up to `most` of the items (0: all), in random order."""
+    """Up to `most` of the items (0 takes all), in random order."""
     order = rng.permutation(len(items))
     return [items[at] for at in (order[:most] if most else order)]
 

@@ -21,6 +21,10 @@ def special_tokens(
     `[CLS] text [SEP] text [SEP]` for encoders, and for decoders whose training was MLM, or ended
     with it; `text [EOS] text [EOS]` for encoder-decoders; `[BOS] text [EOS] text` for other
     decoders.
+
+    Args:
+      objective: objective of the model.
+      tokenizer: supplies the ids.
     """
     if objective.mask == "bidirectional" or (
         objective.mask == "prefix" and objective.scores[-1] == "masked"

@@ -29,8 +29,12 @@ PerTarget = dict[str, np.ndarray]  # name → values at the targets of rows, flo
 def source_options(corpus: Corpus, source: str) -> dict[str, Any]:
     """The options of the corpus's source.
 
+    Args:
+      corpus: the corpus.
+      source: name of the source that is required.
+
     Raises:
-      NotApplicable: the corpus is of another source.
+      NotApplicable: the corpus is from another source.
     """
     actual = getattr(corpus, "source", "")
     if actual != source:
@@ -71,13 +75,18 @@ class Words:
         self._word = dict(zip(self.ids.tolist(), words, strict=True))
 
     def text(self, ids: Integer[np.ndarray, "n"]) -> list[str]:
-        """The words of a text's ids."""
+        """The words of ids."""
         return [self._word[i] for i in np.asarray(ids).tolist()]
 
     def over_vocabulary(
         self, table_SW: Float[np.ndarray, "*S W"], size: int
     ) -> Float64[np.ndarray, "*S V"]:
-        """Probabilities of the words as probabilities of all V = `size` ids."""
+        """Probabilities of words as probabilities of ids.
+
+        Args:
+          table_SW: probabilities of the words.
+          size: V, the number of ids.
+        """
         table_SV = np.zeros((*table_SW.shape[:-1], size))
         table_SV[..., self.ids] = table_SW
         return table_SV
@@ -231,7 +240,13 @@ def _filled(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def first_documents(store: Store, tokens: int, length: int) -> list[Int64[np.ndarray, "_"]]:
-    """The first documents of a split: as many as rows of `length` fit `tokens`, at least one."""
+    """The first documents of a split, for rows of one document each.
+
+    Args:
+      store: the documents.
+      tokens: maximum number of positions of all rows; there is always at least one row.
+      length: positions of a row.
+    """
     return [
         np.asarray(store.document(i), np.int64)
         for i in range(min(len(store), max(1, tokens // length)))

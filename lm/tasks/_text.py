@@ -147,5 +147,10 @@ class Targets:
 
 
 def at_targets(batches: Sequence[Mapping[str, np.ndarray]], field: str) -> Integer[np.ndarray, "M"]:
-    """A field of the batches at the targets, in the order of `Targets`."""
+    """A field of the batches at the targets, in the order of `Targets`.
+
+    Args:
+      batches: batches with `weights`, above 0 at targets.
+      field: name of the field.
+    """
     return np.concatenate([batch[field][batch["weights"] > 0] for batch in batches])

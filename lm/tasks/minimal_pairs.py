@@ -171,7 +171,13 @@ class Task:
     def log_p(
         self, program: Program, params: Params, method: str
     ) -> Float64[np.ndarray, "sentences"]:
-        """Log-probabilities of all sentences in nats, by a method; in the order of `sentences`."""
+        """Log-probabilities of all sentences in nats, in the order of `sentences`.
+
+        Args:
+          program: the model's program.
+          params: the model's parameters.
+          method: one of lm.inference.scoring.methods(program.objective).
+        """
         return self._scorers(program, method).sentences(params, self.sentences)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:

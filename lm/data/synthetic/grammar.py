@@ -144,7 +144,12 @@ class Grammar:
         return states, surprisals
 
     def log_probability(self, text: Sequence[str], start: str = "") -> float:
-        """log p of a complete text in nats; -inf for a text that is not of the grammar."""
+        """log p of a complete text in nats; -inf for a text that is not of the grammar.
+
+        Args:
+          text: words.
+          start: symbol of the first state; "" takes the grammar's own.
+        """
         stack, total = [self.states.index(start) if start else 0], 0.0
         for word in text:
             move = self._next[stack.pop()].get(word) if stack else None

@@ -69,7 +69,13 @@ class Options:
 
 
 def draw(options: Options, seed: int, count: int) -> Iterator[list[str]]:
-    """Draws `count` documents; the first n do not depend on `count`."""
+    """Draws documents as lists of symbols; the first n do not depend on `count`.
+
+    Args:
+      options: parameters of the distribution.
+      seed: seed of the draws.
+      count: number of documents.
+    """
     rng = np.random.Generator(np.random.PCG64(seed))
     names = [
         [f"{letter}{i}" for i in range(size)]
@@ -112,6 +118,10 @@ def _without_repetition(
 
 def answers(text: Sequence[str], pairs: int) -> list[tuple[int, str]]:
     """(position, value) of each answer: the value paired with the key before that position.
+
+    Args:
+      text: symbols of a document.
+      pairs: number of pairs that it begins with.
 
     Raises:
       ValueError: the text does not begin with `pairs` pairs, or has an incorrect answer.
