@@ -23,7 +23,7 @@ from lm.training.program import Program
 # Rows that targets are counted on at first: the mean of 15 % of 128 tokens is then known to about
 # 0.5 %, that of the hybrid objective to 3 %.
 ROWS = 512
-MOST_ROWS = 2**18  # maximum number of rows to count, where the mean must be more precise
+MAX_ROWS = 2**18  # maximum number of rows to count, where the mean must be more precise
 
 
 def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = False) -> Program:
@@ -79,20 +79,20 @@ def loss_tokens(program: Program, store: Store, precision: float = math.inf) -> 
       precision: relative standard error to reach; by default that of ROWS rows.
 
     Raises:
-      UserError: MOST_ROWS rows do not reach the precision.
+      UserError: MAX_ROWS rows do not reach the precision.
     """
     rows, targets = ROWS, _targets(program, store, ROWS)
     while (error := _relative_error(targets)) > precision:
-        if rows >= MOST_ROWS:
+        if rows >= MAX_ROWS:
             raise UserError(
-                f"the number of targets varies so much between rows that {MOST_ROWS:,} rows do not"
+                f"the number of targets varies so much between rows that {MAX_ROWS:,} rows do not"
                 f" give its mean to {precision:.2%}; set a larger config.budget.tolerance, or match"
                 " tokens or flops"
             )
         # Somewhat more rows than this error suggests, since the spread is itself an estimate. At
         # most eightfold: the part of the error that comes from a jump between two phases of a run
         # shrinks faster with the number of rows than sampling error does.
-        rows = min(math.ceil(1.2 * rows * (error / precision) ** 2), 8 * rows, MOST_ROWS)
+        rows = min(math.ceil(1.2 * rows * (error / precision) ** 2), 8 * rows, MAX_ROWS)
         targets = _targets(program, store, rows)
     return float(targets.mean())
 

@@ -22,7 +22,7 @@ DASHES: tuple[tuple[float, ...], ...] = (
     (5, 1, 1, 1, 1, 1),
     (1.6, 1.6),
 )
-_MOST_POINTS = 240
+_MAX_POINTS = 240
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +167,15 @@ def _values(mark: Line | Band | Dots | Rule, upright: bool) -> list[float]:
     return [point[upright] for point in mark.points]
 
 
-def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
-    """Returns round numbers in [low, high], at most about `most`."""
+def ticks(low: float, high: float, log: bool, maximum: int) -> list[float]:
+    """Returns round numbers in [low, high].
+
+    Args:
+      low: lower end of the axis.
+      high: upper end of the axis.
+      log: whether the axis is logarithmic.
+      maximum: approximate maximum number of ticks.
+    """
     if log:
         first, last = math.floor(math.log10(low)), math.ceil(math.log10(high))
         for digits in ((1, 2, 3, 5), (1, 2, 5), (1, 3), (1,)):
@@ -178,14 +185,14 @@ def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
                 for digit in digits
                 if low <= digit * 10.0**power <= high
             ]
-            if len(values) <= most:
+            if len(values) <= maximum:
                 return (
                     values
                     if len(values) > 1 or digits == (1, 2, 3, 5)
-                    else ticks(low, high, False, most)
+                    else ticks(low, high, False, maximum)
                 )
-        return values[:: -(-len(values) // most)]
-    raw = (high - low) / most
+        return values[:: -(-len(values) // maximum)]
+    raw = (high - low) / maximum
     scale = 10.0 ** math.floor(math.log10(raw))
     step = next(
         factor * scale for factor in (1, 2, 2.5, 5, 10) if factor * scale >= raw * (1 - 1e-9)
@@ -198,7 +205,7 @@ def ticks(low: float, high: float, log: bool, most: int) -> list[float]:
 
 def thin(points: Sequence[tuple[float, ...]]) -> Sequence[tuple[float, ...]]:
     """Returns at most about 240 of a line's points, including the last."""
-    step = -(-len(points) // _MOST_POINTS)
+    step = -(-len(points) // _MAX_POINTS)
     return points if step <= 1 else [*points[:-1:step], points[-1]]
 
 

@@ -17,7 +17,7 @@ SIGNS = {
 }
 _POWER = 0.8
 _FEW_ROWS = 8  # a longer table of better baselines is collapsed
-_MOST_SEEDS = 1000  # larger numbers of required seeds are not reported
+_MAX_SEEDS = 1000  # larger numbers of required seeds are not reported
 
 
 def headline(tested: list[HypothesisResult]) -> str:
@@ -157,10 +157,10 @@ def _seeds(results: Results, hypothesis: dict[str, Any], number: int) -> str:
     try:
         needed = power.seeds_needed(deviation, distance, _POWER, level, test)
     except ValueError:  # more than it searches
-        needed = _MOST_SEEDS + 1
-    if needed > _MOST_SEEDS:
+        needed = _MAX_SEEDS + 1
+    if needed > _MAX_SEEDS:
         return (
-            f"more than {_MOST_SEEDS:,} seeds would be needed if the measured value is the true one"
+            f"more than {_MAX_SEEDS:,} seeds would be needed if the measured value is the true one"
         )
     if needed <= len(apart) and not has_examples:
         return "more seeds alone would hardly help: there are too few test examples"

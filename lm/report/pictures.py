@@ -56,7 +56,7 @@ def _draw(axes: Any, data: Chart) -> None:
         return
     for mark in data.marks:
         _mark(axes, mark)
-    for axis, upright, most in ((data.x, False, 6), (data.y, True, 6)):
+    for axis, upright, maximum in ((data.x, False, 6), (data.y, True, 6)):
         low, high = data.span(upright)
         name = "y" if upright else "x"
         if axis.log:
@@ -70,7 +70,7 @@ def _draw(axes: Any, data: Chart) -> None:
             axes.grid(axis="x", visible=True)
             axes.spines["left"].set_visible(False)
             continue
-        values = chart.ticks(low, high, axis.log, most)
+        values = chart.ticks(low, high, axis.log, maximum)
         getattr(axes, f"set_{name}ticks")(values, [axis.text(value) for value in values])
         getattr(axes, f"set_{name}ticks")([], minor=True)
 

@@ -7,8 +7,8 @@ from typing import Any
 from lm.report.page import Code, Details, Heading, Leaf, Paragraph, Part
 from lm.report.results import Results
 
-_MOST = 5  # samples per arm
-_LONGEST = 600  # characters per sample
+_MAX_SAMPLES = 5  # maximum number of samples per arm
+_MAX_CHARACTERS = 600  # maximum number of characters per sample
 
 
 def section(results: Results) -> list[Part]:
@@ -35,7 +35,9 @@ def section(results: Results) -> list[Part]:
                 inner.append(
                     Paragraph(f"Greedy output of seed {run.seed} after “▸”; “«»” mark masked text:")
                 )
-                inner += [Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MOST]]
+                inner += [
+                    Code(f"{_cut(prompt)}\n▸ {_cut(text)}") for prompt, text in pairs[:_MAX_SAMPLES]
+                ]
         if inner:
             parts.append(Details(comparison.label(arm), inner, printed=True))
     return [Heading("Samples"), *parts] if parts else []
@@ -51,4 +53,4 @@ def _read(path: Path, kind: type) -> Any:
 
 
 def _cut(text: str) -> str:
-    return text if len(text) <= _LONGEST else text[:_LONGEST].rstrip() + " …"
+    return text if len(text) <= _MAX_CHARACTERS else text[:_MAX_CHARACTERS].rstrip() + " …"

@@ -206,7 +206,7 @@ def ratio(first: BySeed, second: BySeed, against: float = 1.0, level: float = LE
       ValueError: both sides have seeds but none in common, a divisor is zero, or a score is not
         finite.
     """
-    seeds = _paired(first, second, fewest=1)
+    seeds = _paired(first, second, minimum=1)
     if seeds is None:
         raise ValueError(
             f"a ratio requires a common seed, but the seeds are {sorted(first)} and"
@@ -252,17 +252,18 @@ def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0)
     )
 
 
-def _paired(first: BySeed, second: BySeed, fewest: int = 2) -> list[int] | None:
-    """The seeds to pair by: [-1] if neither side has seeds; None if fewer than `fewest` are common.
+def _paired(first: BySeed, second: BySeed, minimum: int = 2) -> list[int] | None:
+    """The seeds to pair by: [-1] if neither side has seeds.
 
-    A side with fewer than `fewest` seeds needs only that many in common.
+    None if fewer than `minimum` are common. A side with fewer than `minimum` seeds needs only that
+    many in common.
     """
     if not first or not second:
         raise ValueError("a difference requires examples on both sides")
     if NO_SEED in first or NO_SEED in second:
         return sorted(second if NO_SEED in first else first)
     common = sorted(first.keys() & second.keys())
-    enough = min(fewest, len(first), len(second))
+    enough = min(minimum, len(first), len(second))
     return common if len(common) >= max(1, enough) else None
 
 

@@ -12,7 +12,7 @@ import math
 
 from lm.stats.intervals import LEVEL
 
-MOST = 100_000  # maximum number of seeds that the search tries
+MAX_SEEDS = 100_000  # maximum number of seeds that the search tries
 
 
 def power(
@@ -94,10 +94,10 @@ def seeds_needed(
     low, high = 1, 2
     while _power(deviation, difference, high, level, test) < power:
         low, high = high, 2 * high
-        if low > MOST:
+        if low > MAX_SEEDS:
             raise ValueError(
                 f"a difference of {difference:g} at a deviation of {deviation:g} needs more than"
-                f" {MOST:,} seeds"
+                f" {MAX_SEEDS:,} seeds"
             )
     while high - low > 1:
         middle = (low + high) // 2

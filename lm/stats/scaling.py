@@ -29,7 +29,7 @@ NAMES = ("E", "A", "B", "alpha", "beta")
 RESAMPLES = 2000
 # Minimum number of sizes, token counts and points that determine five constants and the residual
 # variance.
-FEWEST = (3, 3, 8)
+MINIMUM = (3, 3, 8)
 FLOPS = 6.0  # training FLOPs per parameter and token (Kaplan et al. 2020)
 
 Constants = Float64[np.ndarray, "R 5"]  # in the order of NAMES
@@ -255,11 +255,11 @@ def _check(N: np.ndarray, D: np.ndarray, L: np.ndarray) -> None:
         )
     counts = len(set(N)), len(set(D)), len(L)
     required = (
-        f"a grid of at least {FEWEST[0]} sizes and {FEWEST[1]} token counts, with at least"
-        f" {FEWEST[2]} runs in total, for example 3 sizes × 3 token counts, each four times the one"
-        " before"
+        f"a grid of at least {MINIMUM[0]} sizes and {MINIMUM[1]} token counts, with at least"
+        f" {MINIMUM[2]} runs in total, for example 3 sizes × 3 token counts, each four times the"
+        " one before"
     )
-    if any(count < fewest for count, fewest in zip(counts, FEWEST, strict=True)):
+    if any(count < minimum for count, minimum in zip(counts, MINIMUM, strict=True)):
         raise UserError(
             f"{counts[2]} runs of {counts[0]} sizes and {counts[1]} token counts do not determine a"
             f" scaling law; use {required}"

@@ -152,7 +152,7 @@ def test_targets_are_counted_to_the_given_precision(monkeypatch):
         < accounting.loss_tokens(phases, rows, 0.5) * 1.1
     )
     assert accounting._relative_error(accounting._targets(program, rows, accounting.ROWS)) > 0.02
-    monkeypatch.setattr(accounting, "MOST_ROWS", 1024)
+    monkeypatch.setattr(accounting, "MAX_ROWS", 1024)
     with pytest.raises(
         UserError,
         match=r"1,024 rows do not give its mean to 0\.01%; set a larger config\.budget\.tolerance",

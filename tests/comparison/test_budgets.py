@@ -1,4 +1,4 @@
-"""Steps of arms against values by hand, and budgets that are refused."""
+"""Steps of arms against values by hand, and invalid budgets."""
 
 import pytest
 from hypothesis import given, settings
@@ -75,7 +75,7 @@ def test_arms_are_matched_with_arms_of_the_same_multiple():
         plan(Budget("tokens", 200), {"small": arm(300)}, {"small": 0.1})
 
 
-def test_a_budget_below_one_step_is_refused():
+def test_a_budget_below_one_step_is_rejected():
     with pytest.raises(UserError, match="100 tokens are less than one step of arm 'a', 1,000"):
         plan(Budget("tokens", 100), {"a": arm(1000)})
 

@@ -145,7 +145,7 @@ def test_an_impossible_multiple_of_the_budget(times):
         experiment.parse(GIVEN | {"arms": {"a": GIVEN["arms"]["a"] | {"times": times}}})
 
 
-def test_a_changed_number_of_steps_is_refused(tmp_path):
+def test_a_changed_number_of_steps_is_rejected(tmp_path):
     old = {"planned": {"a": {"steps": 10}}}
     record.check_planned(tmp_path, old, {"a": {"steps": 10}})
     with pytest.raises(UserError, match="runs of 'a' had 10 steps, now they would have 11"):
@@ -178,7 +178,7 @@ def test_a_field_that_changes_the_loss_is_not_tuned(field):
         experiment.parse(GIVEN | {"tuning": GIVEN["tuning"] | {"field": field}})
 
 
-def test_an_arm_with_the_name_of_a_baseline_is_refused():
+def test_an_arm_with_the_name_of_a_baseline_is_rejected():
     with pytest.raises(UserError, match="the arm 'unigram' has the name of a baseline"):
         experiment.check_comparisons(
             [], {"clm", "unigram"}, {("causal", "nll"): {"unigram", "bigram"}}
@@ -341,7 +341,7 @@ def old_record(tmp_path):
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_a_changed_experiment_is_refused(tmp_path, what):
+def test_a_changed_experiment_is_rejected(tmp_path, what):
     change, words = CHANGES[what]
     now = copy.deepcopy(GIVEN)
     change(now)

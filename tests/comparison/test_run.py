@@ -245,7 +245,7 @@ def test_a_run_that_diverged_is_a_result(home, complete, direct, tmp_path, monke
     assert "diverged" in (workdir / "report.md").read_text()
 
 
-def test_a_hypothesis_without_a_comparison_is_refused_and_may_be_corrected(
+def test_a_hypothesis_without_a_comparison_is_rejected_and_may_be_corrected(
     home, complete, direct, tmp_path
 ):
     workdir = shutil.copytree(complete, tmp_path / "comparison")
@@ -313,7 +313,7 @@ def test_more_seeds_may_be_added_but_nothing_else_changed(home, complete, direct
     assert json.loads((complete / "comparison.json").read_text())["seeds_added"] == [added]
 
 
-def test_a_workdir_with_other_files_is_refused(home, tmp_path):
+def test_a_workdir_with_other_files_is_rejected(home, tmp_path):
     (tmp_path / "file").write_text("kept")
     before = runs.files(tmp_path)
     with pytest.raises(
@@ -447,7 +447,7 @@ IMPOSSIBLE = {
 
 
 @pytest.mark.parametrize("what", IMPOSSIBLE)
-def test_an_impossible_experiment_is_refused_before_anything_is_written(
+def test_an_impossible_experiment_is_rejected_before_anything_is_written(
     home, direct, tmp_path, what
 ):
     change, words = IMPOSSIBLE[what]

@@ -56,7 +56,7 @@ def test_a_grid_over_seeds(home, direct, tmp_path, capsys, monkeypatch):
     assert (tmp_path / "s" / "sweep.png").read_bytes().startswith(b"\x89PNG") and "± " in (
         tmp_path / "s" / "sweep.md"
     ).read_text()
-    # A second call computes nothing; another sweep in the same workdir is refused.
+    # A second call computes nothing; another sweep in the same workdir raises UserError.
     monkeypatch.setattr(loop, "train", lambda *_, **__: pytest.fail("trained again"))
     assert sweep.sweep(config(home), tmp_path / "s", swept, Options()) == 0
     with pytest.raises(UserError, match="holds another sweep:\n  sweep.seed: '0,1' there, '0' now"):
@@ -114,7 +114,7 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("what", MISTAKES)
-def test_mistakes_are_refused_before_anything_is_written(home, tmp_path, what):
+def test_mistakes_are_rejected_before_anything_is_written(home, tmp_path, what):
     swept, options, words = MISTAKES[what]
     with pytest.raises(UserError, match=words):
         sweep.sweep(config(home), tmp_path / "s", swept, options)
@@ -203,7 +203,7 @@ UNFIT = {
 
 
 @pytest.mark.parametrize("what", UNFIT)
-def test_a_metric_that_some_run_lacks_is_refused_before_training(
+def test_a_metric_that_some_run_lacks_is_rejected_before_training(
     home, direct, tmp_path, what, monkeypatch
 ):
     given, swept, metric, words = UNFIT[what]

@@ -96,7 +96,7 @@ def test_older_records_without_experiment_are_compared_by_what_they_have(tmp_pat
     assert ["seeds", "[0, 1, 2]", "[0, 1]"] in settings
 
 
-def test_comparisons_without_a_common_arm_are_refused(first, tmp_path):
+def test_comparisons_without_a_common_arm_are_rejected(first, tmp_path):
     second = make(tmp_path / "B")
     edit(second / "comparison.json", arms={"elmo": {"label": "ELMo"}}, hypotheses=[])
     with pytest.raises(UserError, match="share no arm: mlm, clm, nsp, mlm_nsp"):

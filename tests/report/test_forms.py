@@ -109,7 +109,7 @@ def test_untidy_text_is_escaped(tmp_path):
     )
 
 
-def test_rows_of_the_wrong_length_are_refused():
+def test_rows_of_the_wrong_length_are_rejected():
     with pytest.raises(ValueError, match="2 cells"):
         Table([("a", "l"), ("b", "r")], [["1"]])
 

@@ -258,7 +258,7 @@ def test_effect_is_hedges_g_of_the_seeds():
         lambda: bootstrap.ratio(arm(seeds=2), {5: arm()[0], 6: arm()[0]}),
     ],
 )
-def test_impossible_input_is_refused(call):
+def test_impossible_input_is_rejected(call):
     with pytest.raises(ValueError):
         call()
 

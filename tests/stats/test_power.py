@@ -87,6 +87,6 @@ def test_more_seeds_do_not_reduce_the_error_of_the_test_set():
         lambda: power.detectable(1.0, 3, level=1.0),
     ],
 )
-def test_impossible_input_is_refused(call):
+def test_impossible_input_is_rejected(call):
     with pytest.raises(ValueError):
         call()

@@ -172,7 +172,7 @@ def test_results_are_deterministic():
         ([], "at least 3 sizes"),
     ],
 )
-def test_a_grid_that_does_not_determine_the_law_is_refused(given, message):
+def test_a_grid_that_does_not_determine_the_law_is_rejected(given, message):
     with pytest.raises(UserError, match=message):
         scaling.fit(given)
 
@@ -184,6 +184,6 @@ def test_a_grid_that_does_not_determine_the_law_is_refused(given, message):
         lambda: scaling.crossover(exact_fit(), exact_fit(), 2.0, 1.0),
     ],
 )
-def test_impossible_budgets_are_refused(call):
+def test_impossible_budgets_are_rejected(call):
     with pytest.raises(ValueError):
         call()
