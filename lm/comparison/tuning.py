@@ -10,7 +10,13 @@ from lm.comparison.experiment import Experiment, tuned_value, with_field
 
 
 def directory(workdir: Path, arm: str, index: int) -> Path:
-    """The directory of a trial, by the index of its factor."""
+    """The directory of a trial.
+
+    Args:
+      workdir: workdir of the comparison.
+      arm: name of the arm.
+      index: index of the trial's factor.
+    """
     return workdir / "tuning" / f"{arm}-{index}"
 
 
@@ -76,6 +82,10 @@ def edge(value: float | int, tried: list[dict[str, Any]]) -> str:
     """Returns "lowest" or "highest" if the value is at that end of the values tried, else "".
 
     A better value may then be beyond that end.
+
+    Args:
+      value: the selected value.
+      tried: trials, as `trials` returns them.
     """
     values = sorted(trial["value"] for trial in tried)
     if len(values) < 2 or value not in (values[0], values[-1]):

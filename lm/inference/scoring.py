@@ -166,7 +166,12 @@ class Scorer:
             yield self.masked_query(ids, np.arange(start, stop), 1)
 
     def continuation_query(self, context: TokenIds, continuation: TokenIds) -> Query:
-        """The query that scores how a context continues."""
+        """Returns the query that scores how a context continues.
+
+        Args:
+          context: ids of the text before.
+          continuation: ids to score.
+        """
         t = self.tokenizer
         if self.score.startswith("masked"):
             masked = len(context) + np.arange(len(continuation))
@@ -220,16 +225,32 @@ class Scorer:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32[np.ndarray, "_"]]:
-    """The ids of each text, normalized as by the sources, with line breaks as spaces."""
+    """Returns the ids of each text, normalized as by the sources, with line breaks as spaces.
+
+    Args:
+      tokenizer: the tokenizer.
+      texts: N texts.
+
+    Returns:
+      N arrays of ids, without special tokens.
+    """
     lines = [" ".join(text.normalize(item).split()) for item in texts]
     ids_N, lengths = tokenizer.encode_flat(lines)
     return np.split(ids_N, np.cumsum(lengths)[:-1])
 
 
 def word_starts(tokenizer: Tokenizer, ids: Integer[np.ndarray, "N"]) -> Bool[np.ndarray, "N"]:
-    """Where words begin: after a space, and before and after punctuation.
+    """Returns where words begin: after a space, and before and after punctuation.
 
-    So punctuation is a word of its own, as BERT splits text before it makes pieces.
+    Punctuation is therefore a word of its own, as in BERT, which splits text at punctuation before
+    it makes pieces.
+
+    Args:
+      tokenizer: the tokenizer of the ids.
+      ids: ids of a text, [N].
+
+    Returns:
+      Whether each id begins a word, [N].
     """
     punctuation = np.array([is_punctuation(tokenizer, int(piece)) for piece in ids], bool)
     starts = tokenizer.is_word_start[ids] | punctuation

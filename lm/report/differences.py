@@ -62,7 +62,13 @@ def _forest(results: Results, gaps: list[Gap], title: str, unit: str, direction:
 
 
 def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> list[Part]:
-    """Returns the section with the forest plots and tables of paired differences."""
+    """Returns the section with the forest plots and tables of paired differences.
+
+    Args:
+      results: the scores of the comparison.
+      charts: what `forest_charts` returned.
+      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without one.
+    """
     parts: list[Part] = [Heading("Differences from the reference arm")]
     if charts:
         drawn = []

@@ -209,10 +209,15 @@ class Results:
         return scores.diverged(self.comparison, *arms)
 
     def better(self, gap: Gap, direction: str) -> bool | None:
-        """Returns whether the first is better than the second.
+        """Returns whether the first arm is better than the second.
 
-        None if the interval includes zero, or if runs diverged: the remaining runs are not a random
-        sample.
+        Args:
+          gap: the difference first - second.
+          direction: whether "lower" or "higher" values of the metric are better.
+
+        Returns:
+          None if the interval includes zero, or if runs diverged: the remaining runs are not a
+          random sample.
         """
         if self.diverged(gap.first, gap.second):
             return None

@@ -172,7 +172,13 @@ def _best(results: Results, task: str, metric: str) -> str:
 
 
 def details(results: Results, own: bool, title: str) -> list[Part]:
-    """Returns the section with a table per task: arms and baselines on the same examples."""
+    """Returns the section with a table per task: arms and baselines on the same examples.
+
+    Args:
+      results: the scores of the comparison.
+      own: True for the tasks of the arms' own objectives, False for tasks shared by all arms.
+      title: heading of the section.
+    """
     tables = [_table(results, task, metrics, own) for task, metrics in results.metrics(own).items()]
     if not tables:
         return [Heading(title), Paragraph("There are no scores yet.")]

@@ -31,7 +31,12 @@ def predict(theta: Constants, x: Points, y: Points) -> tuple[Values, Float64[np.
 
 
 def huber(residual: Float64[np.ndarray, "*S"], delta: float) -> Float64[np.ndarray, "*S"]:
-    """Returns Huber's loss with r = |residual| / delta: r²/2 up to 1, r - 1/2 above."""
+    """Returns Huber's loss with r = |residual| / delta: r²/2 up to 1, r - 1/2 above.
+
+    Args:
+      residual: difference of prediction and target.
+      delta: residual at which the loss becomes linear.
+    """
     size = np.abs(residual) / delta
     return np.where(size <= 1, size**2 / 2, size - 0.5)
 
@@ -108,6 +113,14 @@ def refine(
     """Returns the constants after Levenberg-Marquardt steps on Huber's loss by reweighting.
 
     It fits many targets at once, which L-BFGS would have to fit one by one.
+
+    Args:
+      theta: constants (a, b, e, α, β) to start from, one row per target.
+      x: centered log N.
+      y: centered log D.
+      target: log L, one row per target.
+      bounds: (low, high) of each constant.
+      steps: number of Levenberg-Marquardt steps per value of δ.
     """
     theta = theta.copy()
     for delta in (0.01, DELTA):

@@ -106,7 +106,12 @@ class Spread:
         )
 
     def estimate(self, level: float, limits: tuple[float, float] | None = None) -> Estimate:
-        """Returns the mean with its interval, clipped to the limits."""
+        """Returns the mean with its interval.
+
+        Args:
+          level: confidence level.
+          limits: smallest and largest possible score; the interval is clipped to them.
+        """
         if self.n == 1:
             return Estimate(self.mean, None, None, 1, None, ())
         half = self.half_width(level)
@@ -219,7 +224,12 @@ def ratio(first: BySeed, second: BySeed, against: float = 1.0, level: float = LE
 
 
 def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
-    """Returns the variances from which `difference` computes its interval and p."""
+    """Returns the variances from which `difference` computes its interval and p.
+
+    Args:
+      first: per-example values by seed.
+      second: per-example values by seed.
+    """
     seeds = _paired(first, second)
     if seeds is None:
         return _unpaired(first, second)

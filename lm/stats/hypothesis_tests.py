@@ -66,6 +66,10 @@ def above(estimate: Estimate, threshold: float) -> Verdict:
 
     Supported if the whole interval is above the threshold, refuted if the whole interval is below
     it. Inconclusive if the interval contains the threshold or there is no interval.
+
+    Args:
+      estimate: the score with its interval.
+      threshold: the value to compare with.
     """
     if estimate.low is None or estimate.high is None:
         return INCONCLUSIVE
@@ -75,7 +79,12 @@ def above(estimate: Estimate, threshold: float) -> Verdict:
 
 
 def below(estimate: Estimate, threshold: float) -> Verdict:
-    """Returns the verdict on "the score is below the threshold"; see `above`."""
+    """Returns the verdict on "the score is below the threshold", by the rules of `above`.
+
+    Args:
+      estimate: the score with its interval.
+      threshold: the value to compare with.
+    """
     if estimate.low is None or estimate.high is None:
         return INCONCLUSIVE
     if estimate.high < threshold:
@@ -89,6 +98,11 @@ def apart_above(first: Estimate, second: Estimate, margin: float = 0.0) -> Verdi
     Overlapping intervals are inconclusive. Disjoint intervals are a stricter requirement than a
     difference whose interval excludes zero. If the second estimate has no interval and does not
     depend on a seed, it counts as a point.
+
+    Args:
+      first: the score that should be higher.
+      second: the score to compare with.
+      margin: required distance between the intervals.
     """
     low, high = second.low, second.high
     if low is None or high is None:

@@ -50,12 +50,24 @@ class Score:
 
 
 def fraction(hits: float, count: float, examples: Examples | None = None) -> Score:
-    """Returns hits / count as a score; higher is better."""
+    """Returns hits / count as a score; higher is better.
+
+    Args:
+      hits: number of correct answers.
+      count: number of examples.
+      examples: the per-example values, if known.
+    """
     return Score(hits / count if count else float("nan"), int(count), "share", "higher", examples)
 
 
 def nats(total: float, count: float, examples: Examples | None = None) -> Score:
-    """Returns the mean negative log-likelihood in nats per token; lower is better."""
+    """Returns the mean negative log-likelihood in nats per token; lower is better.
+
+    Args:
+      total: sum over the tokens, in nats.
+      count: number of tokens.
+      examples: the per-example values, if known.
+    """
     return Score(
         total / count if count else float("nan"), int(count), "nats/token", "lower", examples
     )

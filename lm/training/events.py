@@ -106,6 +106,10 @@ def directory(workdir: Path, group: Group | None) -> Path:
     """Directory of a run's TensorBoard files.
 
     `tensorboard --logdir` of an experiment's workdir shows all its trials by name.
+
+    Args:
+      workdir: directory of the run.
+      group: the experiment that the run is a trial of, or None.
     """
     return (
         group.directory / "tensorboard" / group.experiment.replace("/", "-") / group.trial

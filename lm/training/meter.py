@@ -50,6 +50,10 @@ class MetricAccumulator:
     def add(self, step: int, sums: Sums) -> None:
         """Takes the sums of a step, which may still be running, and reads those of the step before.
 
+        Args:
+          step: number of the step.
+          sums: (sum, weight) of each metric by name, on the device.
+
         Raises:
           Diverged: a sum of the step before is not finite.
         """
@@ -75,6 +79,10 @@ class MetricAccumulator:
 
     def check(self, step: int, values: Mapping[str, float]) -> None:
         """Checks that all values are finite.
+
+        Args:
+          step: number of the step, for the message.
+          values: metrics by name.
 
         Raises:
           Diverged: a value is not finite; the message names the last good checkpoint.

@@ -76,6 +76,11 @@ class RunLog:
     def write(self, step: int, split: str, values: Mapping[str, float]) -> None:
         """Appends a line to metrics.jsonl, and writes events.
 
+        Args:
+          step: number of the step.
+          split: "train" or "validation".
+          values: metrics by name.
+
         Raises:
           UserError: the file cannot be written.
         """
@@ -102,7 +107,14 @@ class RunLog:
     def update(
         self, step: int, loss: float, speed: Mapping[str, float], seconds_left: float
     ) -> None:
-        """Moves the progress bar; without a terminal, prints a line every ten seconds."""
+        """Moves the progress bar; without a terminal, prints a line every ten seconds.
+
+        Args:
+          step: number of the step.
+          loss: training loss.
+          speed: what `Speed.values` returned.
+          seconds_left: expected seconds until the run ends; NaN if unknown.
+        """
         mfu = f"  MFU {speed['mfu']:.1%}" if "mfu" in speed else ""
         status = (
             f"loss {loss:.4f}  {speed['tokens_per_second']:,.0f} tokens/s{mfu}"
