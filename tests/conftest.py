@@ -31,13 +31,26 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 #   100 µs for a call, 200 µs with a Tokenizer: tests of code that runs in Python for each row take
 #   1.5 times as long (tests/data/test_loader.py with the rooms below it).
 CHECKED = [
+    "lm.comparison",
+    "lm.core.command",
+    "lm.core.compatibility",
+    "lm.core.files",
+    "lm.core.plain",
+    "lm.core.plugins",
+    "lm.data",
     "lm.evaluation",
     "lm.finetuning",
+    "lm.inference",
     "lm.models",
     "lm.nn",
     "lm.objectives",
     "lm.optimizers",
     "lm.parallel",
+    "lm.presets",
+    "lm.report",
+    "lm.stats",
     "lm.tasks",
+    "lm.tokenizers",
+    "lm.training",
 ]
 jaxtyping.install_import_hook(CHECKED, "type_checks.checked")

@@ -92,8 +92,7 @@ def check_same(workdir: Path, old: Mapping[str, Any], experiment: Experiment) ->
     differing = [
         key
         for key in differences(before, now, run_defaults)
-        if not _may_differ(key)
-        and not _reworded(workdir, key, old)
+        if not _may_differ(key) and not _reworded(workdir, key, old)
         if tuned or not key.startswith("tuning.")
     ]
     if not differing:

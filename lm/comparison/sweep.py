@@ -187,9 +187,7 @@ def _check_same(workdir: Path, about: Mapping[str, Any]) -> None:
         before = read_json(path, "the record of a sweep")
         old = flat({key: before.get(key) for key in about})
         new = flat(json.loads(json.dumps(about)))
-        run_defaults = {
-            f"config.{key}": value for key, value in defaults(about["config"]).items()
-        }
+        run_defaults = {f"config.{key}": value for key, value in defaults(about["config"]).items()}
         lines = [
             f"  {key}: {old.get(key)!r} there, {new.get(key)!r} now"
             for key in differences(old, new, run_defaults)
