@@ -79,5 +79,5 @@ def test_weights_and_biases_gets_the_group_and_resumes_a_run(tmp_path, sessions)
 def test_a_missing_package_names_what_to_install(monkeypatch):
     monkeypatch.setattr(events.importlib.util, "find_spec", lambda name: None)
     events.check_installed(TrainingConfig(steps=1))
-    with pytest.raises(UserError, match=r"pip install 'lm\[wandb\]'"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[wandb\]'"):
         events.check_installed(TrainingConfig(steps=1, wandb=True))
