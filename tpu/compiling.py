@@ -75,7 +75,7 @@ def devices(tpu: Slice) -> tuple[jax.Device, ...]:
     """Returns the slice's devices; those of several slices one slice after the other.
 
     Raises:
-      UserError: the installed libtpu does not know such a slice.
+      UserError: the installed libtpu does not have such a slice.
     """
     try:
         devices = topologies.get_topology_desc(
@@ -124,7 +124,7 @@ def compile_step(
       (the compiled step, or the error if memory is too small; seconds of tracing and compiling).
 
     Raises:
-      UserError: the compiler does not know an option.
+      UserError: the compiler does not have an option.
     """
     start = time.perf_counter()
     lowered = traced.program.lower(traced.batch)

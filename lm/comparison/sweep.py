@@ -16,6 +16,7 @@ from lm.comparison import (
     arms,
     optuna_search,
     ranges,
+    record,
     selection,
     sweep_results,
     trial,
@@ -92,7 +93,7 @@ def sweep(
         "split": options.split,
     }
     _check_same(workdir, about)
-    locks = TrialLocks(workdir / ".claims")
+    locks = TrialLocks(workdir / record.LOCKS)
     arms.prepare_corpora({"sweep": config})
     count = len(combinations) if combinations is not None else options.trials
     slots = workers.number(options.workers, count * len(seeds))
@@ -199,7 +200,7 @@ def _check_same(workdir: Path, about: Mapping[str, Any]) -> None:
                 + "\ngive another --workdir"
             )
     elif workdir.is_dir() and any(
-        entry.name != ".claims" and not entry.name.startswith(".sweep")
+        entry.name != record.LOCKS and not entry.name.startswith(".sweep")
         for entry in workdir.iterdir()
     ):
         raise UserError(

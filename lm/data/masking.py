@@ -55,10 +55,10 @@ class Options:
 
     def __post_init__(self) -> None:
         if not 0.0 < self.rate < 1.0:
-            raise ValueError(f"rate={self.rate} must lie between 0 and 1")
+            raise ValueError(f"rate={self.rate} must be between 0 and 1")
         if not 0.0 <= self.final_rate < 1.0:
             raise ValueError(
-                f"final_rate={self.final_rate} must lie between 0 and 1 (0: the rate stays)"
+                f"final_rate={self.final_rate} must be between 0 and 1 (0: the rate stays)"
             )
         if (
             min(self.mask_share, self.random_share) < 0
@@ -75,7 +75,7 @@ class Options:
         if self.unit not in UNITS:
             raise ValueError(f"unit={self.unit!r} is not one of {', '.join(UNITS)}")
         if not 0.0 <= self.span_p < 1.0:
-            raise ValueError(f"span_p={self.span_p} must lie in [0, 1) (0: uniform lengths)")
+            raise ValueError(f"span_p={self.span_p} must be in [0, 1) (0: uniform lengths)")
         if self.span_most < 1:
             raise ValueError(f"span_most={self.span_most} must be at least 1")
 

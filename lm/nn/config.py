@@ -71,7 +71,7 @@ class ModelConfig:
         self._at_least(1, "width", "layers", "head_chunks")
         self._at_least(0, "vocab_size", "max_length", "types", "init_std", "embedding_std")
         if not 0.0 <= self.dropout < 1.0:
-            raise ValueError(f"dropout={self.dropout} must lie in [0, 1)")
+            raise ValueError(f"dropout={self.dropout} must be in [0, 1)")
         if not self.norm_epsilon > 0.0:
             raise ValueError(f"norm_epsilon={self.norm_epsilon} must be above 0")
 

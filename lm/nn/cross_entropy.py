@@ -45,7 +45,7 @@ class LossOptions:
 
     def __post_init__(self) -> None:
         if not 0.0 <= self.label_smoothing < 1.0:
-            raise ValueError(f"label_smoothing={self.label_smoothing} must lie in [0, 1)")
+            raise ValueError(f"label_smoothing={self.label_smoothing} must be in [0, 1)")
         if self.z_loss < 0.0:
             raise ValueError(f"z_loss={self.z_loss} must not be negative")
 

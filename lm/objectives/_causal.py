@@ -25,7 +25,7 @@ def row(
         targets = np.append(text[start:stop], tokenizer.eos)
         weights = np.ones(len(targets), np.float32)
         tokens = rows.shift(int(text[start - 1]) if start else tokenizer.bos, targets)
-        if stop < len(text):  # the next piece goes on, so nothing is predicted after the last token
+        if stop < len(text):  # the next piece continues: nothing is predicted after the last token
             targets[-1] = weights[-1] = 0
         row.add(tokens, targets=targets, weights=weights)
         row.skip(packing.SPECIALS - 1)

@@ -52,7 +52,7 @@ class Config:
         if self.first == self.second:
             raise ValueError(f"first and second are both {self.first!r}; name two objectives")
         if not 0.0 < self.share < 1.0:
-            raise ValueError(f"share={self.share} must lie between 0 and 1")
+            raise ValueError(f"share={self.share} must be between 0 and 1")
 
 
 class Objective(_members.ComposedObjective):

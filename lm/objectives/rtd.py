@@ -69,7 +69,7 @@ class Config(_masked.Config):
         if not 0.0 < self.generator <= 1.0:
             raise ValueError(
                 f"generator={self.generator} is a fraction of the model's width:"
-                " it must lie in (0, 1]"
+                " it must be in (0, 1]"
             )
         if self.weight < 0.0:
             raise ValueError(f"weight={self.weight} must not be negative (0: the paper's)")

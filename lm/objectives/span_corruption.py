@@ -37,7 +37,7 @@ class Config(LossOptions):
     def __post_init__(self) -> None:
         LossOptions.__post_init__(self)
         if not 0.0 < self.density < 1.0:
-            raise ValueError(f"density={self.density} must lie between 0 and 1")
+            raise ValueError(f"density={self.density} must be between 0 and 1")
         if self.mean_span < 1.0:
             raise ValueError(f"mean_span={self.mean_span} must be at least 1 token")
         if self.mode_token:

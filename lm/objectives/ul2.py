@@ -53,9 +53,9 @@ class Config(LossOptions):
     def __post_init__(self) -> None:
         LossOptions.__post_init__(self)
         if not 0.0 <= self.s_share <= 1.0:
-            raise ValueError(f"s_share={self.s_share} must lie in [0, 1]")
+            raise ValueError(f"s_share={self.s_share} must be in [0, 1]")
         if not 0.0 < self.s_rate < 1.0:
-            raise ValueError(f"s_rate={self.s_rate} must lie between 0 and 1")
+            raise ValueError(f"s_rate={self.s_rate} must be between 0 and 1")
         packing.check(self.packing)
 
 

@@ -27,7 +27,7 @@ class Config:
 
     def __post_init__(self) -> None:
         if not (0 <= self.b1 < 1 and 0 <= self.b2 < 1):
-            raise ValueError(f"b1={self.b1} and b2={self.b2} must lie in [0, 1)")
+            raise ValueError(f"b1={self.b1} and b2={self.b2} must be in [0, 1)")
         if self.epsilon <= 0 or self.weight_decay < 0 or self.embedding_rate <= 0:
             raise ValueError(
                 f"epsilon={self.epsilon} and embedding_rate={self.embedding_rate} must be above 0,"

@@ -51,7 +51,7 @@ class Config:
     def __post_init__(self) -> None:
         if not (0 <= self.beta < 1 and 0 <= self.adam_b1 < 1 and 0 <= self.adam_b2 < 1):
             raise ValueError(
-                f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must lie in"
+                f"beta={self.beta}, adam_b1={self.adam_b1} and adam_b2={self.adam_b2} must be in"
                 " [0, 1)"
             )
         if self.adam_rate <= 0 or self.weight_decay < 0 or self.embedding_rate <= 0:

@@ -34,7 +34,7 @@ class ScheduleConfig:
         for field in ("warmup", "cooldown", "final"):
             if not 0.0 <= getattr(self, field) <= 1.0:
                 raise ValueError(
-                    f"{field}={getattr(self, field)} is a fraction: it must lie in [0, 1]"
+                    f"{field}={getattr(self, field)} is a fraction: it must be in [0, 1]"
                 )
         if self.schedule == "wsd" and self.warmup + self.cooldown > 1.0:
             raise ValueError(

@@ -336,7 +336,7 @@ def test_huggingface_refusals(hub, monkeypatch):
     with pytest.raises(UserError, match="limit=-1"):
         configure(huggingface.Config, {"limit": -1}, "config.data")
     monkeypatch.setitem(sys.modules, "datasets", None)  # import fails
-    with pytest.raises(UserError, match="pip install datasets"):
+    with pytest.raises(UserError, match=r"pip install -e '\.\[huggingface\]'"):
         huggingface.documents(huggingface.Config(name="tiny/set"), Tally())
     assert huggingface.signature(huggingface.Config(name="a")) != huggingface.signature(
         huggingface.Config(name="b")

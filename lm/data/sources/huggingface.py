@@ -67,7 +67,8 @@ def _open(config: Config) -> Iterable[dict[str, Any]]:
         import datasets
     except ImportError as error:
         raise UserError(
-            "data.source=huggingface needs a package that is not installed: pip install datasets"
+            "data.source=huggingface needs a package that is not installed:"
+            " pip install -e '.[huggingface]'"
         ) from error
     try:
         return datasets.load_dataset(
