@@ -14,7 +14,9 @@ import importlib
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+from lm import presets
 
 T = TypeVar("T")
 
@@ -33,24 +35,6 @@ _FACTORS = (1 / 3, 1.0, 3.0)  # of the recipe's learning rate
 # Budget of a tuning trial, as a fraction of a run's. At a quarter, arms that had not left their
 # plateau were tuned at random (experiments/LOG.md).
 _TRIAL_FRACTION = 0.5
-_SHARED: dict[str, dict[str, type]] = {
-    "data": {
-        "source": str, "path": str, "field": str, "packages": str, "name": str, "subset": str,
-        "cache": str, "workers": int, "length": int, "validation": float, "test": float,
-    },
-    "tokenizer": {"kind": str, "vocab_size": int, "path": str},
-    "model": {
-        "dtype": str, "attention": str, "remat": str, "head_chunks": int, "scan": bool,
-        "dropout": float,
-    },
-    "training": {
-        "batch_size": int, "microbatches": int, "log_every": int, "evaluate_every": int,
-        "evaluate_tokens": int, "checkpoint_every": int, "keep": int, "tensorboard": bool,
-    },
-    "mesh": {
-        "slice": int, "data": int, "fsdp": int, "stage": int, "context": int, "tensor": int,
-    },
-}  # fmt: skip
 
 
 def at_size(size: str, values: dict[str, T]) -> T:
@@ -183,10 +167,7 @@ def experiment(
                 "seed": 1000,
             },
             "energy": {"watts": 0.0, "pue": 1.1, "grid_kg_per_kwh": 0.4},
-            "shared": {
-                section: {field: config_dict.placeholder(kind) for field, kind in fields.items()}
-                for section, fields in _SHARED.items()
-            },
+            "shared": presets.overrides(),
             "split": "test",
             "tasks": ConfigDict(options, sort_keys=False),  # in the order of their declaration
             "workers": 0,

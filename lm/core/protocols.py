@@ -465,7 +465,7 @@ class Objective(Protocol):
         ...
 
     def loss(
-        self, model: Any, batch: Batch, dropout_keys: "DropoutKeys | None"
+        self, model: Model, batch: Batch, dropout_keys: "DropoutKeys | None"
     ) -> tuple[Sums, Sums]:
         """Loss terms and metrics of a batch.
 
@@ -480,7 +480,7 @@ class Objective(Protocol):
         """
         ...
 
-    def by_row(self, model: Any, batch: Batch) -> Sums:
+    def by_row(self, model: Model, batch: Batch) -> Sums:
         """Loss terms and metrics of each row, without dropout, label smoothing or z-loss.
 
         Args:

@@ -25,6 +25,9 @@ class DeferredCorpus(Corpus):
         object.__setattr__(self, "tokenizer", tokenizer)
         object.__setattr__(self, "_read", read)
 
+    def __repr__(self) -> str:
+        return "DeferredCorpus(read on first use)"
+
     def __getattr__(self, name: str) -> Any:
         # Called for attributes that are not set: at first, all fields but the tokenizer.
         if name not in {field.name for field in dataclasses.fields(Corpus)}:
@@ -35,7 +38,7 @@ class DeferredCorpus(Corpus):
         return getattr(corpus, name)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class LoadedRun:
     """A checkpoint of a run.
 
@@ -57,6 +60,10 @@ class LoadedRun:
     program: Program
     params: Params
     step: int
+
+    def __repr__(self) -> str:
+        count = self.program.parameters
+        return f"LoadedRun({str(self.workdir)!r}, step={self.step}, parameters={count:,})"
 
     @property
     def config(self) -> dict[str, Any]:

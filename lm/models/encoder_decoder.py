@@ -87,7 +87,7 @@ class Model(TokenModel):
           dropout_keys: None turns dropout off.
         """
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BSD = self.embedding(tokens_BS, positions_BS, None, embedding_keys)
+        x_BSD = self.embed({"tokens": tokens_BS, "positions": positions_BS}, embedding_keys)
         return self.encoder(x_BSD, positions_BS, Mask(segments_BS, segments_BS), stack_keys)
 
     def hidden(
@@ -112,7 +112,7 @@ class Model(TokenModel):
           dropout_keys: None turns dropout off.
         """
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BTD = self.embedding(tokens_BT, positions_BT, None, embedding_keys)
+        x_BTD = self.embed({"tokens": tokens_BT, "positions": positions_BT}, embedding_keys)
         mask = Mask(segments_BT, segments_BT, kind="causal")
         cross_mask = Mask(segments_BT, memory_segments_BS)
         return self.stack(x_BTD, positions_BT, mask, stack_keys, memory_BSD, cross_mask)

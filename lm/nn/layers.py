@@ -181,6 +181,17 @@ class Attention(nnx.Module):
           mask: which query may attend to which key.
           bias: added to the attention logits.
         """
+        q_BTNH, k_BSKH, v_BSKH = self._project(x_BTD, source_BSD)
+        if self.rotary_base:
+            q_BTNH = rotate(q_BTNH, positions_BT, self.rotary_base)
+            k_BSKH = rotate(k_BSKH, positions_BT, self.rotary_base)
+        o_BTNH = self._attend(q_BTNH, k_BSKH, v_BSKH, mask, bias)
+        return self._output(o_BTNH)
+
+    def _project(
+        self, x_BTD: Float[Array, "B T D"], source_BSD: Float[Array, "B S D"]
+    ) -> tuple[Float[Array, "B T N H"], Float[Array, "B S K H"], Float[Array, "B S K H"]]:
+        """Queries of x; keys and values of the source."""
         dtype = x_BTD.dtype
         x_BTD = placement.gather_sequence(x_BTD)
         source_BSD = placement.gather_sequence(source_BSD)
@@ -193,21 +204,35 @@ class Attention(nnx.Module):
         q_BTNH = tpu_layouts.to_heads(x_BTD, query)
         k_BSKH = tpu_layouts.to_heads(source_BSD, key)
         v_BSKH = tpu_layouts.to_heads(source_BSD, value)
-        q_BTNH = _add(q_BTNH, self.query_bias)
-        k_BSKH = _add(k_BSKH, self.key_bias)
-        v_BSKH = _add(v_BSKH, self.value_bias)
-        if self.rotary_base:
-            q_BTNH = rotate(q_BTNH, positions_BT, self.rotary_base)
-            k_BSKH = rotate(k_BSKH, positions_BT, self.rotary_base)
+        return (
+            _add(q_BTNH, self.query_bias),
+            _add(k_BSKH, self.key_bias),
+            _add(v_BSKH, self.value_bias),
+        )
+
+    def _attend(
+        self,
+        q_BTNH: Float[Array, "B T N H"],
+        k_BSKH: Float[Array, "B S K H"],
+        v_BSKH: Float[Array, "B S K H"],
+        mask: Mask,
+        bias: Float[Array, "1 N T S"] | None,
+    ) -> Float[Array, "B T N H"]:
+        """softmax(scale · q kᵀ + bias) v, by the config's kind of attention."""
         q_BTNH = placement.split_heads(q_BTNH)
         k_BSKH = placement.split_kv_heads(k_BSKH)
         v_BSKH = placement.split_kv_heads(v_BSKH)
-        q_BTNH, k_BSKH, v_BSKH = map(remat.tag, (q_BTNH, k_BSKH, v_BSKH), ("query", "key", "value"))
-        attend = context_parallel.split(plugins.find("nn.attention", self.kind).attend)
-        attend = remat.attention(self.remat, functools.partial(attend, scale=self.scale))
-        o_BTNH = attend(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias)
-        o_BTNH = remat.tag(placement.split_heads(o_BTNH), "attended")
-        y_BTD = tpu_layouts.from_heads(o_BTNH, self.out[...].astype(dtype))
+        q_BTNH = remat.tag(q_BTNH, "query")
+        k_BSKH = remat.tag(k_BSKH, "key")
+        v_BSKH = remat.tag(v_BSKH, "value")
+        kind = plugins.find("nn.attention", self.kind)
+        attend = functools.partial(context_parallel.split(kind.attend), scale=self.scale)
+        o_BTNH = remat.attention(self.remat, attend)(q_BTNH, k_BSKH, v_BSKH, mask, bias=bias)
+        return remat.tag(placement.split_heads(o_BTNH), "attended")
+
+    def _output(self, o_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T D"]:
+        """Projects the heads back to the model's width."""
+        y_BTD = tpu_layouts.from_heads(o_BTNH, self.out[...].astype(o_BTNH.dtype))
         y_BTD = _add(y_BTD, self.out_bias)
         return remat.tag(placement.scatter_sequence(y_BTD), "attention_out")
 

@@ -276,14 +276,14 @@ class SingleStack(TokenModel):
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
         """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
-        return self.hidden(
-            batch["tokens"],
-            segments_BT=batch["segments"],
-            positions_BT=batch["positions"],
-            types_BT=batch.get("types"),
-            prefix_BT=batch.get("prefix"),
-            dropout_keys=dropout_keys,
-        )
+        embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
+        x_BTD = self.embed(batch, embedding_keys)
+        segments_BT = batch["segments"]
+        if (prefix_BT := batch.get("prefix")) is None:
+            mask = Mask(segments_BT, segments_BT, kind=self.mask)
+        else:
+            mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
+        return self.stack(x_BTD, batch["positions"], mask, stack_keys)
 
     def hidden(
         self,
@@ -306,10 +306,11 @@ class SingleStack(TokenModel):
             model's default mask.
           dropout_keys: None turns dropout off.
         """
-        embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
-        x_BTD = self.embedding(tokens_BT, positions_BT, types_BT, embedding_keys)
-        if prefix_BT is None:
-            mask = Mask(segments_BT, segments_BT, kind=self.mask)
-        else:
-            mask = Mask(segments_BT, segments_BT, prefix_BT > 0, "prefix")
-        return self.stack(x_BTD, positions_BT, mask, stack_keys)
+        batch = {
+            "tokens": tokens_BT,
+            "segments": segments_BT,
+            "positions": positions_BT,
+            "types": types_BT,
+            "prefix": prefix_BT,
+        }
+        return self.states(batch, dropout_keys)

@@ -39,6 +39,7 @@ def test_loading_needs_no_corpus(workdir, monkeypatch):
     assert logits.shape == (*ids.shape, run.program.config.vocab_size)
     assert np.isfinite(logits).all()
     assert isinstance(run.corpus, Corpus) and run.corpus.tokenizer is run.tokenizer
+    assert "step=10" in repr(run) and "first use" in repr(run.corpus)
     with pytest.raises(UserError, match="the corpus is not here"):
         _ = run.corpus.stores
     with pytest.raises(AttributeError):
