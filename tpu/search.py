@@ -24,7 +24,12 @@ AXES = ("data", "fsdp", "stage", "context", "tensor")
 
 
 def factorizations(number: int, parts: int) -> Iterator[tuple[int, ...]]:
-    """Yields all tuples of `parts` factors whose product is `number`."""
+    """Yields all tuples of `parts` factors whose product is `number`.
+
+    Args:
+      number: the product, at least 1.
+      parts: number of factors, at least 1.
+    """
     if parts == 1:
         yield (number,)
         return
@@ -110,7 +115,12 @@ def halved(sizes: ModelSizes, plan: Plan, times: int = 1) -> Plan | None:
 
 
 def configured(config: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
-    """Returns a copy of the config with the plan's fields."""
+    """Returns a copy of the config with the plan's fields.
+
+    Args:
+      config: a run config as a dict.
+      plan: the plan, which overrides the config's fields.
+    """
     own = copy.deepcopy(dict(config))
     for section, fields in plan.sections().items():
         own[section].update(fields)
@@ -327,7 +337,12 @@ def _mesh(plan: Plan) -> tuple[int, ...]:
 
 
 def merge_flags(given: Sequence[str], planned: Sequence[str]) -> list[str]:
-    """Returns the user's flags without those that a plan sets, followed by the plan's flags."""
+    """Returns the user's flags without those that a plan sets, followed by the plan's flags.
+
+    Args:
+      given: the user's flags, --name=value.
+      planned: the plan's flags.
+    """
     names = {flag.partition("=")[0] for flag in planned}
     return [flag for flag in given if flag.partition("=")[0] not in names] + list(planned)
 

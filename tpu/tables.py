@@ -62,6 +62,10 @@ def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
 def write(path: str, text: str) -> None:
     """Writes a file that the user named.
 
+    Args:
+      path: the file.
+      text: its content, without the final newline.
+
     Raises:
       UserError: the file cannot be written.
     """

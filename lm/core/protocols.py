@@ -374,9 +374,9 @@ class Objective(Protocol):
     Attributes:
       masks: attention masks that it can train under, the default first; of the class.
       composed: whether it consists of other objectives; of the class.
-      standard: whether `loss` is exactly `lm.nn.token_loss.loss`: one term, the cross-entropy of
-        the model's vocabulary head at the target positions, and no heads of its own. `mixture`
-        computes such members in one forward pass.
+      standard: whether `loss` returns what `lm.nn.token_loss.loss` returns for the same batch:
+        one term, the cross-entropy of the model's vocabulary head at the target positions. Such an
+        objective has no heads of its own. `mixture` computes such members in one forward pass.
       terms: name → factor of each loss term; the loss is the sum of factor · mean.
       scores: what a model trained by it can compute ("causal", "masked", "pair" …), by which
         tasks are selected.

@@ -57,7 +57,15 @@ class Plan:
         )
 
     def without(self, least: int, what: str) -> "Plan":
-        """Drops pieces shorter than `least`; `what` names them in the note."""
+        """Drops pieces shorter than `least`.
+
+        Args:
+          least: minimum number of tokens of a piece.
+          what: name of the dropped pieces in the note.
+
+        Returns:
+          A plan without the rows that become empty; this plan if no piece is shorter.
+        """
         keep = self.stop - self.start >= least
         if keep.all():
             return self
@@ -198,7 +206,15 @@ def best_fit(
 def in_order(
     needs: Sequence[Integer[np.ndarray, "pieces"]], stream_lengths: Sequence[int]
 ) -> list[list[int]]:
-    """Fills rows with uncut pieces in their order; arguments and result are those of `best_fit`."""
+    """Fills rows with uncut pieces in their order.
+
+    Args:
+      needs: for each stream, positions that each piece takes, at most the stream's length.
+      stream_lengths: positions of each stream of a row.
+
+    Returns:
+      Indices of the pieces of each row, ascending.
+    """
     rows: list[list[int]] = []
     left = [-1] * len(stream_lengths)
     for piece, wanted in enumerate(zip(*(need.tolist() for need in needs), strict=True)):

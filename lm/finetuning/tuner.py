@@ -323,7 +323,12 @@ def _logits(head: Head, features_BPF: Float[Array, "B P F"]) -> Float[Array, "B 
 
 
 def cross_entropy(logits: Float[np.ndarray, "N P C"], rows: Rows) -> float:
-    """Mean negative log-likelihood of the rows' targets, in nats."""
+    """Mean negative log-likelihood of the rows' targets, in nats.
+
+    Args:
+      logits: [N, P, C].
+      rows: has `targets` and `weights`, both [N, P].
+    """
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     target = np.take_along_axis(shifted, rows["targets"][..., None].astype(np.int64), -1)[..., 0]
     nll = np.log(np.exp(shifted).sum(-1)) - target

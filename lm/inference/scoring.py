@@ -260,7 +260,12 @@ def word_starts(tokenizer: Tokenizer, ids: Integer[np.ndarray, "N"]) -> Bool[np.
 
 
 def is_punctuation(tokenizer: Tokenizer, piece: int) -> bool:
-    """Whether a piece has neither letter nor digit, such as "." and "▁("."""
+    """Whether a piece has neither letter nor digit, such as "." and "▁(".
+
+    Args:
+      tokenizer: the vocabulary.
+      piece: id of the piece.
+    """
     return not any(map(str.isalnum, tokenizer.name(piece)))
 
 

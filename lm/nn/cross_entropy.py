@@ -54,9 +54,10 @@ PLAIN = LossOptions()
 
 
 class Sums(NamedTuple):
-    """Weighted sums in float32.
+    """Loss, negative log-likelihood and hits of a batch: weighted sums over targets, in float32.
 
-    Only `loss` has a gradient: the table's is summed over rows while the logits are in cache.
+    Only `loss` has a gradient. The gradient of the table is summed over rows while the logits are
+    in cache, so that `nll` and `hits`, the sums of each row, have none.
 
     Attributes:
       loss: the minimized loss, summed over all positions.

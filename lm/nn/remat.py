@@ -39,7 +39,12 @@ POLICIES: dict[str, Callable[..., Any]] = {
 
 
 def tag(x: Float[Array, "*B"], name: str) -> Float[Array, "*B"]:
-    """Returns `x`, named for policies: `name` is one of PRODUCTS or BLOCK_INPUT."""
+    """Returns `x`, named for policies.
+
+    Args:
+      x: the array.
+      name: one of PRODUCTS, or BLOCK_INPUT.
+    """
     assert name in PRODUCTS or name == BLOCK_INPUT, name
     return checkpoint_name(x, name)
 

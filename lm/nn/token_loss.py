@@ -1,11 +1,12 @@
-"""Predicting tokens at some positions: the batch schema and the loss that objectives share.
+"""The batch fields and the loss of objectives that predict tokens with the vocabulary head.
 
-Fields of an example (int32, weights float32), [T] unless noted:
+Fields of an example, int32 (weights float32), [T] unless noted:
 
-    tokens, segments, positions      what the model reads; segments from 1, 0 is padding
+    tokens, segments, positions      inputs of the model; segments are numbered from 1, and
+                                     0 is padding
     types, prefix                    if present: segment types; 1 at positions to which their whole
                                      segment attends (a prefix mask)
-    input_tokens, input_segments,    what an encoder reads, [S], if there is one
+    input_tokens, input_segments,    inputs of the encoder, [S], if the model has one
       input_positions
     targets, weights                 [P] ids, and the weight of each: 0 for padding
     target_positions                 [P] positions at which they are predicted; without this field
@@ -24,7 +25,15 @@ Terms = dict[str, tuple[Array, Array]]  # name → (sum, weight)
 
 
 def gather_targets(hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Float[Array, "B P D"]:
-    """The hidden states at the target positions."""
+    """The hidden states at the target positions.
+
+    Args:
+      hidden_BTD: hidden states.
+      batch: fields as above.
+
+    Returns:
+      Hidden states, [B, P, D]; those of all positions without the field `target_positions`.
+    """
     if "target_positions" not in batch:
         return hidden_BTD
     return jnp.take_along_axis(hidden_BTD, batch["target_positions"][..., None], axis=1)

@@ -22,7 +22,12 @@ def fills_lanes(head_width: int) -> bool:
 def to_heads(
     x_BTD: Float[Array, "B T D"], kernel_DNH: Float[Array, "D N H"]
 ) -> Float[Array, "B T N H"]:
-    """Σ_D x · kernel. Heads that do not fill registers share one axis in the matmul."""
+    """Σ_D x · kernel. Heads that do not fill registers share one axis in the matmul.
+
+    Args:
+      x_BTD: inputs.
+      kernel_DNH: weights of N heads of width H.
+    """
     D, N, H = kernel_DNH.shape
     if fills_lanes(H):
         return jnp.einsum("BTD,DNH->BTNH", x_BTD, kernel_DNH)
@@ -34,7 +39,12 @@ def to_heads(
 def from_heads(
     x_BTNH: Float[Array, "B T N H"], kernel_NHD: Float[Array, "N H D"]
 ) -> Float[Array, "B T D"]:
-    """Σ_NH x · kernel. Heads that do not fill registers share one axis in the matmul."""
+    """Σ_NH x · kernel. Heads that do not fill registers share one axis in the matmul.
+
+    Args:
+      x_BTNH: outputs of N heads of width H.
+      kernel_NHD: weights.
+    """
     N, H, D = kernel_NHD.shape
     if fills_lanes(H):
         return jnp.einsum("BTNH,NHD->BTD", x_BTNH, kernel_NHD)
@@ -63,6 +73,11 @@ def rotate_by_product(
 
     A matmul with a permutation matrix exchanges the halves, which is exact in bfloat16. Splitting
     rows of full register width into halves and concatenating them is slow on a TPU.
+
+    Args:
+      x_BTNH: queries or keys.
+      sin_BT1h: sine of each angle.
+      cos_BT1h: cosine of each angle.
     """
     return _rotate_by_product(
         x_BTNH,

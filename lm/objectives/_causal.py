@@ -16,6 +16,13 @@ def row(
     document, the next piece starts with the token before the cut, so that each token is predicted
     once.
 
+    Args:
+      store: the documents.
+      plan: the pieces of each row.
+      index: index of the row.
+      length: number of positions, T.
+      tokenizer: the vocabulary.
+
     Returns:
       tokens, segments, positions, targets int32 [T], weights float32 [T].
     """

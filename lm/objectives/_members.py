@@ -150,7 +150,12 @@ def merge(name: str, example: Example, plan: MemberPlans) -> Example:
 
 
 def member_batch(name: str, batch: Batch) -> dict[str, Any]:
-    """The fields of a member in a batch of merged examples, under the member's own field names."""
+    """The fields of a member in a batch of merged examples, under the member's own field names.
+
+    Args:
+      name: name of the member.
+      batch: a batch of merged examples.
+    """
     return {
         key.removeprefix(f"{name}/"): value
         for key, value in batch.items()
@@ -159,7 +164,12 @@ def member_batch(name: str, batch: Batch) -> dict[str, Any]:
 
 
 def pad(values: Shaped[np.ndarray, "n"], size: int) -> Shaped[np.ndarray, "{size}"]:
-    """The values, and zeros up to `size`."""
+    """The values, and zeros up to `size`.
+
+    Args:
+      values: at most `size` values.
+      size: length of the result.
+    """
     return values if len(values) == size else np.pad(values, (0, size - len(values)))
 
 

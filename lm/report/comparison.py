@@ -100,7 +100,14 @@ class Comparison:
     notes: dict[str, list[str]] = field(default_factory=dict)
 
     def examples(self, arm: str, seed: int, task: str, metric: str) -> Examples | None:
-        """Returns a score's per-example values; None if they were not stored."""
+        """Returns a score's per-example values; None if they were not stored.
+
+        Args:
+          arm: name of the arm, baseline or untrained model.
+          seed: seed of the run.
+          task: name of the task.
+          metric: name of the metric.
+        """
         return self.examples_by_key.get((seed, f"{arm}/{task}/{metric}"))
 
     def finished(self, arm: str) -> list[Run]:

@@ -53,6 +53,10 @@ def read(workdir: Path, run: Run) -> list[Point]:
     """Returns a run's validations, sorted by tokens.
 
     After a resume, a step may have two lines; the later one counts. Malformed lines are skipped.
+
+    Args:
+      workdir: directory of the comparison.
+      run: the run.
     """
     path = workdir / "runs" / f"{run.arm}-seed{run.seed}" / "metrics.jsonl"
     tokens, flops = run.number("tokens"), run.number("flops")

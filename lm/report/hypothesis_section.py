@@ -34,7 +34,12 @@ def headline(tested: list[HypothesisResult]) -> str:
 
 
 def section(results: Results, tested: list[HypothesisResult]) -> list[Part]:
-    """Returns the first section of the report."""
+    """Returns the first section of the report.
+
+    Args:
+      results: scores of the comparison.
+      tested: result of each hypothesis, in the record's order.
+    """
     comparison = results.comparison
     parts: list[Part] = [Heading("Verdict"), Paragraph(headline(tested), "headline")]
     if comparison.problems:

@@ -10,7 +10,12 @@ MINUS = "\u2212"
 
 
 def decimals(value: float, digits: int = 3) -> int:
-    """Returns the number of decimals for `digits` significant digits of a value."""
+    """Returns the number of decimals for `digits` significant digits of a value.
+
+    Args:
+      value: a finite number.
+      digits: number of significant digits.
+    """
     if value == 0:
         return digits - 1
     # Rounding may carry into another digit: 0.9999 is 1.00, not 1.000.
@@ -19,7 +24,12 @@ def decimals(value: float, digits: int = 3) -> int:
 
 
 def plain(value: float | None, digits: int = 3) -> str:
-    """Formats a number with three significant digits: 4.86, 0.0123, 1,230."""
+    """Formats a number with three significant digits: 4.86, 0.0123, 1,230.
+
+    Args:
+      value: the number; a dash if it is None or not finite.
+      digits: number of significant digits.
+    """
     if value is None or not math.isfinite(value):
         return MISSING
     if value and abs(value) < 1e-4:
@@ -105,7 +115,12 @@ def timestamp(recorded: object) -> str:
 
 
 def percentage(value: float | None, digits: int = 3) -> str:
-    """Formats a fraction as a percentage."""
+    """Formats a fraction as a percentage.
+
+    Args:
+      value: the fraction; a dash if it is None or not finite.
+      digits: number of significant digits.
+    """
     return (
         MISSING if value is None or not math.isfinite(value) else f"{plain(100 * value, digits)} %"
     )

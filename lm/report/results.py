@@ -116,15 +116,30 @@ class Results:
         return {own: scores.metrics(self.comparison, own) for own in (False, True)}
 
     def row(self, task: str, metric: str) -> Row:
-        """Returns one row of a metric, for its unit and direction."""
+        """Returns one row of a metric, for its unit and direction.
+
+        Args:
+          task: name of the task.
+          metric: name of the metric.
+        """
         return self._parts[task, metric].rows[0]
 
     def rows(self, task: str, metric: str) -> list[Row]:
-        """Returns all rows of a metric."""
+        """Returns all rows of a metric.
+
+        Args:
+          task: name of the task.
+          metric: name of the metric.
+        """
         return self._parts[task, metric].rows
 
     def arms(self, task: str, metric: str) -> list[str]:
-        """Returns the arms with a score over at least one seed, in the comparison's order."""
+        """Returns the arms with a score over at least one seed, in the comparison's order.
+
+        Args:
+          task: name of the task.
+          metric: name of the metric.
+        """
         return [
             arm
             for arm in self.comparison.arms
@@ -149,6 +164,13 @@ class Results:
 
         All pairs of a few arms, otherwise each arm with the reference. Arms with different
         multiples of the budget are not compared.
+
+        Args:
+          task: name of the task.
+          metric: name of the metric.
+
+        Returns:
+          (first, second) names of arms.
         """
         pairs: list[tuple[str, str]] = []
         for arms in self.groups(self.arms(task, metric)).values():

@@ -198,7 +198,15 @@ def difference(first: Score, second: Score, level: float = LEVEL) -> Estimate | 
 
 
 def contrast(first: Score, second: Score) -> Difference | None:
-    """Returns `difference` with its p against 0 and its effect size."""
+    """Returns `difference` with its p against 0 and its effect size.
+
+    Args:
+      first: score of one side.
+      second: score of the other side.
+
+    Returns:
+      The difference first - second; None if there is none.
+    """
     estimate = difference(first, second)
     if estimate is None:
         return None
@@ -230,7 +238,12 @@ def by_level(
 
 
 def p_of(estimate: Estimate, verdict: Callable[[float], Verdict]) -> float | None:
-    """Returns the smallest p at which the verdict is not inconclusive; None without an interval."""
+    """Returns the smallest p at which the verdict is not inconclusive; None without an interval.
+
+    Args:
+      estimate: the estimate with its interval.
+      verdict: the verdict as a function of the confidence level.
+    """
     if not estimate.has_interval:
         return None
     return hypothesis_tests.p_value(lambda level: verdict(level) != hypothesis_tests.INCONCLUSIVE)

@@ -61,7 +61,12 @@ class Bigram:
     def nll(
         self, before: Integer[np.ndarray, "N"], targets: Integer[np.ndarray, "N"]
     ) -> Float[np.ndarray, "N"]:
-        """Returns -log p(target | before) of each pair, in nats."""
+        """Returns -log p(target | before) of each pair, in nats.
+
+        Args:
+          before: the token before each target, [N].
+          targets: the predicted token, [N].
+        """
         upper = np.asarray(self.upper[before, targets]).ravel()
         return -np.log(upper + self.backoff[before] * self.lower[targets])
 
@@ -76,6 +81,13 @@ class Bigram:
         """Returns log p(w | left, right) of every w between two neighbours, in nats.
 
         It is proportional to p(w | left) · p(right | w).
+
+        Args:
+          left: the token before the predicted one.
+          right: the token after it.
+
+        Returns:
+          Log-probabilities in nats, [V].
         """
         if self._columns is None:
             self._columns = self.upper.tocsc()

@@ -51,7 +51,13 @@ def power(
 
 
 def most_power(difference: float, level: float, test: float) -> float:
-    """Returns the upper limit of the power over all numbers of seeds: 1 if `test` is 0."""
+    """Returns the upper limit of the power over all numbers of seeds: 1 if `test` is 0.
+
+    Args:
+      difference: the true difference; its sign does not matter.
+      level: confidence level of the interval.
+      test: standard error of the difference over test examples.
+    """
     from scipy import special
 
     return (

@@ -72,7 +72,7 @@ def _forget(key: int, _: weakref.ref) -> None:
 
 
 def _resampled(examples: Sequence[Examples]) -> Float64[np.ndarray, "K R"]:
-    """`replicates` of scores with the same number of examples."""
+    """Returns the `replicates` of K scores that all have the same number of examples."""
     scores = np.array([item.totals.sum() / item.weights.sum() for item in examples])
     weights = np.stack([item.weights for item in examples], 1).astype(np.float64)
     # Residuals from the score are small, so that float32 is exact enough.

@@ -82,12 +82,25 @@ class Fit:
     note: str = ""
 
     def predict(self, parameters: float, tokens: float) -> float:
-        """Returns the loss in nats at a size and a number of tokens."""
+        """Returns the loss in nats at a size and a number of tokens.
+
+        Args:
+          parameters: number of parameters.
+          tokens: number of training tokens.
+        """
         constants = np.array([[self.E, self.A, self.B, self.alpha, self.beta]])
         return float(_loss(constants, parameters, tokens)[0])
 
     def predicted(self, parameters: float, tokens: float) -> tuple[float, float]:
-        """Returns the 95 % interval of `predict`, which is a mean over runs, not a single run."""
+        """Returns the 95 % interval of `predict`, which is a mean over runs, not a single run.
+
+        Args:
+          parameters: number of parameters.
+          tokens: number of training tokens.
+
+        Returns:
+          (low, high), in nats.
+        """
         return _ends(_loss(self.samples, parameters, tokens))
 
     def optimal(self, flops: float, per_token: float = FLOPS) -> tuple[float, float, float]:

@@ -88,7 +88,12 @@ def identity(*parts: object) -> str:
 
 
 def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
-    """Writes named examples to one .npz file, atomically."""
+    """Writes named examples to one .npz file, atomically.
+
+    Args:
+      path: the .npz file.
+      examples: per-example values by name.
+    """
     arrays = {}
     for name, item in examples.items():
         arrays[f"{name}/totals"] = np.asarray(item.totals)

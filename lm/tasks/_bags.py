@@ -23,7 +23,12 @@ def counts(texts: Sequence[np.ndarray], size: int) -> sparse.csr_matrix:
 
 
 def log_counts(texts: Sequence[np.ndarray], size: int) -> sparse.csr_matrix:
-    """log(1 + count) of each token in each text, [N, V]; arguments are those of `counts`."""
+    """log(1 + count) of each token in each text, [N, V].
+
+    Args:
+      texts: ids of each text.
+      size: size of the vocabulary, V.
+    """
     bags = counts(texts, size)
     bags.data = np.log1p(bags.data)
     return bags

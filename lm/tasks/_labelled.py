@@ -352,14 +352,26 @@ class LabelledTask:
 
 
 def states(model: Model, batch: Batch, dropout_keys: DropoutKeys | None) -> Float[Array, "B T D"]:
-    """The model's last hidden state of each position, in float32."""
+    """The model's last hidden state of each position, in float32.
+
+    Args:
+      model: the model.
+      batch: rows of texts.
+      dropout_keys: keys of the step; None without dropout.
+    """
     return model.features(batch, dropout_keys).astype(jnp.float32)
 
 
 def text_mean(
     model: Model, batch: Batch, dropout_keys: DropoutKeys | None
 ) -> Float[Array, "B 1 D"]:
-    """The mean of a row's last hidden states."""
+    """The mean of a row's last hidden states.
+
+    Args:
+      model: the model.
+      batch: rows of texts.
+      dropout_keys: keys of the step; None without dropout.
+    """
     return heads.mean(states(model, batch, dropout_keys), batch["segments"][:, None, :] > 0)
 
 
@@ -408,7 +420,13 @@ def class_scores(
 
 
 def sample(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
-    """Up to `most` of the items (0 takes all), in random order."""
+    """Up to `most` of the items, in random order.
+
+    Args:
+      items: the items to choose from.
+      most: maximum number of items; 0 takes all.
+      rng: source of the order.
+    """
     order = rng.permutation(len(items))
     return [items[at] for at in (order[:most] if most else order)]
 

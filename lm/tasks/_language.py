@@ -89,7 +89,7 @@ class LanguageTask:
         raise NotImplementedError
 
     def _closing(self) -> np.ndarray | None:
-        """`Truth.closing_V`."""
+        """Returns the tokens that the metric "closing" distinguishes; None without the metric."""
         return None
 
     @staticmethod

@@ -88,6 +88,10 @@ def accuracy(
 ) -> dict[str, Score]:
     """Evaluates one predicted label for each example.
 
+    Args:
+      examples: the examples, N.
+      predicted: the predicted label of each example, [N].
+
     Returns:
       {"accuracy": Score}, the fraction of correct labels.
     """
@@ -97,6 +101,10 @@ def accuracy(
 
 def majority(training: Sequence[Example], examples: Sequence[Example]) -> dict[str, Score]:
     """Evaluates the most frequent label of the training examples.
+
+    Args:
+      training: examples that the label is counted on.
+      examples: examples to evaluate.
 
     Returns:
       {"accuracy": Score}, the fraction of examples that have it.

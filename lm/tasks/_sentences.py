@@ -99,7 +99,12 @@ def read(
 
 
 def print_notes(task: str, notes: Sequence[str]) -> None:
-    """Prints on stderr what was left out."""
+    """Prints on stderr what was left out.
+
+    Args:
+      task: name of the task.
+      notes: one line each.
+    """
     for note in notes:
         print(f"{task}: {note}", file=sys.stderr)
 

@@ -54,7 +54,12 @@ class ObjectiveWithModifiedExamples:
 def neighbors(
     store: Store, tokenizer: Tokenizer
 ) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
-    """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents."""
+    """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents.
+
+    Args:
+      store: the documents.
+      tokenizer: the vocabulary.
+    """
     stream = np.insert(
         np.asarray(store.tokens, np.int64), store.document_offsets[:-1], tokenizer.bos
     )
@@ -65,7 +70,12 @@ def neighbors(
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[list[int]]:
-    """The ids of each text."""
+    """The ids of each text.
+
+    Args:
+      tokenizer: the vocabulary.
+      texts: the texts.
+    """
     ids_N, lengths = tokenizer.encode_flat(texts)
     ends = np.cumsum(lengths)
     return [

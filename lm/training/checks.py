@@ -15,6 +15,10 @@ from lm.training.program import Program
 def training_plan(program: Program, store: Store) -> Plan:
     """The rows of an epoch of the training split.
 
+    Args:
+      program: the program to train.
+      store: the training split.
+
     Raises:
       UserError: the text does not fill one batch.
     """

@@ -161,7 +161,7 @@ def _draw() -> list[float]:
 
 
 def _sharing() -> int:
-    """Worker processes on this machine's devices, this one included."""
+    """Returns the number of worker processes that share the machine's devices, with this one."""
     workers = os.environ.get(SIDE_BY_SIDE, "")
     return max(1, int(workers)) if workers.isdigit() else 1
 

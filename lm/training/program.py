@@ -300,7 +300,12 @@ class Program:
         return call
 
     def dropout_keys(self, step: jax.Array | int, rows: int) -> DropoutKeys | None:
-        """Dropout keys of a step, for all rows of its batch; None without dropout."""
+        """Dropout keys of a step, for all rows of its batch; None without dropout.
+
+        Args:
+          step: index of the step.
+          rows: number of rows of the batch.
+        """
         if not self.dropout:
             return None
         rows_B = sharding.constrain(jnp.arange(rows, dtype=jnp.int32), "batch")

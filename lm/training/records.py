@@ -148,7 +148,12 @@ def make_directory(workdir: Path) -> None:
 
 
 def write_run(workdir: Path, record: Mapping[str, Any]) -> None:
-    """Writes workdir/run.json, on process 0 only."""
+    """Writes workdir/run.json, on process 0 only.
+
+    Args:
+      workdir: directory of the run.
+      record: content of the file.
+    """
     if jax.process_index() == 0:
         write_json(workdir / "run.json", record)
 

@@ -30,6 +30,10 @@ def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterat
 def check(seed: int, documents: int) -> None:
     """Checks the seed and the number of documents.
 
+    Args:
+      seed: seed of the documents.
+      documents: number of documents.
+
     Raises:
       ValueError: `seed` is not from 0 to 2^63 - 1, or `documents` is below 1.
     """

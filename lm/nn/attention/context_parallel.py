@@ -22,7 +22,10 @@ Attend = Callable[..., Array]  # like `attend` in lm/nn/attention/reference.py
 
 
 def split(attend: Attend) -> Attend:
-    """`attend` on the mesh in use: the same function of rows that devices hold in parts."""
+    """Returns a version of `attend` for rows that are split over the devices of the mesh in use.
+
+    It takes the same arguments and returns the same values. Without a split it is `attend`.
+    """
     return attend if sharding.parts("length") == 1 else functools.partial(_attend, attend)
 
 
