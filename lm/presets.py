@@ -5,6 +5,7 @@ A shape (`bert`, `gpt2`, `t5`, `llama`, `laptop`) is the `model` section of a co
 objective, and how to train. `run` makes a full config from any model section.
 """
 
+import types
 import typing
 from collections.abc import Mapping
 from typing import Any
@@ -369,13 +370,16 @@ def overrides() -> dict[str, dict[str, Any]]:
     }
 
 
+def _kind(hint: Any) -> type:
+    """Type of an option as flags give it; a list is a string such as "a,b"."""
+    arms = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+    return next((arm for arm in arms if arm in (bool, int, float)), str)
+
+
 def _kinds(config: type) -> dict[str, type]:
-    """Types of a dataclass's options as flags give them; a list is a string such as "a,b"."""
+    """Types of a dataclass's options as flags give them."""
     hints = typing.get_type_hints(config)
-    return {
-        name: hints[name] if hints[name] in (bool, int, float) else str
-        for name in plugins.defaults(config)
-    }
+    return {name: _kind(hints[name]) for name in plugins.defaults(config)}
 
 
 def _plug_in_kinds(room: str) -> dict[str, type]:

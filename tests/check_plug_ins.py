@@ -12,31 +12,40 @@ import mypy.api
 
 from lm.core import plugins
 
-# Room → (protocol, class of the plug-in; "" where the module itself is the plug-in).
+# Room → lines that use the plug-in {m} as what the room's protocol promises.
 ROOMS = {
-    "data.formats": ("Format", "Format"),
-    "data.sources": ("Source", ""),
-    "models": ("Model", "Model"),
-    "nn.attention": ("Attention", ""),
-    "objectives": ("Objective", "Objective"),
-    "optimizers": ("Optimizer", ""),
-    "tasks": ("Task", "Task"),
-    "tokenizers": ("TokenizerKind", ""),
+    "data.formats": """
+def {m}_made(tokenizer: protocols.Tokenizer) -> protocols.Format:
+    return {m}.Format(tokenizer, 128, "next", None)
+{m}_pairs: bool = {m}.PAIRS
+""",
+    "data.sources": "{m}_module: protocols.Source = {m}",
+    "models": """
+{m}_class: protocols.ModelClass = {m}.Model
+def {m}_made(model: {m}.Model) -> protocols.Model:
+    return model
+""",
+    "nn.attention": "{m}_module: protocols.Attention = {m}",
+    "objectives": """
+def {m}_made(config: {m}.Config, tokenizer: protocols.Tokenizer) -> protocols.Objective:
+    return {m}.Objective(config, tokenizer, 128, "prefix")
+""",
+    "optimizers": "{m}_module: protocols.Optimizer = {m}",
+    "tasks": """
+def {m}_made(config: {m}.Config, corpus: Corpus) -> protocols.Task:
+    return {m}.Task(config, corpus, "test", 128)
+""",
+    "tokenizers": "{m}_module: protocols.TokenizerKind = {m}",
 }
 
 
 def source() -> str:
-    """A module that uses each plug-in as its protocol."""
-    lines = ["from lm.core import protocols"]
-    for room, (protocol, cls) in ROOMS.items():
+    """A module that constructs each plug-in and uses it as its protocol."""
+    lines = ["from lm.core import protocols", "from lm.data.corpus import Corpus"]
+    for room, template in ROOMS.items():
         for name in plugins.names(room):
-            plug_in = f"{room.replace('.', '_')}_{name}"
-            lines.append(f"import lm.{room}.{name} as {plug_in}")
-            if cls:
-                lines.append(f"def check_{plug_in}(x: {plug_in}.{cls}) -> protocols.{protocol}:")
-                lines.append("    return x")
-            else:
-                lines.append(f"check_{plug_in}: protocols.{protocol} = {plug_in}")
+            alias = f"{room.replace('.', '_')}_{name}"
+            lines += [f"import lm.{room}.{name} as {alias}", template.format(m=alias)]
     return "\n".join(lines) + "\n"
 
 

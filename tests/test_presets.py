@@ -11,9 +11,13 @@ from flax import nnx
 
 from lm import presets
 from lm.core import plugins
+from lm.data.corpus import DataConfig
 from lm.nn import heads
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import Scope
+from lm.optimizers.config import OptimizerConfig
+from lm.optimizers.schedules import ScheduleConfig
+from lm.tokenizers.config import TokenizerConfig
 
 FAMILIES = {"bert": presets.BERT, "gpt2": presets.GPT2, "t5": presets.T5, "llama": presets.LLAMA}
 
@@ -198,3 +202,33 @@ def test_impossible_values(fields, message):
 def test_unknown_attention_lists_the_kinds():
     with pytest.raises(plugins.UserError, match="'flush'.*reference, xla"):
         plugins.find("nn.attention", "flush")
+
+
+@pytest.mark.parametrize(
+    ("room", "sections"),
+    [
+        ("data.sources", [DataConfig]),
+        ("tokenizers", [TokenizerConfig]),
+        ("optimizers", [OptimizerConfig, ScheduleConfig]),
+    ],
+)
+def test_options_of_plug_ins_do_not_hide_those_of_the_section(room, sections):
+    own = {field.name for section in sections for field in dataclasses.fields(section)}
+    kinds: dict[str, type] = {}
+    for name in plugins.names(room):
+        for option, kind in presets._kinds(plugins.find(room, name).Config).items():
+            assert option not in own, f"{room}.{name} has the section's option {option}"
+            assert kinds.setdefault(option, kind) is kind, f"{option} has two types"
+    assert kinds
+
+
+def test_every_option_of_a_plug_in_is_a_flag():
+    run = presets.run(presets.laptop("decoder"), presets.objective("clm"))
+    shared = presets.overrides()
+    for room, section in (("data.sources", "data"), ("tokenizers", "tokenizer")):
+        for name in plugins.names(room):
+            options = set(plugins.defaults(plugins.find(room, name).Config))
+            assert options <= set(run[section]) and options <= set(shared[section])
+    for name in plugins.names("optimizers"):
+        assert set(plugins.defaults(plugins.find("optimizers", name).Config)) <= set(run.optimizer)
+    assert "split" in run.data and "limit" in shared["data"], "huggingface's own"

@@ -13,6 +13,7 @@ import rich.live
 import rich.table
 
 from lm.comparison.trial_locks import owner_name
+from lm.report.number_format import duration
 
 
 class Progress:
@@ -119,7 +120,7 @@ class Progress:
             )
         seconds, ended = time.time() - self._started, len(self.outcomes)
         done, rest = ended - self.finished_before, len(self.trials) - ended
-        left = f", about {seconds / done * rest / 60:.0f} minutes left" if done > 0 else ""
+        left = f", about {duration(seconds / done * rest)} left" if done > 0 else ""
         table.caption = f"{ended} of {len(self.trials)} done in {seconds:.0f} s{left}"
         return table
 

@@ -20,6 +20,7 @@ from lm.comparison.progress import Progress
 from lm.comparison.trial_locks import TrialLocks, owner_name, this_process
 from lm.core.plain import read_json, write_json
 from lm.core.plugins import UserError
+from lm.report.number_format import duration
 
 _NOTE_EVERY = 30.0  # seconds between updates of the session in the record
 
@@ -296,7 +297,7 @@ def _summary(
     done = sum(outcomes[job.name]["status"] == "done" for job in trials)
     lines += [
         "",
-        f"{done} of {len(trials)} runs in {content['seconds'] / 60:.1f} minutes",
+        f"{done} of {len(trials)} runs in {duration(content['seconds'])}",
         f"report: {written.html.resolve()}",
     ]
     return "\n".join(lines)

@@ -10,7 +10,8 @@ from lm.nn import flops
 from lm.nn.attention.mask import Mask
 from lm.nn.config import TransformerConfig
 from lm.nn.layers import DropoutKeys, Scope
-from lm.nn.stack import Stack, TokenModel
+from lm.nn.stack import Stack
+from lm.nn.token_model import TokenModel
 
 
 class Model(TokenModel):

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 from lm.core.protocols import Batch
 from lm.nn.config import ModelConfig
 from lm.nn.layers import DropoutKeys, Scope
-from lm.nn.stack import TokenModel
+from lm.nn.token_model import TokenModel
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,82 @@
+"""What models of tokens share: the embedding, the vocabulary head and the loss over it."""
+
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from lm.core.protocols import Batch
+from lm.nn.config import ModelConfig
+from lm.nn.cross_entropy import PLAIN, LossOptions, Sums
+from lm.nn.embedding import Embedding
+from lm.nn.layers import DropoutKeys, Scope
+
+
+class TokenModel(nnx.Module):
+    """Token embedding and vocabulary head; a subclass adds what lies between.
+
+    Attributes:
+      embedding: embeddings, and the map back to the vocabulary.
+      heads: modules that the objective adds, by name.
+      pipelined: whether a mesh may split its layers into stages; of the class.
+    """
+
+    pipelined = False
+
+    def __init__(self, config: ModelConfig, scope: Scope) -> None:
+        self.embedding = Embedding(config, scope / "embedding")
+        self.heads: nnx.Dict = nnx.Dict()
+
+    def embed(self, batch: Batch, dropout_keys: DropoutKeys | None = None) -> Float[Array, "B T D"]:
+        """Embedded tokens of a batch: what the first layer reads."""
+        return self.embedding(batch["tokens"], batch["positions"], batch.get("types"), dropout_keys)
+
+    def states(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
+        raise NotImplementedError
+
+    def features(
+        self, batch: Batch, dropout_keys: DropoutKeys | None = None
+    ) -> Float[Array, "B T D"]:
+        """Hidden states that represent a text, for probes and fine-tuning."""
+        return self.states(batch, dropout_keys)
+
+    def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
+        """Logits over the vocabulary for hidden states."""
+        return self.embedding.logits(h)
+
+    def cross_entropy(
+        self,
+        h_BTD: Float[Array, "B T D"],
+        targets_BT: Int[Array, "B T"],
+        weights_BT: Float[Array, "B T"],
+        bias_V: Float[Array, "V"] | None = None,
+        options: LossOptions = PLAIN,
+    ) -> Sums:
+        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the logits.
+          options: label smoothing and z-loss.
+        """
+        return self.embedding.cross_entropy(h_BTD, targets_BT, weights_BT, bias_V, options)
+
+    def row_log_probs(
+        self,
+        h_BTD: Float[Array, "B T D"],
+        targets_BT: Int[Array, "B T"],
+        weights_BT: Float[Array, "B T"],
+        bias_V: Float[Array, "V"] | None = None,
+    ) -> Float[Array, "B"]:
+        """Σ_t weight · log p(target) of each row, each with its own gradient.
+
+        Args:
+          h_BTD: hidden states.
+          targets_BT: token ids.
+          weights_BT: weight of each target.
+          bias_V: added to the logits.
+        """
+        return self.embedding.row_log_probs(h_BTD, targets_BT, weights_BT, bias_V)
