@@ -11,7 +11,7 @@ from lm.nn.layers import DropoutKeys, Scope
 
 
 class TokenModel(nnx.Module):
-    """Token embedding and vocabulary head; a subclass adds what lies between.
+    """Token embedding and vocabulary head; a subclass adds what is between.
 
     Attributes:
       embedding: embeddings, and the map back to the vocabulary.

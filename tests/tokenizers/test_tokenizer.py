@@ -243,7 +243,7 @@ def test_t5_layout():
     )
     assert model.sentinels == tuple(range(model.size - 1, learned + 6, -1))
     assert model.note.startswith("t5.model has no <s>, [CLS], [SEP], [MASK], [NLU], [NLG], [S2S]")
-    assert "no bytes to fall back on: text it does not know becomes <unk>" in model.note
+    assert "no bytes to fall back on: unknown text becomes <unk>" in model.note
     assert model.unk in model.encode("the 鬱")  # no byte fallback
     assert model.decode(model.encode("the 鬱")) == "the  ⁇ "
 
