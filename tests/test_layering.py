@@ -30,10 +30,10 @@ MODEL_CODE = ("nn", "models")
 
 
 def table() -> dict[str, int]:
-    """The floor of each room, from the table in CONTRIBUTING.md."""
+    """The layer of each room, from the table in CONTRIBUTING.md."""
     text = (ROOT.parent / "CONTRIBUTING.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
-    return {room: int(floor) for floor, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
+    return {room: int(layer) for layer, rooms in rows for room in re.findall(r"`(\w+)`", rooms)}
 
 
 @functools.cache
@@ -97,15 +97,15 @@ def test_the_table_names_all_rooms():
 
 @pytest.mark.parametrize("module", sorted(modules()))
 def test_imports_point_downward(module):
-    floors = table()
+    layers = table()
     for imported in inner(module):
         assert imported in modules(), f"lm.{module} imports lm.{imported}, which does not exist"
         own, other = room(module), room(imported)
         if not module or own == other:  # `lm` is the public API, above all rooms
             continue
         assert imported, f"lm.{module} imports the public API"
-        assert floors[other] < floors[own], (
-            f"lm.{module} (floor {floors[own]}) imports lm.{imported} (floor {floors[other]})"
+        assert layers[other] < layers[own], (
+            f"lm.{module} (layer {layers[own]}) imports lm.{imported} (layer {layers[other]})"
         )
 
 

@@ -37,8 +37,8 @@ def check(
     Args:
       pool: worker processes.
       experiment: the experiment.
-      old: record of earlier sessions, which has what was counted then; may be empty.
-      any_devices: whether the arms' meshes may be for the devices of another host.
+      old: record of earlier sessions, whose counts are reused; may be empty.
+      any_devices: whether to accept meshes that do not match the devices of this host.
 
     Returns:
       What a step of each arm processes; and "data", "machine", "versions" and "git".

@@ -101,7 +101,8 @@ class Experiment:
       runs: run config of each arm (one configuration, trained with every seed); its number of
         steps is not set yet.
       times: multiple of the budget that each arm gets.
-      hypotheses: {"text", "arm", "task", "metric", "op", "value", "compare"} of each.
+      hypotheses: one dict per hypothesis, with the keys "text", "arm", "task", "metric", "op",
+        "value" and "compare".
       energy: assumptions for energy and emissions.
     """
 

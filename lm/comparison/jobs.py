@@ -54,8 +54,8 @@ def run_all(
 ) -> dict[str, Outcome]:
     """Runs all jobs that no other process runs, and waits until all have ended.
 
-    A job that failed before this call is tried once more. One that fails during it, in any process,
-    has ended, and the jobs after it fail without being run.
+    A job that failed before this call is tried once more. A job that fails during this call,
+    in any process, is not tried again. The jobs that depend on it count as failed and are not run.
 
     Args:
       pool: worker processes.

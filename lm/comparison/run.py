@@ -30,7 +30,8 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
 
     Args:
       config: the experiment, as nested dicts (experiments/*.py).
-      workdir: new, or of the same experiment; finished runs are kept and interrupted ones resumed.
+      workdir: a new directory, or the workdir of the same experiment. Finished runs are kept and
+        interrupted ones resumed.
       command: the command line, for the report.
       source: name of the config file, for the report.
 

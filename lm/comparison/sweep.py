@@ -62,7 +62,8 @@ def sweep(
 
     Args:
       config: a run config, as nested dicts.
-      workdir: new, or of the same sweep; finished runs are kept and interrupted ones resumed.
+      workdir: a new directory, or the workdir of the same sweep. Finished runs are kept and
+        interrupted ones resumed.
       given: values by field, as on the command line (lm/comparison/ranges.py). Results are averaged
         over the values of "seed".
       options: how to sweep.

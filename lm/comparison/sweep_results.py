@@ -34,7 +34,7 @@ def collect(
     Args:
       workdir: workdir of the sweep.
       index: index of the combination.
-      values: by field.
+      values: the combination's value of each swept field.
       seeds: seeds of its runs.
       metric: metric of the sweep.
 

@@ -54,8 +54,8 @@ class Files:
       path: training files; for `classes` one per class.
       dev: files of the development set. Without it, a fraction of `path`, by a hash of each
         example.
-      test: files to evaluate on, likewise. The validation split evaluates on `dev`, or on a
-        fraction of `path`, and does not read `test`.
+      test: files of the test set. Without it, a fraction of `path`, by a hash of each example. The
+        validation split evaluates on `dev`, or on a fraction of `path`, and does not read `test`.
       format: one of FORMATS; "" derives it from the first file's suffix.
       encoding: "utf-8", "latin-1" …
       text, second, label: names of fields; "" takes the first of the usual ones that the file has.

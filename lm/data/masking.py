@@ -101,8 +101,8 @@ def corrupt(
 ) -> dict[str, np.ndarray]:
     """Selects n = min(max_predictions, max(1, round(rate · tokens))) positions and corrupts them.
 
-    Special tokens (those with no text behind them) are never selected. They count among the tokens
-    of the rate, as in the original code.
+    Special tokens (those with no text behind them) are never selected. They are, however,
+    counted in `tokens` in the formula above, as in the original code.
 
     Args:
       row: `tokens` and `segments`, [T]; segment 0 is padding.
@@ -116,7 +116,7 @@ def corrupt(
 
     Returns:
       The row with corrupted `tokens`, and target_positions, targets int32 [P], weights float32 [P].
-      A weight is 1 for a masked position, or the number of times it was drawn; 0 for filling.
+      A weight is 1 for a masked position, or the number of times it was drawn; 0 for padding.
     """
     tokens, segments = row["tokens"], row["segments"]
     used = int(np.count_nonzero(segments))

@@ -108,8 +108,8 @@ def pack(
       lengths: tokens of each document; empty documents are skipped.
       stream_lengths: positions of each stream of a row.
       method: one of METHODS.
-      needs: for each stream, positions that a piece of n tokens takes, by n, not decreasing;
-        `plain` by default. A piece never has more tokens than the table covers.
+      needs: for each stream a nondecreasing table; `table[n]` is the number of positions that a
+        piece of n tokens takes. `plain` by default. No piece has more tokens than the table covers.
 
     Raises:
       ValueError: no piece of SHORTEST tokens fits a row, or the method is unknown.

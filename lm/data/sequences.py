@@ -22,9 +22,9 @@ class Layout:
 
     Attributes:
       mask: "cross" or "prefix".
-      length: positions of the input stream, or of the one stream.
-      stream_lengths: positions of each stream.
-      positions: positions of all streams.
+      length: number of positions of the input stream ("cross") or of the only stream ("prefix").
+      stream_lengths: number of positions of each stream.
+      positions: total number of positions over all streams.
     """
 
     def __init__(self, tokenizer: Tokenizer, mask: str, length: int, target_length: int):

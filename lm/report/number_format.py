@@ -179,8 +179,8 @@ def estimate(
       value: the estimate.
       unit: unit of the score; "share" marks a fraction, which is shown in percent.
       decimals: number of decimals; None for `places` of this estimate.
-      signed: whether it is a difference. Of fractions, it is in percentage points; the header has
-        the unit.
+      signed: whether it is a difference. A difference of fractions is in percentage points,
+        without the unit, which is in the table's header.
     """
     decimals, scale = places([value], unit) if decimals is None else decimals, _scale(unit)
     mean = _fixed(scale * value.mean, decimals, signed) + (

@@ -14,7 +14,7 @@ PAIRS = False
 
 
 class Format:
-    """Joins pieces of a row by [SEP]. `row` is deterministic and ignores `rng`."""
+    """Joins the pieces of a row with [SEP]. `row` is deterministic and ignores `rng`."""
 
     def __init__(
         self,
