@@ -1,7 +1,7 @@
 """Directories that are either complete or absent, even if processes are killed or race.
 
-The directories of the cache are made this way. A directory is filled under a temporary name.
-`commit` records the sizes and checksums of its files; then it is renamed.
+The cache consists of such directories. A new directory is filled under a temporary name. `commit`
+records the sizes and checksums of its files; then the directory gets its final name.
 """
 
 import contextlib
@@ -28,16 +28,16 @@ _NO_ROOM = {
 }
 # `read` checks all bytes of a directory up to this size, which takes about a quarter of a second.
 _FULL_CHECK = 256 * 2**20
-# Of each file in a larger directory it checks this many blocks of this many bytes.
+# In a larger directory, `read` checks this many blocks of this many bytes of each file.
 _BLOCKS, _BLOCK = 32, 2**20
 
 
 @contextlib.contextmanager
 def create(directory: Path) -> Iterator[Path | None]:
-    """Creates a directory; it appears under its name when the block ends.
+    """Creates a directory that appears under its final name when the `with` block ends.
 
-    Waits for another process that creates the same directory, and removes what killed processes
-    left.
+    Waits for another process that creates the same directory, and removes the remains of killed
+    processes.
     If the block raises, nothing is kept.
 
     Args:
@@ -125,7 +125,7 @@ def commit(directory: Path, meta: dict[str, Any]) -> None:
 
     Args:
       directory: the temporary directory that `create` yielded.
-      meta: values for JSON, which `read` returns.
+      meta: JSON-serializable metadata, which `read` returns.
     """
     files = {
         path.name: {
@@ -147,16 +147,16 @@ def read(directory: Path, check: bool = True, full: bool = False) -> dict[str, A
 
     Args:
       directory: a directory that `create` and `commit` made.
-      check: compare checksums: of all bytes for directories of up to 256 MB, and of evenly spaced
-        blocks of each file for larger ones. Sizes are always compared.
-      full: compare checksums of all bytes, also of larger directories.
+      check: whether to compare checksums: of all bytes in directories of up to 256 MB, and of
+        evenly spaced blocks of each file in larger directories. Sizes are always compared.
+      full: whether to compare checksums of all bytes in larger directories too.
 
     Returns:
-      The metadata, and "fingerprint", a hash of all of it.
+      The metadata with an additional "fingerprint", a hash of all the metadata.
 
     Raises:
-      UserError: a file is missing, damaged, or has another size than recorded; the message names
-        it, and the directory to delete.
+      UserError: a file is missing or damaged, or its size differs from the recorded one; the
+        message names the file and the directory to delete.
     """
     if not directory.is_dir():
         raise UserError(f"{directory} does not exist")

@@ -32,14 +32,15 @@ SPLITS = ("train", "validation", "test")
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """The fields of the `data` section that all sources have; the others are the source's `Config`.
+    """Fields of the `data` section common to all sources; a source's `Config` has the others.
 
     Attributes:
       source: a plug-in of lm/data/sources.
-      length: tokens of a row. It does not change what is prepared.
-      validation, test: fractions of the documents, by a hash of their text.
-      cache: directory of text, tokenizers and stores; "" is $LM_CACHE, or else ~/.cache/lm.
-      workers: threads that encode; 0 is one per core.
+      length: number of tokens in a row; it does not affect the prepared files.
+      validation, test: fractions of the documents in each split, selected by a hash of their text.
+      cache: directory of text, tokenizers and stores; "" means $LM_CACHE if set, else
+        ~/.cache/lm.
+      workers: number of encoding threads; 0 means one per core.
     """
 
     source: str = "python_docs"
@@ -79,11 +80,11 @@ class Corpus:
 
     Attributes:
       source: name of the source.
-      tokenizer: trained on the training split, or loaded.
+      tokenizer: the tokenizer, either trained on the training split or loaded.
       stores: a token store for each of SPLITS.
       tally: counts of what the source kept and dropped, over all splits.
       fingerprint: a hash of the text, the splits and the tokenizer.
-      directory: directory of the text: a file per split, a document per line.
+      directory: directory of the text, with one file per split and one document per line.
       options: all options of the source.
     """
 
@@ -128,7 +129,7 @@ class Corpus:
 def prepare(
     data_section: Mapping[str, Any], tokenizer_section: Mapping[str, Any], progress: bool = True
 ) -> Corpus:
-    """Reads, splits and encodes the text, or opens what an earlier call cached.
+    """Reads, splits and encodes the text, or opens the results that an earlier call cached.
 
     Args:
       data_section: `DataConfig`'s fields and the source's options.

@@ -101,12 +101,12 @@ class _Reader:
       items: items of the current paragraph.
       lines: lines of the current item.
       words: number of words in `items`.
-      section: "listed" or "dropped" in such a section, or "".
-      base: indentation of its heading.
-      google: whether the section is in Google's style: it ends at the next line that is not
-        indented, and the name and text of an entry are on one line.
-      entry: indentation of its entries; -1 before the first.
-      brackets: open brackets of the name and type of a parameter.
+      section: "listed" or "dropped" inside a section of that kind, "" outside.
+      base: indentation of the heading of the section.
+      google: whether the section is in Google's style: the section ends at the next line that is
+        not indented, and the name and text of an entry are on one line.
+      entry: indentation of the section's entries; -1 before the first entry.
+      brackets: number of open brackets in the name and type of a parameter.
       skip: lines with a deeper indentation are a block to remove; None outside.
     """
 

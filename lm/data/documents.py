@@ -1,8 +1,8 @@
 """Documents, and what sources do with them: collect, count, drop duplicates, split.
 
 Sources pass raw paragraphs to a `Collector`. It cuts them into sentences, drops documents that are
-too short or repeated, cuts very long ones, and counts in a `Tally`. Only synthetic sources do
-without it (lm/data/synthetic): their text must stay as drawn.
+too short or repeated, cuts very long ones, and counts them in a `Tally`. Only synthetic sources
+(lm/data/synthetic) bypass it, because their text must stay as drawn.
 """
 
 import ast
@@ -31,7 +31,7 @@ class Document:
 
     Attributes:
       name: a stable identity such as "numpy.linalg.norm" or "x.md#3", without paths of the machine.
-      paragraphs: paragraphs of sentences; neither is ever empty.
+      paragraphs: sentences of each paragraph; no paragraph or sentence is empty.
       label: a class for probes to learn ("numpy"), or "".
     """
 
@@ -48,13 +48,13 @@ class Document:
 def split_of(document: Document, validation: float, test: float) -> str:
     """The split of a document: "train", "validation" or "test".
 
-    It depends on the document's text alone, so that neither the order of files nor new files move a
-    document to another split.
+    The split depends only on the document's text, so that neither a new order of files nor new
+    files move a document to another split.
 
     Args:
       document: the document.
-      validation: fraction of the documents.
-      test: fraction of the documents.
+      validation: fraction of all documents in the validation split.
+      test: fraction of all documents in the test split.
 
     Raises:
       UserError: the fractions are negative or leave nothing to train on.
@@ -78,10 +78,10 @@ class Tally:
     """Counts of what a source kept and dropped.
 
     Attributes:
-      documents, paragraphs, sentences, words: numbers kept.
+      documents, paragraphs, sentences, words: number of each kind of item that was kept.
       bytes: UTF-8 bytes of the sentences, without spaces between them.
-      cut: additional documents that cutting long ones made.
-      dropped: reason → count; the reason names what is counted ("paragraphs of under 5 words").
+      cut: number of additional documents that result from cutting long ones.
+      dropped: reason → count; the reason names the items ("paragraphs of under 5 words").
       labels: label → numbers of documents and words kept.
     """
 
@@ -107,10 +107,10 @@ class Tally:
         self.labels[document.label] = (documents + 1, before + words)
 
     def drop(self, reason: str, count: int = 1) -> None:
-        """Counts what is not kept.
+        """Counts dropped items.
 
         Args:
-          reason: what is counted and why it is dropped.
+          reason: kind of the dropped items, and why they are dropped.
           count: number of dropped items; 0 adds no reason.
         """
         if count:
@@ -144,11 +144,12 @@ class Collector:
         """Starts a collection without documents.
 
         Args:
-          tally: counts of what is kept and dropped.
-          near: also drop documents that repeat most of an earlier one, at 1 kB of memory per
-            document. Exact repetitions are always dropped.
-          min_words: shorter documents are dropped.
-          max_words: longer ones are cut into even pieces between paragraphs.
+          tally: counts of kept and dropped items, updated by `collect`.
+          near: whether to drop documents that repeat most of an earlier one too, at 1 kB of
+            memory per document. Exact repetitions are always dropped.
+          min_words: minimum number of words; shorter documents are dropped.
+          max_words: maximum number of words; longer documents are cut into even pieces between
+            paragraphs.
         """
         self.tally = tally
         self.min_words = min_words
@@ -159,13 +160,13 @@ class Collector:
     def collect(
         self, name: str, paragraphs: Iterable[str], label: str = "", max_words: int = 0
     ) -> Iterator[Document]:
-        """Yields the documents of raw paragraphs: mostly one, none if it is dropped.
+        """Yields the documents made of raw paragraphs: usually one, or none if it is dropped.
 
         Args:
           name: name of the document; pieces of a cut document are "name#1", "name#2" …
           paragraphs: raw text.
           label: label of the document.
-          max_words: maximum number of words of this document; 0 takes the collector's.
+          max_words: maximum number of words of this document; 0 means the collector's maximum.
         """
         split = [sentences for sentences in map(_readable, paragraphs) if sentences]
         words = sum(_words(paragraph) for paragraph in split)
@@ -271,7 +272,7 @@ def signature(*parts: object, code: Iterable[str] = ()) -> str:
     also changes between Python versions whose syntax trees differ.
 
     Args:
-      parts: what the input depends on, such as paths, sizes and versions; their `repr` counts.
+      parts: properties of the input, such as paths, sizes and versions, compared by `repr`.
       code: the `__file__` of further modules that the text depends on.
     """
     digest = hashlib.blake2b(repr(parts).encode(), digest_size=16)

@@ -1,4 +1,4 @@
-"""Files of a corpus: finding and reading them, and the text of their records. Sources share it."""
+"""Files of a corpus: finding and reading them, and the text of their records; shared by sources."""
 
 import glob
 import gzip
@@ -25,11 +25,11 @@ def find(
       suffixes: suffixes such as ".md", with and without ".gz". Files given by path or glob may have
         any suffix.
       source: the source's name, for messages.
-      option: the option that the paths were given as, for messages.
+      option: name of the option that holds the paths, for messages.
 
     Returns:
-      (path, name) of each file, sorted by name. A name is relative to what was given, so that it
-      has no folders of the machine.
+      (path, name) of each file, sorted by name. A name is relative to the given path, so that it
+      contains no folders specific to the machine.
 
     Raises:
       UserError: no path is given, or one is missing, unreadable or matches no file.

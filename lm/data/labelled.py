@@ -52,16 +52,17 @@ class Files:
 
     Attributes:
       path: training files; for `classes` one per class.
-      dev: files of the development set. Without it, a fraction of `path`, by a hash of each
-        example.
-      test: files of the test set. Without it, a fraction of `path`, by a hash of each example. The
-        validation split evaluates on `dev`, or on a fraction of `path`, and does not read `test`.
+      dev: files of the development set. If empty, the set is a fraction of `path`, selected by a
+        hash of each example.
+      test: files of the test set. If empty, the set is a fraction of `path`, selected by a hash of
+        each example. The validation split evaluates on `dev`, or on a fraction of `path`, and does
+        not read `test`.
       format: one of FORMATS; "" derives it from the first file's suffix.
       encoding: "utf-8", "latin-1" …
-      text, second, label: names of fields; "" takes the first of the usual ones that the file has.
-      held_out: test fraction of a single file; the same fraction of the rest is the development
-        set.
-      broken: largest fraction of broken lines that is tolerated.
+      text, second, label: names of fields; "" means the first usual name that the file has.
+      held_out: fraction of a single file that becomes the test set; an equal fraction of the rest
+        becomes the development set.
+      broken: maximum fraction of broken lines in a file.
     """
 
     path: tuple[str, ...] = ()
@@ -119,7 +120,7 @@ class Labelled:
 
     @property
     def note(self) -> str:
-        """What was left out, or ""."""
+        """A description of the examples left out, or ""."""
         return "; ".join(f"{count:,} {reason}" for reason, count in self.tally.items())
 
 

@@ -35,9 +35,9 @@ def examples(
       plan: `objective.plan(store)`.
       seed: seed of the order and of the objective's draws.
       batch_size: rows of a global batch.
-      steps: number of training steps. If it is given, examples repeat without end, in another
-        order and with other draws in each epoch, and their progress is that of the step. 0 gives
-        one epoch, with progress 1.
+      steps: number of training steps. If above 0, examples repeat without end, with a new order and
+        new draws in each epoch, and the progress of an example is that of its step. 0 gives one
+        epoch, with progress 1.
     """
     rows = grain.MapDataset.range(len(plan)).seed(seed).shuffle()
     if not steps:
@@ -54,7 +54,7 @@ def padding(objective: Any, store: Store, plan: Any, count: int = 64) -> float:
     """Fraction of positions, of all streams, without a token.
 
     Args:
-      objective: makes the examples; one with several members gives their weighted mean.
+      objective: maker of the examples; a mixture gives the weighted mean over its members.
       store: the documents.
       plan: `objective.plan(store)`.
       count: number of examples to average over.
@@ -79,11 +79,11 @@ def padding(objective: Any, store: Store, plan: Any, count: int = 64) -> float:
 def local_batches(
     examples: grain.MapDataset, rows: Integer[np.ndarray, "rows"], batch_size: int
 ) -> grain.MapDataset:
-    """Batch s of this process, at index s.
+    """A dataset whose item s is batch s of this process.
 
     Args:
       examples: an endless dataset.
-      rows: rows of a global batch that this process holds.
+      rows: indices of the rows of a global batch that this process holds.
       batch_size: B, rows of a global batch.
     """
 
@@ -155,9 +155,9 @@ def place(
     """Puts this process's rows of a batch on its devices, as a part of global arrays.
 
     Args:
-      batch: arrays by name, of this process's rows.
+      batch: name → array of this process's rows.
       sharding: sharding of the global arrays.
-      batch_size: rows of the global arrays.
+      batch_size: number of rows of the global arrays.
     """
     return {
         name: jax.make_array_from_process_local_data(

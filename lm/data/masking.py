@@ -12,8 +12,8 @@ What is masked together (`unit`):
                  last span is cut at the budget
 
 Spans extend to the right of where they begin, as in SpanBERT, so that the first token after a
-special one is masked less often than others. The length of a span is geometric with parameter
-`span_p` on 1 … `span_most`, or uniform there if `span_p` is 0 (GPT-BERT: 1 to 3).
+special token is masked less often than other tokens. The length of a span is geometric with
+parameter `span_p` on 1 … `span_most`, or uniform on this range if `span_p` is 0 (GPT-BERT: 1 to 3).
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class Options:
     Attributes:
       rate: fraction of tokens that are predicted.
       final_rate: rate at the end of training, approached linearly; 0 keeps `rate`.
-      mask_share: fraction of the selected tokens that become [MASK]. For spans, one draw per span,
-        as in SpanBERT.
-      random_share: fraction of them that become a random id. The rest stays as it is.
-      max_predictions: maximum number of predictions per row; 0 is no limit.
-      unit: what is masked together, one of UNITS; see lm/data/masking.py.
-      span_p: parameter of the length of spans; 0 is uniform.
+      mask_share: fraction of the selected tokens that become [MASK]. All tokens of a span share
+        one draw, as in SpanBERT.
+      random_share: fraction of the selected tokens that become a random id; the rest stay as is.
+      max_predictions: maximum number of predictions per row; 0 means no limit.
+      unit: kind of text unit that is masked as a whole, one of UNITS; see lm/data/masking.py.
+      span_p: parameter of the geometric length of spans; 0 means a uniform length.
       span_most: maximum length of a span.
     """
 
@@ -101,11 +101,11 @@ def corrupt(
 ) -> dict[str, np.ndarray]:
     """Selects n = min(max_predictions, max(1, round(rate · tokens))) positions and corrupts them.
 
-    Special tokens (those with no text behind them) are never selected. They are, however,
-    counted in `tokens` in the formula above, as in the original code.
+    Special tokens (tokens that stand for no text) are never selected, but they count towards
+    `tokens` in the formula above, as in the original code.
 
     Args:
-      row: `tokens` and `segments`, [T]; segment 0 is padding.
+      row: fields `tokens` and `segments`, [T]; segment 0 is padding.
       tokenizer: the tokenizer that made the tokens.
       rng: generator of this example in this epoch.
       options: how tokens are masked.

@@ -1,9 +1,9 @@
 """Packs documents into rows of fixed length, without losing a token.
 
 A plan assigns pieces of documents to rows. It depends on the store and the lengths alone, so that
-objectives that pack alike see the same text in the same rows, and row i can be read without others.
-A row may have several streams (input and output of an encoder-decoder). A piece of n tokens takes
-`needs[stream][n]` positions of each, special tokens included.
+objectives with equal packing see the same text in the same rows, and row i can be read without the
+other rows. A row may have several streams (input and output of an encoder-decoder). A piece of n
+tokens takes `needs[stream][n]` positions of each stream, special tokens included.
 
     greedy     in the store's order; a document is cut where a row is full: hardly any padding
     best_fit   only documents longer than a row are cut; each piece goes to the row where it leaves
@@ -29,10 +29,10 @@ class Plan:
     """Pieces of documents in rows.
 
     Attributes:
-      document: document of each piece.
-      start, stop: tokens [start, stop) of the document.
+      document: index of the document of each piece.
+      start, stop: token range [start, stop) of each piece within its document.
       first: row i holds pieces first[i] to first[i + 1] - 1.
-      note: what was left out, or "".
+      note: description of the pieces left out, or "".
     """
 
     document: Int64[np.ndarray, "pieces"]
@@ -105,11 +105,12 @@ def pack(
     """Packs documents into rows.
 
     Args:
-      lengths: tokens of each document; empty documents are skipped.
-      stream_lengths: positions of each stream of a row.
+      lengths: number of tokens of each document; empty documents are skipped.
+      stream_lengths: number of positions of each stream of a row.
       method: one of METHODS.
-      needs: for each stream a nondecreasing table; `table[n]` is the number of positions that a
-        piece of n tokens takes. `plain` by default. No piece has more tokens than the table covers.
+      needs: for each stream, a nondecreasing table in which `table[n]` is the number of positions
+        of a piece of n tokens; the table of `plain` by default. No piece has more tokens than the
+        table covers.
 
     Raises:
       ValueError: no piece of SHORTEST tokens fits a row, or the method is unknown.

@@ -4,13 +4,13 @@
     order    A and B are consecutive, in their order or swapped (SOP: ALBERT, Lan et al. 2020)
 
 As in the original data code, a chunk of consecutive sentences fills a row; A ends at a uniformly
-drawn sentence of it; one example in ten is shorter; pairs are truncated at the longer side, at
-either end.
+drawn sentence of the chunk; one example in ten is shorter; truncation removes tokens from either
+end of the longer segment.
 
-Unlike there, the label is drawn first. The original turns every chunk of one sentence into a random
-pair, so that more than half of its pairs are random, and the length of A reveals the label.
-(ALBERT's code has the same branch, and so mixes NSP into its SOP.) Here chunks of one sentence are
-dropped and counted.
+Unlike in the original, the label is drawn first. The original code turns every chunk of one
+sentence into a random pair, so that more than half of its pairs are random, and the length of A
+reveals the label. (ALBERT's code has the same branch, and so mixes NSP into its SOP.) Here chunks
+of one sentence are dropped and counted.
 """
 
 import dataclasses
@@ -35,8 +35,8 @@ class Chunks:
     """Spans of at least two consecutive sentences, each about as long as a row.
 
     Attributes:
-      document: document of each chunk.
-      start, stop: its sentences [start, stop), numbered through the store.
+      document: index of the document of each chunk.
+      start, stop: range [start, stop) of each chunk's sentences, numbered through the store.
       dropped: number of chunks of one sentence, which cannot hold a pair.
     """
 
@@ -50,7 +50,7 @@ class Chunks:
 
     @property
     def note(self) -> str:
-        """What was left out, or ""."""
+        """A description of the chunks left out, or ""."""
         return f"left out: {self.dropped:,} chunks of one sentence" if self.dropped else ""
 
 
@@ -105,8 +105,8 @@ def check(usable: int, documents: int, relation: str) -> None:
     """Checks that enough documents hold a pair.
 
     Args:
-      usable: documents of at least two sentences.
-      documents: all documents.
+      usable: number of documents with at least two sentences.
+      documents: number of all documents.
       relation: one of RELATIONS.
 
     Raises:
@@ -126,7 +126,7 @@ def check(usable: int, documents: int, relation: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """Two segments of ids, and a label: 0 where they are as in the text."""
+    """Two segments of ids, and a label: 0 if the segments are as in the text."""
 
     a: Integer[np.ndarray, "A"]
     b: Integer[np.ndarray, "B"]
@@ -145,7 +145,7 @@ def draw(
 
     Args:
       store: the documents.
-      chunks: what `chunk` returned.
+      chunks: the return value of `chunk`.
       index: number of the chunk.
       length: positions of a row.
       rng: the only source of randomness.
@@ -185,8 +185,8 @@ def draw_sentences(
 
     Args:
       store: the documents.
-      sentence: first sentence, numbered through the store. The second is the one that follows or,
-        for "next", one of another document.
+      sentence: index in the store of the first sentence. The second sentence follows the first or,
+        for "next", may come from another document.
       document: number of the first sentence's document.
       rng: the only source of randomness.
       relation: one of RELATIONS.
@@ -219,7 +219,7 @@ def _arranged(
 
 
 def lay_out(row: rows.Row, pair: Pair, first: int, sep: int) -> None:
-    """Adds `[CLS] A [SEP] B [SEP]` to a row; types are 0 for A and its [SEP], 1 for B and its own.
+    """Adds `[CLS] A [SEP] B [SEP]` to a row; types are 0 through the first [SEP], then 1.
 
     Args:
       row: the row; it has the field `types`.
@@ -245,7 +245,7 @@ def truncate(
     Args:
       a: ids of the first segment.
       b: ids of the second segment.
-      room: maximum number of tokens of both.
+      room: maximum total number of tokens of the two segments.
       rng: the only source of randomness.
     """
     over = len(a) + len(b) - room

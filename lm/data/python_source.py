@@ -1,9 +1,9 @@
 """From Python source files to prose: parses docstrings, and imports or executes nothing.
 
-Run as a module it is the worker of `sources/python_docs.py`: file names on stdin, documents on
-stdout, both as JSON. Parsing is most of the work and is done in such processes. They are plain
-subprocesses, because a fork would copy the threads of jax, and multiprocessing's spawn would import
-the user's main module again. They do not import numpy.
+When run as a module, it is the worker process of `sources/python_docs.py`: it reads file names from
+stdin and writes documents to stdout, both as JSON. Parsing is most of the work. The workers are
+plain subprocesses, because a fork would copy the threads of jax, and multiprocessing's spawn would
+import the user's main module again. They do not import numpy.
 """
 
 import ast

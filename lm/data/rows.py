@@ -21,8 +21,9 @@ class Row:
     and a row of targets, whose fields differ by a prefix.
 
     Attributes:
-      arrays: the fields by name, [T]. `tokens`; `segments`, from 1, and 0 for padding; `positions`,
-        from 0 in each segment; and the further fields. int32, but `weights` float32.
+      arrays: field name → array [T], int32 but for `weights`, float32. The fields are `tokens`;
+        `segments`, numbered from 1, with 0 for padding; `positions`, counted from 0 in each
+        segment; and the further fields.
       length: T.
       used: positions taken so far.
       segment: number of the last segment.
@@ -35,7 +36,7 @@ class Row:
           length: T.
           pad: id of the padding token.
           fields: further fields, 0 in padding: any of types, targets, weights, prefix, …
-          prefix: put before the names of tokens, segments and positions, such as "input_".
+          prefix: prefix of the names of tokens, segments and positions, such as "input_".
         """
         self.arrays: dict[str, np.ndarray] = {
             **{f"{prefix}{name}": np.zeros(length, np.int32) for name in STREAM},
@@ -55,7 +56,7 @@ class Row:
 
         Args:
           tokens: ids.
-          fields: values of further fields at these positions: [n], or one value for all.
+          fields: values of the further fields: [n], or one value for all positions of the segment.
 
         Returns:
           The positions of the segment.
@@ -95,7 +96,7 @@ def of_pieces(
 
     Args:
       store: the documents.
-      plan: pieces by row.
+      plan: the pieces of each row.
       index: number of the row.
       length: T.
       tokenizer: supplies the id of padding.
@@ -120,7 +121,7 @@ def wrap(first: int, text: Integer[np.ndarray, "n"], last: int) -> Integer[np.nd
 
     Args:
       first: id before the text.
-      text: ids, n.
+      text: ids of the text, [n].
       last: id after the text.
 
     Returns:
@@ -137,7 +138,7 @@ def shift(first: int, text: Integer[np.ndarray, "n"]) -> Integer[np.ndarray, "n"
 
     Args:
       first: the first input, such as [BOS].
-      text: ids of the targets, n.
+      text: ids of the targets, [n].
 
     Returns:
       `first` and the text without its last token, int32 [n].

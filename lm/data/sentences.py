@@ -16,8 +16,8 @@ def spans(store: Store, room: int, across: bool) -> list[SentenceSpan]:
 
     Args:
       store: the documents.
-      room: maximum number of tokens of a span. A longer sentence is cut itself.
-      across: make each sentence a span of its own, for rows that continue with the next document.
+      room: maximum number of tokens of a span; a longer sentence is cut.
+      across: whether each sentence becomes its own span, for rows that cross documents.
     """
     offsets, borders = np.asarray(store.sentence_offsets), np.asarray(store.document_sentences)
     result: list[SentenceSpan] = []
@@ -41,8 +41,8 @@ def spans(store: Store, room: int, across: bool) -> list[SentenceSpan]:
 def fill(pieces: Sequence[SentenceSpan], length: int) -> list[list[SentenceSpan]]:
     """Fills rows of `length` positions with spans, in order.
 
-    A row begins with one special token, and one follows each document in it. Neighboring spans of a
-    document are joined.
+    A row begins with a special token and has another one after each of its documents. Neighboring
+    spans of a document are joined.
 
     Args:
       pieces: spans in the order of the store.

@@ -2,8 +2,8 @@
 
 An encoder-decoder (mask "cross") reads inputs in one stream of `length` positions and targets in
 another. A decoder (mask "prefix") reads input and target one after the other in one stream of
-`length` positions, with the input as the prefix. The decoder reads the target shifted by one, [BOS]
-first. Several pieces share a row and do not see each other.
+`length` positions, with the input as the prefix. The decoder reads the target shifted right by one
+position, starting with [BOS]. Several pieces share a row and do not see each other.
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class Layout:
         """Sets the lengths of the streams.
 
         Args:
-          tokenizer: gives [BOS] and padding.
+          tokenizer: source of the ids of [BOS] and padding.
           mask: "cross" or "prefix".
-          length: positions of the input stream, or of the one stream.
+          length: number of positions of the input stream, or of the only stream.
           target_length: positions of the target stream under "cross".
         """
         self.tokenizer, self.mask, self.length = tokenizer, mask, length
@@ -43,11 +43,11 @@ class Layout:
     def needs(
         self, inputs: Integer[np.ndarray, "n"], targets: Integer[np.ndarray, "n"]
     ) -> tuple[Integer[np.ndarray, "n"], ...]:
-        """The positions that pieces take in each stream.
+        """The number of positions that pieces take in each stream.
 
         Args:
-          inputs: tokens of the inputs of n pieces.
-          targets: tokens of their targets.
+          inputs: number of input tokens of each of n pieces.
+          targets: number of target tokens of each of n pieces.
         """
         return (inputs, targets) if self.mask == "cross" else (inputs + targets,)
 
@@ -61,7 +61,7 @@ class Layout:
           The fields of lm/nn/token_loss.py, [T] each.
 
         Raises:
-          ValueError: the pieces do not fit a row; those of a plan made with `needs` do.
+          ValueError: the pieces do not fit a row; pieces planned with `needs` always fit.
         """
         bos, pad = self.tokenizer.bos, self.tokenizer.pad
         if self.mask == "cross":

@@ -6,10 +6,10 @@ Source: T5, Raffel et al. 2020, section 3.1.4.
     target   <extra_id_0> for inviting <extra_id_1> last [EOS]
 
 n tokens at density r and mean span m lose round(n·r) tokens in round(n·r / m) spans, so that sizes
-are fixed before anything is drawn: 568 tokens at 0.15 and 3 give exactly 512 and 114. The lost
-tokens are called noise, as in T5. The noise is rolled by a random offset; otherwise the first token
-would never be lost and the last one always. Where the roll cuts a span in two, at the ends of the
-text, two other spans are joined to keep the number of spans.
+are fixed before anything is drawn: 568 tokens at r = 0.15 and m = 3 give exactly 512 input and 114
+target tokens. The lost tokens are called noise, as in T5. The noise is rolled by a random offset;
+otherwise the first token would never be lost and the last one always. Where the roll cuts a span in
+two, at the ends of the text, two other spans are joined to keep the number of spans.
 """
 
 import functools
@@ -22,7 +22,7 @@ from lm.core.protocols import Tokenizer
 
 
 def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
-    """Numbers of noise tokens and of spans of a text.
+    """The number of noise tokens and the number of spans of a text.
 
     Args:
       n: tokens of the text, at least 2.
@@ -37,7 +37,7 @@ def counts(n: int, density: float, mean_span: float) -> tuple[int, int]:
 def sizes(
     most: int, density: float, mean_span: float
 ) -> tuple[Int64[np.ndarray, "lengths"], Int64[np.ndarray, "lengths"]]:
-    """Tokens of input and of target, [EOS] included, of texts of 0 … most tokens.
+    """The numbers of input and of target tokens, [EOS] included, for texts of 0 … most tokens.
 
     A text of fewer than 2 tokens cannot be corrupted and counts as 2.
 
@@ -56,10 +56,10 @@ def sizes(
 def raw_length(inputs: int, density: float, mean_span: float) -> int:
     """The maximum number of tokens whose corrupted input, [EOS] included, fits a row.
 
-    568 for 512 positions at density 0.15 and mean span 3.
+    The result is 568 for 512 positions at density 0.15 and mean span 3.
 
     Args:
-      inputs: positions of the row.
+      inputs: number of positions of the row.
       density: fraction of tokens that are noise.
       mean_span: mean number of tokens of a span.
     """
@@ -82,7 +82,7 @@ def noise_spans(
       rng: the only source of randomness.
 
     Returns:
-      Starts and stops, ascending; no two spans are adjacent.
+      Starts and stops of the spans, ascending; no two spans are adjacent.
     """
     noise, spans = counts(n, density, mean_span)
     lengths, gaps = _parts(noise, spans, rng), _parts(n - noise, spans, rng)
@@ -126,17 +126,17 @@ def replace(
     sentinels: Int32[np.ndarray, "S"],
     eos: int,
 ) -> tuple[Int32[np.ndarray, "inputs"], Int32[np.ndarray, "targets"]]:
-    """Replaces spans by the first sentinels.
+    """Replaces spans by sentinels, in the order of `sentinels`.
 
     Args:
-      tokens: the text.
-      starts: first token of each span, ascending; no span is empty.
-      stops: token after the last of each span.
-      sentinels: ids, at least one per span.
+      tokens: ids of the text.
+      starts: index of the first token of each span, ascending; no span is empty.
+      stops: index after the last token of each span.
+      sentinels: ids of the sentinels, at least one per span.
       eos: the id of [EOS].
 
     Returns:
-      Input and target; both end with `eos`.
+      Ids of the input and of the target; both end with `eos`.
     """
     n, count = len(tokens), len(starts)
     change = np.zeros(n + 1, np.int64)
@@ -173,7 +173,7 @@ def check_sentinels(needed: int, tokenizer: Tokenizer, length: int) -> None:
     Args:
       needed: maximum number of spans of a row.
       tokenizer: the vocabulary.
-      length: tokens of a row.
+      length: number of tokens of a row.
 
     Raises:
       UserError: there are fewer than `needed` sentinels; the message gives both numbers.

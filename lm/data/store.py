@@ -37,10 +37,10 @@ class Store:
     Attributes:
       directory: path of the store.
       tokens: uint16 or uint32 [N].
-      document_offsets: int64 [D + 1], starts of documents in `tokens`, and N.
-      sentence_offsets: int64 [S + 1], starts of sentences in `tokens`, and N.
-      document_sentences: int64 [D + 1], starts of documents in `sentence_offsets`, and S.
-      paragraph_starts: bool [S], sentences that begin a paragraph.
+      document_offsets: int64 [D + 1], starts of documents in `tokens`, then N.
+      sentence_offsets: int64 [S + 1], starts of sentences in `tokens`, then N.
+      document_sentences: int64 [D + 1], index of the first sentence of each document, then S.
+      paragraph_starts: bool [S], whether each sentence begins a paragraph.
       meta: numbers of documents, sentences, tokens, bytes (of text, as `Tokenizer.bytes_per_id`
         counts them) and unknown tokens; and the tokenizer's fingerprint.
       fingerprint: a hash of all files and the tokenizer.
@@ -57,7 +57,7 @@ class Store:
 
         Args:
           directory: path of the store.
-          check: compare checksums of its files.
+          check: whether to compare the checksums of the files.
 
         Raises:
           UserError: the store is missing or damaged; the message names the file, and the
@@ -133,14 +133,14 @@ def build(
 
     Each sentence is encoded by itself. SentencePiece releases Python's lock while it encodes, so
     threads suffice: nothing is copied between processes, and a parent that runs JAX need not fork.
-    Memory holds a few chunks of text, independent of the size of the corpus.
+    Only a few chunks of text are in memory at a time, whatever the size of the corpus.
 
     Args:
-      documents: in the store's order.
-      tokenizer: encodes them.
+      documents: the documents, in the store's order.
+      tokenizer: encodes the documents.
       directory: path of the new store.
-      workers: number of threads; 0 is one per core. The result does not depend on it.
-      progress: show a progress bar on stderr.
+      workers: number of threads, which does not affect the result; 0 means one per core.
+      progress: whether to show a progress bar on stderr.
       total: number of documents, for the estimate of the remaining time.
 
     Raises:
@@ -308,7 +308,7 @@ def tracked(items: Iterable[T], what: str, progress: bool, total: int | None = N
     Args:
       items: the items to yield.
       what: text before the bar.
-      progress: show the bar.
+      progress: whether to show the bar.
       total: number of items, if known.
     """
     if not progress:

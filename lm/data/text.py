@@ -5,7 +5,8 @@ import re
 import unicodedata
 from collections.abc import Iterator, Sequence
 
-# Characters. Text without punctuation is cut here, so that no "sentence" exceeds every buffer.
+# Maximum number of characters of a sentence. Text without punctuation is cut here, so that
+# no "sentence" exceeds every buffer.
 MAX_SENTENCE = 2_000
 
 # Ideographs and kana, which have no spaces between words.
@@ -51,7 +52,7 @@ def decode(raw: bytes) -> tuple[str, float]:
     """Decodes UTF-8, or UTF-16 with a byte order mark.
 
     Returns:
-      The text, with U+FFFD for invalid bytes, and the fraction of characters that these are. Bytes
+      The text, with U+FFFD for invalid bytes, and the fraction of characters that are U+FFFD. Bytes
       that are not text give "" and 1.0.
     """
     if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
@@ -78,9 +79,9 @@ def normalize(content: str) -> str:
 
 
 def paragraphs(content: str) -> Iterator[str]:
-    """Yields the blocks between blank lines, each on one line.
+    """Yields the blocks between blank lines, each joined into one line.
 
-    If lines have over 200 characters on average, text is not wrapped: each line is a paragraph.
+    If lines have over 200 characters on average, the text is not wrapped: each line is a paragraph.
     """
     for block in _BLANK_LINES.split(content):
         lines = [line for line in map(str.strip, block.split("\n")) if line]
@@ -102,7 +103,7 @@ def sentences(paragraph: str) -> tuple[str, ...]:
     """The sentences of a paragraph; a line break always ends one.
 
     Abbreviations, initials, decimals, list numbers and quoted speech that continues ("Stop!" he
-    said) end none. The Chinese marks \u3002\uff01\uff1f\uff1b end one, with closing quotes.
+    said) do not end it. The Chinese marks \u3002\uff01\uff1f\uff1b, with closing quotes, do.
     """
     pieces: list[str] = []
     for line in paragraph.split("\n"):

@@ -5,7 +5,7 @@ doc_sentences. A format is a module with `PAIRS`, whether its rows hold pairs of
 
     class Format(tokenizer, length, relation, ends)    lm.core.protocols.Format
 
-`relation` is one of lm.data.pairs.RELATIONS; only formats of pairs use it. `ends` are the special
-ids before and after a piece of text, [CLS] and [SEP] by default; a pair uses only the first.
-Formats of pairs also have `slots`, the number of labels of a row.
+`relation` is one of lm.data.pairs.RELATIONS and affects only formats of pairs. `ends` are the
+special ids before and after a piece of text, [CLS] and [SEP] by default; a pair uses only the
+first id. Formats of pairs also have `slots`, the number of labels of a row.
 """

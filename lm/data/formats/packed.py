@@ -25,7 +25,7 @@ class Format:
           tokenizer: encodes the documents.
           length: T, positions of a row.
           relation: unused: rows hold no pairs.
-          ends: special ids before and after a piece; [CLS] and [SEP] by default.
+          ends: (id before, id after) each piece of text; [CLS] and [SEP] by default.
         """
         self.tokenizer, self.length = tokenizer, length
         self.ends = ends or (tokenizer.cls, tokenizer.sep)
@@ -41,7 +41,7 @@ class Format:
 
         Args:
           store: the documents.
-          plan: what `plan` returned.
+          plan: the return value of `plan`.
           index: number of the row.
           rng: unused: the row is deterministic.
 

@@ -1,6 +1,6 @@
 """`[CLS] A [SEP] B [SEP]` with segments of several sentences that together fill a row.
 
-BERT's pairs; RoBERTa's SEGMENT-PAIR.
+This is BERT's format of pairs, called SEGMENT-PAIR by RoBERTa.
 """
 
 import numpy as np
@@ -34,8 +34,8 @@ class Format:
           tokenizer: encodes the documents.
           length: T, positions of a row.
           relation: one of lm.data.pairs.RELATIONS.
-          ends: special ids before and after a piece, of which only the first is used; [CLS] by
-            default. [SEP] always ends a segment.
+          ends: (id before, id after) a text. A pair uses only the first id, [CLS] by default; [SEP]
+            always ends a segment.
         """
         self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
@@ -55,7 +55,7 @@ class Format:
 
         Args:
           store: the documents.
-          plan: what `plan` returned.
+          plan: the return value of `plan`.
           index: number of the row.
           rng: draws the label, the lengths and a random second segment.
 

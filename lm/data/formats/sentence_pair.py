@@ -1,9 +1,9 @@
-"""`[CLS] A [SEP] B [SEP]` with a single sentence each (RoBERTa's SENTENCE-PAIR).
+"""`[CLS] A [SEP] B [SEP]` where A and B are single sentences (RoBERTa's SENTENCE-PAIR).
 
 Such pairs are much shorter than a row. RoBERTa lets the batch grow; here several pairs share a row
 of fixed size and do not see each other. A pair longer than the rest of its row is truncated like
-long segments. Pairs that would lose over half their tokens are skipped in this epoch. The test uses
-the true next sentence, so it cannot bias labels.
+long segments. Pairs that would lose over half their tokens are skipped in this epoch. The decision
+to skip a pair uses the true next sentence, so it cannot bias labels.
 """
 
 import dataclasses
@@ -24,10 +24,10 @@ class Plan:
     """Pairs in rows.
 
     Attributes:
-      sentence: first sentence of each pair, numbered through the store.
-      document: its document.
+      sentence: index in the store of the first sentence of each pair.
+      document: index of the document of each pair.
       first: row i holds pairs first[i] to first[i + 1] - 1.
-      note: what was left out, or "".
+      note: description of the documents left out, or "".
     """
 
     sentence: Int64[np.ndarray, "pairs"]
@@ -59,15 +59,15 @@ class Format:
           tokenizer: encodes the documents.
           length: T, positions of a row.
           relation: one of lm.data.pairs.RELATIONS.
-          ends: special ids before and after a piece, of which only the first is used; [CLS] by
-            default. [SEP] always ends a segment.
+          ends: (id before, id after) a text. A pair uses only the first id, [CLS] by default; [SEP]
+            always ends a segment.
         """
         self.tokenizer, self.length, self.relation = tokenizer, length, relation
         self.first = ends[0] if ends else tokenizer.cls
         self.slots = max(1, 4 * length // TYPICAL)
 
     def plan(self, store: Store) -> Plan:
-        """Fills rows with consecutive pairs, by their lengths when B follows A.
+        """Fills rows with consecutive pairs, with the lengths that they have if B follows A.
 
         Raises:
           UserError: the corpus has no pairs.
@@ -98,7 +98,7 @@ class Format:
 
         Args:
           store: the documents.
-          plan: what `plan` returned.
+          plan: the return value of `plan`.
           index: number of the row.
           rng: draws the labels, random second sentences and truncations.
 

@@ -15,7 +15,7 @@ from lm.data.synthetic import brackets, grammar
 
 @dataclasses.dataclass(frozen=True)
 class Config(brackets.Options):
-    """`brackets.Options`, and the amount.
+    """`brackets.Options`, the number of documents and their seed.
 
     Attributes:
       seed: seed of the draws.
@@ -31,7 +31,10 @@ class Config(brackets.Options):
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n do not depend on their number."""
+    """The documents, a pure function of the config.
+
+    The first n documents do not depend on `documents`.
+    """
     return synthetic.collect(
         "brackets",
         grammar.texts(brackets.make(config), brackets.STOP, config.seed, config.documents),

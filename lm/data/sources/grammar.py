@@ -1,4 +1,4 @@
-"""Sentences of an English-like grammar with agreement over a distance, and exact probabilities.
+"""Sentences of an English-like grammar with long-distance agreement and exact probabilities.
 
 lm/data/synthetic/english.py has the rules; lm/tasks/grammar.py measures the distance to the best
 possible loss; `python -m lm.minimal_pairs` writes minimal pairs. Needs tokenizer.kind=word.
@@ -15,7 +15,7 @@ from lm.data.synthetic import english, grammar
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Parameters of the distribution, and the amount.
+    """Parameters of the distribution, the number of documents and their seed.
 
     Attributes:
       sentences: mean number of sentences of a document.
@@ -33,7 +33,10 @@ class Config:
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n do not depend on their number."""
+    """The documents, a pure function of the config.
+
+    The first n documents do not depend on `documents`.
+    """
     return synthetic.collect(
         "grammar",
         grammar.texts(english.make(config.sentences), english.STOP, config.seed, config.documents),

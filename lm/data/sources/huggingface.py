@@ -19,12 +19,12 @@ class Config:
 
     Attributes:
       name: the dataset's name on the hub.
-      subset: its configuration, if it has several.
-      field: the field of the text, or of a list of texts (paragraphs); "" is the first of "text",
-        "paragraphs" and "content" that the first record has.
+      subset: name of the configuration of a dataset that has several.
+      field: the field of the text, or of a list of texts (paragraphs); "" means the first of
+        "text", "paragraphs" and "content" that the first record has.
       split: split of the dataset to read. Its documents are split again into training, validation
         and test.
-      limit: maximum number of records to read, in the dataset's order; 0 is all.
+      limit: maximum number of records to read, in the dataset's order; 0 means all.
     """
 
     name: str = ""
@@ -42,7 +42,8 @@ def documents(config: Config, tally: Tally) -> Iterator[Document]:
     """Yields one document per record.
 
     Raises:
-      UserError: `datasets` is not installed, or the dataset cannot be opened or has no such field.
+      UserError: `datasets` is not installed, or the dataset cannot be opened or lacks the
+        field.
     """
     return _documents(config, _open(config), tally)
 

@@ -1,4 +1,4 @@
-"""JSON Lines (.jsonl, .ndjson) and JSON files (.json: a list of objects, or one); also gzipped.
+"""JSON Lines (.jsonl, .ndjson) and JSON files (.json: an object or a list of them); also gzipped.
 
 A record is an object with a text field: a string whose blank lines separate paragraphs, or a list
 of strings, its paragraphs. A record may also be a string. JSON Lines are streamed; a .json file is
@@ -25,8 +25,8 @@ class Config:
 
     Attributes:
       path: files, directories or globs.
-      field: the field of the text; "" is the first of "text", "paragraphs" and "content" that the
-        first record has.
+      field: the field of the text; "" means the first of "text", "paragraphs" and "content" that
+        the first record has.
     """
 
     path: tuple[str, ...] = ()

@@ -10,7 +10,7 @@ from lm.data.documents import Collector, Document, Tally
 from lm.data.documents import signature as identity
 
 _SUFFIXES = (".parquet",)
-_ROWS = 1024  # read at once
+_ROWS = 1024  # number of rows read at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +19,8 @@ class Config:
 
     Attributes:
       path: files, directories or globs.
-      field: the column of the text; "" is the first of "text", "paragraphs" and "content" that
-        exists.
+      field: the column of the text; "" means the first of "text", "paragraphs" and "content"
+        that exists.
     """
 
     path: tuple[str, ...] = ()

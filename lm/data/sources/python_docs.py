@@ -2,8 +2,8 @@
 
 Nothing is downloaded, imported or executed: source files are parsed, by one process per core. A
 document is a class, a method or a function with a long docstring, or a module with all its shorter
-ones. Its label is the top-level package, or "topics" for the pages of `help()`. Modules written in
-C have no source and are left out.
+docstrings. Its label is the top-level package, or "topics" for the pages of `help()`. Modules
+written in C have no source and are left out.
 """
 
 import concurrent.futures
@@ -25,7 +25,8 @@ from lm.data import docstrings, python_source
 from lm.data.documents import Collector, Document, Tally, normalized_hash
 from lm.data.documents import signature as identity
 
-# Dependencies of `lm`, direct or not, with much prose. Those that are not installed are skipped.
+# Dependencies of `lm`, direct or indirect, with much prose. Packages that are not installed are
+# skipped.
 PACKAGES = (
     "topics stdlib numpy scipy jax flax optax orbax grain sklearn matplotlib mpl_toolkits pyarrow"
     " rich absl etils ml_collections treescope fsspec pygments PIL pyparsing joblib packaging"
@@ -47,8 +48,8 @@ class Config:
     """Options.
 
     Attributes:
-      packages: names as in imports, "stdlib" and "topics"; all must be installed. () takes those of
-        PACKAGES that are.
+      packages: import names of packages, "stdlib" and "topics"; all must be installed. () means
+        all installed packages of PACKAGES.
     """
 
     packages: tuple[str, ...] = ()

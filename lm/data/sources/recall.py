@@ -16,7 +16,7 @@ from lm.data.synthetic import recall
 
 @dataclasses.dataclass(frozen=True)
 class Config(recall.Options):
-    """`recall.Options`, and the amount.
+    """`recall.Options`, the number of documents and their seed.
 
     Attributes:
       seed: seed of the draws.
@@ -32,7 +32,10 @@ class Config(recall.Options):
 
 
 def documents(config: Config, tally: Tally) -> Iterator[Document]:
-    """The documents, a pure function of the config; the first n do not depend on their number."""
+    """The documents, a pure function of the config.
+
+    The first n documents do not depend on `documents`.
+    """
     texts = recall.draw(config, config.seed, config.documents)
     return synthetic.collect("recall", ([text] for text in texts), tally)
 

@@ -1,11 +1,11 @@
 """Plain text and Markdown files (.txt, .text, .md, .markdown; also gzipped).
 
-Blank lines separate paragraphs. A file of up to 10,000 words is one document. A longer one is split
-at its highest headings that occur more than once, and its parts likewise, so that a book becomes
-its chapters and a dump of articles its articles: a corpus needs enough documents, as each belongs
-to one split. A long part without headings is cut between paragraphs, into pieces of about 2,000
-words. Headings are those of Markdown and, in every file, of WikiText (" = Title = "). They are left
-out of the text.
+Blank lines separate paragraphs. A file of up to 10,000 words is one document. A longer file is
+split at the highest level of headings that occurs more than once, and parts that are still too long
+are split in the same way. A book thus becomes its chapters, and a dump of articles its articles: a
+corpus needs enough documents, as each belongs to one split. A long part without headings is cut
+between paragraphs, into pieces of about 2,000 words. Markdown headings and, in every file, WikiText
+headings (" = Title = ") are recognized and left out of the text.
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lm.data.documents import signature as identity
 CHAPTER = 10_000  # maximum number of words of a part that is not split
 PIECE = 2_000  # words of a piece that is cut without headings
 SMALL = 200  # words; shorter parts are joined to the next one (title pages, two-line poems)
-MAX_INVALID = 0.01  # fraction of characters
+MAX_INVALID = 0.01  # maximum fraction of invalid characters
 
 _SUFFIXES = (".md", ".markdown", ".txt", ".text")
 _FRONT_MATTER = re.compile(r"\s*(---|\+\+\+)[ ]*\n(?:[^\n]*\n){0,200}?\1[ ]*(?:\n|$)")

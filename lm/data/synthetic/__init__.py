@@ -1,7 +1,7 @@
-"""Languages with exact probabilities: of the sources and tasks `recall`, `brackets` and `grammar`.
+"""Languages with exact probabilities, for the sources and tasks `recall`, `brackets`, `grammar`.
 
-All randomness is uniform numbers of numpy's PCG64, so that a seed gives the same text on any
-machine and with any version of numpy.
+All randomness comes from uniform numbers of numpy's PCG64, so that a seed gives the same text on
+any machine and with any version of numpy.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,7 +10,7 @@ from lm.data.documents import Document, Tally
 
 
 def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterator[Document]:
-    """Yields the documents of a synthetic source as drawn.
+    """Yields the documents of a synthetic source, unchanged.
 
     Short and repeated documents are not dropped, because that would change the probabilities. Equal
     texts go to the same split (`lm.data.documents.split_of`), so that no held-out document is in
@@ -18,7 +18,7 @@ def collect(name: str, texts: Iterable[list[list[str]]], tally: Tally) -> Iterat
 
     Args:
       name: the source's name, for the documents' names.
-      texts: for each document its sentences, for each sentence its words.
+      texts: the sentences of each document, as lists of words.
       tally: counts the documents.
     """
     for number, sentences in enumerate(texts, start=1):

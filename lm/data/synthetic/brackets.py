@@ -15,7 +15,7 @@ from lm.data.synthetic import grammar
 
 STOP = "."
 OPEN, CLOSE = "(", ")"
-MOST = 1024  # maximum number of states of the top of the stack
+MOST = 1024  # maximum number of states that the top of the stack can have
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,8 +23,8 @@ class Options:
     """Parameters of the distribution.
 
     Attributes:
-      kinds: kinds of brackets, written "(0" and ")0", "(1" and ")1" …
-      depth: the greatest depth.
+      kinds: number of kinds of brackets, written "(0" and ")0", "(1" and ")1" …
+      depth: maximum nesting depth.
       push: probability that a bracket opens within another.
       stop: probability that a word ends at depth 0.
       sentences: mean number of words of a document.
@@ -80,10 +80,10 @@ def make(options: Options) -> grammar.Grammar:
 
 
 def entropy(options: Options) -> tuple[float, float]:
-    """Nats and symbols of a word by formula, "." included; `Grammar.expected` should give the same.
+    """Mean nats and symbols of a word by formula, "." included, as a check of `Grammar.expected`.
 
-    A bracket at level d and all within it has e(d) nats, with the choice of the opening bracket's
-    kind, and n(d) symbols.
+    A bracket pair at level d, with everything inside it, has e(d) nats, including the choice of the
+    opening bracket's kind, and n(d) symbols.
     """
 
     def binary(p: float) -> float:

@@ -1,10 +1,11 @@
-"""An English-like grammar with agreement over a distance, and exact probabilities.
+"""An English-like grammar with long-distance agreement and exact probabilities.
 
-It has what minimal pairs need: determiner and noun agree; subject and verb agree across a
-prepositional phrase or a relative clause; relative clauses are embedded in the center and have a
-gap; reflexives agree with the subject; "ever" needs "no" or "not" above it.
+It has the phenomena that minimal pairs need: determiner and noun agree; subject and verb agree
+across a prepositional phrase or a relative clause; relative clauses are embedded in the center and
+have a gap; reflexives agree with the subject; "ever" needs "no" or "not" above it.
 
-A name such as "rest s VP" means: what follows a singular noun before a VP. `s` and `p` are numbers.
+A name such as "rest s VP" means: the part between a singular noun and a VP. `s` and `p`
+mean singular and plural.
 Continuations are VP, NVP (a VP under "no", where "ever" is possible) and TV (a transitive verb
 whose object is the gap).
 """
@@ -39,7 +40,7 @@ DO = {"s": "does", "p": "do"}
 SELF = {"s": "itself", "p": "themselves"}
 ADJECTIVES = "old small young quiet brown clever".split()
 PREPOSITIONS = "near behind beside under above".split()
-# "the" and "no" go with both numbers.
+# "the" and "no" are both singular and plural.
 DETERMINERS = {
     "s": "this every each".split(),
     "p": "these many all".split(),
@@ -47,7 +48,7 @@ DETERMINERS = {
 
 
 def choice(words: Sequence[str], *after: str, probability: float = 1.0) -> list[Side]:
-    """Right sides of one word each, the n-th in proportion to 1/n (Zipf).
+    """Right sides of one word each; the n-th word has probability proportional to 1/n (Zipf).
 
     Args:
       words: words to choose from.

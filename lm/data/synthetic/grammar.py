@@ -3,8 +3,8 @@
 They are exact language models. In such a grammar (here without empty rules) no two rules of a
 nonterminal can begin with the same word. In Greibach's normal form, nonterminal → word nonterminals
 …, each word determines its rule. A text thus has one derivation, its probability is the product of
-the rules' probabilities, and the distribution of the next word is that of the symbol on top of the
-stack. Everything below follows from this.
+the rules' probabilities, and the symbol on top of the stack determines the distribution of the next
+word. Everything below follows from this property.
 """
 
 import bisect
@@ -21,7 +21,7 @@ Rules = Mapping[str, Sequence[tuple[float, tuple[str, ...]]]]
 
 
 class Grammar:
-    """A grammar in which the next word determines the rule. S states, W words.
+    """A grammar in which the next word determines the rule, with S states and W words.
 
     Attributes:
       words: all words, sorted.
@@ -35,7 +35,7 @@ class Grammar:
         """Compiles the rules.
 
         Args:
-          rules: the probabilities of a nonterminal's rules add up to 1. A symbol without rules is a
+          rules: nonterminal → rules, whose probabilities add up to 1. A symbol without rules is a
             word.
           start: the symbol from which every text starts.
 
@@ -102,7 +102,7 @@ class Grammar:
         """Draws a text.
 
         Args:
-          uniform: returns uniform numbers from [0, 1).
+          uniform: function that returns uniform numbers from [0, 1).
         """
         stack, text = [0], []
         while stack:
@@ -125,12 +125,12 @@ class Grammar:
         """Reads a text as far as the grammar allows.
 
         Args:
-          text: words. It may end before a text of the grammar would.
-          start: symbol of the first state; "" takes the grammar's own.
+          text: words of a text, which may be incomplete.
+          start: symbol of the first state; "" means the grammar's start symbol.
 
         Returns:
-          The state before each word, and -log p of each word in nats. Both are shorter than the
-          text where a word is impossible.
+          The state before each word, and -log p of each word in nats. Both lists end early
+          if a word is impossible.
         """
         stack = [self.states.index(start) if start else 0]
         states, surprisals = [], []
@@ -144,11 +144,11 @@ class Grammar:
         return states, surprisals
 
     def log_probability(self, text: Sequence[str], start: str = "") -> float:
-        """log p of a complete text in nats; -inf for a text that is not of the grammar.
+        """log p of a complete text in nats; -inf for a text outside the grammar.
 
         Args:
-          text: words.
-          start: symbol of the first state; "" takes the grammar's own.
+          text: words of the text.
+          start: symbol of the first state; "" means the grammar's start symbol.
         """
         stack, total = [self.states.index(start) if start else 0], 0.0
         for word in text:
@@ -160,10 +160,10 @@ class Grammar:
         return -math.inf if stack else total
 
     def expected(self) -> tuple[float, float]:
-        """Exact entropy in nats and number of words of a text, on average.
+        """The exact entropy of a text in nats, and its mean number of words.
 
         A state's expected cost is its own cost plus that of the symbols it pushes: x = c + M x over
-        the states, where M is the expected number of times that a state pushes each other one.
+        the states, where M is the expected number of times that a state pushes each other state.
 
         Raises:
           ValueError: texts are infinitely long on average.
@@ -219,7 +219,7 @@ def check(sentences: float) -> None:
     """Checks the mean number of sentences of a document.
 
     Raises:
-      ValueError: `sentences` is not above 1, or infinite.
+      ValueError: `sentences` is infinite or not above 1.
     """
     if not 1.0 < sentences < math.inf:
         raise ValueError(
@@ -232,7 +232,7 @@ def uniform(seed: int, block: int = 4096) -> Callable[[], float]:
 
     Args:
       seed: seed of the generator.
-      block: numbers that are drawn at once; it does not change them.
+      block: number of values drawn at once, which does not affect the values.
     """
     rng = np.random.Generator(np.random.PCG64(seed))
 

@@ -1,9 +1,9 @@
 """Minimal pairs of the English-like grammar: a possible sentence and an impossible one.
 
-The two differ in one word or two.
+The two sentences differ in one or two words.
 
-Each paradigm is a grammar of its own, whose parts come from the language: a sentence template with
-a marked position for the critical word, which is then replaced. The mark is the state in which the
+Each paradigm is a grammar of its own, built from rules of the language: a sentence template with a
+marked position for the critical word, which is then replaced. The mark is the state in which the
 critical word is read, so that parsing finds the position. The grammar of the language checks that
 the good sentence is possible and the bad one is not. Fields and terms are BLiMP's (Warstadt et al.
 2020).
@@ -54,9 +54,9 @@ class Paradigm:
     """A kind of pair.
 
     Attributes:
-      field, term: as in BLiMP.
-      sides: templates: right sides with MARK, and with TOO where a second word changes.
-      marked: number → rules of the mark.
+      field, term: `field` and `linguistics_term` in BLiMP.
+      sides: sentence templates: right sides with MARK, and with TOO where a second word changes.
+      marked: grammatical number → rules of MARK.
       exchange: critical word, uniform number from [0, 1) → incorrect word.
     """
 
@@ -150,10 +150,10 @@ PARADIGMS = {
 def draw(count: int, seed: int) -> Iterator[dict[str, Any]]:
     """Draws different pairs of each paradigm, as BLiMP's JSON lines.
 
-    Half of them have a singular at the marked position.
+    Half of the pairs have a singular at the marked position.
 
     Args:
-      count: pairs of each paradigm.
+      count: number of pairs of each paradigm.
       seed: seed of the draws.
 
     Raises:
@@ -181,8 +181,8 @@ def write(path: Path, count: int, seed: int) -> int:
     """Writes `count` pairs of each paradigm as JSON lines in BLiMP's form, atomically.
 
     Args:
-      path: the file; its directory is created.
-      count: pairs of each paradigm.
+      path: path of the file; its directory is created.
+      count: number of pairs of each paradigm.
       seed: seed of the draws.
 
     Returns:

@@ -4,13 +4,13 @@
 
 Source: Arora et al. 2023, "Zoology: measuring and improving recall in efficient language models".
 
-A document is pairs of a key and a value, then slots of two symbols. In some slots a key of the
-document recurs, followed by its value; the others hold two symbols of noise. Keys and values of a
-document are drawn anew without repetition, so that other documents do not reveal which value
-belongs to a key: there are K! / (K - pairs)! · V! / (V - pairs)! assignments. Each key is
-queried at most once, so that its value is nowhere but in the pairs. Queries are in slots drawn
-without repetition in proportion to slot^(power - 1), most of them soon after the pairs, as in the
-paper; a power of 1 is uniform.
+A document consists of pairs of a key and a value, followed by slots of two symbols. In some slots a
+key of the document recurs, followed by its value; the others hold two symbols of noise. Keys and
+values of a document are drawn anew without repetition, so that other documents do not reveal which
+value belongs to a key: there are K! / (K - pairs)! · V! / (V - pairs)! assignments. Each key is
+queried at most once, so that only the pairs reveal its value. The slots of queries are drawn
+without repetition in proportion to slot^(power - 1), mostly soon after the pairs, as in the paper;
+a power of 1 gives a uniform distribution.
 
 Unlike in the paper, the value follows its query in the text, so that any kind of language model can
 be trained on it as on other text, and noise has symbols of its own.
@@ -31,11 +31,11 @@ class Options:
     """Parameters of the distribution.
 
     Attributes:
-      pairs: pairs in a document.
+      pairs: number of pairs in a document.
       queries: number of pairs that are queried.
-      slots: slots after the pairs, of two symbols each.
+      slots: number of slots after the pairs, of two symbols each.
       keys, values, noise: sizes of the three vocabularies.
-      power: slots are drawn in proportion to slot^(power - 1).
+      power: exponent of the distribution of slots, in proportion to slot^(power - 1).
     """
 
     pairs: int = 8
@@ -121,7 +121,7 @@ def answers(text: Sequence[str], pairs: int) -> list[tuple[int, str]]:
 
     Args:
       text: symbols of a document.
-      pairs: number of pairs that it begins with.
+      pairs: number of pairs at the beginning of the document.
 
     Raises:
       ValueError: the text does not begin with `pairs` pairs, or has an incorrect answer.
