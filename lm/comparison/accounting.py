@@ -1,6 +1,6 @@
-"""Amounts of an arm, from its program, without training.
+"""Tokens, FLOPs, target tokens and parameters of an arm, from its program, without training.
 
-They are tokens, FLOPs, target tokens (tokens with a loss, `loss_tokens`) and parameters.
+Target tokens (`loss_tokens`) are tokens with a loss.
 """
 
 import math
@@ -20,8 +20,8 @@ from lm.data.store import Store
 from lm.parallel.mesh import DeviceMismatch
 from lm.training.program import Program
 
-# Rows that targets are counted on at first: the mean of 15 % of 128 tokens is then known to about
-# 0.5 %, that of the hybrid objective to 3 %.
+# Rows on which targets are counted at first: the mean of 15 % of 128 tokens is then known to about
+# 0.5 %, the mean of the hybrid objective to 3 %.
 ROWS = 512
 MAX_ROWS = 2**18  # maximum number of rows to count, where the mean must be more precise
 
@@ -31,9 +31,9 @@ def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = F
 
     Args:
       config: the run config.
-      tokenizer: the tokenizer of its corpus.
-      any_devices: if the mesh does not fit the devices of this host, use data parallelism over all
-        of them instead; sizes and counts per row do not depend on the mesh.
+      tokenizer: the tokenizer of the run's corpus.
+      any_devices: whether to use data parallelism over all devices of this host if the mesh does
+        not fit them; sizes and counts per row do not depend on the mesh.
 
     Raises:
       UserError: the config is invalid.
@@ -51,12 +51,12 @@ def build(config: Mapping[str, Any], tokenizer: Tokenizer, any_devices: bool = F
 
 
 def count(program: Program, batch_size: int, loss_tokens: float) -> Accounting:
-    """Returns what one step processes.
+    """Returns the amounts that one step processes.
 
     Args:
       program: program of the arm.
-      batch_size: rows of a step.
-      loss_tokens: target tokens of one row.
+      batch_size: number of rows of a step.
+      loss_tokens: number of target tokens of one row.
     """
     return Accounting(
         tokens=batch_size * program.row_tokens,
@@ -75,8 +75,8 @@ def loss_tokens(program: Program, store: Store, precision: float = math.inf) -> 
 
     Args:
       program: program of the arm.
-      store: the training split.
-      precision: relative standard error to reach; by default that of ROWS rows.
+      store: token store of the training split.
+      precision: relative standard error to reach; by default the error of ROWS rows.
 
     Raises:
       UserError: MAX_ROWS rows do not reach the precision.

@@ -20,7 +20,7 @@ def prepare_corpora(runs: Mapping[str, Mapping[str, Any]]) -> None:
     """Trains tokenizers and encodes text once, with progress bars, before the workers need them.
 
     Args:
-      runs: run config of each arm.
+      runs: run config of each arm, by name.
     """
     for config in runs.values():
         corpora.prepare(config["data"], config["tokenizer"])
@@ -37,11 +37,12 @@ def check(
     Args:
       pool: worker processes.
       experiment: the experiment.
-      old: record of earlier sessions, whose counts are reused; may be empty.
+      old: record of earlier sessions; its counts are reused. It may be empty.
       any_devices: whether to accept meshes that do not match the devices of this host.
 
     Returns:
-      What a step of each arm processes; and "data", "machine", "versions" and "git".
+      The amounts that a step of each arm processes, by arm; and a dict with "data", "machine",
+      "versions" and "git".
 
     Raises:
       UserError: an arm or task is invalid, the arms have different corpora, or a hypothesis cannot

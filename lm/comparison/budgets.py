@@ -1,6 +1,6 @@
 """The number of steps of each arm, such that all arms consume the same amount of a quantity.
 
-The quantity is the one that the budget matches: tokens, FLOPs or target tokens ("loss tokens" in
+The budget names the quantity to match: tokens, FLOPs or target tokens ("loss tokens" in
 configs and records: tokens with a loss).
 
 Amounts come from the program's own accounting: positions of a row in all streams, FLOPs of a row by
@@ -19,10 +19,10 @@ MATCHED = {"tokens": "tokens", "flops": "FLOPs", "loss_tokens": "loss tokens"}
 
 @dataclasses.dataclass(frozen=True)
 class Accounting:
-    """What one step of an arm processes, and the size of its model.
+    """Amounts that one step of an arm processes, and the size of the arm's model.
 
     Attributes:
-      tokens: positions of a step, in all streams.
+      tokens: token positions of a step, over all streams.
       flops: training FLOPs of a step.
       loss_tokens: expected target tokens (tokens with a loss) of a step, measured on rows spread
         over a run.
@@ -47,8 +47,8 @@ class Budget:
     """The budget of a run.
 
     Attributes:
-      matched: what is equal for all arms, a key of MATCHED.
-      value: its amount per run.
+      matched: quantity that is equal for all arms, a key of MATCHED.
+      value: amount of the matched quantity per run.
       tolerance: allowed ratio of the largest to the smallest amount, minus 1.
     """
 
@@ -77,8 +77,8 @@ def plan(
 
     Args:
       budget: budget of the experiment.
-      arms: what a step of each arm processes.
-      times: multiple of the budget by arm; 1 for arms that are not in it. Only arms with
+      arms: amounts that a step of each arm processes, by arm.
+      times: multiple of the budget by arm; 1 for arms that it omits. Only arms with
         equal multiples are matched.
 
     Returns:
@@ -86,7 +86,7 @@ def plan(
 
     Raises:
       UserError: whole steps cannot match the arms within the tolerance. The message names the two
-        arms that differ most, by how much, and the next larger budget that works.
+        arms that differ most, their difference, and the next larger budget that works.
     """
     planned: dict[str, dict[str, Any]] = {}
     multiples = {arm: (times or {}).get(arm, 1.0) for arm in arms}
@@ -157,7 +157,7 @@ def _matching(budget: Budget, arms: Mapping[str, Accounting]) -> float:
     """The next larger budget, in whole steps of the arm with the largest, at which all match."""
     largest = max(_step(budget, of) for of in arms.values())
     count = math.ceil(budget.value / largest)
-    # Each amount is off by half of its step at most, so a budget of this many steps always matches.
+    # Each amount is off by at most half of its step, so a budget of this many steps always matches.
     certain = math.ceil((2 + budget.tolerance) / max(2 * budget.tolerance, 1e-6)) + 1
     for steps in range(count, min(max(count, certain), count + 1_000_000) + 1):
         value = steps * largest

@@ -26,8 +26,8 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
 
     Args:
       config: the experiment, as nested dicts (experiments/*.py).
-      workdir: workdir of a comparison, whose finished runs give the speed; None for none. It is not
-        changed.
+      workdir: workdir of a comparison, whose finished runs give the speed; None for none. The
+        workdir is not changed.
       measure: whether to time a few steps of arms without finished runs.
       tpu: name of a slice to compile each arm for; "" for none.
 
@@ -51,7 +51,7 @@ def run(config: Mapping[str, Any], workdir: str | None, measure: bool, tpu: str)
             for arm in experiment.runs
         }
         if measure:
-            # As many run at a time as in the comparison.
+            # As many processes run at a time as in the comparison.
             timed = {
                 arm: pool.submit(trial.seconds_per_step, run)
                 for arm, run in experiment.runs.items()

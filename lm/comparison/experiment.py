@@ -25,9 +25,9 @@ class Tuning:
     """Trials that select the value of a field for each arm; all arms have equally many trials.
 
     Attributes:
-      field: path in the run config; a field that changes neither what the validation loss measures
-        nor what a run costs.
-      factors: multiples of the arm's own value, one trial each; empty for no tuning.
+      field: path of a field in the run config. The field changes neither the quantity that the
+        validation loss measures nor the cost of a run.
+      factors: multiples of the arm's own value, one for each trial; empty for no tuning.
       share: fraction of the budget that a trial gets.
       seed: seed of the trials, not a seed of the main runs.
     """
@@ -70,10 +70,10 @@ class Energy:
     """Assumptions for energy and emissions.
 
     Attributes:
-      watts: power of one device, instead of the measured power; 0 for the measured power, or the
-        published one of the device.
+      watts: power of one device in watts, instead of the measured power; 0 for the measured power
+        or, without a measurement, the published power of the device.
       pue: power usage effectiveness of the data center.
-      grid_kg_per_kwh: CO2e of its electricity.
+      grid_kg_per_kwh: CO2e of the data center's electricity, in kg per kWh.
     """
 
     watts: float = 0.0
@@ -94,13 +94,13 @@ class Experiment:
     Attributes:
       plain: the experiment as nested dicts and lists.
       seeds: seeds of the main runs.
-      split: held-out documents that tasks evaluate on.
+      split: name of the held-out split on which tasks evaluate.
       budget: budget of a run.
       tuning: trials that select a value before the main runs.
-      tasks: options of each task by its name; "task" is the plug-in.
+      tasks: options of each task, by its name; the option "task" names the plug-in.
       runs: run config of each arm (one configuration, trained with every seed); its number of
         steps is not set yet.
-      times: multiple of the budget that each arm gets.
+      times: multiple of the budget that each arm gets, by arm.
       hypotheses: one dict per hypothesis, with the keys "text", "arm", "task", "metric", "op",
         "value" and "compare".
       energy: assumptions for energy and emissions.
@@ -119,10 +119,10 @@ class Experiment:
 
 
 def parse(config: Mapping[str, Any]) -> Experiment:
-    """Parses an experiment and checks all that needs no corpus.
+    """Parses an experiment and checks everything that needs no corpus.
 
     Args:
-      config: the experiment that experiments/*.py declare, as nested dicts.
+      config: the experiment, as nested dicts (experiments/*.py).
 
     Raises:
       UserError: a part is missing or invalid.
@@ -187,11 +187,11 @@ def parse(config: Mapping[str, Any]) -> Experiment:
 
 
 def with_field(config: Mapping[str, Any], field: str, value: Any) -> dict[str, Any]:
-    """Returns a nested config with another value of one field.
+    """Returns a copy of a nested config with a new value of one field.
 
     Args:
       config: nested dicts, which are not changed.
-      field: its path, such as "optimizer.learning_rate".
+      field: path of the field, such as "optimizer.learning_rate".
       value: the new value.
     """
     head, _, rest = field.partition(".")
@@ -205,7 +205,7 @@ def tuned_value(run: Mapping[str, Any], tuning: Tuning, index: int, arm: str = "
       run: run config of the arm.
       tuning: tuning of the experiment.
       index: index of the factor.
-      arm: its name, for messages.
+      arm: name of the arm, for messages.
 
     Raises:
       UserError: the field is not a number in this arm.
@@ -237,7 +237,7 @@ def check_comparisons(
     models: set[str],
     baselines: Mapping[tuple[str, str], set[str]],
 ) -> None:
-    """Checks what hypotheses compare with, once the baselines have been evaluated.
+    """Checks that hypotheses compare with existing scores, once the baselines are evaluated.
 
     Args:
       hypotheses: hypotheses of the experiment.

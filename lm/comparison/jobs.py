@@ -26,11 +26,13 @@ class Job:
     """A piece of work for one process. Its files record that it has ended.
 
     Attributes:
-      name: name of its lock, also used in messages.
-      directory: directory of its run.
+      name: name of the job's lock, also used in messages.
+      directory: directory of the job's run.
       call: a module-level function, called as `call(*arguments())` in a worker process.
-      arguments: evaluated in the main process, when the job can start.
-      ended: returns the outcome recorded in the job's files, or None; called in any process.
+      arguments: function that returns the arguments of `call`; called in the main process when
+        the job can start.
+      ended: function that returns the outcome recorded in the job's files, or None; called in any
+        process.
       after: names of jobs that must end without failing before this one starts.
       trial: whether the job is a training run, which is counted and shown in the progress.
     """
@@ -62,8 +64,9 @@ def run_all(
       jobs: jobs in order of priority.
       locks: locks of the workdir.
       slots: number of jobs to run at a time.
-      progress: gets the outcomes of trials.
-      on_end: called with the name of each job that ends; an exception from it ends the call.
+      progress: progress display, which receives the outcomes of trials.
+      on_end: function to call with the name of each job that ends; an exception from it ends
+        `run_all`.
 
     Returns:
       The outcome of each job, by name.
@@ -149,9 +152,9 @@ def perform(
     Args:
       locks: directory of the locks.
       name: name of the job.
-      directory: directory of its run, for error.json.
-      ended: as in `Job`.
-      call: as in `Job`.
+      directory: directory of the job's run, for error.json.
+      ended: function that returns the recorded outcome, as in `Job`.
+      call: the function that does the work, as in `Job`.
       arguments: arguments of `call`.
 
     Returns:

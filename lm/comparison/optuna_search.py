@@ -1,7 +1,7 @@
 """Optuna as the sampler of a sweep (the extra `optuna`): proposes values from earlier results.
 
-The study is a journal in the workdir. So a sweep can be resumed, and processes and hosts share it:
-each proposes from the results of all.
+The study is a journal in the workdir, so a sweep can be resumed and be shared between processes and
+hosts: each process proposes values from the results of all processes.
 """
 
 import concurrent.futures
@@ -33,7 +33,7 @@ def check_installed() -> None:
 class Study:
     """An Optuna study over ranges of fields.
 
-    It minimizes a cost. Whether higher or lower values of a metric are better is known only when a
+    It minimizes a cost. Whether higher or lower values of a metric are better is known only after a
     run has been evaluated, so the caller converts the metric to a cost.
 
     Args:
@@ -71,22 +71,23 @@ class Study:
         Args:
           pool: worker processes.
           locks: locks of the workdir.
-          jobs: makes the runs of a combination from its number and values.
+          jobs: function that makes a combination's jobs from its number and its values by field.
           trials: number of combinations.
           slots: number of jobs to run at a time.
           console: console for the progress.
-          cost: cost of a combination, by its number; None if a run of it diverged or failed.
+          cost: function that returns the cost of a combination from its number; None if one of its
+            runs diverged or failed.
 
         Returns:
           The outcome of each job, by name.
         """
         outcomes: dict[str, Outcome] = {}
         while True:
-            # One process at a time proposes what is missing, so that there are no more than
+            # One process at a time proposes the missing combinations, so that there are at most
             # `trials`.
             with locks.holding("study"):
                 for number, values, running in self._trials():
-                    # Its process was killed while it proposed values.
+                    # The trial's process was killed while it proposed values.
                     if running and len(values) < len(self._ranges):
                         self._study.tell(number, state=self._states.FAIL)
                 complete = self._complete()

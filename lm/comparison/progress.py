@@ -20,7 +20,7 @@ class Progress:
     """A live table of all trials; without a terminal, a line for each trial that ends.
 
     Args:
-      trials: name of each trial → directory of its run.
+      trials: directory of each trial's run, by name of the trial.
       console: console to print to.
 
     Attributes:
@@ -61,7 +61,7 @@ class Progress:
 
         Args:
           name: name of the trial.
-          outcome: a `lm.comparison.jobs.Outcome`.
+          outcome: outcome of the trial, a `lm.comparison.jobs.Outcome`.
         """
         self.outcomes[name] = outcome
         if self._earlier_printed and not self._live:
@@ -70,10 +70,10 @@ class Progress:
             self._print(f"{name} {outcome['status']} {loss}")
 
     def update(self, owners: Mapping[str, Mapping[str, Any]]) -> None:
-        """Redraws the table; without a terminal, prints what runs every 30 seconds.
+        """Redraws the table; without a terminal, prints the running trials every 30 seconds.
 
         Args:
-          owners: trials that other processes run → their owners.
+          owners: owner of each trial that another process runs, by name of the trial.
         """
         if self._live:
             self._live.update(self._table(owners))

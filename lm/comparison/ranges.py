@@ -33,7 +33,7 @@ class Range:
       values: values of a grid; empty for a range without a number of points.
       low: lower end of a range.
       high: upper end of a range.
-      text: the text on the command line.
+      text: text of the values on the command line.
     """
 
     kind: str
@@ -55,9 +55,10 @@ def parse(field: str, text: str, own: Any) -> Range:
     """Parses the values of a field.
 
     Args:
-      field: its path in the config, such as "optimizer.learning_rate".
+      field: path of the field in the config, such as "optimizer.learning_rate".
       text: a list or range.
-      own: the field's value in the config, whose type the values must have; None allows any type.
+      own: value of the field in the config, which determines the type of the parsed values; None
+        allows any type.
 
     Raises:
       UserError: the text is neither a list nor a range, or a value has the wrong type.
@@ -112,7 +113,7 @@ def fields(given: Mapping[str, str], config: Mapping[str, Any]) -> dict[str, Ran
     """Parses the values of all swept fields.
 
     Args:
-      given: values by field, as on the command line.
+      given: text of the values on the command line, by field.
       config: the run config.
 
     Raises:
@@ -151,7 +152,7 @@ def grid(ranges: Mapping[str, Range]) -> list[dict[str, Any]]:
 
 
 def sample(ranges: Mapping[str, Range], count: int, seed: int) -> list[dict[str, Any]]:
-    """Draws combinations at random. The first ones do not depend on the count.
+    """Draws combinations at random. The first draws do not depend on `count`.
 
     Args:
       ranges: range of values by field.

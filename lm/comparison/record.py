@@ -1,4 +1,4 @@
-"""comparison.json, the record of a comparison, fixed when it first starts; and results.parquet."""
+"""The record of a comparison, comparison.json, fixed at the first start; and results.parquet."""
 
 import time
 from collections.abc import Mapping
@@ -36,7 +36,7 @@ def read(workdir: Path) -> dict[str, Any]:
       The record; empty for a new workdir.
 
     Raises:
-      UserError: the directory is not one of a comparison, or its record is damaged.
+      UserError: the directory does not belong to a comparison, or its record is damaged.
     """
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"--workdir={workdir} is a file; give a directory")
@@ -57,13 +57,13 @@ def read(workdir: Path) -> dict[str, Any]:
 
 
 def check_same(workdir: Path, old: Mapping[str, Any], experiment: Experiment) -> None:
-    """Checks that a workdir is of the same experiment.
+    """Checks that a workdir belongs to the same experiment.
 
     Seeds may be added and texts changed. Hypotheses were fixed when the comparison first started.
 
     Args:
       workdir: workdir of the comparison.
-      old: its record; empty for a new workdir.
+      old: record of the workdir; empty for a new workdir.
       experiment: the experiment to compare with the record.
 
     Raises:
@@ -179,15 +179,15 @@ def untrained(
 ) -> dict[str, tuple[str, bool]]:
     """Assigns an untrained model to each arm, for comparison.
 
-    There is one for each architecture and mask; another shape of the same architecture has its own.
+    There is one untrained model for each combination of architecture, shape and mask.
     The result does not depend on the order of arms, which may change between sessions.
 
     Args:
-      runs: run config of each arm.
-      masks: the mask that each arm trains under.
+      runs: run config of each arm, by arm.
+      masks: attention mask under which each arm trains, by arm.
 
     Returns:
-      For each arm the name of the untrained model, and whether this arm evaluates it.
+      (name of the untrained model, whether the arm evaluates that model), by arm.
     """
     # (model, mask) → (shape, the arm that evaluates its untrained model) of each shape
     owners: dict[tuple[str, str], list[tuple[dict[str, Any], str]]] = {}
@@ -213,8 +213,8 @@ def check_planned(
 
     Args:
       workdir: workdir of the comparison.
-      old: its record; empty for a new workdir.
-      planned: "steps" of each arm now.
+      old: record of the workdir; empty for a new workdir.
+      planned: current "steps" of each arm, by arm.
 
     Raises:
       UserError: an arm has a different number of steps than before.
@@ -248,9 +248,9 @@ def make(
 
     Args:
       experiment: the experiment.
-      arms: what a step of each arm processes.
+      arms: amounts that a step of each arm processes, by arm.
       planned: steps and amounts of each arm, from lm.comparison.budgets.plan.
-      about: "data", "machine", "versions" and "git".
+      about: the entries "data", "machine", "versions" and "git".
       old: the record of earlier sessions; empty at the first start.
       **facts: further entries, such as the number of workers and the command line.
     """
@@ -315,7 +315,8 @@ def _added(seeds: list[int], old: Mapping[str, Any], now: str) -> list[dict[str,
 def note_session(workdir: Path, began: float) -> None:
     """Records that the session of this process lasts until now.
 
-    The duration of a session that is killed is then known. The caller holds the lock "record".
+    The duration of a session is then known even if it is killed. The caller holds the lock
+    "record".
 
     Args:
       workdir: workdir of the comparison.
@@ -350,7 +351,7 @@ def finish(
       experiment: the experiment.
       runs: directories of the main runs.
       began: start of the session, in seconds since the epoch.
-      failures: why trials failed or diverged, by name.
+      failures: error of each trial that failed or diverged, by name of the trial.
 
     Returns:
       The record.

@@ -39,7 +39,7 @@ def compare(config: Mapping[str, Any], workdir: str | Path, command: str, source
       Exit status: 0, or 1 if some runs failed. A run that diverged is a result.
 
     Raises:
-      UserError: the experiment is invalid. Raised before anything is trained.
+      UserError: the experiment is invalid; raised before anything is trained.
     """
     experiment, workdir, began = parse(config), Path(workdir), time.time()
     locks = TrialLocks(workdir / record.LOCKS)

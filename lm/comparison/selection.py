@@ -62,10 +62,10 @@ def check_comparable(metric: str, fields: Iterable[str]) -> None:
 
     Args:
       metric: metric of the sweep.
-      fields: fields that are swept.
+      fields: names of the swept fields.
 
     Raises:
-      UserError: the metric is one of validation, and a field changes what validation measures.
+      UserError: it is a validation metric, and a field changes the quantity that it measures.
     """
     changing = [
         field for field in fields if field.startswith(CHANGES_LOSS) and field not in _SAME_LOSS
@@ -93,8 +93,8 @@ def check(config: Mapping[str, Any], metric: str, split: str) -> None:
       split: split that tasks evaluate on.
 
     Raises:
-      UserError: the task does not suit the objective, or its validation has no such metric; the
-        message lists the available ones.
+      UserError: the task does not suit the objective, or validation has no such metric; the
+        message lists the available metrics.
     """
     meshes.initialize()
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)
@@ -159,12 +159,12 @@ def value(
 
     Args:
       directory: directory of the run.
-      record: its run.json.
+      record: content of its run.json.
       metric: metric of the sweep.
 
     Returns:
-      The value, and "higher" or "lower": whether higher or lower is better. Both are None if the
-      run has no value.
+      The value, and the better direction, "higher" or "lower". Both are None if the run has no
+      value.
     """
     name, _, what = metric.partition(".")
     if record.get("status") != "done":
@@ -195,7 +195,7 @@ def value(
 
 
 def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
-    """Returns "higher" or "lower", whether higher or lower is better; None if no run has a value.
+    """Returns the better direction, "higher" or "lower"; None if no run has a value.
 
     Args:
       arms: combinations of a sweep, with their "runs".
@@ -204,7 +204,7 @@ def direction(arms: Iterable[Mapping[str, Any]]) -> str | None:
 
 
 def cost(mean: float, better: str | None) -> float:
-    """Returns a mean as a cost; lower is better.
+    """Converts a mean to a cost, for which lower is better.
 
     Args:
       mean: mean of a metric over seeds.

@@ -34,7 +34,7 @@ from lm.training.defaults import defaults, differences
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How to sweep.
+    """Options of a sweep.
 
     Attributes:
       metric: metric to rank by: "validation.loss" or "task.metric".
@@ -64,15 +64,15 @@ def sweep(
       config: a run config, as nested dicts.
       workdir: a new directory, or the workdir of the same sweep. Finished runs are kept and
         interrupted ones resumed.
-      given: values by field, as on the command line (lm/comparison/ranges.py). Results are averaged
-        over the values of "seed".
-      options: how to sweep.
+      given: text of the values on the command line, by field (lm/comparison/ranges.py). Results
+        are averaged over the values of "seed".
+      options: options of the sweep.
 
     Returns:
       Exit status: 0, or 1 if some runs failed.
 
     Raises:
-      UserError: the sweep is invalid. Raised before anything is trained.
+      UserError: the sweep is invalid; raised before anything is trained.
     """
     workdir = Path(workdir)
     swept = ranges.fields(given, config)

@@ -35,7 +35,7 @@ def collect(
       workdir: workdir of the sweep.
       index: index of the combination.
       values: the combination's value of each swept field.
-      seeds: seeds of its runs.
+      seeds: seeds of the combination's runs.
       metric: metric of the sweep.
 
     Returns:
@@ -88,9 +88,9 @@ def write(
 
     Args:
       workdir: workdir of the sweep.
-      combinations: all results.
-      swept: range of each field, without seeds.
-      seeds: seeds that were averaged over.
+      combinations: results of all combinations.
+      swept: range of each swept field except "seed", by field.
+      seeds: seeds over which the results are averaged.
       metric: metric of the sweep.
 
     Returns:
@@ -166,8 +166,8 @@ def draw(
 
     Args:
       path: path of the PNG file.
-      combinations: all results.
-      swept: range of each field; at least one.
+      combinations: results of all combinations.
+      swept: range of each swept field, by field; at least one.
       metric: metric of the sweep.
       better: direction of the metric, "higher" or "lower".
     """

@@ -46,18 +46,20 @@ def check(
     """Builds an arm without training it, so that an invalid comparison fails at once.
 
     Args:
-      arm: its name, for messages.
-      config: its run config.
-      tasks: constructed to check that they work on the corpus; may be empty.
+      arm: name of the arm, for messages.
+      config: run config of the arm.
+      tasks: options of tasks, by name; each task is constructed to check that it works on the
+        corpus. It may be empty.
       split: split that tasks evaluate on.
-      loss_tokens: target tokens per row, if they were counted before.
+      loss_tokens: number of target tokens per row; None to count them.
       any_devices: whether the arm's mesh may be for the devices of another host.
-      candidates: options of tasks; the result has whether each suits the arm's objective.
+      candidates: options of further tasks; "suits" in the result tells whether each suits the
+        arm's objective.
       precision: relative standard error of the loss tokens, if they are counted.
 
     Returns:
-      What a step of the arm processes; and "data", "machine", "versions", "git", and "suits", a
-      bool for each of `candidates`.
+      The amounts that a step of the arm processes; and a dict with "data", "machine", "versions",
+      "git", and "suits" (a bool for each of `candidates`).
 
     Raises:
       UserError: the arm, the split or a task is invalid.
@@ -102,7 +104,7 @@ def train(directory: Path, config: dict[str, Any], experiment: str) -> None:
 
     Args:
       directory: directory of the run, workdir/<kind>/<trial>.
-      config: its run config.
+      config: run config of the run.
       experiment: name of the experiment, for event writers.
 
     Raises:
@@ -129,15 +131,15 @@ def run(
 ) -> None:
     """Trains an arm with one seed, or resumes it, and evaluates it on the tasks that suit it.
 
-    Writes scores.json last, so a run that has it is done.
+    scores.json is written last, so a run with this file is done.
 
     Args:
       directory: directory of the run, workdir/<kind>/<trial>.
-      arm: its name.
+      arm: name of the arm.
       seed: seed of the run.
-      config: its run config.
+      config: run config of the run.
       experiment: name of the experiment, for event writers.
-      tasks: tasks to evaluate on.
+      tasks: options of the tasks to evaluate on, by name.
       split: split that tasks evaluate on.
       untrained: name under which the initial parameters are also evaluated on the shared tasks;
         "" to skip this.
@@ -174,7 +176,7 @@ def ended(directory: Path, scored: bool) -> dict[str, Any] | None:
       scored: whether the run must have been evaluated to be done.
 
     Returns:
-      {"status": "done"}, or "diverged" with an "error": divergence is a result.
+      {"status": "done"}, or {"status": "diverged", "error": …}: divergence is a result.
     """
     if scored and (directory / "scores.json").exists():
         return {"status": "done"}
@@ -192,10 +194,10 @@ def baselines(path: Path, config: dict[str, Any], tasks: Tasks, split: str) -> N
     """Evaluates the baselines of all tasks.
 
     Args:
-      path: file for the rows; the examples are written to baselines.npz in the same
+      path: file for the scores; per-example values are written to baselines.npz in the same
         directory.
       config: run config of any arm, for its corpus and mesh.
-      tasks: tasks to evaluate on.
+      tasks: options of the tasks to evaluate on, by name.
       split: split that tasks evaluate on.
     """
     corpus = corpora.prepare(config["data"], config["tokenizer"], progress=False)

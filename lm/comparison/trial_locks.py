@@ -46,7 +46,7 @@ def host() -> str:
 def process_start(pid: int) -> str | None:
     """Returns when a process started, in clock ticks since boot; this detects reused ids.
 
-    None if there is no such process, or it is a zombie.
+    Returns None if there is no such process, or it is a zombie.
     """
     try:
         fields = (
@@ -74,7 +74,7 @@ class TrialLocks:
     """The locks of one directory: one for each trial, and for files that several processes write.
 
     Args:
-      directory: directory of the files; created with the first lock.
+      directory: directory of the lock files; created with the first lock.
       beat: seconds between heartbeats.
       patience: seconds without a heartbeat after which an owner on another host counts as dead.
     """
@@ -128,7 +128,7 @@ class TrialLocks:
 
         Args:
           name: name of the lock.
-          waiting: called each time the lock is not free.
+          waiting: function to call each time the lock is not free.
         """
         while not (lease := self.take(name)):
             waiting()
@@ -183,8 +183,8 @@ class Lease:
     Attributes:
       path: the file of the lease.
       successor: the file that a process creates to take over the lock.
-      content: what the file holds.
-      lost: called in the heartbeat thread when another process has taken over.
+      content: content of the lease's file.
+      lost: function to call in the heartbeat thread when another process has taken over.
     """
 
     def __init__(

@@ -72,14 +72,14 @@ def select(own: float | int, tried: list[dict[str, Any]]) -> float | int:
 
     Args:
       own: the arm's own value, which is selected if no trial has a loss.
-      tried: trials, as `trials` returns them; of equal losses the first is selected.
+      tried: trials, as `trials` returns them; of equal losses, the first is selected.
     """
     scored = [trial for trial in tried if trial["loss"] is not None]
     return min(scored, key=lambda trial: trial["loss"])["value"] if scored else own
 
 
 def edge(value: float | int, tried: list[dict[str, Any]]) -> str:
-    """Returns "lowest" or "highest" if the value is at that end of the values tried, else "".
+    """Returns "lowest" or "highest" if the value is at that end of the tried values, else "".
 
     A better value may then be beyond that end.
 
@@ -102,8 +102,8 @@ def record(experiment: Experiment, workdir: Path, steps: Mapping[str, int]) -> d
       steps: number of steps of a main run, by arm.
 
     Returns:
-      The trials so far; for arms whose trials have all ended, the value that was selected, and
-      whether it is at an edge.
+      The trials so far; once all trials of an arm have ended, also its selected value and whether
+      this value is at an edge.
     """
     tuning = experiment.tuning
     tried = {arm: trials(experiment, workdir, arm) for arm in experiment.runs}
@@ -135,14 +135,14 @@ def selected_value(experiment: Experiment, workdir: Path, arm: str) -> float | i
       arm: name of the arm.
 
     Returns:
-      The selected value; without tuning the arm's own.
+      The selected value; without tuning, the arm's own value.
     """
     own = _own(experiment, arm)
     return select(own, trials(experiment, workdir, arm)) if experiment.tuning.factors else own
 
 
 def notes(section: Mapping[str, Any]) -> list[str]:
-    """Describes what was selected, one line per arm.
+    """Describes the selected values, one line per arm.
 
     Args:
       section: the section that `record` returns.

@@ -28,8 +28,8 @@ def number(wanted: int, trials: int) -> int:
     """Returns the number of trials to run side by side.
 
     Args:
-      wanted: number of workers; 0 means one with an accelerator, otherwise one per core within
-        memory.
+      wanted: requested number of workers; 0 for one worker with an accelerator, otherwise one per
+        core as far as memory allows.
       trials: total number of trials.
     """
     if wanted:
@@ -43,7 +43,7 @@ def number(wanted: int, trials: int) -> int:
 
 @contextlib.contextmanager
 def pool(workers: int) -> Iterator[concurrent.futures.Executor]:
-    """Context manager: worker processes.
+    """Context manager that starts and stops the worker processes.
 
     Inside it, SIGTERM and Ctrl-C make all runs save a checkpoint; then this process exits with
     128 + signal number.

@@ -1,16 +1,17 @@
-"""Saves and restores the train state. The only file that imports orbax.
+"""Saves and restores the train state. This is the only file that imports orbax.
 
 A checkpoint holds the state as a flat mapping from path to array, so it can be read without the
 optimizer's types. Saves are asynchronous and atomic. A step's folder is filled under a temporary
 name; process 0 adds checksums in the background (lm/training/checksums.py); then the folder is
-renamed. So a kill loses the save in flight and nothing else, and a folder with a step's name was
-complete when written.
+renamed. If the process is killed, only the save in flight is lost, and every folder with a step's
+name was complete when it was renamed.
 
-It may be damaged later: by a power failure, a disk, a copy that was cut off. When lm.train opens
-the folder, process 0 therefore compares the newest checkpoint with its checksums and falls back to
-the newest intact one. Newer, damaged ones are quarantined as `damaged-<step>`, never deleted, so
-that their steps can be saved again; stderr reports it. If none is intact, nothing is moved and
-nothing restarts from step 0: the user must decide. Readers (lm.evaluate) also compare, but move
+A checkpoint may be damaged later: by a power failure, a faulty disk or an incomplete copy. When
+lm.train opens the folder `checkpoints`, process 0 therefore compares the newest checkpoint with its
+checksums and falls back to the newest intact one. Newer, damaged checkpoints are quarantined as
+`damaged-<step>`, never deleted, so that their steps can be saved again; a message on stderr reports
+it. If no checkpoint is intact, nothing is moved and the run does not restart from step 0: the user
+must decide. Readers (lm.evaluate) also compare, but move
 nothing, and raise UserError for a damaged checkpoint, because the score of another step would
 mislead.
 """
@@ -70,19 +71,19 @@ class Checkpoints:
     """The checkpoints of one workdir, in its folder `checkpoints`."""
 
     def __init__(self, workdir: Path, keep: int = 2, read_only: bool = False):
-        """Opens the folder.
+        """Opens the folder `checkpoints` of the workdir.
 
         Args:
           workdir: directory of the run.
           keep: number of latest checkpoints to keep, in addition to the best one.
-          read_only: never write, move or delete.
+          read_only: whether nothing in the folder may be written, moved or deleted.
 
         Raises:
-          UserError: there is no checkpoint to read, or none is intact to continue from.
+          UserError: there is no checkpoint to read, or no intact checkpoint to continue from.
         """
         self.directory = Path(workdir).resolve() / "checkpoints"
         self.read_only = read_only
-        # Orbax warns of what is intended here, and prints errors that it raises as well.
+        # Orbax warns about behavior that is intended here, and prints errors that it also raises.
         logging.set_verbosity(logging.FATAL)
         if read_only and not self.directory.is_dir():
             raise UserError(
@@ -104,7 +105,8 @@ class Checkpoints:
             if read_only
             else ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
         )
-        # Named here, so that the contents of a checkpoint can be listed before it is restored.
+        # Items are named here, so that the contents of a checkpoint can be listed before it is
+        # restored.
         handlers = {
             "state": ocp.StandardCheckpointHandler(),
             "counters": ocp.JsonCheckpointHandler(),
@@ -132,7 +134,7 @@ class Checkpoints:
         return self.manager.latest_step()
 
     def best(self) -> int | None:
-        """The kept step with the lowest validation loss; the newest one if none has a loss."""
+        """The kept step with the lowest validation loss; the newest step if no step has a loss."""
         best = self.manager.best_step()
         return self.latest() if best is None else best
 
@@ -146,10 +148,10 @@ class Checkpoints:
         """Starts saving, and returns once arrays and counters are copied.
 
         Args:
-          step: the step just done.
+          step: number of the last completed step.
           state: the train state.
-          counters: small numbers of the host that a resumed run needs.
-          loss: the validation loss, by which the best checkpoint is selected.
+          counters: counters of the host that a resumed run needs, by name.
+          loss: validation loss of the step, which selects the best checkpoint; None without one.
 
         Raises:
           UserError: this save or an earlier one failed.
@@ -157,13 +159,13 @@ class Checkpoints:
         if step in self.manager.all_steps():
             return
         metrics = None if loss is None else {"loss": loss}
-        # A deep copy: orbax writes them in the background, while the next steps add to them.
+        # A deep copy: orbax writes the counters in the background, while later steps add to them.
         kept = copy.deepcopy(dict(counters))
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(flatten(state)), counters=ocp.args.JsonSave(kept)
         )
         with self._writing():
-            # Orbax waits as well, but not for the checksums of the save before.
+            # Orbax waits as well, but not for the checksums of the previous save.
             self.manager.wait_until_finished()
             self._saving = step
             self.manager.save(step, args=items, metrics=metrics, force=True)
@@ -172,9 +174,9 @@ class Checkpoints:
         """Restores a step.
 
         Args:
-          step: a complete step.
-          shapes: shapes of the train state.
-          shardings: shardings of its arrays.
+          step: number of a complete step.
+          shapes: shapes and dtypes of the arrays in the train state.
+          shardings: shardings of the arrays in the train state.
 
         Returns:
           The state, and the counters saved with it.
@@ -204,7 +206,7 @@ class Checkpoints:
         return state, dict(restored["counters"])
 
     def arrays(self, step: int) -> dict[str, np.ndarray]:
-        """All arrays of a step by path, in this process's memory, without knowing the model."""
+        """All arrays of a step by path, read into this process's memory; needs no model."""
         self._verify(step)
         here = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         saved = self.manager.item_metadata(step)["state"]
@@ -225,13 +227,13 @@ class Checkpoints:
         """Finishes saves and frees resources.
 
         Raises:
-          UserError: a save failed, and that was not raised before.
+          UserError: a save failed, and the failure was not raised before.
         """
         try:
             if not self.failed:
                 self.wait()
         finally:
-            with contextlib.suppress(OSError, ValueError):  # the failed save again
+            with contextlib.suppress(OSError, ValueError):  # the failed save raises again
                 self.manager.close()
 
     def _write_checksums(self) -> None:
@@ -402,10 +404,10 @@ def _from_process_0(function: Callable[[], int]) -> int:
 
 
 def _check_metrics(folder: Path) -> None:
-    """Raises Damaged where a checkpoint's validation loss is damaged: orbax reads those of all.
+    """Raises Damaged where a checkpoint's validation loss is damaged: orbax reads all losses.
 
-    A checkpoint without one passes: a process may have been killed while it deleted it, which the
-    next save completes.
+    A checkpoint without a loss passes: a process may have been killed while it deleted the
+    checkpoint, and the next save completes the deletion.
     """
     path = folder / _METRICS / _METRICS
     if path.exists():

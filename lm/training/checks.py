@@ -13,11 +13,11 @@ from lm.training.program import Program
 
 
 def training_plan(program: Program, store: Store) -> Plan:
-    """The rows of an epoch of the training split.
+    """Returns the plan of rows for one epoch of the training split.
 
     Args:
       program: the program to train.
-      store: the training split.
+      store: token store of the training split.
 
     Raises:
       UserError: the text does not fill one batch.
@@ -44,8 +44,8 @@ def check_disk(workdir: Path, program: Program, keep: int) -> None:
     Args:
       workdir: directory of the run, which may not exist yet.
       program: the program whose state is saved.
-      keep: number of latest checkpoints to keep, in addition to the best and the one being
-        written.
+      keep: number of latest checkpoints to keep, in addition to the best one and the one
+        being written.
 
     Raises:
       UserError: the checkpoints do not fit.

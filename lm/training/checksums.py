@@ -1,11 +1,11 @@
-"""Checksums of a checkpoint's files, written before it is committed and compared before use.
+"""Checksums of a checkpoint's files: written before the commit, and compared before use.
 
 `write_checksums` writes `checksums.json` into the folder of a step: size and SHA-256 of every file
 of its items (arrays, their metadata, counters, validation loss). The folder still has its temporary
-name then, so the rename that commits the checkpoint also commits its checksums: a process cannot be
-killed between the two. A committed checkpoint without checksums was therefore not left by a crash.
-It is older than checksums, or has lost the file, and may be used with a note. A checkpoint that
-differs from its checksums may not.
+name at that time, so the rename that commits the checkpoint also commits its checksums: a process
+cannot be killed between the two. A committed checkpoint without checksums was therefore not left by
+a crash. It was written before checksums existed, or has lost the file, and may be used with a note.
+A checkpoint that differs from its checksums must not be used.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 NAME = "checksums.json"
-_THREADS = 8  # read files in parallel; hashing releases the GIL
+_THREADS = 8  # threads that read files in parallel; hashing releases the GIL
 
 
 class Damaged(ValueError):
-    """A checkpoint is not as it was written; the message names the file and the fault."""
+    """A checkpoint differs from what was written; the message names the file and the fault."""
 
 
 def write_checksums(folder: Path) -> None:
@@ -49,7 +49,7 @@ def verify(folder: Path, within: str = "") -> bool:
 
     Args:
       folder: folder of a step.
-      within: restrict the check to this subfolder; "" checks all.
+      within: name of the only subfolder to check; "" checks all subfolders.
 
     Returns:
       Whether there are checksums to compare with.

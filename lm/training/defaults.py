@@ -1,4 +1,4 @@
-"""Defaults of a run's config: those of its sections and of the plug-ins that it names."""
+"""Default values of the options in a run's config, from its sections and its plug-ins."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ from lm.parallel.mesh import MeshConfig
 from lm.tokenizers.config import TokenizerConfig
 from lm.training.program import TrainingConfig
 
-# The room of a section's plug-in, and the field that names it.
+# By section: the package of its plug-in, and the field that names the plug-in.
 _PLUG_INS = {
     "model": ("models", "name"),
     "objective": ("objectives", "name"),
@@ -24,13 +24,13 @@ _PLUG_INS = {
 def defaults(config: Mapping[str, Any]) -> dict[str, Any]:
     """The default of every option that a run's config can set.
 
-    Options added after the record was written take their defaults.
+    An option that was added after a run was recorded takes its default in that run.
 
     Args:
       config: config of a run; its plug-ins are found by name.
 
     Returns:
-      Values by flat name, such as "model.width"; lists instead of the dataclasses' tuples.
+      Default values by flat name, such as "model.width". Tuples of the dataclasses become lists.
     """
     classes: dict[str, list[type]] = {
         "data": [DataConfig],
@@ -60,9 +60,9 @@ def differences(
     An option that is absent, None or "" is not set, and takes its default.
 
     Args:
-      before: values by flat name, as recorded.
-      now: values by flat name.
-      defaults: default by flat name.
+      before: recorded values of the options, by flat name.
+      now: current values of the options, by flat name.
+      defaults: default values of the options, by flat name.
     """
 
     def value(config: Mapping[str, Any], key: str) -> Any:

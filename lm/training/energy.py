@@ -1,8 +1,8 @@
 """Measured energy of a run: Intel and AMD processor counters (RAPL), NVIDIA's power draw.
 
-A processor's counter covers the whole package without memory. A run is charged the fraction that
-its process took of all busy processor time, so parallel runs share it. A GPU's power draw covers
-the whole device. If workers run in parallel, each is charged an equal part.
+A processor's counter covers the whole package, without memory. A run is charged in proportion to
+its process's fraction of all busy processor time, so that parallel runs share the energy. A GPU's
+power draw covers the whole device. If workers run in parallel, each is charged an equal part.
 """
 
 import contextlib
@@ -24,7 +24,7 @@ class Rapl:
     """Energy of processor packages from Linux's powercap counters, which wrap around.
 
     Attributes:
-      source: what is measured, for run.json.
+      source: description of the measured quantity, for run.json.
     """
 
     source = "RAPL, packages, by share of busy processor time"
@@ -36,8 +36,8 @@ class Rapl:
 
         Args:
           root: directory of the counters.
-          stat: the kernel's account of processor time.
-          own: returns the processor seconds of this process.
+          stat: file with the kernel's account of processor time.
+          own: function that returns the processor time of this process, in seconds.
         """
         self.stat, self.own = stat, own
         self.ranges: dict[Path, int] = {}
@@ -61,12 +61,12 @@ class Rapl:
         return bool(self.last)
 
     def joules(self, last: bool = False) -> float:
-        """Energy of this process since the last call.
+        """Returns the energy of this process since the last call, in joules.
 
         Call it more often than a counter wraps around (an hour at 70 W).
 
         Args:
-          last: unused; for the interface of `Nvidia`.
+          last: unused; it exists because `Nvidia.joules` takes it.
         """
         total = 0
         for zone, before in self.last.items():
@@ -96,7 +96,7 @@ class Nvidia:
     """Energy of all NVIDIA GPUs that this process may use, from samples of their power draw.
 
     Attributes:
-      source: what is measured, for run.json.
+      source: description of the measured quantity, for run.json.
     """
 
     def __init__(
@@ -109,8 +109,8 @@ class Nvidia:
         """Reads the power draw for the first time.
 
         Args:
-          read: returns the watts of each GPU; None calls nvidia-smi.
-          clock: returns seconds.
+          read: function that returns the power draw of each GPU in watts; None calls nvidia-smi.
+          clock: function that returns the time in seconds.
           every: seconds between samples.
           sharing: number of worker processes on these GPUs, which share the energy evenly.
         """
@@ -127,11 +127,13 @@ class Nvidia:
         return self.watts > 0
 
     def joules(self, last: bool = False) -> float:
-        """Energy since the last call: mean of the power then and now, times the time between.
+        """Returns the energy since the last call, in joules.
+
+        It is the mean of the power draws at both calls times the time between the calls.
 
         Args:
           last: whether to sample even if the last sample was less than `every` seconds ago;
-            without it, the result is then 0.
+            if False, such a call returns 0.
         """
         now = self.clock()
         if now - self.before < self.every and not last:
@@ -170,15 +172,15 @@ class EnergyMeter:
     """Measures the energy of a run, in joules.
 
     Attributes:
-      total: joules, earlier sessions included.
+      total: energy of the run in joules, earlier sessions included.
     """
 
     def __init__(self, before: float = 0.0, sources: Sequence[Rapl | Nvidia] | None = None):
         """Opens the sources of this machine.
 
         Args:
-          before: joules of earlier sessions.
-          sources: sources to read; None takes all kinds.
+          before: energy of earlier sessions, in joules.
+          sources: energy sources to read; None takes all kinds.
         """
         if sources is None:
             sources = (Rapl(), Nvidia(sharing=_sharing()))
@@ -186,10 +188,10 @@ class EnergyMeter:
         self.total = before
 
     def values(self, last: bool = False) -> dict[str, Any]:
-        """Reads the sources: {"energy_joules", "energy_source"}, or nothing without a source.
+        """Returns {"energy_joules", "energy_source"} from the sources; empty without a source.
 
         Args:
-          last: whether the run ends.
+          last: whether this is the last call of the session.
         """
         if not self.sources:
             return {}

@@ -12,11 +12,13 @@ from lm.training.program import TrainingConfig
 
 @dataclass(frozen=True)
 class Group:
-    """The experiment that a run is a trial of. Events of its trials are in one directory.
+    """The experiment to which a run belongs as a trial.
+
+    All trials of an experiment write their events to one directory.
 
     Attributes:
       directory: workdir of the experiment.
-      experiment: its name.
+      experiment: name of the experiment.
       trial: name of the run.
     """
 
@@ -39,7 +41,7 @@ class Events(Protocol):
 
 
 class TensorBoard:
-    """Event files. What an earlier session wrote after step `start` is purged."""
+    """TensorBoard's files. Events that an earlier session wrote after step `start` are purged."""
 
     def __init__(self, directory: Path, start: int):
         import tensorboardX
@@ -90,10 +92,10 @@ class WeightsAndBiases:
 
 
 def check_installed(training: TrainingConfig) -> None:
-    """Checks that the packages that a run logs to are installed.
+    """Checks that the packages to which a run logs are installed.
 
     Raises:
-      UserError: a package is not installed; the message names what to install.
+      UserError: a package is not installed; the message names the package to install.
     """
     if training.wandb and importlib.util.find_spec("wandb") is None:
         raise UserError(
@@ -109,7 +111,7 @@ def directory(workdir: Path, group: Group | None) -> Path:
 
     Args:
       workdir: directory of the run.
-      group: the experiment that the run is a trial of, or None.
+      group: the experiment to which the run belongs as a trial; None without one.
     """
     return (
         group.directory / "tensorboard" / group.experiment.replace("/", "-") / group.trial
@@ -128,11 +130,11 @@ def writers(
     """Opens the writers that the run's options name.
 
     Args:
-      training: options of the run.
+      training: section `training` of the run's config.
       workdir: directory of the run.
       config: config of the run.
-      start: step that it continues from; 0 for a new run.
-      group: the experiment that it is a trial of.
+      start: step from which the run continues; 0 for a new run.
+      group: the experiment to which the run belongs as a trial; None without one.
     """
     writers: list[Events] = []
     if training.tensorboard:

@@ -36,18 +36,18 @@ def train(
 
     Args:
       config: config of the run, as lm.presets.run gives it.
-      workdir: a new directory, or that of a run of the same config.
-      quiet: print no progress.
-      group: the experiment that the run is a trial of.
+      workdir: a new directory, or the directory of a run with the same config.
+      quiet: whether to print no progress.
+      group: the experiment to which the run belongs as a trial; None without one.
 
     Returns:
-      The run's record, which is also in workdir/run.json.
+      The run's record, which is also written to workdir/run.json.
 
     Raises:
       UserError: the config, data or workdir is invalid; nothing was written.
-      Diverged: the loss is not finite; the last good checkpoint is kept and named.
+      Diverged: the loss is not finite; the last good checkpoint is kept, and the message names it.
       SystemExit: after SIGTERM or Ctrl-C, with lm.training.stopping.EXIT_STATUS. The state was
-        saved, and the same command continues.
+        saved, and the same command continues the run.
     """
     workdir, config = Path(workdir), plain(config)
     record = records.check_same_run(workdir, config)
@@ -74,7 +74,7 @@ def train(
     padding = round(loader.padding(program.objective, store, plan), 4)
     fresh = _new_record(config, corpus, program) | {"padding": padding}
     if record is None:
-        # First of all: from now on a killed process leaves a directory that is known as this run.
+        # Written first: from now on, a killed process leaves a directory that belongs to this run.
         records.write_run(workdir, fresh)
     checkpoints = Checkpoints(workdir, options.keep)
     start = checkpoints.latest() or 0
@@ -124,7 +124,7 @@ def train(
             for step in range(start if owes_validation else start + 1, total + 1):
                 if step > start:
                     state, sums = program.step(state, next(batches))
-                    meter.add(step, sums)  # reads the step before, while this one computes
+                    meter.add(step, sums)  # reads the previous step while this one computes
                     if step == start + 1:
                         jax.block_until_ready(sums)
                     speed.step_done(batches.waited)
@@ -135,7 +135,7 @@ def train(
                 if step > start and (step % options.log_every == 0 or evaluate or save):
                     means = meter.flush()
                     now = speed.values(batches.waited)
-                    power.values()  # often enough: counters wrap around
+                    power.values()  # called often, since counters wrap around
                     log.write(step, "train", amounts(step) | means | now)
                     log.update(step, means["loss"], now, speed.seconds_left(total - step))
                 if evaluate:
@@ -159,12 +159,12 @@ def train(
                     except stopping.Stopped:
                         stop = owes_validation = True
                 if step > start and (save or stop):
-                    # Reads this step first: only a state with a finite loss is saved.
+                    # This step is read first: only a state with a finite loss is saved.
                     counters = meter.counters()
                     used = power.values(last=step == total or stop)
                     record |= {"step": step} | amounts(step) | {"loss_tokens": meter.loss_tokens}
                     record |= speed.values(batches.waited) | used
-                    # Before the checkpoint: after the last one, nothing is computed again.
+                    # Written first: after the last checkpoint, no step is computed again.
                     records.write_run(workdir, record)
                     with speed.pause():
                         counters |= {

@@ -22,8 +22,8 @@ class MetricAccumulator:
       loss_tokens: number of target tokens (tokens with a loss) so far: the weight of all loss
         terms, or the metric "targets" if weights are not counts.
       total: (sum, weight) of each metric by name since the last flush.
-      steps: number of steps since the last flush in which each term had a weight; "" counts all
-        steps.
+      steps: number of steps since the last flush in which a term had a weight, by term; the key
+        "" counts all steps.
     """
 
     def __init__(
@@ -32,12 +32,12 @@ class MetricAccumulator:
         counters: Mapping[str, Any],
         last_good: Callable[[], int | None],
     ):
-        """Continues from counters.
+        """Continues from the counters of a checkpoint.
 
         Args:
-          terms: factor of each loss term.
-          counters: what `counters` returned when the checkpoint was saved.
-          last_good: returns the step of the newest checkpoint, for messages.
+          terms: factor of each loss term, by name.
+          counters: result of `counters` when the checkpoint was saved.
+          last_good: function that returns the step of the newest checkpoint, for messages.
         """
         self.terms, self.last_good = terms, last_good
         self.loss_tokens = counters["loss_tokens"]
@@ -48,24 +48,24 @@ class MetricAccumulator:
         self.pending: tuple[int, Sums] | None = None
 
     def add(self, step: int, sums: Sums) -> None:
-        """Takes the sums of a step, which may still be running, and reads those of the step before.
+        """Takes the sums of a step that may still be running; reads those of the previous step.
 
         Args:
           step: number of the step.
           sums: (sum, weight) of each metric by name, on the device.
 
         Raises:
-          Diverged: a sum of the step before is not finite.
+          Diverged: a sum of the previous step is not finite.
         """
         self._read()
         self.pending = (step, sums)
 
     def flush(self) -> dict[str, float]:
-        """Means since the last flush, with their "loss"."""
+        """Returns the metrics' means since the last flush, and the "loss" of these means."""
         self._read()
         means, steps = divide_sums(self.total), max(self.steps.values(), default=1)
-        # A term that only some of the steps had counts for those: one line of a run in two phases
-        # may cover both.
+        # The mean of a term covers only the steps that had the term: in a run with two phases, one
+        # line may cover both.
         factors = {
             name: factor * self.steps.get(name, 0) / steps for name, factor in self.terms.items()
         }

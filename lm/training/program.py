@@ -1,7 +1,7 @@
 """The compiled parts of a run: model, objective and optimizer on a mesh, and jitted functions.
 
-The train state is {"params": nested dict of arrays, "opt_state": optax's, "step": int32}. The
-model's structure is static and merged inside each jitted function.
+The train state is {"params": nested dict of arrays, "opt_state": optax's state, "step":
+int32}. The model's structure is static and merged inside each jitted function.
 """
 
 import contextlib
@@ -37,10 +37,10 @@ class TrainingConfig:
       batch_size: rows per step, over all devices.
       steps: budget in steps; set this or `tokens`.
       tokens: budget in token positions, rounded up to whole steps.
-      microbatches: parts of a batch, computed one after another.
+      microbatches: number of parts of a batch, computed one after another.
       log_every: steps between lines of metrics.
       evaluate_every: steps between validations; 0 validates ten times per run.
-      evaluate_tokens: held-out token positions of one validation.
+      evaluate_tokens: number of held-out token positions of one validation.
       checkpoint_every: steps between checkpoints; 0 saves ten times per run.
       keep: number of latest checkpoints to keep, in addition to the best one.
       tensorboard: whether to write TensorBoard events.
@@ -82,7 +82,7 @@ class TrainingConfig:
 
 
 def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 0) -> ModelConfig:
-    """The model section as its `Config`, with vocabulary and length filled in if they are 0.
+    """Returns the section as the model's `Config`; fills in vocabulary and length if they are 0.
 
     Args:
       section: the model section of the config.
@@ -91,7 +91,8 @@ def model_config(section: Mapping, vocab_size: int, length: int, longest: int = 
       longest: number of positions of the objective's longest stream.
 
     Raises:
-      UserError: an option is unknown or impossible, or the vocabulary or a row does not fit.
+      UserError: an option is unknown or impossible, or the vocabulary or a row does not fit the
+        model.
     """
     model = plugins.find("models", section["name"]).Model
     config = plugins.configure(model.Config, section, "config.model", skip=("name",))
@@ -121,13 +122,13 @@ class Program:
     """Everything that is compiled for one config.
 
     Attributes:
-      objective: the objective.
+      objective: objective of the run.
       model_name: name of the architecture.
       architecture: class of the model.
-      config: the model's options and shape, an instance of its `Config`; the run's config is
+      config: the model's options and shape, an instance of its class `Config`; the run's config is
         `lm.inference.load.LoadedRun.config`.
-      training: the `training` section.
-      mesh: the devices.
+      training: section `training` of the run's config.
+      mesh: mesh of the devices.
       length: positions of a row of data.
       row_tokens: positions of a row, over all streams.
       steps: number of steps of the run.
@@ -136,7 +137,7 @@ class Program:
       shapes: shapes and dtypes of the train state.
       shardings: placement of the train state.
       batch_sharding: placement of a batch's rows.
-      terms: factor of each loss term.
+      terms: factor of each loss term, by name.
       parameters: number of parameters.
       flops_per_row: training FLOPs of one row by formula.
     """
@@ -211,7 +212,7 @@ class Program:
         self._step = self._jit_step(options)
 
     def init(self) -> State:
-        """The state before the first step: the same values on any mesh."""
+        """Returns the train state before the first step; its values are the same on any mesh."""
 
         # The key is an argument: as a constant it would make the compiler fold the initial values.
         def init(key: jax.Array) -> State:
@@ -222,7 +223,7 @@ class Program:
                 "step": jnp.zeros((), jnp.int32),
             }
 
-        # It runs once: on a CPU, optimizing it takes five times as long as running it unoptimized.
+        # `init` runs once: on a CPU, optimizing it takes five times as long as running it as it is.
         quick = (
             {"xla_backend_optimization_level": 0}
             if self.mesh.devices.flat[0].platform == "cpu"
@@ -237,11 +238,11 @@ class Program:
         """Runs one update.
 
         Args:
-          state: the train state; it is donated.
+          state: the train state; its buffers are donated.
           batch: arrays of all rows, placed by `batch_sharding`.
 
         Returns:
-          The new state, and metrics as (sum, weight).
+          The new state, and (sum, weight) of each metric by name.
         """
         with self._on_mesh():
             return self._step(state, batch)
@@ -250,7 +251,7 @@ class Program:
         """Traces the step for the mesh's devices, which need not exist.
 
         Args:
-          batch: shapes with shardings.
+          batch: shapes, dtypes and shardings of the arrays of a batch, by name.
 
         Returns:
           The step, lowered without compiler options.
@@ -266,12 +267,12 @@ class Program:
     def gradients(
         self, params: Params, batch: dict[str, jax.Array], step: int | None = None
     ) -> tuple[Any, Sums]:
-        """What a step computes before its update: gradients of the loss, and the sums.
+        """Returns the gradients of the loss and the sums, as a step computes them for its update.
 
         Args:
-          params: parameters.
-          batch: arrays of all rows.
-          step: the step whose dropout to use; None turns dropout off.
+          params: parameters of the model.
+          batch: arrays of all rows of a batch, by name.
+          step: index of the step that determines dropout; None turns dropout off.
         """
         with self._on_mesh():
             compiled = jax.jit(
@@ -410,7 +411,8 @@ class Program:
 def _follow(opt_shapes: Any, shapes: Any, shardings: Any, otherwise: NamedSharding) -> Any:
     """Shardings of the optimizer's state.
 
-    An array whose path ends with a parameter's path, and that has its shape, is placed like it.
+    An array is placed like a parameter of the same shape if the path of the array ends with the
+    path of the parameter.
     """
     by_path = {
         path: (leaf.shape, sharding)
@@ -441,7 +443,7 @@ def total_loss(terms: Mapping[str, float], means: Mapping[str, float]) -> float:
     """The loss: Σ factor · mean over the terms that have a mean.
 
     Args:
-      terms: factor of each term.
-      means: means by name.
+      terms: factor of each loss term, by name.
+      means: mean of each metric, by name.
     """
     return sum(factor * means[name] for name, factor in terms.items() if name in means)

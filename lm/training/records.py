@@ -1,4 +1,4 @@
-"""The record of a run, run.json: written, read and compared with the config that continues it."""
+"""Writes and reads the record of a run, run.json; compares it with a config that continues it."""
 
 import importlib.metadata
 import os
@@ -42,7 +42,7 @@ def may_change(field: str) -> bool:
 def check_same_run(workdir: Path, config: Mapping[str, Any]) -> dict[str, Any] | None:
     """Checks that a workdir is new, or holds a run of the same config.
 
-    Options added after the record was written take their defaults.
+    An option that was added after the record was written takes its default.
 
     Args:
       workdir: directory of the run.
@@ -91,9 +91,9 @@ def check_same_data(
 
     Args:
       workdir: directory of the run.
-      record: its run.json; None for a new run.
-      fingerprint: fingerprint of the text and the tokenizer now.
-      tokenizer: fingerprint of the tokenizer now.
+      record: content of its run.json; None for a new run.
+      fingerprint: current fingerprint of the text and the tokenizer.
+      tokenizer: current fingerprint of the tokenizer.
 
     Raises:
       UserError: the data has changed.
@@ -192,7 +192,7 @@ def versions() -> dict[str, str]:
 
 
 def git_revision() -> str:
-    """The commit of this code: "+" follows if the work tree differs; "unknown" without git."""
+    """The commit of this code, followed by "+" if the work tree differs; "unknown" without git."""
     try:
         where = Path(__file__).parent
         revision = subprocess.run(

@@ -31,14 +31,14 @@ class RunLog:
         quiet: bool = False,
         validates_again: bool = False,
     ):
-        """Opens metrics.jsonl, without lines after the step that training continues from.
+        """Opens metrics.jsonl, and removes the lines after the step from which training continues.
 
         Args:
           workdir: directory of the run.
-          start: step that training continues from; 0 for a new run.
-          total: steps of the run.
-          events: opens other writers of the same numbers.
-          quiet: print nothing.
+          start: step from which training continues; 0 for a new run.
+          total: number of steps of the run.
+          events: function that opens further writers of the metrics.
+          quiet: whether to print nothing.
           validates_again: whether the validation at `start` will be written again.
 
         Raises:
@@ -112,7 +112,7 @@ class RunLog:
         Args:
           step: number of the step.
           loss: training loss.
-          speed: what `Speed.values` returned.
+          speed: result of `Speed.values`.
           seconds_left: expected seconds until the run ends; NaN if unknown.
         """
         mfu = f"  MFU {speed['mfu']:.1%}" if "mfu" in speed else ""
@@ -148,7 +148,7 @@ class RunLog:
                 writer.close()
 
     def _rewind(self, start: int, validates_again: bool) -> None:
-        """Drops lines that will be written again: those after `start`, perhaps its validation."""
+        """Drops lines that will be written again: after `start`, perhaps its validation."""
         if not self.path.exists():
             return
         kept = []

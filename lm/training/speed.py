@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 
 class Speed:
-    """Measures tokens per second, without compilation, validation and saving."""
+    """Measures tokens per second; compilation, validation and saving do not count."""
 
     def __init__(self, tokens: int, flops: float, peak: float | None, before: float = 0.0):
         """Starts the clock.
 
         Args:
-          tokens: token positions of a step.
-          flops: FLOPs of a step.
-          peak: FLOP/s of all devices together; None if unknown.
+          tokens: number of token positions of a step.
+          flops: training FLOPs of a step.
+          peak: peak FLOP/s of all devices together; None if unknown.
           before: seconds that earlier sessions of this run took.
         """
         self.tokens, self.flops, self.peak = tokens, flops, peak
@@ -24,7 +24,7 @@ class Speed:
         self.steps = 0
 
     def step_done(self, waited: float) -> None:
-        """Counts a step. The clock of steps starts after the first, which compiles.
+        """Counts a step. The clock of steps starts after the first step, which compiles.
 
         Args:
           waited: seconds spent waiting for input so far.

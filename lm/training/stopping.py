@@ -18,14 +18,15 @@ class Stopped(Exception):
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Yields a function that returns whether SIGTERM or Ctrl-C came. A second Ctrl-C ends at once.
+    """Yields a function that returns whether SIGTERM or Ctrl-C was received.
 
-    If several processes train, all must call the function equally often. They get the same
-    result at the same call, soon after SIGTERM came to one of them; Ctrl-C ends them at once.
+    A second Ctrl-C ends the process at once. If several processes train, all must call the function
+    equally often. All of them get the same result at the same call, soon after one of them received
+    SIGTERM; Ctrl-C ends all of them at once.
     """
     received: list[int] = []
     if jax.process_count() > 1:
-        # JAX agrees on one of these numbers, at which all processes stop.
+        # The processes agree, through JAX, on the number at which all of them stop.
         calls = itertools.count(1)
 
         def requested() -> bool:

@@ -24,7 +24,7 @@ class Validation:
     Attributes:
       batches: this process's rows of each batch, in host memory. Building them again would cost
         more than scoring them.
-      size: rows of a batch over all processes.
+      size: number of rows of a batch, over all processes.
     """
 
     def __init__(
@@ -40,14 +40,14 @@ class Validation:
         """Lays out the batches.
 
         Args:
-          program: the program that computes.
+          program: the program that computes the losses.
           objective: objective that gives the examples and the loss: the program's own, or another
             that fits the model.
           store: tokens of the split.
-          split: its name, for messages.
+          split: name of the split, for messages.
           tokens: maximum number of token positions to read.
-          batch_size: rows of a batch; rounded up to what the mesh divides, and smaller where the
-            split has fewer rows.
+          batch_size: number of rows of a batch; rounded up so that the mesh divides it, and reduced
+            if the split has fewer rows.
           plan: plan of rows; None takes the objective's own.
 
         Raises:
@@ -94,11 +94,11 @@ class Validation:
     def sums(
         self, params: Params, before_batch: Callable[[], None] = lambda: None
     ) -> dict[str, tuple[float, float]]:
-        """Loss terms and metrics over all batches as (sum, weight), without dropout.
+        """Returns (sum, weight) of each loss term and metric over all batches, without dropout.
 
         Args:
           params: parameters of the model.
-          before_batch: called before each batch; an exception from it ends the evaluation.
+          before_batch: function to call before each batch; its exceptions end the evaluation.
         """
         total: dict[str, tuple[float, float]] = {}
         for batch in self.batches:
@@ -113,7 +113,7 @@ class Validation:
         return total
 
     def by_row(self, params: Params) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """Nats and hits of each row, without dropout, label smoothing and z-loss.
+        """Returns nats and hits of each row, without dropout, label smoothing and z-loss.
 
         Args:
           params: parameters of the model.
