@@ -1,4 +1,4 @@
-"""What all commands share: the flags --config and --set, and error messages without tracebacks."""
+"""Shared by all commands: the flags --config and --set, and error messages without tracebacks."""
 
 import re
 import sys
@@ -13,11 +13,11 @@ from lm.core.plugins import UserError
 
 
 def config_flag(default: str | None = None, required: bool = True) -> flags.FlagHolder[Any]:
-    """Defines the flag --config=FILE:SIZE, and --config.section.field=value for each of its fields.
+    """Defines the flag --config=FILE:SIZE, and --config.section.field=value for each field.
 
     Args:
-      default: the file used without the flag.
-      required: whether the command needs the flag; with a default it never does.
+      default: the config file to use if the flag is not given.
+      required: whether the flag must be given; ignored if there is a default.
     """
     help_ = (
         "config file, with the size after a colon: configs/mlm.py:tiny; override any field with"
@@ -40,7 +40,7 @@ def task_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     """Parses the values of --set.
 
     Args:
-      given: options such as "minimal_pairs.path=a.jsonl".
+      given: values of the flag, such as "minimal_pairs.path=a.jsonl".
 
     Returns:
       {task: {option: value}}.
@@ -63,12 +63,13 @@ def task_options(given: Iterable[str]) -> dict[str, dict[str, Any]]:
 def run(main: Callable[[], int | None]) -> None:
     """Parses the flags, runs a command and exits.
 
-    Exit status: what `main` returns (None is 0); 2 for a UserError or a wrong flag, whose message
-    is printed without a traceback; 130 after Ctrl-C; 1 for any other exception. --help prints the
+    The exit status is the value that `main` returns (0 for None), 2 after a UserError or an invalid
+    flag, 130 after Ctrl-C, and 1 after any other exception. The message of a UserError or of an
+    invalid flag is printed without a traceback. --help prints the
     docstring of the command's module.
 
     Args:
-      main: the command.
+      main: function that runs the command and returns its exit status.
     """
 
     def guarded(arguments: list[str]) -> int | None:

@@ -1,13 +1,13 @@
 """Which objective runs on which model.
 
-A model declares in `masks` which attention masks it has; an objective declares which it can train
-under, the default first. The two are compatible if they have a mask in common:
+A model lists in `masks` the attention masks that it supports. An objective lists in its own `masks`
+those that it can train under, the default first. The two are compatible if they share a mask:
 
     bidirectional   each token attends to its whole document
     causal          each token attends to its document up to itself
-    prefix          all tokens attend to a prefix of the document, which may be all or none of it;
-                    the rest is causal
-    cross           causal, with cross-attention to an encoded input
+    prefix          all tokens attend to a prefix of their document (possibly all or none of it);
+                    after the prefix, attention is causal
+    cross           causal, plus cross-attention to an encoded input
 
 `python -m lm.core.compatibility` prints the table of objectives and models.
 """
@@ -16,7 +16,7 @@ from lm.core import plugins
 from lm.core.plugins import Section, UserError
 from lm.core.protocols import Objective, Tokenizer
 
-SHORTEST = 16  # tokens per row
+SHORTEST = 16  # minimum number of tokens per row
 
 
 def make(
@@ -29,11 +29,11 @@ def make(
     """Makes the objective of a config section, for a model.
 
     Args:
-      section: the objective's name under "name", and its options.
-      tokenizer: the vocabulary.
-      length: tokens of a row of data.
+      section: the objective's config section: its name, under "name", and its options.
+      tokenizer: tokenizer of the data.
+      length: number of tokens in a row of data.
       model: name of the model plug-in.
-      where: the section's path, for messages.
+      where: path of the section in the config, for error messages.
 
     Raises:
       UserError: there is no such objective or model, an option is invalid, rows are too short,
@@ -52,11 +52,11 @@ def build(section: Section, tokenizer: Tokenizer, length: int, mask: str, where:
     """Makes the objective of a config section, under a mask.
 
     Args:
-      section: the objective's name under "name", and its options.
-      tokenizer: the vocabulary.
-      length: tokens of a row of data.
+      section: the objective's config section: its name, under "name", and its options.
+      tokenizer: tokenizer of the data.
+      length: number of tokens in a row of data.
       mask: one of the objective's masks.
-      where: the section's path, for messages.
+      where: path of the section in the config, for error messages.
 
     Raises:
       UserError: there is no such objective, an option is invalid, or the objective does not
@@ -79,15 +79,15 @@ def build(section: Section, tokenizer: Tokenizer, length: int, mask: str, where:
 
 
 def common(objective: str, masks: tuple[str, ...], model: str) -> str:
-    """Returns the first of an objective's masks that a model has.
+    """Returns the first of an objective's masks that a model supports.
 
     Args:
-      objective: name of the objective, for messages.
+      objective: name of the objective, for error messages.
       masks: the objective's masks, the default first.
       model: name of the model plug-in.
 
     Raises:
-      UserError: there is no such model, or it has none of the masks.
+      UserError: there is no such model, or it supports none of the masks.
     """
     available = plugins.find("models", model).Model.masks
     for mask in masks:
@@ -101,7 +101,7 @@ def common(objective: str, masks: tuple[str, ...], model: str) -> str:
 
 
 def models(objective: str) -> list[str]:
-    """Names of the models that an objective runs on, the default first."""
+    """Returns the names of the models that an objective runs on, the default model first."""
     masks = plugins.find("objectives", objective).Objective.masks
     compatible = [
         name
@@ -113,7 +113,7 @@ def models(objective: str) -> list[str]:
 
 
 def table() -> str:
-    """Objectives × models as a Markdown table, with the mask under which each pair runs."""
+    """Returns a Markdown table of objectives × models; each cell is the mask that the pair uses."""
     names = plugins.names("models")
     lines = [
         "| objective | " + " | ".join(f"`{name}`" for name in names) + " |",

@@ -1,6 +1,6 @@
-"""Atomic file replacement: readers see the old content or the new one, never a mixture.
+"""Atomic file replacement: readers see either the old or the new content, never a mixture.
 
-`lm.core.plain.write_json` writes JSON in this way.
+`lm.core.plain.write_json` uses it for JSON files.
 """
 
 import contextlib
@@ -20,11 +20,12 @@ def replacing(path: Path, mode: str = "w") -> Iterator[IO[Any]]:
     flushed to disk before the replacement, so that a power failure does not leave an empty file.
 
     Args:
-      path: the file to replace; its directory exists.
+      path: the file to replace; its directory must exist.
       mode: "w" for UTF-8 text, "wb" for bytes.
 
     Yields:
-      The temporary file, open for writing. It is in the same directory, named `.NAME.PID`.
+      The temporary file, open for writing. It is named `.NAME.PID`, in the directory of
+      `path`.
 
     Raises:
       UserError: the file cannot be written.

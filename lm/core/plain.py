@@ -1,4 +1,4 @@
-"""Configs and records as plain nested values, and JSON files, which are replaced atomically."""
+"""Plain nested values of configs and records, and JSON files that are replaced atomically."""
 
 import ast
 import json
@@ -14,7 +14,7 @@ def plain(config: Any) -> Any:
     """Converts a config to nested dicts, lists and scalars.
 
     Args:
-      config: an ml_collections ConfigDict, a mapping, or a value in one.
+      config: an ml_collections ConfigDict, a mapping, or a value inside either of them.
     """
     if isinstance(config, Mapping) or hasattr(config, "to_dict"):
         return {key: plain(value) for key, value in config.items()}
@@ -28,7 +28,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
     Args:
       config: nested mappings.
-      prefix: path of the config itself, which each key begins with.
+      prefix: path of the config itself; every key of the result begins with it.
     """
     items: dict[str, Any] = {}
     for key, value in config.items():
@@ -41,7 +41,7 @@ def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def typed(text: str) -> Any:
-    """Parses a value of a command line: a Python literal (number, True, None, list), or text."""
+    """Parses a command-line value: a Python literal (number, True, None, list) or plain text."""
     try:
         return ast.literal_eval(text)
     except (ValueError, SyntaxError):
@@ -67,7 +67,7 @@ def read_json(path: Path, what: str) -> Any:
 
     Args:
       path: the file.
-      what: what the file is, for messages ("the record of a run").
+      what: description of the file ("the record of a run"), for error messages.
 
     Raises:
       UserError: the file is missing or damaged.

@@ -1,8 +1,9 @@
 """Finds plug-ins by name, and turns config sections into their frozen dataclasses.
 
 A plug-in is a module in one of the packages below `lm` ("rooms"): `lm/objectives/clm.py` is the
-objective `clm`. Nothing is registered: the file name is the plug-in's name. Helper modules of a
-room begin with an underscore; those that other rooms import are listed in the room's `SHARED`.
+objective `clm`. Nothing is registered: the file name is the plug-in's name. The name of
+a room's helper module begins with an underscore; helpers that other rooms import are listed in the
+room's `SHARED` instead.
 """
 
 import dataclasses
@@ -20,7 +21,7 @@ T = TypeVar("T")
 
 @runtime_checkable
 class Section(Protocol):
-    """A section of a config: a mapping, or an ml_collections ConfigDict, which is not a Mapping."""
+    """A section of a config: a Mapping or an ml_collections ConfigDict (which is not a Mapping)."""
 
     def __getitem__(self, key: str, /) -> Any: ...
 
@@ -28,15 +29,15 @@ class Section(Protocol):
 
 
 class UserError(ValueError):
-    """An error in what the user provided: a flag, a config, a file.
+    """An error in the user's input: a flag, a config or a file.
 
-    The message names what was given, what is allowed and what to do. Commands print it without a
-    traceback and exit with status 2.
+    The message states the value given, the values allowed and the remedy. Commands print the
+    message without a traceback and exit with status 2.
     """
 
 
 class NotApplicable(UserError):
-    """A task cannot run on this corpus with these options, although nothing is wrong with either.
+    """A task cannot run on this corpus with these options, although both are valid.
 
     Raised when a task is constructed. Callers that try all tasks skip such a task; callers that
     were given the task by name report the error.
@@ -84,12 +85,12 @@ def choice(name: str, value: str, valid: Iterable[str]) -> None:
     """Checks that an option has one of its valid values; for the `__post_init__` of a `Config`.
 
     Args:
-      name: the option, for the message.
+      name: name of the option, for the error message.
       value: the value given.
       valid: all valid values.
 
     Raises:
-      ValueError: the value is not valid; the message lists those that are.
+      ValueError: the value is not valid; the message lists the valid values.
     """
     if value not in valid:
         raise ValueError(f"{name}={value!r} is not one of {', '.join(valid)}")
@@ -102,13 +103,13 @@ def configure(cls: type[T], section: Section, where: str, skip: Container[str] =
 
     Args:
       cls: a dataclass; its `__post_init__` raises ValueError on invalid values.
-      section: the options by name.
-      where: the section's path, for messages ("config.model").
+      section: mapping from option names to values.
+      where: path of the section ("config.model"), for error messages.
       skip: keys of the section that are not options of `cls`.
 
     Raises:
-      UserError: a key is unknown and has a value, a value has the wrong type or is invalid, or a
-        field without a default is not set.
+      UserError: an unknown key has a value, a value is invalid or has the wrong type, or a field
+        without a default is not set.
     """
     fields = {field.name: field for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(cls)
@@ -146,8 +147,8 @@ def defaults(cls: type) -> dict[str, Any]:
       cls: a dataclass.
 
     Returns:
-      Each field's default by name, in the order of declaration. A field without a default is None,
-      which `configure` reads as "not set".
+      Mapping from field names to defaults, in the order of declaration. A field without a default
+      maps to None, which `configure` reads as "not set".
     """
     values: dict[str, Any] = {}
     for field in dataclasses.fields(cls):
@@ -161,7 +162,7 @@ def defaults(cls: type) -> dict[str, Any]:
 
 
 def _typed(value: Any, hint: Any, where: str) -> Any:
-    """Converts a value to the annotated type if that loses nothing; raises UserError otherwise."""
+    """Converts a value to the annotated type if nothing is lost; raises UserError otherwise."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(arm for arm in typing.get_args(hint) if arm is not type(None))
     origin = typing.get_origin(hint) or hint

@@ -1,10 +1,10 @@
-"""What each kind of plug-in offers. Nothing inherits from these classes.
+"""The interface of each kind of plug-in. No plug-in inherits from these classes.
 
     lm/data/sources/<name>.py   Source: where documents come from
     lm/data/formats/<name>.py   class Format: how documents become rows of one sequence
-    lm/tokenizers/<name>.py     TokenizerKind: how a vocabulary is learned; it makes a Tokenizer
+    lm/tokenizers/<name>.py     TokenizerKind: how a vocabulary is learned; makes a Tokenizer
     lm/models/<name>.py         class Model: an architecture
-    lm/nn/attention/<name>.py   Attention
+    lm/nn/attention/<name>.py   Attention: an implementation of attention
     lm/objectives/<name>.py     class Config, class Objective: examples and a loss
     lm/optimizers/<name>.py     Optimizer: an optax transformation
     lm/tasks/<name>.py          class Config, class Task: an evaluation on held-out documents
@@ -13,8 +13,8 @@
 with a default, and its `__post_init__` raises ValueError on invalid values.
 
 tests/core/test_contract.py checks that every plug-in conforms to its protocol at run time; mypy
-checks it in tests/check_plug_ins.py. Attributes are read-only here, so a plug-in may have a
-narrower type.
+checks the types in tests/check_plug_ins.py. Attributes are read-only here, so that a plug-in may
+declare a narrower type.
 """
 
 import os
@@ -40,7 +40,7 @@ if typing.TYPE_CHECKING:
 Batch = Mapping[str, Any]  # name → array whose first axis is B
 Example = dict[str, Any]  # name → array of one row
 Params = Any  # a nested dict of arrays
-Sums = dict[str, tuple[Any, Any]]  # name → (weighted sum, weight), summed over devices
+Sums = dict[str, tuple[Any, Any]]  # name → (weighted sum, sum of weights) over all devices
 
 
 @runtime_checkable
@@ -55,7 +55,7 @@ class Source(Protocol):
 
         Args:
           config: options of the source.
-          tally: counts what is kept, and by reason what is dropped.
+          tally: counter of the documents kept, and of those dropped for each reason.
 
         Raises:
           UserError: the input is missing or cannot be read.
@@ -63,27 +63,28 @@ class Source(Protocol):
         ...
 
     def signature(self, config: Any) -> str:
-        """A cheap fingerprint of the input (paths, sizes, times, versions).
+        """Returns a cheap fingerprint of the input (paths, sizes, times, versions).
 
-        It changes if the documents change.
+        The fingerprint changes if the documents change.
         """
         ...
 
 
 @runtime_checkable
 class Tokenizer(Protocol):
-    """Text to ids and back. V is the number of ids.
+    """Converts text to ids and back. V is the number of ids.
 
     Attributes:
-      size: V.
+      size: V, the number of ids.
       pad, bos, eos, unk, cls, sep, mask: special ids.
       modes: ids of the mode tokens "[NLU]", "[NLG]" and "[S2S]".
       sentinels: ids of <extra_id_0>, <extra_id_1>, …
-      special_ids: all special ids. No text encodes to one, except to `unk` without byte fallback.
+      special_ids: all special ids. No text encodes to a special id, except to `unk` if there is no
+        byte fallback.
       bytes_per_id: int32 [V], bytes of UTF-8 text behind each id; 0 for special ids.
-      is_word_start: bool [V], ids that begin a word.
+      is_word_start: bool [V], whether each id begins a word.
       fingerprint: a hash of the vocabulary and the order of ids.
-      note: what a loaded vocabulary lacks, or "".
+      note: description of the special ids and bytes that a loaded vocabulary lacks, or "".
     """
 
     @property
@@ -118,19 +119,19 @@ class Tokenizer(Protocol):
     def note(self) -> str: ...
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text and of the space before it, without special ids."""
+        """Returns the ids of a text, preceded by a space; adds no special ids."""
         ...
 
     def encode_flat(self, texts: Sequence[str]) -> "tuple[np.ndarray, np.ndarray]":
-        """Ids of all texts in one int32 array, and the number of ids of each, int64."""
+        """Returns the joined ids of all texts, int32, and the number of ids of each text, int64."""
         ...
 
     def decode(self, ids: "Iterable[int] | np.ndarray", specials: bool = False) -> str:
-        """The text of the ids; special ids are left out, or written by name."""
+        """Returns the text of ids; special ids are omitted, or written by name if `specials`."""
         ...
 
     def name(self, i: int) -> str:
-        """An id as text: "▁the", "[MASK]"."""
+        """Returns the name of an id, such as "▁the" or "[MASK]"."""
         ...
 
     def save(self, path: str | os.PathLike) -> None:
@@ -146,10 +147,10 @@ class TokenizerKind(Protocol):
     def Config(self) -> type: ...
 
     def train(self, texts: Iterable[str], config: Any) -> Tokenizer:
-        """Learns a vocabulary; the same texts give the same one on any machine.
+        """Learns a vocabulary; the same texts give the same vocabulary on any machine.
 
         Args:
-          texts: sentences, read once.
+          texts: sentences, iterated over once.
           config: options of the kind.
 
         Raises:
@@ -168,7 +169,7 @@ class TokenizerKind(Protocol):
 
 @runtime_checkable
 class Plan(Protocol):
-    """The rows of an epoch: `len` counts them; `note` describes what was omitted, or is ""."""
+    """The rows of an epoch. `len` is their number; `note` describes the omitted text, or is ""."""
 
     @property
     def note(self) -> str: ...
@@ -180,11 +181,11 @@ class Plan(Protocol):
 class Format(Protocol):
     """Lays documents out as rows of one sequence.
 
-    Its module also has `PAIRS`: whether rows hold pairs of segments.
+    The format's module also defines `PAIRS`: whether rows hold pairs of segments.
     """
 
     def plan(self, store: "Store") -> Any:
-        """The rows of an epoch, a `Plan`."""
+        """Returns the rows of an epoch, as a `Plan`."""
         ...
 
     def row(
@@ -193,14 +194,14 @@ class Format(Protocol):
         """Lays out one row.
 
         Args:
-          store: the tokens.
+          store: the tokenized documents.
           plan: the plan that `plan` returned.
-          index: from 0 to len(plan) - 1.
+          index: index of the row, from 0 to len(plan) - 1.
           rng: the only source of randomness.
 
         Returns:
           tokens, segments, positions, types: int32 [T].
-          labels, label_weights: [slots], for rows of pairs only.
+          labels, label_weights: [slots]; only if rows hold pairs.
         """
         ...
 
@@ -210,10 +211,10 @@ class Model(Protocol):
     """An architecture: `Model(config, scope)`. B batch, T positions, D width, V vocabulary.
 
     Attributes:
-      Config: its shape, a subclass of lm.nn.config.ModelConfig; of the class.
-      masks: its attention masks (lm/core/compatibility.py); of the class.
-      pipelined: whether a mesh may split its layers into stages; of the class.
-      heads: modules that the objective adds, by name; set after construction.
+      Config: class of the model's shape, a subclass of lm.nn.config.ModelConfig; class attribute.
+      masks: supported attention masks (lm/core/compatibility.py); class attribute.
+      pipelined: whether a mesh may split the layers into stages; class attribute.
+      heads: mapping from names to the modules that the objective adds; set after construction.
     """
 
     @property
@@ -229,21 +230,21 @@ class Model(Protocol):
 
     @staticmethod
     def flops(config: Any, length: int, inputs: int = 0) -> int:
-        """FLOPs of a forward pass of one row by formula, without the vocabulary head.
+        """Returns the FLOPs of a forward pass of one row, by formula, without the vocabulary head.
 
         Args:
           config: the model's shape.
-          length: positions of the row, or of the decoder's row.
-          inputs: positions that the encoder of an encoder-decoder reads.
+          length: number of positions of the row; on an encoder-decoder, of the decoder's row.
+          inputs: number of positions that the encoder of an encoder-decoder reads.
         """
         ...
 
     def embed(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """Embedded tokens, the input of the first layer.
+        """Returns the embedded tokens, the input of the first layer.
 
         Args:
-          batch: fields as in lm/nn/token_loss.py.
-          dropout_keys: None turns dropout off.
+          batch: arrays by field name, as in lm/nn/token_loss.py.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
 
         Returns:
           Activations [B, T, D] in the compute dtype.
@@ -251,30 +252,31 @@ class Model(Protocol):
         ...
 
     def states(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """Hidden states after the last layer, [B, T, D].
+        """Returns the hidden states after the last layer, [B, T, D].
 
         No position attends to another segment.
 
         Args:
-          batch: fields as in lm/nn/token_loss.py.
-          dropout_keys: None turns dropout off.
+          batch: arrays by field name, as in lm/nn/token_loss.py.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         ...
 
     def features(self, batch: Batch, dropout_keys: "DropoutKeys | None" = None) -> "jax.Array":
-        """Hidden states that represent a text, for probes and fine-tuning.
+        """Returns hidden states that represent a text, for probes and fine-tuning.
 
         Args:
-          batch: fields as in lm/nn/token_loss.py.
-          dropout_keys: None turns dropout off.
+          batch: arrays by field name, as in lm/nn/token_loss.py.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
 
         Returns:
-          The result of `states`; on an encoder-decoder the encoder's hidden states. [B, T, D].
+          Hidden states [B, T, D]: the result of `states`, or on an encoder-decoder those of the
+          encoder.
         """
         ...
 
     def logits(self, h: "jax.Array") -> "jax.Array":
-        """Logits over the vocabulary, [..., D] → [..., V]."""
+        """Returns logits over the vocabulary, [..., D] → [..., V]."""
         ...
 
     def cross_entropy(
@@ -285,13 +287,13 @@ class Model(Protocol):
         bias_V: "jax.Array | None" = None,
         options: "LossOptions" = ...,
     ) -> "LossSums":
-        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
+        """Returns the weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
           options: label smoothing and z-loss.
         """
         ...
@@ -303,13 +305,13 @@ class Model(Protocol):
         weights_BT: "jax.Array",
         bias_V: "jax.Array | None" = None,
     ) -> "jax.Array":
-        """Σ_t weight · log p(target) of each row, differentiable, in chunks.
+        """Returns Σ_t weight · log p(target) of each row in nats, differentiable, in chunks.
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
 
         Returns:
           Weighted log-likelihood of each row in nats, [B].
@@ -319,7 +321,7 @@ class Model(Protocol):
 
 @runtime_checkable
 class ModelClass(Protocol):
-    """The class `Model` of an architecture, before it is constructed; attributes as in `Model`."""
+    """The class `Model` of an architecture itself; it has the class attributes of `Model`."""
 
     @property
     def Config(self) -> "type[ModelConfig]": ...
@@ -329,17 +331,17 @@ class ModelClass(Protocol):
     def pipelined(self) -> bool: ...
 
     def flops(self, config: Any, length: int, inputs: int = 0) -> int:
-        """`Model.flops`."""
+        """Returns the FLOPs of a forward pass of one row; see `Model.flops`."""
         ...
 
     def __call__(self, config: Any, scope: "Scope") -> Model:
-        """Constructs the model; `scope` makes its parameters."""
+        """Constructs the model; `scope` makes the model's parameters."""
         ...
 
 
 @runtime_checkable
 class Attention(Protocol):
-    """A module that computes attention; lm/nn/attention/reference.py is the definition."""
+    """A module that computes attention, as lm/nn/attention/reference.py defines it."""
 
     def attend(
         self,
@@ -354,12 +356,12 @@ class Attention(Protocol):
         """softmax(scale · q kᵀ + bias) v over the keys that the mask allows.
 
         Args:
-          q_BTNH: queries; N is a multiple of K.
-          k_BSKH: keys.
-          v_BSKH: values.
+          q_BTNH: queries of N heads, a multiple of K.
+          k_BSKH: keys of K heads.
+          v_BSKH: values of K heads.
           mask: which query may attend to which key.
           scale: factor on the logits, usually H**-0.5.
-          bias: added to the logits after scaling, [1, N, T, S].
+          bias: bias [1, N, T, S], added to the scaled logits; None for no bias.
 
         Returns:
           A weighted mean of values for each query, [B, T, N, H].
@@ -369,28 +371,28 @@ class Attention(Protocol):
 
 @runtime_checkable
 class Objective(Protocol):
-    """Documents to examples, and a loss: `Objective(config, tokenizer, length, mask)`.
+    """Turns documents into examples, and has a loss: `Objective(config, tokenizer, length, mask)`.
 
     Attributes:
-      masks: attention masks that it can train under, the default first; of the class.
-      composed: whether it consists of other objectives; of the class.
+      masks: attention masks that it can train under, the default first; class attribute.
+      composed: whether it consists of other objectives; class attribute.
       standard: whether `loss` returns what `lm.nn.token_loss.loss` returns for the same batch:
         one term, the cross-entropy of the model's vocabulary head at the target positions. Such an
-        objective has no heads of its own. `mixture` computes such members in one forward pass.
-      terms: name → factor of each loss term; the loss is the sum of factor · mean.
-      scores: what a model trained by it can compute ("causal", "masked", "pair" …), by which
-        tasks are selected.
-      config: its options.
-      length: positions of a row of data.
-      mask: the mask it trains under, one of `masks`.
-      positions: tokens of a row, over all streams.
-      longest: positions of the longest stream.
-      members: the objectives it consists of, by name; empty unless composed.
-      fractions: expected fraction of a run's examples of each member, by name; empty unless
-        composed.
+        objective has no heads of its own. `mixture` computes such objectives in one forward pass.
+      terms: name → factor of each loss term; the loss is the sum over terms of factor · mean.
+      scores: kinds of scores that a model trained by it can compute ("causal", "masked", "pair" …);
+        they decide which tasks run.
+      config: options of the objective.
+      length: number of positions of a row of data.
+      mask: the mask that it trains under, one of `masks`.
+      positions: number of positions of a row, over all streams.
+      longest: number of positions of the longest stream.
+      members: name → each objective that it consists of; empty unless composed.
+      fractions: name → expected fraction of a run's examples that belong to each member; empty
+        unless composed.
       mode_token: the mode token that tasks put before its inputs ("[NLU]" …), or "".
       has_masked_head: whether masked tokens are predicted through `heads["masked"]`, and not by
-        the bare vocabulary.
+        the vocabulary head alone.
     """
 
     @property
@@ -431,65 +433,65 @@ class Objective(Protocol):
     def has_masked_head(self) -> bool: ...
 
     def plan(self, store: "Store") -> Any:
-        """The rows of an epoch, a `Plan`.
+        """Returns the rows of an epoch, as a `Plan`.
 
         Raises:
-          UserError: the store cannot give one example.
+          UserError: the store's documents yield no example.
         """
         ...
 
     def example(
         self, store: "Store", plan: Any, row: int, rng: "np.random.Generator", progress: float
     ) -> Example:
-        """Arrays of one row: a pure function of its arguments.
+        """Makes the arrays of one row; a pure function of its arguments.
 
         Args:
-          store: the tokens.
-          plan: what `plan` returned.
-          row: from 0 to len(plan) - 1.
+          store: the tokenized documents.
+          plan: the plan that `plan` returned.
+          row: index of the row, from 0 to len(plan) - 1.
           rng: the generator of this example in this epoch, the only source of randomness.
           progress: completed fraction of the run, equal in all rows of a batch; 1 for held-out
             text.
 
         Returns:
-          Arrays of constant shape, int32 or float32; `tokens` and `segments` among them.
+          Arrays of constant shape, int32 or float32, by name, including `tokens` and `segments`.
         """
         ...
 
     def heads(self, config: "ModelConfig", scope: "Scope") -> dict[str, Any]:
-        """Modules added to the model, by name; `scope` makes their parameters."""
+        """Returns modules to add to the model, by name; `scope` makes their parameters."""
         ...
 
     def flops(self, model: ModelClass, config: "ModelConfig") -> int:
-        """FLOPs of a forward pass of one row by formula, with all that the loss needs."""
+        """Returns the FLOPs of one row, by formula: a forward pass and all that the loss needs."""
         ...
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: "DropoutKeys | None"
     ) -> tuple[Sums, Sums]:
-        """Loss terms and metrics of a batch.
+        """Computes the loss terms and metrics of a batch.
 
         Args:
-          model: the model, with the modules of `heads`.
-          batch: arrays of `example`, with a leading axis B.
-          dropout_keys: None turns dropout off.
+          model: the model, including the modules that `heads` returned.
+          batch: arrays by name as from `example`, stacked along a leading axis B.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
 
         Returns:
           (loss terms, metrics), each name → (weighted sum, weight). Loss terms are named as in
-          `terms`. If weights are not counts, return a metric "targets" with the number of targets.
+          `terms`. If weights are not counts, the metrics include "targets", the number of targets.
         """
         ...
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """Loss terms and metrics of each row, without dropout, label smoothing or z-loss.
+        """Computes loss terms and metrics of each row, without dropout, label smoothing or z-loss.
 
         Args:
-          model: the model, with the modules of `heads`.
-          batch: arrays of `example`, with a leading axis B.
+          model: the model, including the modules that `heads` returned.
+          batch: arrays by name as from `example`, stacked along a leading axis B.
 
         Returns:
-          Name → (weighted sums [B], weights [B]). Summed over rows they equal `loss`, without
-          smoothing and z-loss.
+          Name → (weighted sums [B], weights [B]). Their sums over rows equal the results of `loss`
+          without dropout, smoothing and z-loss.
         """
         ...
 
@@ -508,8 +510,8 @@ class Optimizer(Protocol):
 
         Args:
           config: options of the optimizer.
-          learning_rate: the peak rate.
-          schedule: the rate at each step, relative to `learning_rate`.
+          learning_rate: the peak learning rate.
+          schedule: step → learning rate, relative to `learning_rate`.
         """
         ...
 
@@ -519,11 +521,11 @@ class Task(Protocol):
     """An evaluation on held-out documents: `Task(config, corpus, split, length)`.
 
     Attributes:
-      metrics: metric names; the first is used for model selection; of the class.
-      shared: whether it can measure any model, so that arms are compared on it; of the class.
-      by_name: whether it runs only on request, because it trains a model; of the class.
-      bounds: oracle baselines computed from the true answers, which no model can exceed.
-      notes: what was omitted from its files, for the report.
+      metrics: names of the metrics; the first selects models; class attribute.
+      shared: whether it can measure any model and so compare arms; class attribute.
+      by_name: whether it runs only on request, because it trains a model; class attribute.
+      bounds: oracle baselines, computed from the true answers; no model can exceed them.
+      notes: descriptions of what was omitted from the task's files, for the report.
     """
 
     @property
@@ -539,11 +541,11 @@ class Task(Protocol):
 
     @staticmethod
     def suits(objective: Objective) -> bool:
-        """Whether it can measure models trained by this objective."""
+        """Returns whether the task can measure models trained by this objective."""
         ...
 
     def score(self, program: "Program", params: Params) -> "dict[str, Score]":
-        """Metrics of a model by name, with per-example values for metrics that are ratios of sums.
+        """Returns a model's scores by metric; ratios of sums include per-example values.
 
         Args:
           program: the compiled model and its objective.
@@ -552,5 +554,5 @@ class Task(Protocol):
         ...
 
     def baselines(self, program: "Program") -> "dict[str, dict[str, Score]]":
-        """The same metrics of methods without a network: {method: {metric: score}}."""
+        """Returns scores of methods without a network: {method: {metric: score}}."""
         ...

@@ -1,3 +1,3 @@
-"""The version, apart from the public API so that every room can read it."""
+"""The version of `lm`, in a module of its own so that every room can import it."""
 
 __version__ = "0.1.0"

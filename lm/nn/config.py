@@ -1,4 +1,4 @@
-"""Shapes of models: what every architecture has, and what a Transformer adds."""
+"""Shapes of models: the options of every architecture, and those that a Transformer adds."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -9,30 +9,31 @@ from lm.core import plugins
 
 @dataclasses.dataclass(frozen=True)
 class ModelConfig:
-    """Options of any model's shape that embeddings, norms, heads and the loss read.
+    """The options of a model's shape that embeddings, norms, heads and the loss read.
 
     Attributes:
-      vocab_size: V, rows of the embedding; 0 takes the tokenizer's size.
+      vocab_size: V, number of rows of the embedding; 0 for the tokenizer's size.
       width: D, width of hidden states.
-      layers: L, layers of each stack.
-      max_length: maximum length of a sequence, and rows of learned or sinusoidal positions; 0 takes
-        the data's length.
-      positions: how positions enter: "none", or a kind that the model supports.
-      types: segment types with an embedding each (BERT has 2); 0 for none.
-      embedding_scaled: multiply embeddings by √D.
-      embedding_norm: normalize the sum of embeddings (BERT).
-      logits_scaled: multiply hidden states by 1/√D before a tied vocabulary head (T5).
-      tied: use one matrix for the embedding and the vocabulary head.
-      norm: "layer" or "rms".
-      norm_epsilon: added to the variance.
-      norm_bias: give LayerNorm a bias.
+      layers: L, number of layers of each stack.
+      max_length: maximum length of a sequence in tokens, and number of learned or sinusoidal
+        positions; 0 for the data's length.
+      positions: kind of position information: "none", or a kind that the model supports.
+      types: number of segment types, each with an embedding (BERT has 2); 0 for none.
+      embedding_scaled: whether to multiply embeddings by √D.
+      embedding_norm: whether to normalize the sum of embeddings (BERT).
+      logits_scaled: whether to multiply hidden states by 1/√D before a tied vocabulary head (T5).
+      tied: whether the embedding and the vocabulary head use one matrix.
+      norm: kind of norm, "layer" or "rms".
+      norm_epsilon: constant added to the variance.
+      norm_bias: whether LayerNorm has a bias.
       activation: nonlinearity of feed-forward layers and heads.
-      dropout: rate on embeddings and on each sublayer's output; attention weights have none.
-      init_std: standard deviation of initial kernels; 0 takes 1/√fan-in.
+      dropout: dropout rate of embeddings and of each sublayer's output; attention weights have no
+        dropout.
+      init_std: standard deviation of initial kernels; 0 for 1/√fan-in.
       embedding_std: standard deviation of initial embeddings.
       dtype: dtype of activations; parameters, norms, softmax and losses stay float32.
-      head_chunks: parts of a row for the loss over the vocabulary (lm/nn/cross_entropy.py); more
-        take less memory.
+      head_chunks: number of parts of a row in which the loss over the vocabulary is computed
+        (lm/nn/cross_entropy.py); more parts take less memory.
     """
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {
@@ -82,7 +83,7 @@ class ModelConfig:
                 raise ValueError(f"{field}={getattr(self, field)} must {limit}")
 
     def kernel_std(self, fan_in: int) -> float:
-        """Standard deviation of a kernel's initial values."""
+        """Returns the standard deviation of the initial values of a kernel with this fan-in."""
         return self.init_std or fan_in**-0.5
 
 
@@ -91,29 +92,29 @@ class TransformerConfig(ModelConfig):
     """A Transformer's shape: encoder, decoder or both.
 
     Attributes:
-      heads: N, query heads.
-      kv_heads: K, key-value heads; 0 for N.
-      head_width: H; 0 for D / N.
-      feedforward: F; 0 for 4 D.
-      positions: "sinusoidal", "learned", "rotary" or "relative" (T5).
+      heads: N, number of query heads.
+      kv_heads: K, number of key-value heads; 0 for N.
+      head_width: H, width of a head; 0 for D / N.
+      feedforward: F, width of the feed-forward layer; 0 for 4 D.
+      positions: kind of position information: "sinusoidal", "learned", "rotary" or "relative" (T5).
       rotary_base: base of the rotary wavelengths.
-      relative_buckets: buckets of T5's relative positions.
-      relative_distance: distance from which all positions share the last bucket.
-      norm_place: "pre": a norm before each sublayer and after the last one; "post": after each
-        residual sum (BERT).
-      bias: give attention and feed-forward layers biases.
-      attention_scaled: multiply attention logits by 1/√H (T5 does not).
-      residual_scaled: scale the initial std by 1/√(2L) for kernels that write into the residual
-        stream (GPT-2).
-      query_key_start: "same" initializes W_k as W_q, so that tokens initially attend to similar
-        tokens; needs K = N.
-      scan: run the layers by lax.scan (compile time independent of depth; faster on TPU), or
-        unrolled (faster on CPU).
-      remat: what the backward pass recomputes (lm/nn/remat.py), from nothing to everything:
+      relative_buckets: number of buckets of T5's relative positions.
+      relative_distance: distance in tokens from which all positions share the last bucket.
+      norm_place: place of the norms: "pre", before each sublayer and after the last one, or "post",
+        after each residual sum (BERT).
+      bias: whether attention and feed-forward layers have biases.
+      attention_scaled: whether to multiply attention logits by 1/√H (T5 does not).
+      residual_scaled: whether to scale the initial standard deviation of kernels that write into
+        the residual stream by 1/√(2L) (GPT-2).
+      query_key_start: initial values of W_k; "same" initializes W_k as W_q, so that tokens
+        initially attend to similar tokens, and requires K = N.
+      scan: whether to run the layers by lax.scan (compile time independent of depth; faster on TPU)
+        or unrolled (faster on CPU).
+      remat: values that the backward pass recomputes (lm/nn/remat.py), from nothing to everything:
         "none"; "attention": attention scores and softmax; "minimal": all but matmuls with
         parameters and attention's results; "dots": all but matmuls with parameters; "full":
         whole blocks; "offload": whole blocks, from block inputs kept in host memory.
-      attention: a plug-in of lm/nn/attention.
+      attention: name of a plug-in of lm/nn/attention.
     """
 
     CHOICES: ClassVar[Mapping[str, tuple[str, ...]]] = {

@@ -1,19 +1,19 @@
-"""FLOPs by formula: those of matmuls. A multiplication and an addition count as two.
+"""FLOPs of matmuls, by formula. A multiplication and an addition count as two FLOPs.
 
-Model FLOPs: recomputation is excluded. A backward pass costs twice a forward pass. Attention counts
-all T · T scores, causal attention too, like kernels that do not skip blocks.
+These are model FLOPs: they exclude recomputation. A backward pass costs twice a forward pass.
+Attention counts all T · T scores, even if causal, like kernels that do not skip blocks.
 """
 
 from lm.nn.config import ModelConfig, TransformerConfig
 
 
 def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
-    """FLOPs of one row through one stack of Transformer blocks.
+    """Returns the FLOPs of a forward pass of one row through one stack of Transformer blocks.
 
     Args:
       config: the stack's shape.
-      length: positions of the row.
-      memory: positions that cross-attention reads; 0 for none.
+      length: number of positions of the row.
+      memory: number of positions that cross-attention reads; 0 without cross-attention.
     """
     D, F, N, K, H = (
         config.width,
@@ -31,17 +31,17 @@ def stack(config: TransformerConfig, length: int, memory: int = 0) -> int:
 
 
 def head(config: ModelConfig, positions: int, transform: bool = False) -> int:
-    """FLOPs of the vocabulary head on one row.
+    """Returns the FLOPs of a forward pass of the vocabulary head on one row.
 
     Args:
       config: the model's shape.
       positions: number of predicted positions.
-      transform: whether a dense D × D layer comes first.
+      transform: whether a dense D × D layer precedes the vocabulary matrix.
     """
     D = config.width
     return 2 * D * config.vocab_size * positions + (2 * D * D * positions if transform else 0)
 
 
 def training(forward: int) -> int:
-    """FLOPs of a forward and a backward pass."""
+    """Returns the FLOPs of a forward and a backward pass, given those of the forward pass."""
     return 3 * forward

@@ -5,8 +5,8 @@ width, N heads, K key-value heads, H head width, V vocabulary, L layers. Paramet
 each is cast to the compute dtype where it is used. Norms and softmax run in float32.
 
 Three concerns have modules of their own: placement.py (how arrays are split over devices),
-tpu_layouts.py (matmuls in a form that suits the hardware) and remat.py (what the backward pass
-keeps).
+tpu_layouts.py (matmuls in forms that suit the hardware) and remat.py (which values the backward
+pass keeps).
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "silu": jax.nn.silu,
 }
-# Feed-forward layers with a gate → the activation of the gate.
+# Name of each gated feed-forward layer → name of the gate's activation.
 GATED = {"swiglu": "silu", "geglu": "gelu_tanh"}
 
 
@@ -41,23 +41,23 @@ class Scope:
     """The path under which a module's parameters are drawn.
 
     A parameter's initial value depends only on the seed, its path and its shape, not on the mesh or
-    the model's other parameters. Models of one seed have the same initial values wherever they
-    share a path.
+    the model's other parameters. Models with the same seed have the same initial values wherever
+    they share a path and a shape.
 
     Attributes:
-      key: key of the seed.
-      path: names from the root, each after a "/".
+      key: random key made from the seed.
+      path: names of the modules from the root, each preceded by "/".
     """
 
     key: Key[Array, ""]
     path: str = ""
 
     def __truediv__(self, name: str) -> "Scope":
-        """The scope of a child."""
+        """Returns the scope of a child module."""
         return Scope(self.key, f"{self.path}/{name}")
 
     def layer(self, index: Int[Array, ""]) -> "Scope":
-        """The scope of one of several layers that share a path."""
+        """Returns the scope of one of several layers that share a path."""
         return Scope(jax.random.fold_in(self.key, index), self.path)
 
     def param(
@@ -68,15 +68,15 @@ class Scope:
         std: float,
         mean: float = 0.0,
     ) -> nnx.Param:
-        """A float32 parameter, drawn from N(mean, std²).
+        """Makes a float32 parameter, drawn from N(mean, std²).
 
         Args:
-          name: its name below this scope.
-          shape: its shape.
-          axes: its logical axes (RULES in lm/parallel/sharding.py), None for an axis that is never
-            split.
-          std: standard deviation; 0 makes it constant.
-          mean: mean.
+          name: name of the parameter below this scope.
+          shape: shape of the parameter.
+          axes: logical axis of each dimension (RULES in lm/parallel/sharding.py); None if the
+            dimension is never split.
+          std: standard deviation of the initial values; 0 makes them all `mean`.
+          mean: mean of the initial values.
         """
         value = jnp.full(shape, mean, jnp.float32)
         if std:
@@ -91,7 +91,7 @@ class DropoutKeys:
     """Per-row dropout keys, so results do not depend on microbatching.
 
     Attributes:
-      key: key of the place in the model.
+      key: random key of one place in the model.
       rows_B: index of each row in the full batch.
     """
 
@@ -99,7 +99,7 @@ class DropoutKeys:
     rows_B: Int[Array, "B"]
 
     def split(self, count: int = 2) -> list["DropoutKeys"]:
-        """Keys for `count` places."""
+        """Returns keys for `count` places in the model."""
         return [DropoutKeys(key, self.rows_B) for key in jax.random.split(self.key, count)]
 
 
@@ -138,14 +138,14 @@ class Attention(nnx.Module):
     def __init__(self, config: TransformerConfig, scope: Scope, *, rotary: bool) -> None:
         D, N, K, H = config.width, config.heads, config.kv_heads, config.head_width
         std = config.kernel_std(D)
-        # Without 1/√H in the logits (T5), the query's initial values carry it.
+        # Without the factor 1/√H on the logits (T5), the initial query kernel contains it.
         self.query = scope.param(
             "query",
             (D, N, H),
             ("width", "heads", None),
             std * (1.0 if config.attention_scaled else H**-0.5),
         )
-        # Initial values follow the name: a key named "query" starts with the query's values.
+        # Initial values depend on the name: a key kernel named "query" starts as the query kernel.
         key_name = "query" if config.query_key_start == "same" else "key"
         self.key = scope.param(key_name, (D, K, H), ("width", "kv_heads", None), std)
         self.value = scope.param("value", (D, K, H), ("width", "kv_heads", None), std)
@@ -172,14 +172,14 @@ class Attention(nnx.Module):
         mask: Mask,
         bias: Float[Array, "1 N T S"] | None = None,
     ) -> Float[Array, "B T D"]:
-        """Queries of x attend to keys and values of the source.
+        """Lets queries made from x attend to keys and values made from the source.
 
         Args:
-          x_BTD: input of the queries.
-          source_BSD: input of the keys and values.
+          x_BTD: activations that the queries are made from.
+          source_BSD: activations that the keys and values are made from.
           positions_BT: position of each token in its document, for rotary positions.
           mask: which query may attend to which key.
-          bias: added to the attention logits.
+          bias: bias added to the attention logits, or None.
         """
         q_BTNH, k_BSKH, v_BSKH = self._project(x_BTD, source_BSD)
         if self.rotary_base:
@@ -280,14 +280,14 @@ def dropout(
     Args:
       x: activations.
       rate: probability that an element is dropped.
-      dropout_keys: None (evaluation) makes it the identity.
+      dropout_keys: dropout keys of the rows; None (evaluation) leaves `x` unchanged.
     """
     if dropout_keys is None or rate == 0.0:
         return x
     keys_B = jax.vmap(jax.random.fold_in, (None, 0))(dropout_keys.key, dropout_keys.rows_B)
     keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1.0 - rate, x.shape[1:]))(keys_B)
-    # Without this, every fusion that reads the mask draws it again: 2.5 times the compile time on
-    # TPU.
+    # Otherwise every fusion that reads the mask would draw it again, which takes 2.5 times as long
+    # to compile on a TPU.
     keep = tpu_layouts.compute_once(keep)
     return jnp.where(keep, x / (1.0 - rate), 0).astype(x.dtype)
 
@@ -309,5 +309,5 @@ def _add(x: Float[Array, "*B D"], bias: nnx.Param | None) -> Float[Array, "*B D"
 
 
 def _expand(vector: Float[Array, "*D"], like: Array) -> Array:
-    """Leading axes of 1 up to the rank of `like`: implicit rank promotion is an error in tests."""
+    """Adds leading axes of 1 up to the rank of `like`; tests forbid implicit rank promotion."""
     return vector.reshape((1,) * (like.ndim - vector.ndim) + vector.shape)

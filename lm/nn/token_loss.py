@@ -4,13 +4,14 @@ Fields of an example, int32 (weights float32), [T] unless noted:
 
     tokens, segments, positions      inputs of the model; segments are numbered from 1, and
                                      0 is padding
-    types, prefix                    if present: segment types; 1 at positions to which their whole
-                                     segment attends (a prefix mask)
+    types                            if present: segment types
+    prefix                           if present (a prefix mask): 1 at positions that their whole
+                                     segment attends to, 0 elsewhere
     input_tokens, input_segments,    inputs of the encoder, [S], if the model has one
       input_positions
-    targets, weights                 [P] ids, and the weight of each: 0 for padding
-    target_positions                 [P] positions at which they are predicted; without this field
-                                     P = T, and each target is predicted at its own position
+    targets, weights                 [P] target ids, and the weight of each target: 0 for padding
+    target_positions                 [P] positions at which the targets are predicted; without this
+                                     field P = T, and target t is predicted at position t
 """
 
 import jax.numpy as jnp
@@ -25,14 +26,14 @@ Terms = dict[str, tuple[Array, Array]]  # name → (sum, weight)
 
 
 def gather_targets(hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Float[Array, "B P D"]:
-    """The hidden states at the target positions.
+    """Returns the hidden states at the target positions.
 
     Args:
       hidden_BTD: hidden states.
-      batch: fields as above.
+      batch: arrays by field name, as listed in the module.
 
     Returns:
-      Hidden states, [B, P, D]; those of all positions without the field `target_positions`.
+      Hidden states, [B, P, D]; without the field `target_positions`, those of all positions.
     """
     if "target_positions" not in batch:
         return hidden_BTD
@@ -46,14 +47,14 @@ def sums(
     options: LossOptions,
     head: MaskedHead | None = None,
 ) -> Sums:
-    """Loss and hits of the vocabulary head, computed at the target positions only.
+    """Returns loss and hits of the vocabulary head, computed at the target positions only.
 
     Args:
-      model: has the vocabulary matrix.
+      model: model with the vocabulary matrix.
       hidden_BTD: hidden states.
-      batch: fields as above.
+      batch: arrays by field name, as listed in the module.
       options: label smoothing and z-loss.
-      head: BERT's head; None for the vocabulary matrix alone.
+      head: BERT's head for masked tokens; None for the vocabulary matrix alone.
     """
     h_BPD, bias_V = _head_inputs(hidden_BTD, batch, head)
     return model.cross_entropy(h_BPD, batch["targets"], batch["weights"], bias_V, options)
@@ -62,17 +63,17 @@ def sums(
 def loss(
     name: str, model: Model, batch: Batch, dropout_keys: DropoutKeys | None, options: LossOptions
 ) -> tuple[Terms, Terms]:
-    """The full loss of an objective that only predicts tokens.
+    """Computes the full loss of an objective that only predicts tokens.
 
     Args:
       name: name of the loss term.
       model: the model.
-      batch: fields as above.
-      dropout_keys: None turns dropout off.
+      batch: arrays by field name, as listed in the module.
+      dropout_keys: dropout keys of the rows; None turns dropout off.
       options: label smoothing and z-loss.
 
     Returns:
-      The loss term and the metrics, each name → (sum, weight).
+      The loss term and the metrics, each as name → (sum, weight).
     """
     return terms_and_metrics(
         name, sums(model, model.states(batch, dropout_keys), batch, options), batch, options
@@ -82,14 +83,14 @@ def loss(
 def terms_and_metrics(
     name: str, totals: Sums, batch: Batch, options: LossOptions
 ) -> tuple[Terms, Terms]:
-    """Returns a loss term and its metrics, as (sum, weight).
+    """Returns a loss term and its metrics, each as name → (sum, weight).
 
     The metrics are the accuracy, and the plain NLL in nats if smoothing or z-loss is on.
 
     Args:
       name: name of the loss term.
-      totals: what `sums` returned.
-      batch: fields as above.
+      totals: the result of `sums`.
+      batch: arrays by field name, as listed in the module.
       options: label smoothing and z-loss.
     """
     weight = batch["weights"].sum()
@@ -100,13 +101,13 @@ def terms_and_metrics(
 
 
 def by_row(name: str, model: Model, batch: Batch, head: MaskedHead | None = None) -> Terms:
-    """NLL in nats and accuracy of each row, without dropout, smoothing or z-loss.
+    """Returns NLL in nats and accuracy of each row, without dropout, smoothing or z-loss.
 
     Args:
       name: name of the loss term.
       model: the model.
-      batch: fields as above.
-      head: BERT's head; None for the vocabulary matrix alone.
+      batch: arrays by field name, as listed in the module.
+      head: BERT's head for masked tokens; None for the vocabulary matrix alone.
 
     Returns:
       {name, name_accuracy: (sums [B], weights [B])}.
@@ -122,16 +123,16 @@ def row_log_probs(
     head: MaskedHead | None = None,
     dropout_keys: DropoutKeys | None = None,
 ) -> Float[Array, "B"]:
-    """Σ weight · log p(target) of each row, each with its own gradient.
+    """Returns Σ weight · log p(target) of each row in nats; each row has its own gradient.
 
-    The log-likelihood of sequences, for losses that are not a sum over rows, such as preference
-    losses.
+    Losses that are not a sum over rows, such as preference losses, need these log-likelihoods of
+    sequences.
 
     Args:
       model: the model.
-      batch: fields as above.
-      head: BERT's head; None for the vocabulary matrix alone.
-      dropout_keys: None turns dropout off.
+      batch: arrays by field name, as listed in the module.
+      head: BERT's head for masked tokens; None for the vocabulary matrix alone.
+      dropout_keys: dropout keys of the rows; None turns dropout off.
     """
     h_BPD, bias_V = _head_inputs(model.states(batch, dropout_keys), batch, head)
     return model.row_log_probs(h_BPD, batch["targets"], batch["weights"], bias_V)

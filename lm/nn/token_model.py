@@ -1,4 +1,4 @@
-"""What models of tokens share: the embedding, the vocabulary head and the loss over it."""
+"""Shared by models of tokens: the embedding, the vocabulary head and its loss."""
 
 from flax import nnx
 from jaxtyping import Array, Float, Int
@@ -11,12 +11,12 @@ from lm.nn.layers import DropoutKeys, Scope
 
 
 class TokenModel(nnx.Module):
-    """Token embedding and vocabulary head; a subclass adds what is between.
+    """Token embedding and vocabulary head; a subclass adds the layers between them.
 
     Attributes:
       embedding: embeddings, and the map back to the vocabulary.
-      heads: modules that the objective adds, by name.
-      pipelined: whether a mesh may split its layers into stages; of the class.
+      heads: mapping from names to the modules that the objective adds.
+      pipelined: whether a mesh may split the layers into stages; class attribute.
     """
 
     pipelined = False
@@ -26,23 +26,23 @@ class TokenModel(nnx.Module):
         self.heads: nnx.Dict = nnx.Dict()
 
     def embed(self, batch: Batch, dropout_keys: DropoutKeys | None = None) -> Float[Array, "B T D"]:
-        """Embedded tokens of a batch: what the first layer reads."""
+        """Returns the embedded tokens of a batch, the input of the first layer."""
         return self.embedding(batch["tokens"], batch["positions"], batch.get("types"), dropout_keys)
 
     def states(
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
-        """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
+        """Returns hidden states after the last layer; batch fields as in lm/nn/token_loss.py."""
         raise NotImplementedError
 
     def features(
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
-        """Hidden states that represent a text, for probes and fine-tuning."""
+        """Returns hidden states that represent a text, for probes and fine-tuning."""
         return self.states(batch, dropout_keys)
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Logits over the vocabulary for hidden states."""
+        """Returns logits over the vocabulary for hidden states."""
         return self.embedding.logits(h)
 
     def cross_entropy(
@@ -53,13 +53,13 @@ class TokenModel(nnx.Module):
         bias_V: Float[Array, "V"] | None = None,
         options: LossOptions = PLAIN,
     ) -> Sums:
-        """Weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
+        """Returns the weighted loss of the vocabulary head, in chunks (lm/nn/cross_entropy.py).
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
           options: label smoothing and z-loss.
         """
         return self.embedding.cross_entropy(h_BTD, targets_BT, weights_BT, bias_V, options)
@@ -71,12 +71,12 @@ class TokenModel(nnx.Module):
         weights_BT: Float[Array, "B T"],
         bias_V: Float[Array, "V"] | None = None,
     ) -> Float[Array, "B"]:
-        """Σ_t weight · log p(target) of each row, each with its own gradient.
+        """Returns Σ_t weight · log p(target) of each row in nats; each has its own gradient.
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
         """
         return self.embedding.row_log_probs(h_BTD, targets_BT, weights_BT, bias_V)

@@ -1,6 +1,6 @@
-"""Matmuls and barriers in a form that suits the compiler and TPU registers.
+"""Matmuls and barriers in forms that suit the TPU's compiler and registers.
 
-The values are those of the formula in each docstring. Only speed depends on this file;
+Each function returns the values of the formula in its docstring; the forms affect only speed.
 experiments/LOG.md has the measurements.
 """
 
@@ -15,14 +15,14 @@ LANES = 128  # values along the last axis of a TPU register
 
 
 def fills_lanes(head_width: int) -> bool:
-    """Whether heads of this width fill registers, so that an axis of heads needs no copies."""
+    """Returns whether heads of this width fill registers, so that a heads axis needs no copies."""
     return head_width % LANES == 0
 
 
 def to_heads(
     x_BTD: Float[Array, "B T D"], kernel_DNH: Float[Array, "D N H"]
 ) -> Float[Array, "B T N H"]:
-    """Σ_D x · kernel. Heads that do not fill registers share one axis in the matmul.
+    """Computes Σ_D x · kernel. Heads that do not fill registers share one axis in the matmul.
 
     Args:
       x_BTD: inputs.
@@ -39,11 +39,11 @@ def to_heads(
 def from_heads(
     x_BTNH: Float[Array, "B T N H"], kernel_NHD: Float[Array, "N H D"]
 ) -> Float[Array, "B T D"]:
-    """Σ_NH x · kernel. Heads that do not fill registers share one axis in the matmul.
+    """Computes Σ_NH x · kernel. Heads that do not fill registers share one axis in the matmul.
 
     Args:
       x_BTNH: outputs of N heads of width H.
-      kernel_NHD: weights.
+      kernel_NHD: weights of N heads of width H.
     """
     N, H, D = kernel_NHD.shape
     if fills_lanes(H):
@@ -56,9 +56,9 @@ def from_heads(
 def _matrix(kernel: Float[Array, "_ _ _"], shape: tuple[int, int]) -> Float[Array, "_ _"]:
     """The kernel with heads merged into one axis.
 
-    If the kernel is sharded, the TPU compiler reduce-scatters gradients of rank-2 kernels but
-    all-reduces rank-3 ones with heads of 64, which sends twice the bytes; the barrier hides the
-    reshape.
+    The TPU compiler reduce-scatters the gradient of a sharded kernel of rank 2. With heads of width
+    64 it all-reduces the gradient of a rank-3 kernel, which sends twice the bytes. The barrier
+    hides the reshape.
     """
     matrix = kernel.reshape(shape)
     return jax.lax.optimization_barrier(matrix) if sharding.parts("width") > 1 else matrix
@@ -69,9 +69,9 @@ def rotate_by_product(
     sin_BT1h: Float[Array, "B T 1 h"],
     cos_BT1h: Float[Array, "B T 1 h"],
 ) -> Float[Array, "B T N H"]:
-    """[a, b] → [a cos - b sin, b cos + a sin], h = H / 2.
+    """Rotates each head: [a, b] → [a cos - b sin, b cos + a sin], where h = H / 2.
 
-    A matmul with a permutation matrix exchanges the halves, which is exact in bfloat16. Splitting
+    A matmul with a permutation matrix exchanges the halves; it is exact in bfloat16. Splitting
     rows of full register width into halves and concatenating them is slow on a TPU.
 
     Args:
@@ -92,7 +92,7 @@ def _rotate_by_product(
     sin_BT1H: Float[Array, "B T 1 H"],
     cos_BT1H: Float[Array, "B T 1 H"],
 ) -> Float[Array, "B T N H"]:
-    """The rotation. Its gradient is rotated back by the same angles."""
+    """Rotates heads; the backward pass rotates the gradient back by the same angles."""
     half = x_BTNH.shape[-1] // 2
     exchange_HJ = np.roll(np.eye(2 * half), half, axis=1)
     exchange_HJ[half:] *= -1  # [a, b] → [-b, a]
@@ -109,5 +109,5 @@ _rotate_by_product.defvjp(
 
 
 def compute_once(x: Shaped[Array, "*B"]) -> Shaped[Array, "*B"]:
-    """The identity. Keeps the compiler from recomputing `x` in every fusion that reads it."""
+    """Returns `x`, and keeps the compiler from recomputing it in every fusion that reads it."""
     return jax.lax.optimization_barrier(x)

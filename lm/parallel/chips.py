@@ -2,7 +2,7 @@
 
 Sources: the Cloud TPU pages of each version (peak, HBM, ICI), compared with
 jax.experimental.pallas.tpu in tests/parallel/test_chips.py; NVIDIA's data sheets (dense, without
-sparsity). A device that is not listed, such as a CPU, has no known peak: no MFU is printed for it.
+sparsity). An unlisted device, such as a CPU, has no known peak, so its MFU is not printed.
 """
 
 import dataclasses
@@ -15,19 +15,19 @@ class Chip:
     """One TPU chip.
 
     Attributes:
-      kinds: prefixes of JAX's `device_kind` for its devices.
-      devices: JAX devices of a chip.
-      tflops: peak of the chip in dense bfloat16, TFLOP/s.
-      hbm: memory of the chip, GiB.
-      usable: GiB of HBM that a program gets on one device, as the compiler reports for a program
+      kinds: prefixes of the `device_kind` that JAX reports for the chip's devices.
+      devices: number of JAX devices per chip.
+      tflops: peak dense bfloat16 rate of the chip, TFLOP/s.
+      hbm: memory of the chip (HBM), GiB.
+      usable: HBM available to a program on one device, GiB, as the compiler reports for a program
         that does not fit.
       bandwidth: HBM bandwidth of the chip, TB/s.
       link: bandwidth of one ICI link in one direction, GB/s.
-      links: ICI links of a chip.
-      dcn: a chip's fraction of its host's network bandwidth in one direction, GB/s. For v5e and v6e
-        a pod's bandwidth divided by its chips; for the others an assumption.
-      mxus: matrix units (MXUs) of a chip.
-      mxu: width of an MXU.
+      links: number of ICI links of the chip.
+      dcn: the chip's share of its host's network bandwidth in one direction, GB/s: for v5e and v6e
+        the bandwidth of a pod divided by the number of its chips; for other chips an assumption.
+      mxus: number of matrix units (MXUs) of the chip.
+      mxu: width of an MXU, in cells.
     """
 
     kinds: tuple[str, ...]
@@ -44,7 +44,7 @@ class Chip:
 
     @property
     def peak(self) -> float:
-        """bfloat16 FLOP/s of one JAX device."""
+        """Peak bfloat16 FLOP/s of one JAX device."""
         return self.tflops * 1e12 / self.devices
 
     @property
@@ -62,13 +62,13 @@ TPUS = {
     "v6e": Chip(("TPU v6 lite", "TPU v6e"), 1, 918.0, 32, 31.25, 1.64, 100.0, 4, 12.5, 4, 256),
     "tpu7x": Chip(("TPU7x",), 2, 2307.0, 192, 94.75, 7.38, 100.0, 6, 12.5, 8, 256),
 }
-# XLA options for each TPU generation, set for each compilation of a train step. They are few on
-# purpose: each has a measured reason, and some options left out (SparseCore offloads) gave wrong
+# XLA options for each TPU generation, set whenever a train step is compiled. The list is short on
+# purpose: each option has a measured reason, and some others (SparseCore offloads) gave wrong
 # losses.
 _ALL = {
     "xla_tpu_enable_latency_hiding_scheduler": "true",
-    # Disables windowed einsum: its loops of partial matmuls, in place of one gather and one
-    # matmul, take 1.6 (v5p) to 2.3 (v5e) times the cycles of a 1B step.
+    # Disables windowed einsum, which replaces one gather and one matmul by a loop of partial
+    # matmuls: a 1B step then takes 1.6 (v5p) to 2.3 (v5e) times the cycles.
     "xla_jf_spmd_threshold_for_windowed_einsum_mib": "1000000",
 }
 COMPILER_OPTIONS: dict[str, dict[str, str]] = {
@@ -100,12 +100,12 @@ _PEAKS = {kind: chip.peak for chip in TPUS.values() for kind in chip.kinds} | {
 
 
 def peak_flops(device_kind: str) -> float | None:
-    """Returns the peak bfloat16 FLOP/s of one JAX device, or None if unknown.
+    """Returns the peak bfloat16 FLOP/s of one JAX device, or None for an unknown device.
 
     Args:
-      device_kind: `jax.Device.device_kind`.
+      device_kind: kind of the device, as in `jax.Device.device_kind`.
     """
-    # The longest prefix that matches: "TPU v5" must not catch "TPU v5 lite".
+    # Take the longest prefix that matches: "TPU v5" must not catch "TPU v5 lite".
     matches = [(len(kind), peak) for kind, peak in _PEAKS.items() if device_kind.startswith(kind)]
     return max(matches)[1] if matches else None
 
@@ -114,7 +114,7 @@ def compiler_options(device_kind: str) -> dict[str, str] | None:
     """Returns the XLA options of a train step on JAX devices of this kind; None if there are none.
 
     Args:
-      device_kind: `jax.Device.device_kind`.
+      device_kind: kind of the device, as in `jax.Device.device_kind`.
     """
     matches = [
         (len(kind), name)

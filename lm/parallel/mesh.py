@@ -1,17 +1,17 @@
-"""Device meshes with named axes. lm/parallel/sharding.py decides which arrays they split.
+"""Device meshes with named axes. lm/parallel/sharding.py decides which array axes they split.
 
 The axes of the mesh:
 
-    slice     data parallelism over slices, which the data-center network (DCN) connects; all other
-              axes stay inside a slice
+    slice     data parallelism over slices, connected by the data-center network (DCN); all other
+              mesh axes stay inside a slice
     data      data parallelism: splits the batch, replicates the parameters
     fsdp      splits the batch, and each parameter with its optimizer state (ZeRO-3, Rajbhandari et
               al. 2020)
-    stage     pipeline parallelism: splits the layers (lm/parallel/pipeline.py), and outside the
-              pipeline the batch
-    context   splits the sequence, in attention too (lm/nn/attention/context_parallel.py)
-    tensor    splits heads, feed-forward and vocabulary (Shoeybi et al. 2019), and between them the
-              sequence (Korthikanti et al. 2022)
+    stage     pipeline parallelism: splits the layers (lm/parallel/pipeline.py); outside the
+              pipeline, splits the batch
+    context   splits the sequence, even inside attention (lm/nn/attention/context_parallel.py)
+    tensor    splits heads, feed-forward width and vocabulary (Shoeybi et al. 2019); between
+              sublayers, splits the sequence (Korthikanti et al. 2022)
 """
 
 import contextlib
@@ -36,9 +36,9 @@ CONTEXT_ATTENTION = ("gather", "ring")
 
 
 class DeviceMismatch(UserError):
-    """A mesh, or a batch or model on it, that does not fit the number of devices.
+    """Raised if a mesh, or a batch or model on a mesh, does not fit the number of devices.
 
-    Callers that can use another mesh catch it.
+    Callers that can use another mesh catch this error.
     """
 
 
@@ -47,17 +47,18 @@ class MeshConfig:
     """Number of devices along each axis; -1 (at most once) takes all remaining devices.
 
     Attributes:
-      slice: slices connected by the data-center network.
-      data: devices along "data".
-      fsdp: devices along "fsdp".
-      stage: stages of the pipeline.
-      context: devices along "context".
-      tensor: devices along "tensor".
-      pipeline_microbatches: parts that a pipeline cuts the batch into; 0 takes as many as stages.
-      pipeline_repeats: how often each part passes through the stages, each time through other
-        layers; more repeats make the bubble smaller.
-      context_attention: "gather" all-gathers keys and values, "ring" passes them from device to
-        device.
+      slice: number of slices, connected by the data-center network.
+      data: number of devices along "data".
+      fsdp: number of devices along "fsdp".
+      stage: number of pipeline stages.
+      context: number of devices along "context".
+      tensor: number of devices along "tensor".
+      pipeline_microbatches: number of parts that a pipeline cuts the batch into; 0 for as many as
+        there are stages.
+      pipeline_repeats: number of passes of each part through the stages, each pass through
+        different layers; more passes make the bubble smaller.
+      context_attention: "gather" to all-gather keys and values, or "ring" to pass them from device
+        to device.
     """
 
     slice: int = 1
@@ -89,7 +90,7 @@ class MeshConfig:
             )
 
     def sizes(self) -> list[int]:
-        """Devices along each of AXES, as given."""
+        """Returns the number of devices along each of AXES, as given."""
         return [getattr(self, axis) for axis in AXES]
 
 
@@ -161,8 +162,8 @@ def make(config: MeshConfig, devices: Sequence[jax.Device] | None = None) -> jax
     """Makes the mesh of a config, with all of AXES.
 
     Args:
-      config: devices along each axis.
-      devices: devices to use; by default all.
+      config: number of devices along each axis.
+      devices: devices of the mesh; by default all devices.
 
     Raises:
       DeviceMismatch: the product of the sizes is not the number of devices, or `slice` is not
@@ -217,7 +218,7 @@ def use(mesh: jax.sharding.Mesh, config: MeshConfig) -> Iterator[None]:
     """Context manager: functions traced inside use this mesh.
 
     Args:
-      mesh: what `make` returned.
+      mesh: the mesh that `make` returned.
       config: the config that the mesh was made from.
     """
     token = _CONFIG.set(config)
@@ -229,12 +230,12 @@ def use(mesh: jax.sharding.Mesh, config: MeshConfig) -> Iterator[None]:
 
 
 def options() -> MeshConfig:
-    """The config of the mesh in use."""
+    """Returns the config of the mesh in use."""
     return _CONFIG.get()
 
 
 def describe(sizes: Mapping[str, Any]) -> str:
-    """The mesh axes of more than one device, as "fsdp 8 × tensor 2"; other keys are ignored."""
+    """Returns the axes with more than one device, as "fsdp 8 × tensor 2"; ignores other keys."""
     return (
         " × ".join(f"{axis} {sizes[axis]}" for axis in AXES if sizes.get(axis, 1) > 1)
         or "one device"

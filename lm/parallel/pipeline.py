@@ -1,15 +1,17 @@
-"""A stack's layers as a pipeline.
+"""Pipeline parallelism over the layers of a stack.
 
-Stage s of S holds every S-th group of layers and computes them for one microbatch at a time.
+Of S stages, stage s holds every S-th group of layers, starting with group s, and computes one
+microbatch at a time.
 
-The schedule is circular: GPipe (Huang et al. 2019) if each of M microbatches passes through the
-stages once, interleaved (Narayanan et al. 2021) if it does so R times. In turn t stage s works on
-item t - s; item i is microbatch i mod M in its round i div M. After each turn every stage hands its
-result to the next, the last one to the first. A stage works in M·R of the M·R + S - 1 turns; the
-rest is the bubble. The backward pass is the same schedule in reverse, by differentiation.
+The schedule is circular. Each of M microbatches passes through the stages R times; R = 1 is GPipe
+(Huang et al. 2019), R > 1 is interleaved (Narayanan et al. 2021). In turn t, stage s works on item
+t - s, where item i is microbatch i mod M in round i div M. After each turn, every stage hands its
+result to the next stage, and the last stage to the first. A stage works in M·R of the M·R + S - 1
+turns; its idle turns are the bubble. The backward pass, obtained by differentiation, runs the
+schedule in reverse.
 
 All stages run the same program, vectorized over an axis that the mesh splits. A pipeline thus
-changes only where layers are computed.
+changes where layers are computed, not what they compute.
 """
 
 import math
@@ -30,9 +32,9 @@ def bubble(stages: int, microbatches: int, repeats: int) -> float:
     """Returns the fraction of turns in which a stage is idle.
 
     Args:
-      stages: S.
-      microbatches: M.
-      repeats: R, passes of each microbatch through the stages.
+      stages: S, number of stages.
+      microbatches: M, number of microbatches.
+      repeats: R, number of passes of each microbatch through the stages.
     """
     return (stages - 1) / (microbatches * repeats + stages - 1)
 
@@ -40,11 +42,11 @@ def bubble(stages: int, microbatches: int, repeats: int) -> float:
 def schedule(
     config: meshes.MeshConfig, mesh: jax.sharding.Mesh | None = None
 ) -> tuple[int, int, int]:
-    """Returns stages S, microbatches M and repeats R; (1, 1, 1) without a pipeline.
+    """Returns the numbers of stages S, microbatches M and repeats R; (1, 1, 1) without a pipeline.
 
     Args:
       config: the config of the mesh.
-      mesh: by default the mesh in use.
+      mesh: the mesh; by default the mesh in use.
     """
     stages = sharding.parts(AXIS, mesh)
     if stages == 1:
@@ -58,11 +60,11 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
     Args:
       config: the config of the mesh.
       mesh: the mesh.
-      layers: layers of each stack.
-      batch_size: rows that pass through the pipeline together.
+      layers: number of layers of each stack.
+      batch_size: number of rows that pass through the pipeline together.
 
     Raises:
-      DeviceMismatch: the layers or the rows cannot be divided evenly; the message has the numbers.
+      DeviceMismatch: the layers or rows cannot be divided evenly; the message states the numbers.
     """
     stages, microbatches, repeats = schedule(config, mesh)
     if stages == 1:
@@ -93,13 +95,14 @@ def check(config: meshes.MeshConfig, mesh: jax.sharding.Mesh, layers: int, batch
 
 
 def num_microbatches(batch_size: int) -> int:
-    """Returns how many microbatches a pipeline cuts a batch into, on the mesh in use.
+    """Returns the number of microbatches that a pipeline on the mesh in use cuts a batch into.
 
-    The config's number, or the largest smaller one that divides the batch: evaluation chooses its
-    own batch sizes. 0 without a pipeline, or if the batch does not fill it.
+    This is the config's number or, because evaluation chooses its own batch sizes, the largest
+    smaller number that divides the batch. It is 0 without a pipeline, or if the batch is too small
+    to fill the pipeline.
 
     Args:
-      batch_size: rows of the batch.
+      batch_size: number of rows of the batch.
     """
     stages, microbatches, repeats = schedule(meshes.options())
     if stages == 1:
@@ -111,7 +114,7 @@ def num_microbatches(batch_size: int) -> int:
 
 
 def _microbatch_axes() -> tuple[str, ...]:
-    """The mesh axes that split a microbatch: those of the batch without the stages."""
+    """The mesh axes that split a microbatch: the mesh axes of the batch except the stages."""
     return tuple(axis for axis in sharding.axes("batch") if axis not in sharding.axes(AXIS))
 
 
@@ -121,14 +124,14 @@ def run(
     """Runs stacked blocks on a batch.
 
     Args:
-      layers: (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch) → x after
-        these layers.
+      layers: function (blocks of one group [L / (S R), …], x [b, T, D], rows of the microbatch) →
+        x after these layers.
       blocks: parameters of all layers, [L, …].
-      x_BTD: the input; `num_microbatches` of its rows is not 0.
-      rows: tree of arrays [B, …] that a layer needs in addition to x.
+      x_BTD: input of the first layer; `num_microbatches(B)` is not 0.
+      rows: tree of arrays [B, …] that each layer reads in addition to x.
 
     Returns:
-      x after all layers.
+      Activations after the last layer, [B, T, D].
     """
     S, _, R = schedule(meshes.options())
     M = num_microbatches(len(x_BTD))
@@ -156,9 +159,9 @@ def run(
         all_stages = jax.vmap(one_stage, spmd_axis_name=stage if len(stage) > 1 else stage[0])
 
         def store(waiting_SMbTD: Array, passed_SbTD: Array, turn: Array) -> Array:
-            """Stores what returns to the first stage at its microbatch's index.
+            """Stores the activations that return to the first stage, at their microbatch's index.
 
-            The copies of the other stages are never read.
+            The copies on the other stages are never read.
             """
             place = (turn - S) % M
             old = jax.lax.dynamic_index_in_dim(waiting_SMbTD, place, 1, keepdims=False)
@@ -191,7 +194,7 @@ def run(
 
 @jax.custom_vjp
 def _to_next_stage(x: Array) -> Array:
-    """Passes arrays to the next stage; gradients to the previous one.
+    """Passes arrays to the next stage, and gradients to the previous stage.
 
     The gradient of jnp.roll would cross the network twice.
     """
@@ -204,7 +207,7 @@ _to_next_stage.defvjp(
 
 
 def _split_stages(x: Array, stage: tuple[str, ...], *names: str | None) -> Array:
-    """Splits axis 0 over the stages and the next ones by `names`; without names XLA decides."""
+    """Splits axis 0 over the stages and later axes by `names`; without names XLA decides."""
     rest = [sharding.axes(name) or None if name else None for name in names]
     free = [None if names else jax.sharding.PartitionSpec.UNCONSTRAINED] * (x.ndim - 1 - len(rest))
     return jax.lax.with_sharding_constraint(x, jax.sharding.PartitionSpec(stage, *rest, *free))

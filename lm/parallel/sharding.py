@@ -1,4 +1,4 @@
-"""The one table that maps logical axes to mesh axes, and the placement of arrays by it.
+"""The only table that maps logical axes to mesh axes, and functions that place arrays by it.
 
 Model code names logical axes only ("width", "heads", "vocabulary"). RULES alone decides which mesh
 axes (lm/parallel/mesh.py) split them.
@@ -20,15 +20,15 @@ from lm.parallel.mesh import DeviceMismatch, describe
 
 # Logical axis → mesh axes that split it. A logical axis that is not listed is replicated.
 RULES: dict[str, tuple[str, ...]] = {
-    # Activations. Rows are independent, so the batch is split over every axis that does not split
-    # the sequence.
+    # Activations. Rows are independent, so the batch is split over every mesh axis that does not
+    # split the sequence.
     "batch": ("slice", "data", "fsdp", "stage"),
     # The residual stream: norms and sums act on each position independently. Use "length" for
     # positions if another axis of the array is sharded over "tensor".
     "sequence": ("context", "tensor"),
     "length": ("context",),
-    # Parameters. "layers" leads stacked layers; nearly every matrix has the axis "width", so
-    # ZeRO-3 splits nearly all of the state by it.
+    # Parameters. "layers" is the leading axis of stacked layers. Nearly every matrix has the axis
+    # "width", so ZeRO-3 splits nearly all of the state along it.
     "layers": ("stage",),
     "width": ("fsdp",),
     # Weights and activations: column- then row-parallel matmuls, with one all-reduce at the end
@@ -46,7 +46,7 @@ _RULES: contextvars.ContextVar[dict[str, tuple[str, ...]]] = contextvars.Context
 
 @contextlib.contextmanager
 def override_rules(**changes: tuple[str, ...]) -> Iterator[None]:
-    """Context manager: replaces rules.
+    """Context manager: replaces entries of RULES inside the block.
 
     Args:
       **changes: logical axis → mesh axes that split it.
@@ -59,7 +59,7 @@ def override_rules(**changes: tuple[str, ...]) -> Iterator[None]:
 
 
 def axes(logical: str) -> tuple[str, ...]:
-    """The mesh axes that split a logical axis."""
+    """Returns the mesh axes that split a logical axis."""
     return _RULES.get().get(logical, ())
 
 
@@ -67,8 +67,8 @@ def parts(logical: str, mesh: jax.sharding.Mesh | None = None) -> int:
     """Returns the number of parts that a logical axis is split into; 1 without a mesh.
 
     Args:
-      logical: the logical axis.
-      mesh: by default the mesh in use.
+      logical: name of the logical axis.
+      mesh: the mesh; by default the mesh in use.
     """
     shape = dict((jax.sharding.get_abstract_mesh() if mesh is None else mesh).shape)
     return math.prod(shape.get(axis, 1) for axis in axes(logical))
@@ -78,9 +78,9 @@ def spec(names: Sequence[str | None], rank: int | None = None) -> PartitionSpec:
     """Returns the PartitionSpec of an array with these logical axes.
 
     Args:
-      names: a logical name, or None, for each dimension.
-      rank: the array's rank. If it exceeds the number of names, the first dimension is that of
-        stacked layers.
+      names: for each dimension, the name of a logical axis, or None.
+      rank: rank of the array; if it exceeds the number of names, the first dimension stacks
+        layers.
     """
     if rank is not None and rank > len(names):
         names = ("layers", *[None] * (rank - len(names) - 1), *names)
@@ -92,10 +92,10 @@ def constrain(x: jax.Array, *names: str | None) -> jax.Array:
 
     Args:
       x: the array.
-      *names: a logical name, or None, for each dimension.
+      *names: for each dimension, the name of a logical axis, or None.
 
     Returns:
-      `x` with the constraint; `x` unchanged without a mesh.
+      `x` with the constraint, or `x` itself without a mesh.
     """
     if jax.sharding.get_abstract_mesh().empty:
         return x
@@ -110,7 +110,7 @@ def check_divisible(
 
     Args:
       mesh: the mesh.
-      shardings_and_shapes: parameter → its PartitionSpec and shape.
+      shardings_and_shapes: mapping from parameter names to pairs of PartitionSpec and shape.
 
     Raises:
       DeviceMismatch: a mesh axis does not divide the dimension that it splits; the message names
@@ -138,11 +138,12 @@ def check_batch(mesh: jax.sharding.Mesh, batch_size: int, microbatches: int = 1)
 
     Args:
       mesh: the mesh.
-      batch_size: rows of the batch.
-      microbatches: parts of the batch that are computed one after another.
+      batch_size: number of rows of the batch.
+      microbatches: number of parts of the batch that are computed one after another.
 
     Raises:
-      DeviceMismatch: the batch is not a multiple of its parts times the microbatches.
+      DeviceMismatch: `batch_size` is not a multiple of `microbatches` times the number of parts
+        into which the mesh splits the batch.
     """
     count = parts("batch", mesh)
     if batch_size % (count * microbatches):
@@ -177,7 +178,7 @@ def local_rows(sharding: NamedSharding, batch_size: int) -> Int[np.ndarray, "N"]
 
     Args:
       sharding: sharding of the batch's first axis.
-      batch_size: rows of the global batch.
+      batch_size: number of rows of the global batch.
     """
     rows: set[int] = set()
     for index in sharding.addressable_devices_indices_map((batch_size,)).values():

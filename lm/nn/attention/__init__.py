@@ -1,3 +1,3 @@
-"""Kinds of attention: each file is a plug-in, except those in SHARED, which all kinds use."""
+"""Kinds of attention: each module is a plug-in, except modules in SHARED, which all kinds use."""
 
 SHARED = ("context_parallel", "mask")

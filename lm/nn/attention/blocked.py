@@ -1,7 +1,8 @@
-"""Attention in blocks of queries, compiled by XLA: the scores of one block at a time.
+"""Attention in blocks of queries, compiled by XLA; computes the scores of one block at a time.
 
 A causal block skips all later keys, which halves the matmuls and the scores. The scores of a block
-are small enough for a TPU to keep them on the chip. The backward pass recomputes them.
+are small enough for a TPU to keep them on the chip. The backward pass recomputes
+the scores.
 """
 
 import functools
@@ -12,8 +13,9 @@ from jaxtyping import Array, Float
 
 from lm.nn.attention.mask import Mask, allowed
 
-# Queries of a block, unless the row then had more than MAX_BLOCKS: each block copies its keys out
-# of the row's, which with eight blocks costs more than it saves (experiments/LOG.md).
+# Number of queries per block; larger if a row would otherwise have more than MAX_BLOCKS blocks.
+# Each block copies its keys from the row: with eight blocks this costs more than blocking saves
+# (experiments/LOG.md).
 MIN_BLOCK = 256
 MAX_BLOCKS = 4
 
@@ -33,7 +35,7 @@ def attend(
     attend_block = jax.checkpoint(
         functools.partial(jax.nn.dot_product_attention, scale=scale, implementation="xla")
     )
-    # Where the row is a part of a longer one, which part depends on the device.
+    # If the row is part of a longer row, the device determines which part.
     skips = mask.kind == "causal" and mask.query_start is None and mask.key_start is None
     outputs = []
     for start in range(0, T, block):

@@ -1,9 +1,9 @@
-"""Attention over a sequence that is split over devices (context parallelism), for every kind.
+"""Context parallelism: attention of any kind over a sequence that is split over devices.
 
 Each device holds the queries, keys and values of one part of every row. "gather" collects the keys
 and values of all parts and runs the chosen kind on them. "ring" (Liu et al. 2023) passes keys and
-values from device to device, so that none ever holds more than one part of them. It computes blocks
-by the formula itself, in float32, whatever the kind.
+values from device to device, so that no device ever holds more than one part of them; whatever the
+kind, it computes each block in float32 by the formula of attention.
 """
 
 import dataclasses
@@ -24,7 +24,8 @@ Attend = Callable[..., Array]  # like `attend` in lm/nn/attention/reference.py
 def split(attend: Attend) -> Attend:
     """Returns a version of `attend` for rows that are split over the devices of the mesh in use.
 
-    It takes the same arguments and returns the same values. Without a split it is `attend`.
+    The result takes the same arguments and returns the same values as `attend`; if rows are not
+    split, it is `attend` itself.
     """
     return attend if sharding.parts("length") == 1 else functools.partial(_attend, attend)
 
@@ -41,7 +42,8 @@ def _attend(
 ) -> Float[Array, "B T N H"]:
     axis, count = sharding.axes("length"), sharding.parts("length")
     T, S = q_BTNH.shape[1], k_BSKH.shape[1]
-    # Pad rows that the parts do not divide. Padding belongs to no segment: no query attends to it.
+    # Pad rows to a multiple of the number of parts. Padding belongs to no segment: no query attends
+    # to it.
     q_BTNH, k_BSKH, v_BSKH = (_pad(x, count) for x in (q_BTNH, k_BSKH, v_BSKH))
     mask = dataclasses.replace(
         mask,
@@ -53,7 +55,7 @@ def _attend(
         bias = jnp.pad(bias, ((0, 0), (0, 0), (0, -T % count), (0, -S % count)))
     queries = sharding.spec(("batch", "length", "heads", None))
     keys = sharding.spec(("batch", "length", "kv_heads", None))
-    rows = sharding.spec(("batch", "length"))  # of all arrays of the mask
+    rows = sharding.spec(("batch", "length"))  # the sharding of every array of the mask
     biases = sharding.spec((None, "heads", "length", None))
 
     def local(
@@ -63,7 +65,7 @@ def _attend(
         mask: Mask,
         bias: Float[Array, "1 N T _"] | None,
     ) -> Float[Array, "B T N H"]:
-        """Attention of this device's queries to the keys of all devices."""
+        """Computes attention of this device's queries to the keys of all devices."""
         mask = dataclasses.replace(mask, query_start=jax.lax.axis_index(axis) * q.shape[1])
         if meshes.options().context_attention == "ring":
             return _ring(q, k, v, mask, bias, scale, axis, count)
@@ -90,7 +92,7 @@ def _ring(
     axis: tuple[str, ...],
     count: int,
 ) -> Float[Array, "B T N H"]:
-    """Attention of this device's queries, one block of keys after another.
+    """Computes attention of this device's queries to one block of keys after another.
 
     The backward pass recomputes each block.
     """
@@ -111,7 +113,7 @@ def _ring(
         prefix: Bool[Array, "B S"] | None,
         key_start: Int[Array, ""],
     ) -> tuple[Array, Array, Array]:
-        """Adds a block of keys to the softmax so far: its maximum, its sum and the result."""
+        """Adds a block of keys to the running softmax: its maximum, its sum and its output."""
         logits = (
             jnp.einsum("BTKGH,BSKH->BKGTS", q_BTKGH, k, preferred_element_type=jnp.float32) * scale
         )
@@ -122,7 +124,7 @@ def _ring(
             dataclasses.replace(mask, key_segments=segments, prefix=prefix, key_start=key_start)
         )
         logits = jnp.where(ok[:, :, None], logits, jnp.finfo(jnp.float32).min)
-        # The result does not depend on the shift: no gradient through it.
+        # The result does not depend on the shift, so no gradient flows through it.
         higher = jax.lax.stop_gradient(jnp.maximum(best, logits.max(-1, keepdims=True)))
         weights, shrink = jnp.exp(logits - higher), jnp.exp(best - higher)
         values = jnp.einsum(

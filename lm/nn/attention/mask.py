@@ -1,8 +1,8 @@
 """Which query may attend to which key, as a small specification instead of a dense array.
 
 Segments number the documents of a packed row from 1; 0 is padding. A query attends to keys of its
-own segment only, so no document attends to another. Within a segment a mask is bidirectional,
-causal, or causal after a prefix.
+own segment only, so no document attends to another. Within a segment, attention is
+bidirectional, causal, or causal after a prefix.
 """
 
 import dataclasses
@@ -17,16 +17,17 @@ KINDS = ("bidirectional", "causal", "prefix")
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A mask's specification. `*B` are axes of the batch, usually one.
+    """The specification of a mask. `*B` are the batch axes, usually one.
 
     Attributes:
       query_segments: segment of each query.
       key_segments: segment of each key.
-      prefix: for kind "prefix": keys that every query of the segment attends to.
+      prefix: whether every query of the segment attends to each key; only for kind "prefix".
       kind: one of KINDS.
-      query_start: position in the row of the first query, where the queries are a part of the row;
+      query_start: position of the first query in the row, if the queries are only part of the row;
         None for 0.
-      key_start: position in the row of the first key; None for 0.
+      key_start: position of the first key in the row, if the keys are only part of the row; None
+        for 0.
     """
 
     query_segments: Int[Array, "*B T"]
@@ -46,7 +47,7 @@ class Mask:
 def allowed(
     mask: Mask, queries: slice = slice(None), keys: slice = slice(None)
 ) -> Bool[Array, "B 1 T S"]:
-    """Expands the specification: True where the query may attend to the key.
+    """Expands the specification: True where a query may attend to a key.
 
     Args:
       mask: the specification.

@@ -18,18 +18,18 @@ def attend(
 ) -> Float[Array, "B T N H"]:
     """Scaled dot-product attention with grouped queries.
 
-    Softmax is in float32. A query that may attend to no key (padding) gets the mean of all values;
-    nothing reads it.
+    The softmax runs in float32. A query that may attend to no key (padding) gets the mean of all
+    values; this result is never read.
 
     Sources: Vaswani et al. 2017, eq. 1; Ainslie et al. 2023.
 
     Args:
-      q_BTNH: queries, N a multiple of K.
-      k_BSKH: keys.
-      v_BSKH: values.
+      q_BTNH: queries of N heads, a multiple of K.
+      k_BSKH: keys of K heads.
+      v_BSKH: values of K heads.
       mask: which query may attend to which key.
       scale: factor on the logits, usually H**-0.5.
-      bias: added to the logits after scaling.
+      bias: bias added to the scaled logits, or None.
     """
     B, T, N, H = q_BTNH.shape
     K = k_BSKH.shape[2]
