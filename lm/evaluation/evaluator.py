@@ -26,7 +26,8 @@ class Measurements:
 
     Attributes:
       rows: rows of results.parquet.
-      examples: the per-example values behind the scores that have them, by "arm/task/metric".
+      examples: the per-example values behind the scores that have them, keyed by
+        "arm/task/metric".
     """
 
     rows: list[Row] = dataclasses.field(default_factory=list)
@@ -50,8 +51,8 @@ def make_tasks(
       corpus: text to evaluate on.
       split: "validation" or "test".
       length: positions of a row.
-      options: options of tasks, by name. "task" among them names the plug-in if it differs from the
-        name.
+      options: task name → options of the task. The option "task" names the plug-in if it differs
+        from the task name.
 
     Returns:
       The tasks by name.
@@ -97,11 +98,11 @@ def score(
 
 
 def baselines(tasks: Mapping[str, Task], program: Program) -> Measurements:
-    """Scores every task's baselines. They have no seed; -1 is written.
+    """Scores every task's baselines, which have no seed and get the seed -1.
 
     Args:
       tasks: tasks by name.
-      program: program of any model; the tasks lay out held-out rows with it.
+      program: program of any model, with which the tasks lay out held-out rows.
     """
     measurements = Measurements()
     for task_name, task in tasks.items():
@@ -141,11 +142,11 @@ def evaluate(
     Args:
       workdir: directory of the run.
       split: "validation" or "test".
-      names: names of the tasks. If empty: all that suit the model and can run on its corpus, except
-        those that run on request only (`by_name`); and those with options.
-      step: step of the checkpoint; see `load_run`.
-      with_baselines: also score the baselines.
-      options: options of tasks, by name; see `make_tasks`.
+      names: names of the tasks. If empty: all tasks that suit the model and can run on its corpus,
+        except tasks that run on request only (`by_name`) and have no options.
+      step: step of the checkpoint, in a form that `load_run` accepts.
+      with_baselines: whether to score the baselines too.
+      options: task name → options of the task; see `make_tasks`.
 
     Returns:
       The scores of the model, of its initial values on the shared tasks, and of the baselines.

@@ -1,7 +1,7 @@
 """Fine-tuning of a model and a new linear head on labelled rows.
 
 All parameters are trained, by AdamW with warm-up and linear decay. The same short list of learning
-rates is tried for every model, and the best epoch of the best rate by a development set is kept
+rates is tried for every model, and a development set selects the best epoch of the best rate
 (Devlin et al. 2019, appendix A.3, also selected among three to four rates). The head starts at
 zero, so only the order of rows is random; it depends on the run's seed.
 """
@@ -27,10 +27,10 @@ from lm.parallel import chips, sharding
 from lm.parallel import mesh as meshes
 from lm.training.program import Program
 
-WIDTH = 64  # width of the model that the learning rates are given for
+WIDTH = 64  # model width to which the learning rates refer
 
-# Fields that `features` reads; targets, int32 [N, P]; weights, float32 [N, P], 0 where there is no
-# target.
+# The fields that `features` reads, and two more: targets, int32 [N, P]; weights, float32 [N, P],
+# 0 where there is no target.
 Rows = dict[str, np.ndarray]
 Head = dict[str, jax.Array]  # kernel [F, C], bias [C]
 Features = Callable[[Model, Batch, DropoutKeys | None], jax.Array]
@@ -42,12 +42,12 @@ class Recipe:
     """How a model is fine-tuned.
 
     Attributes:
-      rates: learning rates to try, for a model of width 64. A model of width D takes 64 / D of
-        each, the scaling of Adam's rates for matrices (Yang et al. 2022, table 3). 1e-3 is 8e-5 at
-        BERT-base's width.
-      epochs: passes over the training rows, for each rate.
-      batch_size: rows per step, rounded up to a multiple that the mesh divides.
-      warmup: fraction of the steps that warm up.
+      rates: learning rates to try, for a model of width 64. A model of width D multiplies each rate
+        by 64 / D, the scaling of Adam's rates for matrices (Yang et al. 2022, table 3). For
+        example, 1e-3 becomes 8e-5 at BERT-base's width.
+      epochs: number of passes over the training rows, for each rate.
+      batch_size: number of rows per step, rounded up to a multiple that the mesh divides.
+      warmup: fraction of the steps used for warm-up.
       weight_decay: weight decay of all parameters but norms and biases.
     """
 
@@ -77,7 +77,7 @@ class Trial:
 
     Attributes:
       rate: the learning rate.
-      epochs: after each epoch, (selection metric, cross-entropy in nats).
+      epochs: (selection metric, cross-entropy in nats) after each epoch.
     """
 
     rate: float
@@ -92,8 +92,8 @@ class Tuned:
       params: parameters of the model.
       head: parameters of the new head.
       rate: selected learning rate.
-      epoch: selected epoch, from 0.
-      trials: all trials.
+      epoch: number of the selected epoch, counted from 0.
+      trials: the results of all learning rates.
     """
 
     params: Params
@@ -109,7 +109,7 @@ class Tuner:
     The training step and the forward pass are compiled once for all rates and masks.
 
     Attributes:
-      size: rows of a batch.
+      size: number of rows of a batch.
     """
 
     def __init__(self, program: Program, features: Features, classes: int, recipe: Recipe):
@@ -117,7 +117,7 @@ class Tuner:
 
         Args:
           program: program of the models.
-          features: (model, batch, dropout keys or None) → float32 [B, P, F], inputs of the head.
+          features: function (model, batch, dropout keys or None) → head inputs, float32 [B, P, F].
           classes: C, the number of classes.
           recipe: options of fine-tuning.
         """
@@ -147,8 +147,8 @@ class Tuner:
           params: parameters of the model.
           train: rows to train on.
           dev: rows to select by.
-          select_by: logits on `dev`, float32 [N, P, C] → the selection metric, higher is better.
-            Ties go to the lower cross-entropy, then to the earlier epoch.
+          select_by: function from logits on `dev`, float32 [N, P, C], to the selection metric;
+            higher is better. Ties go to the lower cross-entropy, then to the earlier epoch.
         """
         count = len(train["targets"])
         steps = -(-count // self.size)
@@ -192,7 +192,7 @@ class Tuner:
         )
 
     def logits(self, params: Params, head: Head, rows: Rows) -> Float[np.ndarray, "N P C"]:
-        """Logits of the classes for every row, without dropout; float32.
+        """Logits of the classes for every row, without dropout; float32 [N, P, C].
 
         Args:
           params: parameters of the model.
@@ -202,7 +202,7 @@ class Tuner:
         return self._map(params, head, rows, "logits")
 
     def frozen(self, params: Params, rows: Rows) -> Float[np.ndarray, "N P F"]:
-        """Inputs of the head from a model that is not fine-tuned; float32.
+        """Inputs of the head from a model that is not fine-tuned; float32 [N, P, F].
 
         Args:
           params: parameters of the model.
@@ -254,7 +254,7 @@ class Tuner:
         """The step, and shapes and shardings of the optimizer's state."""
         shardings = jax.tree.map(lambda leaf: leaf.sharding, state)
         opt_shapes = jax.eval_shape(self.optimizer.init, state)
-        # The moments of a parameter are sharded as it is.
+        # The moments of a parameter have the parameter's sharding.
         opt_shardings = optax.tree_map_params(
             self.optimizer,
             lambda _, sharding: sharding,
@@ -326,8 +326,8 @@ def cross_entropy(logits: Float[np.ndarray, "N P C"], rows: Rows) -> float:
     """Mean negative log-likelihood of the rows' targets, in nats.
 
     Args:
-      logits: [N, P, C].
-      rows: has `targets` and `weights`, both [N, P].
+      logits: logits of the classes, [N, P, C].
+      rows: rows with the fields `targets` and `weights`, both [N, P].
     """
     shifted = logits.astype(np.float64) - logits.max(-1, keepdims=True)
     target = np.take_along_axis(shifted, rows["targets"][..., None].astype(np.int64), -1)[..., 0]

@@ -44,11 +44,12 @@ class LoadedRun:
 
     Attributes:
       workdir: directory of the run.
-      record: its run.json.
-      tokenizer: the tokenizer that it was trained with.
-      corpus: the text it was trained on, read on first use.
-      program: model, objective and compiled functions, on the devices of this machine. Its
-        `config` has only the model's options and shape; `config` of this class is the run's.
+      record: contents of run.json of the run.
+      tokenizer: the tokenizer that the model was trained with.
+      corpus: the text that the model was trained on, read on first use.
+      program: model, objective and compiled functions, on the devices of this machine.
+        `program.config` has only the model's options and shape; `config` of this class is the run's
+        config.
       params: parameters, a nested dict of arrays.
       step: step of the checkpoint.
     """
@@ -82,16 +83,17 @@ class LoadedRun:
 def load_run(
     workdir: str | Path, step: int | str | None = None, progress: bool = True
 ) -> LoadedRun:
-    """Opens a checkpoint of a run of lm.train. Only its directory is needed.
+    """Opens a checkpoint of a run of lm.train, using only the directory of the run.
 
     Args:
       workdir: directory of the run.
-      step: a step, "latest", or "best" (lowest validation loss); None is the latest.
+      step: step of the checkpoint, "latest", or "best" (lowest validation loss); None means the
+        latest.
       progress: whether to show progress bars while the corpus is read.
 
     Raises:
       UserError: there is no run or checkpoint, or one of its files is damaged. The first use of
-        the corpus raises it if the text has changed since training.
+        the corpus raises UserError if the text has changed since training.
     """
     workdir = Path(workdir)
     record = records.read_run(workdir)

@@ -18,7 +18,7 @@ from lm.data import loader
 from lm.data.store import Store
 from lm.training.program import TrainingConfig
 
-# Styles. Without colors no information is lost: « » mark targets, and text gives the rest.
+# Styles. Colors add no information: « » mark the targets, and the text has everything else.
 SPECIAL, TARGET, PREFIX, SECOND, DIM = "bright_blue", "bold green", "italic", "magenta", "dim"
 
 
@@ -33,12 +33,12 @@ def print_examples(
     """Prints the first examples that a run of this config draws, on stdout.
 
     Args:
-      config: config of a run, as lm.presets.run gives it.
+      config: config of a run, in the form that lm.presets.run returns.
       split: split of the corpus.
       count: number of examples.
-      step: step of the run.
-      arrays: also print all arrays as numbers.
-      color: whether to use colors; None uses them on a terminal.
+      step: training step at which the examples are drawn.
+      arrays: whether to print all arrays as numbers too.
+      color: whether to use colors; None means only on a terminal.
 
     Raises:
       UserError: the config is invalid.
@@ -179,7 +179,7 @@ def _targets(example: Example) -> dict[int, int]:
 
 
 def _shift(example: Example, tokenizer: Tokenizer) -> int:
-    """Positions between a masked token and its prediction: 1 if most are predicted one before."""
+    """Offset between masked tokens and their predictions: 1 if most are one position earlier."""
     masked = set(np.flatnonzero(example["tokens"] == tokenizer.mask).tolist())
     predicted = set(_targets(example))
     return int(len({at - 1 for at in masked} & predicted) > len(masked & predicted))

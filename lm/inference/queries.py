@@ -1,8 +1,8 @@
 """Batched log-probability queries.
 
-A query is one text with target ids at some of its positions. Each query takes a row of its own, as
-a single document. Queries are grouped by length, so that few shapes are compiled and there is
-little padding. Rows are split over the mesh's devices.
+A query is one text with target ids at some of its positions. Each query takes a row of its own,
+laid out as a single document. Queries are grouped by length, so that few shapes are compiled and
+there is little padding. Rows are split over the mesh's devices.
 """
 
 import collections
@@ -22,20 +22,20 @@ from lm.training.program import Program
 # Approximate number of token positions of a batch: few enough for the cache of two CPU cores, and
 # enough to fill an accelerator's matrix unit at these lengths.
 POSITIONS = 4096
-# Lengths of rows; beyond, multiples of the last. They are few because at tiny sizes compiling a
-# shape takes longer than scoring 1,000 pairs.
+# Lengths of rows; longer rows have multiples of the last length. There are few lengths, because for
+# tiny models compiling a shape takes longer than scoring 1,000 pairs.
 WIDTHS = (16, 32, 64, 128)
-_AHEAD = 32  # batches in flight while the next are put together
+_AHEAD = 32  # number of batches in flight while the next ones are assembled
 
 
 class Query(NamedTuple):
-    """One text, and the targets to score in it. T tokens, P targets, S inputs.
+    """One text of T tokens with P targets to score, and S inputs of an encoder.
 
     Attributes:
       tokens: ids that the model, or its decoder, reads, [T].
-      positions: where targets are predicted: indices into `tokens`, [P].
+      positions: indices into `tokens` of the positions that predict targets, [P].
       targets: the id to score at each of `positions`, [P].
-      prefix: number of first tokens that all positions see, if the model has a prefix mask.
+      prefix: number of leading tokens that all positions see, if the model has a prefix mask.
       inputs: ids that the encoder of an encoder-decoder reads, [S].
     """
 
@@ -62,7 +62,7 @@ class QueryEngine:
       pad: id of padding.
       mask: attention mask of the program's objective.
       sharding: sharding of a batch's rows.
-      parts: parts that a batch's rows are split into.
+      parts: number of parts into which the rows of a batch are split.
     """
 
     def __init__(self, program: Program, pad: int, masked_head: bool = False):
@@ -71,7 +71,7 @@ class QueryEngine:
         Args:
           program: program of the models.
           pad: id of padding.
-          masked_head: apply the head for masked tokens before the vocabulary.
+          masked_head: whether to apply the head for masked tokens before the vocabulary.
         """
         self.masked_head = masked_head
         self.pad, self.mask = pad, program.objective.mask
@@ -88,17 +88,17 @@ class QueryEngine:
     def __call__(
         self, params: Params, queries: Iterable[tuple[int, Query]], count: int
     ) -> tuple[Float64[np.ndarray, "N"], Float64[np.ndarray, "N"]]:
-        """Sums over the queries of each item. A row is summed in float32, rows in float64.
+        """Sums scores over the queries of each item: within a row in float32, over rows in float64.
 
         Args:
-          params: parameters.
+          params: parameters of the model.
           queries: (item, query) in any order; an item is a number below `count`, such as the index
             of a sentence.
           count: N, number of items.
 
         Returns:
-          -log p of each item's targets in nats, [N]; and the number of them whose logit is above
-          those of all other vocabulary entries, [N] (lm/nn/cross_entropy.py defines how ties
+          -log p of each item's targets in nats, [N]; and the number of each item's targets whose
+          logit is the highest in the vocabulary, [N] (lm/nn/cross_entropy.py defines how ties
           count).
         """
         totals = np.zeros((2, count))
@@ -133,7 +133,7 @@ class QueryEngine:
         """Returns a batch with one query.
 
         Args:
-          query: the query, in the first row.
+          query: the query to put into the first row.
           size: number of rows of the batch.
         """
         return self._batch((query,), _shape(query), size)
@@ -183,7 +183,7 @@ def _shape(query: Query) -> _Shape:
 
 
 def _width(length: int) -> int:
-    """The next of WIDTHS, or the next multiple of the last."""
+    """The smallest sufficient length of WIDTHS, or else multiple of the last length."""
     fitting = (width for width in WIDTHS if width >= length)
     return next(fitting, -(-length // WIDTHS[-1]) * WIDTHS[-1])
 

@@ -2,7 +2,7 @@
 
 Decoding is greedy. A model that predicts masked tokens gets a text in which one word in six is
 masked, and fills in all of them at once. Any other model gets the beginning of a text and continues
-it token by token. Samples measure nothing.
+it token by token. Samples are illustrations, not measurements.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from lm.parallel import sharding
 from lm.training.program import Program
 
 PROMPT = 24  # maximum number of tokens of a prompt
-CONTINUATION = 24  # maximum number of tokens that are written after it
+CONTINUATION = 24  # maximum number of tokens of a continuation
 MASK_EVERY = 6  # one in this many words is masked
 
 
@@ -32,13 +32,13 @@ def draw(
 
     Args:
       program: program of the model.
-      params: parameters.
+      params: parameters of the model.
       tokenizer: tokenizer of the program.
-      store: the split.
+      store: token store of the split.
       count: number of documents.
 
     Returns:
-      {"prompt", "text"} for each; empty if the objective does not predict tokens.
+      {"prompt", "text"} for each document; empty if the objective does not predict tokens.
     """
     if not methods(program.objective):
         return []
@@ -73,7 +73,7 @@ class _Greedy:
 
 
 def _beginnings(store: Store, length: int, count: int) -> list[Int32[np.ndarray, "_"]]:
-    """The first ids of documents that have twice as many."""
+    """The first ids of each document that is at least twice as long."""
     offsets = np.asarray(store.document_offsets)
     documents = np.flatnonzero(np.diff(offsets) >= 2 * length)[:count]
     starts = offsets[documents].tolist()
@@ -100,7 +100,7 @@ def _continued(
 def _filled(
     scorer: Scorer, greedy: _Greedy, params: Params, ids: Int32[np.ndarray, "T"]
 ) -> dict[str, str]:
-    """A text with marked words, and the same with the model's words in their place."""
+    """A text with marked words, and the text with the model's words in their place."""
     word = np.cumsum(word_starts(scorer.tokenizer, ids)) - 1
     positions = np.flatnonzero(word % MASK_EVERY == MASK_EVERY - 1)
     if not len(positions):  # a text of few words
@@ -120,7 +120,7 @@ def _marked(tokenizer: Tokenizer, ids: Int32[np.ndarray, "T"], positions: Sequen
     for at, marked in enumerate(is_marked):
         was_marked = at > 0 and is_marked[at - 1]
         decoded = tokenizer.decode(ids[: at + 1].tolist())
-        # What this id adds. A character of several bytes appears with the last of them.
+        # The text that this id adds. A character of several bytes appears with its last byte.
         is_longer = at < len(ids) and decoded.startswith(previous)
         piece = decoded[len(previous) :] if is_longer else ""
         text += "»" * (was_marked and not marked)

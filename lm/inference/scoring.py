@@ -4,10 +4,10 @@ The methods that score a sentence:
 
     causal     Σ log p(token | tokens before it), from [BOS] on. An encoder-decoder decodes the
                sentence from an empty input: `[BOS] [EOS]` if it was trained on prefixes of text,
-               `[EOS]` if on other pairs.
+               `[EOS]` if it was trained on other pairs.
     pll        pseudo-log-likelihood (Salazar et al. 2020): Σ log p(token | all other tokens), with
                one token masked at a time
-    pll_word   PLL-word-l2r (Kauf and Ivanova 2023): as pll, but later pieces of the same word are
+    pll_word   PLL-word-l2r (Kauf and Ivanova 2023): like pll, but later pieces of the same word are
                also masked, so that the end of a word does not give away its beginning
     infill     Σ over words of log p(pieces, end | all other words), for T5's span corruption and
                UL2. A sentinel replaces one word of the input, and the target spells the word out.
@@ -17,8 +17,8 @@ The methods that score a sentence:
 A sentence is laid out as a document, as in training: `[CLS] … [SEP]` for models trained by MLM,
 `[BOS] … [EOS]` for MNTP, which predicts token k + 1 at position k. Special tokens are not counted.
 The [EOS] after a sentence is not counted in causal scores by default, as in published scores: in
-training it ends documents, so it measures whether a text of one sentence would end here. With it
-(`end`) the probabilities of all strings add up to 1.
+training, [EOS] ends documents, so it measures whether a text of one sentence would end here. If it
+is counted (`end`), the probabilities of all strings add up to 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -51,7 +51,8 @@ SPECIALS = 5
 def methods(objective: Objective) -> tuple[str, ...]:
     """Scoring methods that a model of this objective supports; empty if it predicts no tokens.
 
-    The first is its usual method: that of the last of the objective's `scores` that has one.
+    The first is the usual method: the one for the last entry of the objective's `scores` that has a
+    method.
     """
     supported = (
         method for score in reversed(objective.scores) for method in _METHODS.get(score, ())
@@ -63,12 +64,12 @@ class Scorer:
     """Log-probabilities of sentences by one method, and of continuations.
 
     Attributes:
-      method: how sentences are scored.
+      method: name of the method that scores sentences.
       score: entry of the objective's `scores` that the layout of queries follows.
       end: whether a causal score counts the [EOS] after a sentence.
       tokenizer: tokenizer of the program.
       mask: attention mask of the objective.
-      mode: id of the mode token that a denoiser's inputs begin with, or empty.
+      mode: ids before a denoiser's input: one mode token, or none.
       engine: answers the queries.
     """
 
@@ -96,8 +97,8 @@ class Scorer:
                 f"{method!r} is not one of {', '.join(methods(objective))}, which suit this"
                 " objective"
             )
-        # A model trained on prefixes continues texts that way, though it can also score plain left
-        # to right.
+        # A model trained on prefixes continues texts from prefixes, although it can also score
+        # texts plainly from left to right.
         self.score = "suffix" if not method and "suffix" in scores else scores[-1]
         members = list(objective.members.values()) if objective.composed else [objective]
         scored = [member for member in members if self.score in member.scores][-1]
@@ -110,7 +111,7 @@ class Scorer:
         """log p of each sentence in nats, [N].
 
         Args:
-          params: parameters.
+          params: parameters of the model.
           sentences: ids of N sentences, none empty.
         """
         queries = (
@@ -126,13 +127,13 @@ class Scorer:
         """Scores how N contexts continue.
 
         Args:
-          params: parameters.
+          params: parameters of the model.
           texts: (context, continuation) of each item, as ids.
 
         Returns:
-          log p of each continuation in nats, [N]; and whether the logit of each of its ids is above
-          those of all other vocabulary entries, given the ids before it, [N]. Masked models predict
-          all ids of a continuation at once, and their number is visible to them.
+          log p of each continuation in nats, [N]; and whether every id of the continuation has the
+          highest logit in the vocabulary, given the ids before it, [N]. Masked models predict all
+          ids of a continuation at once and see how many there are.
         """
         queries = (
             (item, self.continuation_query(context, continuation))
@@ -169,7 +170,7 @@ class Scorer:
         """Returns the query that scores how a context continues.
 
         Args:
-          context: ids of the text before.
+          context: ids of the text before the continuation.
           continuation: ids to score.
         """
         t = self.tokenizer
@@ -188,9 +189,9 @@ class Scorer:
         """The query that scores masked tokens, for a method that masks.
 
         Args:
-          ids: a text.
+          ids: ids of a text.
           positions: positions of the tokens to mask.
-          count: score only the first `count` of them; None scores all.
+          count: number of leading positions to score; None scores all positions.
         """
         t, shift = self.tokenizer, int(self.score == "masked_next")
         first, last = (t.bos, t.eos) if shift else (t.cls, t.sep)
@@ -225,7 +226,8 @@ class Scorer:
 
 
 def encode(tokenizer: Tokenizer, texts: Sequence[str]) -> list[Int32[np.ndarray, "_"]]:
-    """Returns the ids of each text, normalized as by the sources, with line breaks as spaces.
+    """Returns the ids of each text, normalized like text of the sources, with spaces for line
+    breaks.
 
     Args:
       tokenizer: the tokenizer.

@@ -7,14 +7,14 @@ from scipy import sparse
 
 
 def counts(texts: Sequence[np.ndarray], size: int) -> sparse.csr_matrix:
-    """How often each token occurs in each text.
+    """The count of each token in each text.
 
     Args:
       texts: the ids of N texts.
       size: V, the size of the vocabulary.
 
     Returns:
-      [N, V], float64.
+      Counts, float64 [N, V].
     """
     rows = np.repeat(np.arange(len(texts)), [len(text) for text in texts])
     return sparse.coo_matrix(

@@ -29,8 +29,8 @@ from lm.tasks._labelled_rows import SPECIALS, Item
 from lm.training.program import Program
 
 MASKS = ("own", "bidirectional")
-STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularization of regressions; the dev part selects
-PROBED = 6000  # maximum number of targets that a regression is fitted on; more words add little
+STRENGTHS = (0.003, 0.03, 0.3, 3.0)  # inverse regularizations, one of which the dev part selects
+PROBED = 6000  # maximum number of targets to fit a regression on; more words add little
 PARTS = ("train", "dev", "test")
 
 Parts = dict[str, list[Item]]  # by PARTS
@@ -40,16 +40,16 @@ T = TypeVar("T")
 
 @dataclasses.dataclass(frozen=True)
 class Options(labelled.Files, tuner.Recipe):
-    """Files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and amounts.
+    """Options of files (lm/data/labelled.py), fine-tuning (lm/finetuning/tuner.py), and amounts.
 
     Attributes:
-      train_most: maximum number of training examples, the same in every run; 0 takes all.
-      dev_most: maximum number of examples to select by; 0 takes all.
-      test_most: maximum number of examples to evaluate on; 0 takes all.
+      train_most: maximum number of training examples, the same in every run; 0 means all.
+      dev_most: maximum number of examples to select by; 0 means all.
+      test_most: maximum number of examples to evaluate on; 0 means all.
       longest: maximum number of tokens of an example. A longer text is cut; a longer sentence of
         tagged words continues in another row.
-      masks: masks to fine-tune a model under: its "own", and "bidirectional" if it also has such a
-        mask.
+      masks: attention masks for fine-tuning a model: its "own", and "bidirectional" if the model
+        also has a bidirectional mask.
     """
 
     train_most: int = 800
@@ -79,12 +79,12 @@ class LabelledTask:
     Attributes:
       kind: "text", "pair" or "words".
       selection_metric: metric by which learning rate, epoch and regularization are selected.
-      tuned_only: metrics that are given for the fine-tuned model only.
-      parts: the examples.
+      tuned_only: metrics that are reported for the fine-tuned model only.
+      parts: part → its examples.
       classes: the labels, sorted.
-      targets: part → the class of each text, pair or word, one example after another.
-      pieces: part → the contents of its rows.
-      identity: hash of the test part.
+      targets: part → class of each text, pair or word, one example after another.
+      pieces: part → contents of the rows, one piece per row.
+      identity: hash of the examples of the test part.
     """
 
     kind = ""
@@ -92,7 +92,7 @@ class LabelledTask:
     selection_metric = ""
     tuned_only: tuple[str, ...] = ()
     shared = True
-    by_name = True  # it trains
+    by_name = True  # runs on request only, because it trains
     bounds: tuple[str, ...] = ()
     notes: Sequence[str] = ()
 
@@ -183,9 +183,9 @@ class LabelledTask:
 
         Returns:
           {metric: Score}, with the metrics of `measure` under three names:
-            metric: fine-tuned under a bidirectional mask if the model has one, else under its own.
-            metric_own: fine-tuned under the mask of its training.
-            probe_metric: a logistic regression on its features, which are not trained.
+            metric: fine-tuned under a bidirectional mask if the model has one, else as metric_own.
+            metric_own: fine-tuned under the mask of the model's training.
+            probe_metric: a logistic regression on the model's features, which are not trained.
         """
         # The untrained model comes after the trained one and shares its compiled step.
         if self._tuner is None or self._tuner.program is not program:
@@ -201,7 +201,7 @@ class LabelledTask:
             if mask == "bidirectional" and has_second_mask:
                 rows = {part: self.rows(part, program, True) for part in PARTS}
             elif mask == "bidirectional" and tuned:
-                continue  # its own mask is bidirectional, or it has no other
+                continue  # the model's own mask is bidirectional, or its only mask
             else:
                 rows = own_rows
             tuned[mask] = self.measure("test", self._tune(self._tuner, params, rows))
@@ -251,7 +251,7 @@ class LabelledTask:
         return result
 
     def baseline(self, predicted: Integer[np.ndarray, "M"]) -> dict[str, Score]:
-        """Scores of a baseline's predictions on the test part, under all names of a model's."""
+        """Scores of a baseline's predictions on the test part, under all names of metrics."""
         metrics = self.measure("test", predicted)
         return self.named(metrics, metrics, metrics)
 
@@ -259,7 +259,8 @@ class LabelledTask:
         """Classes of the test part's targets by logistic regression.
 
         Args:
-          features: features of the targets of train, dev and test, [M, F] each, dense or sparse.
+          features: features of the targets of train, dev and test: three arrays [M, F], dense or
+            sparse.
         """
         from sklearn.linear_model import LogisticRegression
 
@@ -286,7 +287,7 @@ class LabelledTask:
         return np.full(len(self.targets["test"]), most_common)
 
     def bags(self, unit: int) -> list[sparse.csr_matrix]:
-        """Bags of tokens of one unit of each example, of train, dev and test: [N, V] each."""
+        """Bags of tokens of one unit of each example in train, dev and test, each [N, V]."""
         return [
             _bags.log_counts(
                 [item.units[unit] for item in self.parts[part]], self.corpus.tokenizer.size
@@ -398,8 +399,8 @@ def class_scores(
     """Evaluates predicted classes.
 
     Args:
-      targets: classes of M targets.
-      predicted: predicted classes.
+      targets: true class of each of M targets, [M].
+      predicted: predicted class of each target, [M].
       identity: hash of the examples.
 
     Returns:
@@ -424,8 +425,8 @@ def sample(items: Sequence[T], most: int, rng: np.random.Generator) -> list[T]:
 
     Args:
       items: the items to choose from.
-      most: maximum number of items; 0 takes all.
-      rng: source of the order.
+      most: maximum number of items; 0 means all.
+      rng: generator of the random order.
     """
     order = rng.permutation(len(items))
     return [items[at] for at in (order[:most] if most else order)]

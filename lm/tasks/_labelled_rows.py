@@ -16,12 +16,12 @@ SPECIALS = {"text": 2, "pair": 3, "words": 2}  # maximum number of special token
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """An example.
+    """A labelled example.
 
     Attributes:
-      units: the ids of its one or two texts, or of each of its words.
-      labels: one, or one for each word.
-      content: the texts, words or ids that identify it.
+      units: ids of each text (one or two), or of each word of a sentence.
+      labels: a single label, or one label for each word.
+      content: texts, words or ids that identify the example.
     """
 
     units: Sequence[np.ndarray]
@@ -31,11 +31,11 @@ class Item:
 
 @dataclasses.dataclass(frozen=True)
 class Piece:
-    """What a row holds: an example, or a part of a sentence of words.
+    """The content of a row: an example, or a part of a sentence of words.
 
     Attributes:
-      units: the ids of its texts or words, cut to fit.
-      count: the number of its targets.
+      units: ids of each text or word, cut to fit the row.
+      count: number of targets.
     """
 
     units: Sequence[np.ndarray]
@@ -79,12 +79,12 @@ def lay_out(
     """Lays out pieces in the form of the model's training (lm/tasks/_reading.py).
 
     Args:
-      pieces: one per row, N.
-      targets: classes of all pieces, one piece after another.
+      pieces: the contents of N rows.
+      targets: classes of the M targets of all pieces, one piece after another, [M].
       objective: the model's objective.
       tokenizer: supplies the special tokens.
       kind: "text", "pair" or "words".
-      length: T.
+      length: T, positions of a row.
       slots: P, the maximum number of targets of a row.
 
     Returns:
@@ -96,7 +96,7 @@ def lay_out(
     result = []
     target_NP = np.zeros((len(pieces), slots), np.int32)
     weight_NP = np.zeros((len(pieces), slots), np.float32)
-    start = 0  # of the piece's targets
+    start = 0  # index of the piece's first target
     for index, piece in enumerate(pieces):
         ids, numbers = list(first), [0] * len(first)
         for number, unit in enumerate(piece.units, 1):

@@ -1,8 +1,8 @@
 """Shared by tasks on languages whose every probability is known: the distance to the best loss.
 
-The distance is in nats per token. The true distribution p of the next word is that of the grammar's
-state (lm/data/synthetic/grammar.py). So the distance has two estimates: `excess_nll`, the model's
-negative log-likelihood of the words that occur minus the true one; and `kl`, the mean of
+The distance is in nats per token. The state of the grammar determines the true distribution p of
+the next word (lm/data/synthetic/grammar.py). So the distance has two estimates: `excess_nll`, the
+model's negative log-likelihood of the words that occur minus the true one; and `kl`, the mean of
 Σ p log(p / q) over positions, which does not vary with the words that occur and is never negative.
 The best possible value is 0.
 """
@@ -26,7 +26,7 @@ from lm.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of held-out text.
 
     Attributes:
       tokens: maximum number of held-out positions to read, padding included.
@@ -41,17 +41,17 @@ MakeScore = Callable[[float, float, Examples], Score]  # `fraction` or `nats` of
 class LanguageTask:
     """Evaluates a model on held-out documents, each in a row of its own; causally, by default.
 
-    A subclass names the source and makes its grammar. `_prepare` sets `batch`, `surprisal`,
+    A subclass names the source and makes the grammar. `_prepare` sets `batch`, `surprisal` and
     `truth`.
 
     Attributes:
-      source: the source whose documents it needs.
+      source: name of the source of the documents that the task needs.
       options: options of the source.
       language: the grammar of the corpus's documents.
-      words: its words as ids.
-      batch: the rows; `states` are those of the grammar before each target.
+      words: words of the language as ids.
+      batch: the rows; `states` holds the state of the grammar before each target.
       surprisal: the true -log p of each target in nats, [B, P].
-      truth: the true distributions.
+      truth: the true distributions of the targets.
       weights: 1 for each target, else 0, [B, P].
       identity: a hash of the examples.
     """
@@ -158,7 +158,7 @@ def score_of(
     """A score of values at targets, with the rows as its examples.
 
     Args:
-      make: `fraction` or `nats`.
+      make: the function `fraction` or `nats` of lm.stats.scores.
       totals: value · weight of each target.
       weights: weight of each target.
       identity: hash of the examples.
@@ -173,12 +173,12 @@ def evaluate_table(
     batch: Mapping[str, np.ndarray],
     truth: _synthetic.Truth,
 ) -> PerTarget:
-    """Like `_synthetic.evaluate`, for a method whose distribution depends on one number alone.
+    """Like `_synthetic.evaluate`, for a method that predicts from one context number alone.
 
     Args:
-      q_CV: its distribution in each context.
-      context: context of each target.
-      batch: targets, states and weights.
+      q_CV: predicted distribution in each context.
+      context: number of the context of each target, [B, P].
+      batch: the fields targets, states and weights, [B, P].
       truth: the true distributions.
     """
     p_SV, state, target = truth.table_SV, batch["states"], batch["targets"]
@@ -186,8 +186,8 @@ def evaluate_table(
     log_q_CV = np.log(np.where(is_possible, q_CV, 1.0))
     with np.errstate(divide="ignore"):
         nll_CV = np.where(is_possible, -log_q_CV, np.inf)
-    # Words possible under p must be so under q in every context that occurs with p's state; other
-    # pairs of state and context are never looked up.
+    # In every context that occurs with a state, q must allow the words that p allows. Other pairs
+    # of state and context are never looked up.
     negentropy_S = (p_SV * np.log(np.where(p_SV > 0, p_SV, 1.0))).sum(1)
     kl_SC, legal_SC = negentropy_S[:, None] - p_SV @ log_q_CV.T, (p_SV > 0) @ q_CV.T
     values = {
@@ -214,9 +214,9 @@ def states(
 
     Args:
       language: the grammar.
-      words: its words as ids.
+      words: words of the grammar as ids.
       texts: ids of one text per row.
-      length: T.
+      length: T, positions of a row.
 
     Returns:
       The state before each target, and the true -log p of each target in nats.

@@ -19,7 +19,7 @@ from lm.training.validation import Validation
 class PairTask:
     """The accuracy of the model's pair classifier on an objective's held-out pairs.
 
-    A subclass names the objective and adds baselines. Its config has `tokens`, the maximum number
+    A subclass names the objective and adds baselines. The config has `tokens`, the maximum number
     of held-out tokens to read, and `fit`, the number of training pairs that a baseline learns from.
     """
 
@@ -89,7 +89,7 @@ def accuracy(
     """Evaluates one predicted label for each example.
 
     Args:
-      examples: the examples, N.
+      examples: N examples.
       predicted: the predicted label of each example, [N].
 
     Returns:
@@ -103,11 +103,11 @@ def majority(training: Sequence[Example], examples: Sequence[Example]) -> dict[s
     """Evaluates the most frequent label of the training examples.
 
     Args:
-      training: examples that the label is counted on.
+      training: examples that determine the most frequent label.
       examples: examples to evaluate.
 
     Returns:
-      {"accuracy": Score}, the fraction of examples that have it.
+      {"accuracy": Score}, the fraction of examples with this label.
     """
     return accuracy(examples, np.full(len(examples), int(labels(training).mean() > 0.5)))
 

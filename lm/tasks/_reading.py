@@ -1,4 +1,4 @@
-"""How a model reads a complete text: with the special tokens and under the mask of its training."""
+"""How a model reads a complete text: with the special tokens and the mask of its training."""
 
 from lm.core.protocols import Objective, Tokenizer
 
@@ -16,11 +16,11 @@ def is_bidirectional(objective: Objective) -> bool:
 def special_tokens(
     objective: Objective, tokenizer: Tokenizer
 ) -> tuple[list[int], list[int], list[int]]:
-    """The special tokens before a text, between it and a second text, and at the end.
+    """The special tokens before a text, between two texts, and at the end.
 
-    `[CLS] text [SEP] text [SEP]` for encoders, and for decoders whose training was MLM, or ended
-    with it; `text [EOS] text [EOS]` for encoder-decoders; `[BOS] text [EOS] text` for other
-    decoders.
+    `[CLS] text [SEP] text [SEP]` for encoders, and for decoders whose training consisted of MLM
+    or ended with MLM; `text [EOS] text [EOS]` for encoder-decoders; `[BOS] text [EOS] text` for
+    other decoders.
 
     Args:
       objective: objective of the model.

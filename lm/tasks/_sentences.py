@@ -1,4 +1,4 @@
-"""Shared by tasks on sentences: reading files of them, and scorers that are compiled once."""
+"""Shared by tasks on sentences: a reader of files, and scorers that are compiled once."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from lm.inference.scoring import Scorer
 from lm.training.program import Program
 
 T = TypeVar("T")
-_NAMED = 3  # broken lines that a message names
+_NAMED = 3  # maximum number of broken lines that a message names
 
 
 class Scorers:
@@ -49,13 +49,14 @@ def read(
     """Reads records from JSON Lines files, and from text files with a record per line.
 
     Args:
-      task: the name of the task whose option `path` these are, for messages.
-      paths: files, directories, globs.
+      task: name of the task, for messages.
+      paths: files, directories or globs from the task's option `path`.
       suffixes: suffixes of the files to read in a directory.
-      parse: makes a record of a line's value (the line itself in a .txt file) and the file's name
-        without suffix; raises ValueError with what is wrong, such as "has no field …".
-      broken: fraction of a file's lines that may be broken.
-      most: maximum number of records of a file, the first ones; 0 takes all.
+      parse: function from a line's value (the line itself in a .txt file) and the file's name
+        without suffix to a record; raises ValueError with a description of the problem, such as
+        "has no field …".
+      broken: maximum fraction of broken lines in a file.
+      most: maximum number of records, taken from the beginning of each file; 0 means all.
 
     Returns:
       The records, and for each file with broken lines a note that counts them.
@@ -99,18 +100,18 @@ def read(
 
 
 def print_notes(task: str, notes: Sequence[str]) -> None:
-    """Prints on stderr what was left out.
+    """Prints notes on records that were left out on stderr.
 
     Args:
       task: name of the task.
-      notes: one line each.
+      notes: notes of one line each.
     """
     for note in notes:
         print(f"{task}: {note}", file=sys.stderr)
 
 
 def _json(line: str, undecodable: float) -> Any:
-    """Parses a line; `undecodable` is the fraction of it that is not UTF-8."""
+    """Parses a line; `undecodable` is the fraction of the line that is not UTF-8."""
     if undecodable > 0.01:
         raise ValueError("is not UTF-8 text")
     try:

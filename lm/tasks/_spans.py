@@ -12,10 +12,10 @@ def spans(tags: Sequence[str], strict: bool = False) -> list[Span]:
     """The spans of a sentence.
 
     Args:
-      tags: one per word.
-      strict: an `I-x` that continues no span of its type counts as outside (seqeval's strict mode).
-        Otherwise it begins a span, as in conlleval (Tjong Kim Sang and Buchholz 2000) and in
-        seqeval by default.
+      tags: the tag of each word.
+      strict: whether an `I-x` that continues no span of its type counts as outside (seqeval's
+        strict mode). Otherwise it begins a span, as in conlleval (Tjong Kim Sang and Buchholz 2000)
+        and in seqeval by default.
     """
     result: list[Span] = []
     start, kind = 0, ""
@@ -38,7 +38,7 @@ def counts(
     Args:
       gold: the true tags of each sentence.
       predicted: the tags that a model predicts.
-      strict: see `spans`.
+      strict: whether an `I-x` that continues no span counts as outside; see `spans`.
 
     Returns:
       For each sentence: (spans predicted exactly, gold spans + predicted spans).

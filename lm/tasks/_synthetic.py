@@ -50,8 +50,8 @@ class Words:
     """The words of a synthetic corpus as ids of its tokenizer.
 
     Attributes:
-      words: all words that texts can contain, W of them; END among them, if texts have an end.
-      ids: the id of each; that of END is [EOS].
+      words: all W words that texts can contain, including END if texts have an end.
+      ids: id of each word; the id of END is that of [EOS].
     """
 
     def __init__(self, words: Sequence[str], tokenizer: Tokenizer):
@@ -84,7 +84,7 @@ class Words:
         """Probabilities of words as probabilities of ids.
 
         Args:
-          table_SW: probabilities of the words.
+          table_SW: probabilities of the words, [..., W].
           size: V, the number of ids.
         """
         table_SV = np.zeros((*table_SW.shape[:-1], size))
@@ -95,13 +95,13 @@ class Words:
 def causal_rows(texts: Sequence[np.ndarray], tokenizer: Tokenizer, length: int) -> NumpyBatch:
     """Lays out rows for a causal model: [BOS] text, with each next token and [EOS] as targets.
 
-    A row holds one text, cut where the row is full. Where it is cut does not depend on what
-    follows, so means over the targets stay unbiased.
+    A row holds one text, cut where the row is full. The place of the cut does not depend on the
+    text after it, so means over the targets stay unbiased.
 
     Args:
-      texts: ids.
+      texts: ids of one text per row.
       tokenizer: supplies the special tokens.
-      length: T.
+      length: T, positions of a row.
 
     Returns:
       tokens, targets, segments, positions: int32 [B, T]; weights: float32 [B, T].
@@ -126,11 +126,11 @@ def masked_rows(
     """Lays out rows for a masked model: [CLS] text [SEP] or [BOS] text [EOS], with [MASK]s.
 
     Args:
-      texts: ids of one text per row, at most length - 2.
+      texts: ids of one text per row, at most length - 2 ids each.
       places: indices of the tokens to mask in each text.
       tokenizer: supplies the special tokens.
-      length: T.
-      kind: "masked", or "masked_next" where token k + 1 is predicted at k.
+      length: T, positions of a row.
+      kind: "masked", or "masked_next" if position k predicts token k + 1.
       mask: attention mask of the model.
 
     Returns:
@@ -154,7 +154,7 @@ class Truth:
     """The true distributions of the targets of rows.
 
     Attributes:
-      table_SV: the distribution of a target in each state.
+      table_SV: distribution of a target in each state, [S, V].
       closing_V: tokens that the metric "closing" distinguishes; None if there is no such metric.
     """
 
@@ -173,10 +173,10 @@ def evaluate(
 
     Args:
       program: the model's program.
-      params: its parameters.
+      params: the model's parameters.
       batch: fields of lm/nn/token_loss.py; with a `truth`, also `states`, int32 [B, P].
       truth: the true distributions.
-      masked: predict by the head for masked tokens, if the model has one.
+      masked: whether to predict with the head for masked tokens, if the model has one.
 
     Returns:
       Values by name, float64 [B, P], 0 where the weight is 0:
@@ -244,7 +244,7 @@ def first_documents(store: Store, tokens: int, length: int) -> list[Int64[np.nda
 
     Args:
       store: the documents.
-      tokens: maximum number of positions of all rows; there is always at least one row.
+      tokens: maximum total number of positions of the rows; there is always at least one row.
       length: positions of a row.
     """
     return [

@@ -16,7 +16,7 @@ from lm.stats.scores import Examples, Score, fraction, nats
 class ObjectiveWithModifiedExamples:
     """An objective whose examples are modified before they are evaluated.
 
-    It implements `Objective`; everything but the examples is that of the original.
+    The class implements `Objective` and leaves everything but the examples unchanged.
     """
 
     def __init__(
@@ -28,7 +28,7 @@ class ObjectiveWithModifiedExamples:
         """Wraps an objective.
 
         Args:
-          objective: the original.
+          objective: the original objective.
           positions: number of tokens that a row counts as.
           change: modifies an example; None leaves examples unchanged.
         """
@@ -46,7 +46,7 @@ class ObjectiveWithModifiedExamples:
     def example(
         self, store: Store, plan: Any, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """The original's example, modified."""
+        """The modified example of the original objective."""
         example = self._original.example(store, plan, row, rng, progress)
         return self._change(example) if self._change else example
 
@@ -54,7 +54,7 @@ class ObjectiveWithModifiedExamples:
 def neighbors(
     store: Store, tokenizer: Tokenizer
 ) -> tuple[Int64[np.ndarray, "N"], Int64[np.ndarray, "N"]]:
-    """(tokens, the token after each) of `[BOS] document [EOS]`, over all documents.
+    """(each token, the next token) of `[BOS] document [EOS]`, over all documents.
 
     Args:
       store: the documents.
@@ -104,9 +104,9 @@ class Targets:
     def from_batches(cls, batches: Sequence[Mapping[str, np.ndarray]], task: str) -> "Targets":
         """Collects the targets of `Validation.full`.
 
-        The identity is that of the targets by row, and of the task. It does not depend on the
+        The identity is a hash of the targets by row and of the task. It does not depend on the
         layout of a model's input (special tokens, mode tokens, one stream or two), so models of
-        several kinds that are evaluated on the same targets have the same.
+        several kinds that are evaluated on the same targets share one identity.
 
         Args:
           batches: batches with targets and weights.
@@ -145,7 +145,7 @@ class Targets:
         """(nats, accuracy) of a model.
 
         Args:
-          by_row: what `Validation.by_row` returned.
+          by_row: the return value of `Validation.by_row`.
           term: name of the loss term.
         """
         nll = Examples(*by_row[term], self.identity)

@@ -1,7 +1,7 @@
 """Nested brackets (Dyck-(k, m), Hewitt et al. 2020) on held-out documents of the source `brackets`.
 
-`closing_accuracy`: of the targets that close a bracket, the fraction at which the correct kind is
-the most probable of all closing brackets; 1/k by guessing. It is also reported by distance to the
+`closing_accuracy` is the fraction of targets that close a bracket at which the correct kind is the
+most probable of all closing brackets; guessing gives 1/k. It is also reported by distance to the
 opening bracket, as near (1 symbol), middle (2 to 9) and far (10 and more), and for outermost pairs.
 `legal_mass`, `excess_nll` and `kl` are those of lm/tasks/_language.py; their best possible values
 are 1, 0 and 0.
@@ -20,14 +20,14 @@ from lm.tasks import _language
 from lm.tasks._synthetic import PerTarget
 
 Config = _language.Config
-NEAR, FAR = 1, 10  # symbols from a bracket to the one that closes it
+NEAR, FAR = 1, 10  # number of symbols from an opening bracket to its closing bracket
 
 
 class Task(_language.LanguageTask):
     """Whether a model closes the last open bracket, by distance (Hewitt et al. 2020).
 
     Attributes:
-      targets_of: closing metric → the targets that it counts, bool [B, P].
+      targets_of: closing metric → mask of the targets that the metric counts, bool [B, P].
     """
 
     metrics = (
@@ -65,7 +65,7 @@ class Task(_language.LanguageTask):
         return closing_V
 
     def _nesting(self) -> tuple[Int[np.ndarray, "B P"], Int[np.ndarray, "B P"]]:
-        """(symbols back to the opening bracket, depth of the pair) of closing targets, else 0."""
+        """(distance to the opening bracket, depth of the pair) of closing targets, 0 elsewhere."""
         distance, depth = np.zeros_like(self.batch["targets"]), np.zeros_like(self.batch["targets"])
         for row, targets in enumerate(self.batch["targets"]):
             stack: list[int] = []

@@ -1,7 +1,7 @@
 """Likelihood of held-out documents from left to right: nats per token, perplexity, bits per byte.
 
-Whatever a model was trained on, the targets are those of the objective `clm`: each token once, and
-[EOS].
+For every model, whatever its objective, the targets are those of the objective `clm`: each token
+once, and [EOS].
 """
 
 import dataclasses
@@ -20,7 +20,7 @@ from lm.training.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of held-out text.
 
     Attributes:
       tokens: maximum number of held-out tokens to read.
@@ -89,7 +89,7 @@ class Task:
         bits = Examples(nll.examples.totals / math.log(2), bytes_by_row, targets.identity)
         return {
             "nll": nll,
-            # No ratio of sums, so there are no values by example.
+            # Perplexity is not a ratio of sums, so it has no per-example values.
             "perplexity": Score(math.exp(min(nll.value, 700.0)), nll.count, "perplexity", "lower"),
             "bits_per_byte": Score(
                 float(bits.totals.sum() / size), size, "bits/byte", "lower", bits

@@ -1,8 +1,8 @@
 """Classification of a text, by fine-tuning and by a linear probe.
 
 The texts are published examples; or, without a path, paragraphs of the corpus, which are classified
-by the part of the corpus that they come from: the labels with the most paragraphs (python_docs:
-packages; text: files). The development set then has documents of its own.
+by the part of the corpus that they come from. The classes are then the labels with the most
+paragraphs (python_docs: packages; text: files), and the development set has separate documents.
 """
 
 import collections
@@ -25,7 +25,7 @@ from lm.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Config(_labelled.Options):
-    """Files, fine-tuning and amounts (lm/tasks/_labelled.py), and options of the corpus's texts.
+    """Options of lm/tasks/_labelled.py, and options for texts of the corpus.
 
     Attributes:
       classes: number of labels.
@@ -79,7 +79,7 @@ class Task(LabelledTask):
         parts: Parts = {}
         for part, texts in paragraphs.items():
             parts[part] = []
-            for label in labels:  # an equal number of each, if there are enough
+            for label in labels:  # an equal number of texts for each label, if there are enough
                 sampled = _labelled.sample(
                     [text for of, text in texts if of == label], -(-most[part] // len(labels)), rng
                 )
@@ -116,7 +116,7 @@ def _paragraphs(
 
     Args:
       store: the documents.
-      keep: whether the document of this number is used.
+      keep: function from the number of a document to whether the document is used.
       shortest: minimum number of tokens of a paragraph.
     """
     first = np.flatnonzero(store.paragraph_starts)

@@ -24,7 +24,7 @@ from lm.training.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of held-out text.
 
     Attributes:
       tokens: maximum number of held-out tokens to read.
@@ -69,7 +69,7 @@ class Task:
         return {"ce": ce, "accuracy": accuracy}
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """The training split's unigram."""
+        """Unigrams of the training split."""
         unigram = ngrams.Unigram(
             np.asarray(self.corpus.stores["train"].tokens, np.int64), self.corpus.tokenizer.size
         )
@@ -88,7 +88,7 @@ class Task:
 
         Args:
           program: the model's program.
-          model: "decoder" or "encoder_decoder": how input and target are laid out.
+          model: "decoder" or "encoder_decoder", which determines the layout of input and target.
           mode: the mode token before each input, or "".
         """
 

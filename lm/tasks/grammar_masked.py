@@ -2,8 +2,8 @@
 
 One word of each sentence, but never its full stop, is replaced by [MASK]. Its true distribution
 given all other words is exact: the probability of the sentence with each word of the language in
-its place. Sentences are independent, so those of one row do not affect each other. `excess_nll` and
-`kl` are those of lm/tasks/_language.py: 0 nats per word is perfect.
+its place. Sentences are independent, so sentences in the same row do not affect each other.
+`excess_nll` and `kl` are those of lm/tasks/_language.py: 0 nats per word is perfect.
 """
 
 import itertools
@@ -27,7 +27,7 @@ class Task(_language.LanguageTask):
     """The distance of a masked model to the best possible prediction of a word from both sides.
 
     Attributes:
-      texts: ids of the text of each row, complete sentences.
+      texts: ids of the complete sentences of each row.
       places: indices of the masked words of each text.
     """
 
@@ -43,7 +43,7 @@ class Task(_language.LanguageTask):
 
     def score(self, program: Program, params: Params) -> dict[str, Score]:
         """Returns the metrics of `LanguageTask.score`, over the masked words."""
-        # If there are two, the last objective in the config.
+        # If several objectives predict masked tokens, the last one in the config is used.
         kind = [score for score in program.objective.scores if score.startswith("masked")][-1]
         rows = _synthetic.masked_rows(
             self.texts, self.places, self.tokenizer, self.length, kind, program.objective.mask
@@ -61,7 +61,7 @@ class Task(_language.LanguageTask):
         for text in texts:
             ends = np.flatnonzero(text[: self.length - 2] == stop) + 1
             if not len(ends):
-                continue  # its first sentence is longer than a row
+                continue  # the first sentence of the document is longer than a row
             places = []
             for begin, end in itertools.pairwise([0, *ends.tolist()]):
                 place = int(rng.integers(end - begin - 1))
@@ -98,7 +98,7 @@ class Task(_language.LanguageTask):
         )
 
     def _bigrams(self, bigram: ngrams.Bigram) -> tuple[np.ndarray, np.ndarray]:
-        """Bigrams with both neighbors; before a text is [BOS]."""
+        """Bigrams with both neighbors; [BOS] precedes each text."""
         distributions = [
             np.exp(
                 bigram.between(int(text[at - 1]) if at else self.tokenizer.bos, int(text[at + 1]))
@@ -110,11 +110,11 @@ class Task(_language.LanguageTask):
 
 
 def distribution(language: Grammar, sentence: list[str], place: int) -> Float64[np.ndarray, "W"]:
-    """The true distribution of the word at a place, given all others of its sentence.
+    """The true distribution of the word at a place, given all other words of its sentence.
 
     Args:
-      language: the grammar of documents. A full stop in that place, which makes two sentences, is
-        therefore possible too.
+      language: the grammar of documents, which also allows a full stop at the place: the result
+        is two sentences.
       sentence: the words of the sentence.
       place: index of the word.
     """

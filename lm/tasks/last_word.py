@@ -4,14 +4,14 @@ A text counts as correct if each token of its last word has the highest logit, g
 before it. Each model predicts in the way it was trained:
 
     CLM          from left to right
-    prefix LM    reads all that is given bidirectionally, then continues it
+    prefix LM    reads the given text bidirectionally, then continues it
     MLM          fills as many consecutive [MASK]s as the word has tokens, all at once
-    T5           writes what follows a sentinel at the end of the text
-    mixtures     the objective that continued prefixes, else the last objective in the config
+    T5           writes the content of a sentinel at the end of the text
+    mixtures     as the objective that continues prefixes, else the last one in the config
 
-A masked model is thus given the number of tokens, which the others are not; the report mentions it.
-Texts have no punctuation after the last word; texts without any, such as those of LAMBADA, are
-best. The nats are those of the word's tokens, not of its end.
+A masked model thus knows the number of tokens of the word, unlike other models; the report mentions
+this. Texts have no punctuation after the last word; texts without any punctuation, such as those of
+LAMBADA, are best. The nats count the tokens of the word, but not its end.
 
 The texts are JSON Lines with a field "text", or plain lines (.txt). Without `path` they are made
 from held-out documents: the last word of a sentence, without the punctuation after it, and the
@@ -40,12 +40,12 @@ Text = tuple[np.ndarray, np.ndarray]  # ids before the last word, ids of the las
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Where the texts come from.
+    """The source and size of the texts.
 
     Attributes:
-      path: JSON Lines or text files, directories, globs; empty takes held-out text.
-      broken: fraction of a file's lines that may be broken; they are left out, with a note.
-      most: maximum number of texts of a file, or of the split; 0 takes all.
+      path: JSON Lines or text files, directories, globs; if empty, held-out text is used.
+      broken: maximum fraction of broken lines in a file; broken lines are left out, with a note.
+      most: maximum number of texts of a file, or of the split; 0 means all.
       shortest: minimum number of tokens before the last word, in texts made from the corpus.
       longest: maximum number of tokens before the last word, in texts made from the corpus; a
         longer text is cut at the beginning.
@@ -199,7 +199,7 @@ class Task:
             last, at = ids[first:stop], int(offsets[sentence]) + first
             room = min(config.longest, self.room - len(last))
             document = int(np.searchsorted(borders, sentence, side="right")) - 1
-            # From the earliest sentence that leaves room, or within this one.
+            # The text starts at the earliest sentence that fits, or within the current sentence.
             starts = offsets[borders[document] : sentence + 1]
             begin = int(next((start for start in starts if at - start <= room), at - room))
             if at - begin >= config.shortest:

@@ -1,8 +1,8 @@
 """Masked tokens of held-out documents: cross-entropy and accuracy at fixed masked positions.
 
-Whatever rate a model was trained at, it is evaluated at 15 % with BERT's 80/10/10, at the same
-positions as every other model. With mask_share=1 and random_share=0, all of these positions become
-[MASK].
+Every model is evaluated at a rate of 15 % with BERT's 80/10/10 scheme, at the same positions,
+whatever rate it was trained with. With mask_share=1 and random_share=0, all of these positions
+become [MASK].
 """
 
 import dataclasses
@@ -24,13 +24,13 @@ from lm.training.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read, and how it is masked.
+    """Amount of held-out text, and options of masking.
 
     Attributes:
       tokens: maximum number of held-out tokens to read, masked or not.
-      rate: fraction of them that is predicted.
-      mask_share: fraction of the predicted ones that becomes [MASK].
-      random_share: fraction of them that becomes a random id. The rest stays as it is.
+      rate: fraction of tokens that are predicted.
+      mask_share: fraction of predicted tokens that become [MASK].
+      random_share: fraction of predicted tokens that become a random id; the rest stay as is.
     """
 
     tokens: int = 131072
@@ -72,7 +72,7 @@ class Task:
             ce: cross-entropy of the masked tokens, nats per token.
             accuracy: fraction of the masked tokens that have the highest logit.
         """
-        # If there are two, the last objective in the config.
+        # If several objectives predict masked tokens, the last one in the config is used.
         name = {"masked": "mlm", "masked_next": "mntp"}[
             [score for score in program.objective.scores if score.startswith("masked")][-1]
         ]

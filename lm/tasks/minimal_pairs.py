@@ -10,19 +10,19 @@ The files have a pair per line, for example
      "anaphor_gender_agreement"}
 
 `accuracy` is the fraction of pairs in which the good sentence has the higher log-probability; a tie
-counts ½. The scoring method is the usual one of the model's objective (lm.inference.scoring):
+counts ½. The scoring method is the usual method of the model's objective (lm.inference.scoring):
 
     CLM, prefix LM   log-probability, Σ log p
     MLM, MNTP        pseudo-log-likelihood
     T5, UL2          infilling
-    mixtures         that of the last objective in the config
+    mixtures         the usual method of the last objective in the config
 
-`accuracy_<method>` is the accuracy on the same pairs by every method that the model supports, the
-usual one included.
+`accuracy_<method>` is the accuracy on the same pairs by each method that the model supports,
+including the usual method.
 
 `accuracy/<key>/<value>`, such as `accuracy/linguistics_term/binding`, is the accuracy by the usual
-method on a subset of the pairs: one for each value of the keys in `by`, if there are at least two.
-These are not among `metrics`.
+method on a subset of the pairs. There is a subset for each value of the keys in `by`, if a key has
+at least two values. These accuracies are not listed in `metrics`.
 """
 
 import dataclasses
@@ -42,21 +42,22 @@ from lm.tasks import _sentences, _text
 from lm.training.program import Program
 
 KEYS = ("field", "linguistics_term", "UID")
-# Random scorers whose mean is the baseline. One alone varies by 1.6 points on 1,000 pairs.
+# Number of random scorers; their mean is the baseline. A single scorer varies by 1.6 points on
+# 1,000 pairs.
 _RANDOM = 100
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which pairs are scored, and how.
+    """The pairs to score, and the scoring methods.
 
     Attributes:
       path: JSON Lines files, directories of them, or globs.
-      broken: fraction of a file's lines that may be broken; they are left out, with a note.
-      most: maximum number of pairs of a file, the first ones; 0 takes all.
+      broken: maximum fraction of broken lines in a file; broken lines are left out, with a note.
+      most: maximum number of pairs, taken from the beginning of each file; 0 means all.
       methods: scoring methods in addition to the usual one: causal, pll, pll_word, infill; empty
-        takes all that the model supports.
-      by: keys by whose values subsets of the pairs are evaluated too.
+        means all methods that the model supports.
+      by: keys of the pairs; the subset of pairs for each value of a key is evaluated too.
       end: whether causal log-probabilities include the [EOS] after a sentence.
     """
 
@@ -84,7 +85,7 @@ class Pair(NamedTuple):
     Attributes:
       good: the acceptable sentence.
       bad: the unacceptable sentence.
-      about: the values of KEYS, "" if the line has none.
+      about: the value of each of KEYS, "" if the line lacks the key.
     """
 
     good: str
@@ -97,7 +98,7 @@ class Task:
 
     Attributes:
       pairs: the N pairs that are evaluated.
-      sentences: ids of their sentences, the N good ones first.
+      sentences: ids of the 2 N sentences, the N acceptable sentences first.
       identity: hash of the pairs.
     """
 
@@ -207,7 +208,7 @@ class Task:
         return {name: self._scores(values) for name, values in hits.items()}
 
     def _scores(self, hits: Float64[np.ndarray, "N"]) -> dict[str, Score]:
-        """accuracy, and accuracy on subsets."""
+        """The accuracy on all pairs and on each subset."""
         scores = {"accuracy": self._score(hits)}
         for key in self.config.by:
             values = np.array([pair.about[KEYS.index(key)] for pair in self.pairs])

@@ -15,11 +15,11 @@ from lm.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of text.
 
     Attributes:
       tokens: maximum number of held-out tokens to read.
-      fit: number of training pairs that the baseline's threshold is set on.
+      fit: number of training pairs on which the baseline's threshold is set.
     """
 
     tokens: int = 262144

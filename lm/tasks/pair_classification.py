@@ -1,9 +1,9 @@
 """Classification of a pair of texts, by fine-tuning and by a linear probe.
 
-The pairs are published examples; or, without a path, pieces of the corpus. Then the label is
-whether two pieces come from one document. All pieces have the same number of tokens, and each
-second piece of a pair of two documents is the second piece of another pair. So neither the length
-nor one of the two pieces alone reveals the label.
+The pairs are published examples; or, without a path, pieces of the corpus. In the latter case
+the label is whether two pieces come from one document. All pieces have the same number of tokens,
+and each second piece of a pair of two documents is the second piece of another pair. So neither the
+length nor one of the two pieces alone reveals the label.
 """
 
 import dataclasses
@@ -29,11 +29,11 @@ SAME, OTHER = "same", "other"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_labelled.Options):
-    """Files, fine-tuning and amounts (lm/tasks/_labelled.py), and an option of pairs of the corpus.
+    """Options of lm/tasks/_labelled.py, and an option for pairs of the corpus.
 
     Attributes:
-      piece: tokens of each text of a pair; fewer if `longest` and the data's length leave less
-        room.
+      piece: number of tokens of each text of a pair; smaller if `longest` and the data's length
+        leave less room.
     """
 
     piece: int = 28
@@ -104,9 +104,10 @@ class Task(LabelledTask):
     def _overlaps(self) -> list[Float[np.ndarray, "N 6"]]:
         """Features of the overlap of each pair, of train, dev and test.
 
-        They are the number of tokens in both texts as a fraction of the first, of the second and of
-        all; the cosine weighted by inverse document frequency; the log of the ratio of sizes, and
-        its absolute value. Each is standardized on the training pairs.
+        The features are the number of tokens in both texts as a fraction of the tokens of the
+        first text, of the second text and of both together; the cosine weighted by inverse document
+        frequency; the log of the ratio of sizes, and its absolute value. Each is standardized on
+        the training pairs.
         """
         (first, _, _), (second, _, _) = bags = self.bags(0), self.bags(1)
         seen = np.asarray((first > 0).sum(0) + (second > 0).sum(0)).ravel()
@@ -139,8 +140,8 @@ def _pairs(store: Store, documents: Integer[np.ndarray, "D"], piece: int, most: 
     Args:
       store: the documents.
       documents: numbers of the documents to use.
-      piece: tokens of each text.
-      most: maximum number of pairs; 0 makes all.
+      piece: number of tokens of each text.
+      most: maximum number of pairs; 0 means all.
     """
     rng = np.random.default_rng(0)
     # Each document gives at most one pair to a round. Few rounds take pairs from many documents
@@ -160,7 +161,7 @@ def _pairs(store: Store, documents: Integer[np.ndarray, "D"], piece: int, most: 
             break
     items: list[Item] = []
     for pairs in rounds:
-        # Of every four, two stay; the other two exchange their second pieces.
+        # Of every four pairs, two stay; the other two exchange their second pieces.
         for a, b, c, d in zip(*(pairs[start::4] for start in range(4)), strict=False):
             four = [(*a, SAME), (*b, SAME), (c[0], d[1], OTHER), (d[0], c[1], OTHER)]
             items += [

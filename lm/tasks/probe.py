@@ -1,8 +1,8 @@
-"""A linear probe: which part of the corpus does a paragraph come from, by frozen features?
+"""A linear probe that predicts a paragraph's part of the corpus from frozen features.
 
 The classes are the labels with the most paragraphs (python_docs: packages; text: files). No
 annotation is needed, every objective can be evaluated, each model reads under its own mask, and
-nothing of the model is trained. The features are the mean of a paragraph's last
+the model stays frozen. The features are the mean of a paragraph's last
 hidden states. A logistic regression is fitted on paragraphs of the training split and scored on
 paragraphs of held-out documents.
 """
@@ -38,14 +38,14 @@ Texts = tuple[list[np.ndarray], np.ndarray]  # ids of N paragraphs, and their cl
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which paragraphs are classified.
+    """The paragraphs to classify.
 
     Attributes:
       classes: number of labels.
       train: maximum number of training paragraphs of each label.
       test: maximum number of held-out paragraphs of each label.
       shortest: minimum number of tokens of a paragraph.
-      longest: tokens at which a paragraph is cut.
+      longest: maximum number of tokens of a paragraph; longer paragraphs are cut.
     """
 
     classes: int = 8
@@ -60,8 +60,8 @@ class Task:
 
     Attributes:
       labels: names of the classes.
-      train: paragraphs to fit on.
-      test: paragraphs to evaluate on.
+      train: paragraphs on which the classifier is fitted, with their classes.
+      test: paragraphs on which the classifier is evaluated, with their classes.
     """
 
     metrics = ("balanced_accuracy", "accuracy")
@@ -117,7 +117,7 @@ class Task:
         return self._classify((train - center) / spread, (test - center) / spread)
 
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
-        """The same regression on a bag of tokens, and the most frequent class."""
+        """Logistic regression on a bag of tokens, and the most frequent class."""
         size = self.corpus.tokenizer.size
         train, test = (_bags.log_counts(texts, size) for texts, _ in (self.train, self.test))
         majority = collections.Counter(self.train[1].tolist()).most_common(1)[0][0]

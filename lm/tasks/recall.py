@@ -1,19 +1,19 @@
 """Associative recall (MQAR, Arora et al. 2023) on held-out documents of the source `recall`.
 
 A query is a key, and its answer is the value that was paired with it. Every model is evaluated on
-the same answers, in the first of these ways that it was trained in:
+the same answers, in the first of the following ways that its training included:
 
     causal              predict the token after the key, from all before it
-    suffix              the same, with the pairs as the input of an encoder
-    masked              the answers are masked, all at once
-    masked next token   the same, with predictions one position before
+    suffix              as causal, with the pairs as the input of an encoder
+    masked              predict all answers at once, each masked
+    masked next token   as masked, with each prediction one position earlier
 
 Each key is queried once, so only the pairs determine the answer; nothing can be memorized. A model
-that reads from left to right sees the earlier answers, and no value occurs twice. By excluding
+that reads from left to right sees the earlier answers, and no value occurs twice. If it excludes
 earlier answers, without looking at keys, its accuracy by guessing increases with each query, up to
 1 at the last query if there are as many queries as pairs. So models of all kinds are compared on
-the first answer of each document, `accuracy_first`, where guessing means one of the document's
-values for all of them. `accuracy` and `nll` are over all answers.
+the first answer of each document, `accuracy_first`, where every kind of model that guesses chooses
+among all values of the document. `accuracy` and `nll` are over all answers.
 """
 
 import dataclasses
@@ -37,7 +37,7 @@ KINDS = ("causal", "suffix", "masked", "masked_next")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of held-out text.
 
     Attributes:
       tokens: maximum number of held-out positions to read.
@@ -52,7 +52,7 @@ class Task:
     Attributes:
       texts: ids of the documents.
       places: positions of the answers, [documents, queries].
-      targets: the answers, [documents, queries].
+      targets: ids of the answers, [documents, queries].
       identity: hash of the examples.
     """
 
@@ -121,7 +121,7 @@ class Task:
         """Evaluates four methods.
 
         unigram: unigram of the training split over values.
-        a value of the document: a guess among them.
+        a value of the document: a guess among the values of the document.
         a value not yet answered: a guess among the document's values that were not yet an answer.
         looked up: the true answer.
         """

@@ -11,7 +11,7 @@ from lm.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of text.
 
     Attributes:
       tokens: maximum number of held-out tokens to read.

@@ -19,10 +19,10 @@ from lm.training.validation import Validation
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """How much is read.
+    """Amount of held-out text.
 
     Attributes:
-      tokens: maximum number of held-out tokens to read, of both halves.
+      tokens: maximum number of held-out tokens to read, both halves together.
     """
 
     tokens: int = 131072
@@ -51,7 +51,7 @@ class Task:
         Returns:
           {metric: Score}:
             nll: negative log-likelihood of the second half, nats per token.
-            accuracy: fraction of its tokens that have the highest logit.
+            accuracy: fraction of tokens of the second half that have the highest logit.
         """
         model = "encoder_decoder" if program.objective.mask == "cross" else "decoder"
         is_causal = "suffix" not in program.objective.scores
@@ -85,8 +85,8 @@ class Task:
 
         Args:
           program: the model's program.
-          model: "decoder" or "encoder_decoder": how the halves are laid out.
-          is_causal: make no part of a row a prefix.
+          model: "decoder" or "encoder_decoder", which determines the layout of the halves.
+          is_causal: whether rows have no prefix.
         """
         section = {"name": "prefix_lm", "split": 0.5}
         objective = compatibility.make(section, self.corpus.tokenizer, self.length, model)
@@ -94,7 +94,7 @@ class Task:
         def without_prefix(example: Example) -> Example:
             return example | {"prefix": 0 * example["prefix"]}
 
-        # Tokens are counted as a decoder's, so that every model reads as many rows.
+        # Tokens are counted as for a decoder, so that every model reads the same number of rows.
         changed = _text.ObjectiveWithModifiedExamples(
             objective, self.length, without_prefix if is_causal else None
         )

@@ -1,9 +1,9 @@
 """Tags of words, such as names of persons and places, by fine-tuning and by a linear probe.
 
-The metrics are the F1 of complete spans and the accuracy per word. The files are published ones, in
-CoNLL's columns, tagged in IOB2. A word's tag is predicted from the mean of the last hidden states
-of its tokens; a model that reads from left to right has read the complete word only at its last
-token.
+The metrics are the F1 of complete spans and the accuracy per word. The files are published data
+sets in CoNLL's columns, tagged in IOB2. A word's tag is predicted from the mean of the last hidden
+states of its tokens; a model that reads from left to right has read the complete word only at its
+last token.
 """
 
 import collections
@@ -25,7 +25,7 @@ from lm.training.program import Program
 
 @dataclasses.dataclass(frozen=True)
 class Config(_labelled.Options):
-    """Files, fine-tuning and amounts (lm/tasks/_labelled.py); an example is a sentence."""
+    """Options of lm/tasks/_labelled.py, where an example is a sentence."""
 
 
 class Task(LabelledTask):
@@ -119,7 +119,7 @@ class Task(LabelledTask):
     def baselines(self, program: Program) -> dict[str, dict[str, Score]]:
         """The most frequent tag of each word in training, and the most frequent tag of all.
 
-        The former gives words that are not in training the most frequent tag of all.
+        The first baseline gives words that are not in training the most frequent tag of all.
         """
         tags = collections.defaultdict[str, collections.Counter[str]](collections.Counter)
         for item in self.parts["train"]:
