@@ -23,7 +23,7 @@ from lm.training.program import TrainingConfig
 
 
 def _table(columns: str, **rows: tuple[Any, ...]) -> dict[str, dict[str, Any]]:
-    """Options of shapes by size.
+    """Returns the options of shapes by size.
 
     Args:
       columns: names of the options, separated by spaces.
@@ -45,7 +45,7 @@ BERT = _table(
 # the width of BERT base and large.
 GPT2 = BERT
 
-# Raffel et al. 2020; layers are those of each stack. tiny is ours.
+# Raffel et al. 2020; layers are counted per stack. tiny is ours.
 T5 = _table(
     "layers width heads head_width feedforward",
     tiny=(2, 128, 2, 64, 512),
@@ -89,11 +89,11 @@ def _row(table: dict[str, dict[str, Any]], size: str) -> dict[str, Any]:
 
 
 def model(name: str, **fields: Any) -> ConfigDict:
-    """A model section with every option, so that each can be overridden on the command line.
+    """Makes a model section with all options, so that flags can override each of them.
 
     Args:
-      name: a plug-in of lm/models.
-      **fields: values other than the defaults.
+      name: name of a plug-in of lm/models.
+      **fields: values of options that differ from the defaults.
     """
     config = plugins.find("models", name).Model.Config
     return ConfigDict({"name": name, **plugins.defaults(config), **fields})
@@ -103,7 +103,7 @@ def bert(size: str) -> ConfigDict:
     """BERT's encoder: post-norm, learned positions, two segment types; 512 positions.
 
     Args:
-      size: a row of BERT.
+      size: size of the model, a row of BERT.
     """
     return model(
         "encoder", **_row(BERT, size), vocab_size=30_522, max_length=512, norm_place="post",
@@ -115,7 +115,7 @@ def gpt2(size: str) -> ConfigDict:
     """GPT-2's decoder: pre-norm, learned positions; 1,024 positions.
 
     Args:
-      size: a row of GPT2.
+      size: size of the model, a row of GPT2.
     """
     return model(
         "decoder", **_row(GPT2, size), vocab_size=50_257, max_length=1024, norm_epsilon=1e-5,
@@ -127,7 +127,7 @@ def t5(size: str) -> ConfigDict:
     """T5 1.0's encoder-decoder: RMS pre-norm, relative positions, no biases.
 
     Args:
-      size: a row of T5.
+      size: size of the model, a row of T5.
     """
     return model(
         "encoder_decoder", **_row(T5, size), vocab_size=32_128, positions="relative", norm="rms",
@@ -140,7 +140,7 @@ def llama(size: str) -> ConfigDict:
     """Llama's decoder: RMS pre-norm, rotary positions, SwiGLU, grouped-query attention, no biases.
 
     Args:
-      size: a row of LLAMA.
+      size: size of the model, a row of LLAMA.
     """
     return model(
         "decoder", **_row(LLAMA, size), positions="rotary", norm="rms", norm_epsilon=1e-5,
@@ -149,14 +149,14 @@ def llama(size: str) -> ConfigDict:
 
 
 def laptop(name: str) -> ConfigDict:
-    """The `:tiny` shape of the shipped configs: learns the most in a minute on one CPU core.
+    """The `:tiny` shape of the shipped configs, which learns the most in a minute on one CPU core.
 
-    experiments/LOG.md has the measurements. Embeddings start with norm √D and kernels small, so
-    that initially the residual stream represents mostly the token itself. W_k is initialized as
+    experiments/LOG.md has the measurements. Embeddings start with norm √D, and kernels start small,
+    so that initially the residual stream represents mostly the token itself. W_k is initialized as
     W_q, so that tokens initially attend to similar tokens.
 
     Args:
-      name: a plug-in of lm/models.
+      name: name of a plug-in of lm/models.
     """
     return model(
         name, layers=2, width=64, heads=2, feedforward=256, positions="rotary", norm="rms",
@@ -170,11 +170,11 @@ def laptop(name: str) -> ConfigDict:
 
 
 def objective(name: str, **options: Any) -> dict[str, Any]:
-    """An objective section with every option of the plug-in.
+    """Makes an objective section with every option of the plug-in.
 
     Args:
-      name: a plug-in of lm/objectives.
-      **options: values other than the defaults.
+      name: name of a plug-in of lm/objectives.
+      **options: values of options that differ from the defaults.
 
     Raises:
       UserError: there is no such objective, or it has no such option.
@@ -185,10 +185,10 @@ def objective(name: str, **options: Any) -> dict[str, Any]:
 
 
 def masking(**options: Any) -> dict[str, Any]:
-    """Options of masking, head and loss, for an objective on masked tokens that is a member.
+    """Makes options of masking, head and loss for a masked-token member of an objective.
 
     Args:
-      **options: values other than mntp's defaults.
+      **options: values of options that differ from mntp's defaults.
 
     Raises:
       UserError: there is no such option.
@@ -205,13 +205,13 @@ def run(model: ConfigDict, objective: Mapping[str, Any], **sections: Any) -> Con
     """Makes a full config.
 
     Args:
-      model: a section as from `bert`, `gpt2`, `t5`, `llama` or `laptop`.
-      objective: a section as from `objective`.
+      model: a model section, as from `bert`, `gpt2`, `t5`, `llama` or `laptop`.
+      objective: an objective section, as from `objective`.
       **sections: options of other sections that differ from the defaults, such as
         training={"steps": 100}; or a top-level value, such as seed=1.
 
     Returns:
-      A config with every option of every section. An option whose value is "" or None is not set.
+      A config with every option of every section. The value "" or None means "not set".
     """
     config = ConfigDict(
         {
@@ -245,9 +245,9 @@ def laptop_run(name: str, objective: Mapping[str, Any], learning_rate: float) ->
     """A `:tiny` run, the same for all objectives except for the learning rate.
 
     Args:
-      name: a plug-in of lm/models.
-      objective: a section as from `objective`.
-      learning_rate: Muon's peak rate of the matrices.
+      name: name of a plug-in of lm/models.
+      objective: an objective section, as from `objective`.
+      learning_rate: Muon's peak learning rate, that of the matrices.
     """
     return run(
         laptop(name), objective,
@@ -264,8 +264,8 @@ def bert_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
     Devlin et al. 2019, appendix A.2: Adam at 1e-4 with linear decay.
 
     Args:
-      size: a row of BERT.
-      objective: a section as from `objective`.
+      size: size of the model, a row of BERT.
+      objective: an objective section, as from `objective`.
     """
     return run(
         bert(size), objective,
@@ -283,8 +283,8 @@ def gpt2_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
     The recipe is ours: GPT-2's own training was not published.
 
     Args:
-      size: a row of GPT2.
-      objective: a section as from `objective`.
+      size: size of the model, a row of GPT2.
+      objective: an objective section, as from `objective`.
     """
     return run(
         gpt2(size), objective,
@@ -302,8 +302,8 @@ def t5_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
     Raffel et al. 2020, section 3.1.2. The optimizer is AdamW; T5 used Adafactor.
 
     Args:
-      size: a row of T5.
-      objective: a section as from `objective`.
+      size: size of the model, a row of T5.
+      objective: an objective section, as from `objective`.
     """
     return run(
         t5(size), objective,
@@ -320,8 +320,8 @@ def peers_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
     In bfloat16; the backward pass recomputes each block.
 
     Args:
-      size: a row of PEERS.
-      objective: a section as from `objective`.
+      size: size of the model, a row of PEERS.
+      objective: an objective section, as from `objective`.
     """
     row = dict(_row(PEERS, size))
     length, batch_size = row.pop("length"), row.pop("batch_size")
@@ -345,9 +345,9 @@ def peers_run(size: str, objective: Mapping[str, Any]) -> ConfigDict:
 
 
 def overrides() -> dict[str, dict[str, Any]]:
-    """Options that an experiment's `shared` section may set for all arms; all are unset.
+    """Returns the options, all unset, that an experiment's `shared` section may set for all arms.
 
-    Excludes options that differ between arms or follow from the budget.
+    The result excludes options that differ between arms or follow from the budget.
     """
     sections = {
         "data": _plug_in_kinds("data.sources") | _kinds(DataConfig),

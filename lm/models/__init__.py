@@ -1,5 +1,5 @@
-"""Architectures. Each module is one, found by its name.
+"""Architectures. Each module is one architecture, found by the module's name.
 
-Each has a class `Model` as in lm.core.protocols.Model. CONTRIBUTING.md, "Add a model", has the
-steps.
+Each module has a class `Model` that implements lm.core.protocols.Model. To add an architecture, see
+"Add a model" in CONTRIBUTING.md.
 """

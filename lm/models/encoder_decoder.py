@@ -31,19 +31,19 @@ class Model(TokenModel):
 
     @staticmethod
     def flops(config: TransformerConfig, length: int, inputs: int = 0) -> int:
-        """FLOPs of a forward pass of one row, without the vocabulary head.
+        """Returns the FLOPs of a forward pass of one row, without the vocabulary head.
 
         Args:
           config: the model's shape.
-          length: positions that the decoder reads.
-          inputs: positions that the encoder reads.
+          length: number of positions that the decoder reads.
+          inputs: number of positions that the encoder reads.
         """
         return flops.stack(config, inputs) + flops.stack(config, length, memory=inputs)
 
     def states(
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
-        """The decoder's hidden states; fields of the batch as in lm/nn/token_loss.py."""
+        """Returns the decoder's hidden states; batch fields as in lm/nn/token_loss.py."""
         encoder_keys, decoder_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         memory_BSD = self.encode(
             batch["input_tokens"],
@@ -63,7 +63,7 @@ class Model(TokenModel):
     def features(
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
-        """The encoder's hidden states of the tokens, for probes and fine-tuning."""
+        """Returns the encoder's hidden states of the tokens, for probes and fine-tuning."""
         return self.encode(
             batch["tokens"],
             segments_BS=batch["segments"],
@@ -79,13 +79,13 @@ class Model(TokenModel):
         positions_BS: Int[Array, "B S"],
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B S D"]:
-        """Hidden states of the input.
+        """Returns the encoder's hidden states of the input.
 
         Args:
           tokens_BS: token ids.
-          segments_BS: example number in the row, from 1; 0 is padding.
-          positions_BS: position in the example.
-          dropout_keys: None turns dropout off.
+          segments_BS: number of each token's example in the row, from 1; 0 is padding.
+          positions_BS: position of each token in its example.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         x_BSD = self.embed({"tokens": tokens_BS, "positions": positions_BS}, embedding_keys)
@@ -101,16 +101,16 @@ class Model(TokenModel):
         memory_segments_BS: Int[Array, "B S"],
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
-        """The decoder's hidden states, given an encoded input.
+        """Returns the decoder's hidden states, given an encoded input.
 
         Args:
           tokens_BT: ids that the decoder reads.
-          segments_BT: example number in the row, from 1; 0 is padding.
-          positions_BT: position in the example.
-          memory_BSD: what `encode` returned.
-          memory_segments_BS: example number of each input position. A target attends to the input
-            of its own example only.
-          dropout_keys: None turns dropout off.
+          segments_BT: number of each token's example in the row, from 1; 0 is padding.
+          positions_BT: position of each token in its example.
+          memory_BSD: hidden states of the input, as from `encode`.
+          memory_segments_BS: number of each input token's example in the row. A target attends only
+            to the input of its own example.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         x_BTD = self.embed({"tokens": tokens_BT, "positions": positions_BT}, embedding_keys)

@@ -1,8 +1,8 @@
 """Cross-entropy over the vocabulary without materializing the full logits.
 
 The positions are cut into chunks. Logits, loss and gradients of a chunk are computed together while
-the logits are in cache; only the gradients are kept. There are as many matmuls as in the plain
-computation, `lm.nn.heads.classify` of the logits.
+the logits are in cache; only the gradients are kept. This takes as many matmuls as the plain
+computation, `lm.nn.heads.classify` applied to the full logits.
 """
 
 import dataclasses
@@ -36,8 +36,8 @@ class LossOptions:
     Attributes:
       label_smoothing: fraction ε of the target that is spread over the vocabulary:
         (1 - ε) · nll + ε · mean over the vocabulary of -log p (Szegedy et al. 2016).
-      z_loss: factor on log² Z, which keeps the normalizer Z of the softmax near 1 (Chowdhery et al.
-        2022, PaLM: 1e-4).
+      z_loss: factor on log² Z, a term that keeps the normalizer Z of the softmax near 1; 1e-4 in
+        PaLM (Chowdhery et al. 2022).
     """
 
     label_smoothing: float = 0.0
@@ -57,12 +57,12 @@ class Sums(NamedTuple):
     """Loss, negative log-likelihood and hits of a batch: weighted sums over targets, in float32.
 
     Only `loss` has a gradient. The gradient of the table is summed over rows while the logits are
-    in cache, so that `nll` and `hits`, the sums of each row, have none.
+    in cache, so that the per-row sums `nll` and `hits` have no gradient.
 
     Attributes:
-      loss: the minimized loss, summed over all positions.
-      nll: -log p in nats, summed over each row.
-      hits: correct predictions, summed over each row.
+      loss: the loss to minimize in nats, summed over all positions, [].
+      nll: -log p in nats, summed over the positions of each row, [B].
+      hits: correct predictions, summed over the positions of each row, [B].
     """
 
     loss: Float[Array, ""]
@@ -79,17 +79,17 @@ def cross_entropy(
     bias_V: Float[Array, "V"] | None = None,
     options: LossOptions = PLAIN,
 ) -> Sums:
-    """Loss and hits of the logits h · tableᵀ + bias, in float32.
+    """Computes loss and hits of the logits h · tableᵀ + bias, in float32.
 
     A prediction is correct if no token has a higher logit than the target; an n-way tie counts 1/n.
 
     Args:
       h_BTD: hidden states in the compute dtype.
-      table_VD: a row for each vocabulary entry, in the compute dtype.
-      targets_BT: token ids.
-      weights_BT: float32 weight of each target; no gradient flows to them.
-      chunks: parts that T is cut into; T is padded to a multiple of it.
-      bias_V: added to the logits.
+      table_VD: vocabulary matrix with a row for each entry, in the compute dtype.
+      targets_BT: ids of the correct tokens.
+      weights_BT: float32 weight of each target; no gradient flows to the weights.
+      chunks: number of parts that T is cut into; T is padded to a multiple of this number.
+      bias_V: bias added to the logits, or None.
       options: label smoothing and z-loss.
     """
     h_BTD, targets_BT, weights_BT = _pad(h_BTD, targets_BT, weights_BT, chunks)
@@ -107,19 +107,19 @@ def row_log_probs(
     chunks: int = 1,
     bias_V: Float[Array, "V"] | None = None,
 ) -> Float[Array, "B"]:
-    """Σ_t weight · log p(target) of each row in nats, for losses that are not a sum over rows.
+    """Returns each row's Σ_t weight · log p(target) in nats, for losses that are no sum over rows.
 
-    Unlike those of `Sums`, each row's value has its own gradient, as preference and
-    sequence-level objectives need. The backward pass recomputes the logits chunk by chunk, so that
-    neither pass holds the logits of more than one chunk.
+    Unlike the sums in `Sums`, each row's value has its own gradient, as preference and
+    sequence-level objectives require. The backward pass recomputes the logits chunk by chunk, so
+    that neither pass holds the logits of more than one chunk.
 
     Args:
       h_BTD: hidden states in the compute dtype.
-      table_VD: a row for each vocabulary entry, in the compute dtype.
-      targets_BT: token ids.
-      weights_BT: float32 weight of each target; no gradient flows to them.
-      chunks: parts that T is cut into; T is padded to a multiple of it.
-      bias_V: added to the logits.
+      table_VD: vocabulary matrix with a row for each entry, in the compute dtype.
+      targets_BT: ids of the correct tokens.
+      weights_BT: float32 weight of each target; no gradient flows to the weights.
+      chunks: number of parts that T is cut into; T is padded to a multiple of this number.
+      bias_V: bias added to the logits, or None.
     """
     h_BTD, targets_BT, weights_BT = _pad(h_BTD, targets_BT, weights_BT, chunks)
     return _row_log_probs(h_BTD, table_VD, bias_V, targets_BT, weights_BT, chunks)
@@ -150,7 +150,7 @@ def _forward(
     options: LossOptions,
     gradients: bool = True,
 ) -> tuple[Sums, _Gradients | None]:
-    """The sums, and the gradients of the loss.
+    """Computes the sums, and the gradients of the loss.
 
     Rows form P groups, one for each part of the devices that split the batch: no sum crosses
     devices before the end.
@@ -162,7 +162,7 @@ def _forward(
     smoothing, z_loss = options.label_smoothing, options.z_loss
     B, V, P = len(h_BTD), len(table_VD), _groups(len(h_BTD))
     ids_V = jnp.arange(V)[None, None, None]
-    table_VD = sharding.constrain(table_VD, "vocabulary", None)  # gathered once, not by each chunk
+    table_VD = sharding.constrain(table_VD, "vocabulary", None)  # gathered once, not per chunk
 
     def body(
         carry: _Carry, part: tuple[Array, Array, Array]
@@ -181,8 +181,8 @@ def _forward(
         # A masked sum instead of a gather: it stays where the vocabulary's shards are.
         target_logit = jnp.where(is_target, logits, 0.0).sum(-1)
         nll = log_z * weights - target_logit * weights
-        # Tokens that tie share the hit: equal logits for all V tokens count 1/V. Counted in
-        # float32, like the sums above, so that one pass over the logits computes all three.
+        # Tokens that tie share the hit: equal logits for all V tokens count 1/V. Ties are counted
+        # in float32, like the sums above, so that one pass over the logits computes all three.
         ties = (logits >= best).astype(jnp.float32).sum(-1)
         loss, hits = nll, (target_logit >= best[..., 0]) * weights / ties
         # d_logits = scale · softmax - target_weights at the target.
@@ -325,8 +325,8 @@ def _sum(x: Float[Array, "P *V"]) -> Float[Array, "*V"]:
 def _split(x: Shaped[Array, "P B T *D"], chunks: int) -> Shaped[Array, "_ P B _ *D"]:
     """[P, B, T, …] → [chunks, P, B, T / chunks, …].
 
-    A chunk is a range of positions. Where devices split T, it is every chunks-th position instead,
-    so that each device has a part of every chunk.
+    A chunk is a range of positions. Where devices split T, a chunk is every chunks-th position
+    instead, so that each device has a part of every chunk.
     """
     if sharding.parts("length") > 1:
         return jnp.moveaxis(

@@ -42,8 +42,8 @@ class Embedding(nnx.Module):
         Args:
           tokens_BT: token ids.
           positions_BT: position of each token in its document.
-          types_BT: segment types, if the model has types; None for type 0.
-          dropout_keys: None turns dropout off.
+          types_BT: segment type of each token, if the model has types; None for type 0.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         config, dtype = self.config, jnp.dtype(self.config.dtype)
         x_BTD = self.tokens[...].astype(dtype)[tokens_BT]
@@ -61,7 +61,7 @@ class Embedding(nnx.Module):
         return placement.scatter_sequence(dropout(x_BTD, config.dropout, dropout_keys))
 
     def logits(self, h: Float[Array, "*B D"]) -> Float[Array, "*B V"]:
-        """Logits over the vocabulary for hidden states, in their dtype."""
+        """Returns logits over the vocabulary, in the dtype of the hidden states."""
         logits = jnp.einsum("...D,VD->...V", self._scaled(h), self._table(h.dtype))
         return placement.split_vocabulary(logits)
 
@@ -73,13 +73,13 @@ class Embedding(nnx.Module):
         bias_V: Float[Array, "V"] | None = None,
         options: LossOptions = PLAIN,
     ) -> Sums:
-        """Weighted sums of loss, nll and hits, in chunks of positions (lm/nn/cross_entropy.py).
+        """Returns weighted sums of loss, nll and hits, in chunks (lm/nn/cross_entropy.py).
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
           options: label smoothing and z-loss.
         """
         return cross_entropy.cross_entropy(
@@ -99,13 +99,13 @@ class Embedding(nnx.Module):
         weights_BT: Float[Array, "B T"],
         bias_V: Float[Array, "V"] | None = None,
     ) -> Float[Array, "B"]:
-        """Σ_t weight · log p(target) of each row, differentiable, in chunks of positions.
+        """Returns Σ_t weight · log p(target) of each row in nats, differentiable, in chunks.
 
         Args:
           h_BTD: hidden states.
-          targets_BT: token ids.
+          targets_BT: ids of the correct tokens.
           weights_BT: weight of each target.
-          bias_V: added to the logits.
+          bias_V: bias added to the logits, or None.
         """
         return cross_entropy.row_log_probs(
             self._scaled(h_BTD),
@@ -127,7 +127,7 @@ class Embedding(nnx.Module):
 
 
 class RelativeBias(nnx.Module):
-    """T5's relative position bias, one table for a stack (Raffel et al. 2020, section 2.1)."""
+    """T5's relative position bias: one table per stack (Raffel et al. 2020, section 2.1)."""
 
     def __init__(self, config: TransformerConfig, scope: Scope, *, bidirectional: bool) -> None:
         self.table = scope.param(
@@ -140,7 +140,7 @@ class RelativeBias(nnx.Module):
         self.bidirectional = bidirectional
 
     def __call__(self, T: int, S: int) -> Float[Array, "1 N T S"]:
-        """The bias on the attention logits of T queries and S keys."""
+        """Returns the bias on the attention logits of T queries and S keys."""
         bucket_TS = relative_buckets(
             T,
             S,

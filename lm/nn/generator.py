@@ -20,11 +20,11 @@ from lm.nn.stack import Stack
 
 
 def narrow(config: TransformerConfig, fraction: float) -> TransformerConfig:
-    """Returns a shape with a fraction of the width, heads and feed-forward width, and all layers.
+    """Returns a shape with all layers, but a fraction of the width, heads and feed-forward width.
 
     Args:
       config: the model's shape.
-      fraction: in (0, 1].
+      fraction: fraction to keep, in (0, 1].
     """
     heads = max(1, round(config.heads * fraction))
     head_width = max(2, round(config.width * fraction / heads / 2) * 2)
@@ -35,7 +35,7 @@ def narrow(config: TransformerConfig, fraction: float) -> TransformerConfig:
 
 
 class Generator(nnx.Module):
-    """model's embeddings → narrow stack → model's width → the model's vocabulary matrix."""
+    """The model's embeddings → narrow stack → model's width → the model's vocabulary matrix."""
 
     def __init__(self, config: TransformerConfig, scope: Scope, fraction: float) -> None:
         small = narrow(config, fraction)
@@ -51,12 +51,12 @@ class Generator(nnx.Module):
     def __call__(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> Float[Array, "B P V"]:
-        """Logits at the target positions, in float32.
+        """Returns logits at the target positions, in float32.
 
         Args:
-          model: has the embeddings and the vocabulary matrix.
-          batch: fields of lm/nn/token_loss.py.
-          dropout_keys: None turns dropout off.
+          model: model with the embeddings and the vocabulary matrix.
+          batch: arrays by field name, as in lm/nn/token_loss.py.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         segments_BT, positions_BT = batch["segments"], batch["positions"]
         x_BTD = model.embed(batch, dropout_keys)
@@ -69,7 +69,7 @@ class Generator(nnx.Module):
             + self.bias[...].astype(dtype)[None, None]
         )
         h_BPD = self.norm(ACTIVATIONS[self.activation](h_BPD))
-        # In float32, whatever the compute dtype: these logits are sampled from.
+        # In float32, whatever the compute dtype, because tokens are sampled from these logits.
         return model.logits(h_BPD.astype(jnp.float32)) + self.output_bias[...][None, None]
 
     @staticmethod
@@ -79,7 +79,7 @@ class Generator(nnx.Module):
         Args:
           config: the model's shape.
           fraction: the generator's width as a fraction of the model's.
-          length: tokens of the row.
+          length: number of positions of the row.
           positions: number of predicted positions.
         """
         small = narrow(config, fraction)

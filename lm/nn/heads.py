@@ -16,11 +16,11 @@ POOLINGS = ("first", "mean", "segments")
 class MaskedHead(nnx.Module):
     """BERT's head for masked tokens.
 
-    A dense layer, the activation and a norm come before the model's vocabulary matrix, and a bias
-    for each vocabulary entry after it.
+    A dense layer, the activation and a norm precede the model's vocabulary matrix; a bias for each
+    vocabulary entry follows it.
 
     Attributes:
-      output_bias: the bias, [V].
+      output_bias: bias of each vocabulary entry, [V].
     """
 
     def __init__(self, config: ModelConfig, scope: Scope) -> None:
@@ -32,7 +32,7 @@ class MaskedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def transform(self, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P D"]:
-        """The hidden states that are multiplied by the vocabulary matrix, without `output_bias`."""
+        """Returns the hidden states that the vocabulary matrix multiplies, before `output_bias`."""
         dtype = h_BPD.dtype
         h_BPD = (
             jnp.einsum("BPD,DE->BPE", h_BPD, self.kernel[...].astype(dtype))
@@ -41,10 +41,10 @@ class MaskedHead(nnx.Module):
         return self.norm(ACTIVATIONS[self.activation](h_BPD))
 
     def __call__(self, model: Model, h_BPD: Float[Array, "B P D"]) -> Float[Array, "B P V"]:
-        """Logits over the vocabulary.
+        """Returns logits over the vocabulary.
 
         Args:
-          model: has the vocabulary matrix.
+          model: model with the vocabulary matrix.
           h_BPD: hidden states at the predicted positions.
         """
         return (
@@ -57,9 +57,10 @@ class PairHead(nnx.Module):
     """Two logits for each pair of segments in a row.
 
     Pooling "first" is BERT's: tanh of a dense layer on the pair's first token, then a dense layer.
-    "mean" takes the mean of all its tokens instead of the first. "segments" compares the means u
-    and v of the pair's two parts by u, v, |u - v| and u·v (Conneau et al. 2017, InferSent), where u
-    and v have norm 1. It starts at zero. Small models learn faster with it.
+    Pooling "mean" replaces the first token by the mean of all tokens of the pair. Pooling
+    "segments" compares the means u and v of the pair's two parts, scaled to norm 1, by u, v,
+    |u - v| and u·v (Conneau et al. 2017, InferSent); its output weights start at zero, and small
+    models learn faster with it.
     """
 
     def __init__(self, config: ModelConfig, scope: Scope, pooling: str) -> None:
@@ -80,12 +81,12 @@ class PairHead(nnx.Module):
         types_BT: Int[Array, "B T"],
         slots: int = 1,
     ) -> Float[Array, "B P 2"]:
-        """Logits of the pairs in segments 1 … P; those of absent segments are meaningless.
+        """Returns logits of the pairs in segments 1 … P; logits of absent segments are meaningless.
 
         Args:
           h_BTD: hidden states.
-          segments_BT: number of the pair in its row, from 1.
-          types_BT: 0 in the first part of a pair, 1 in the second.
+          segments_BT: number of each token's pair in the row, from 1; 0 is padding.
+          types_BT: 0 for tokens in the first part of a pair, 1 in the second.
           slots: P, the maximum number of pairs per row.
         """
         h_BTD = h_BTD.astype(jnp.float32)
@@ -126,7 +127,7 @@ class ReplacedHead(nnx.Module):
         self.activation = GATED.get(config.activation, config.activation)
 
     def __call__(self, h_BTD: Float[Array, "B T D"]) -> Float[Array, "B T"]:
-        """Logits of all tokens, in float32."""
+        """Returns logits of all tokens, in float32."""
         dtype = h_BTD.dtype
         h_BTD = (
             jnp.einsum("BTD,DE->BTE", h_BTD, self.kernel[...].astype(dtype))
@@ -137,11 +138,11 @@ class ReplacedHead(nnx.Module):
 
 
 def mean(h_BTD: Float[Array, "B T D"], keep: Shaped[Array, "B *P T"]) -> Float[Array, "B *P D"]:
-    """Mean over the kept positions; 0 if none is kept.
+    """Returns the mean over the kept positions, or 0 if no position is kept.
 
     Args:
       h_BTD: hidden states.
-      keep: bool or 0/1 for each position.
+      keep: whether each position is kept, as bool or 0/1.
     """
     weight = keep.astype(h_BTD.dtype)
     total = jnp.einsum("BTD,B...T->B...D", h_BTD, weight)
@@ -151,11 +152,11 @@ def mean(h_BTD: Float[Array, "B T D"], keep: Shaped[Array, "B *P T"]) -> Float[A
 def classify(
     logits: Float[Array, "*B V"], targets: Int[Array, "*B"], weights: Float[Array, "*B"]
 ) -> tuple[tuple[Float[Array, ""], Float[Array, ""]], tuple[Float[Array, ""], Float[Array, ""]]]:
-    """Cross-entropy and hits of class logits, each as (sum, weight), in float32.
+    """Returns cross-entropy and hits of class logits, each as (sum, weight), in float32.
 
     Args:
-      logits: logits of V classes.
-      targets: the correct classes.
+      logits: logits of V classes, for each example.
+      targets: index of each example's correct class.
       weights: weight of each example.
 
     Returns:

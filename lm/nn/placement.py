@@ -2,10 +2,10 @@
 
 Between the sublayers of a block each device has all features of some positions. Inside a sublayer
 it has some heads or part of the feed-forward width, at all positions of its part of the row
-(Korthikanti et al. 2022). `gather_sequence` leads from the first placement to the second,
-`scatter_sequence` back. Parameters are split where they are defined (`axes` of `Scope.param`).
-lm/parallel/sharding.py maps the names to mesh axes. Without a mesh every function here is the
-identity.
+(Korthikanti et al. 2022). `gather_sequence` converts the first placement to the second, and
+`scatter_sequence` converts it back. Parameters are split where they are defined (`axes` of
+`Scope.param`). lm/parallel/sharding.py maps the names of axes to mesh axes. Without a mesh every
+function here is the identity.
 """
 
 from jaxtyping import Array, Float
@@ -25,22 +25,22 @@ def scatter_sequence(x_BTD: Float[Array, "B T D"]) -> Float[Array, "B T D"]:
 
 
 def split_heads(x_BTNH: Float[Array, "B T N H"]) -> Float[Array, "B T N H"]:
-    """Queries, and the result of attention: "tensor" splits the heads."""
+    """Splits the heads of queries, or of the result of attention, over "tensor"."""
     return sharding.constrain(x_BTNH, "batch", "length", "heads", None)
 
 
 def split_kv_heads(x_BSKH: Float[Array, "B S K H"]) -> Float[Array, "B S K H"]:
-    """Keys and values: "tensor" splits the key-value heads."""
+    """Splits the key-value heads of keys or values over "tensor"."""
     return sharding.constrain(x_BSKH, "batch", "length", "kv_heads", None)
 
 
 def split_feedforward(h_BTF: Float[Array, "B T F"]) -> Float[Array, "B T F"]:
-    """Inside the feed-forward layer: "tensor" splits F."""
+    """Splits F over "tensor", inside the feed-forward layer."""
     return sharding.constrain(h_BTF, "batch", "length", "feedforward")
 
 
 def split_vocabulary(logits: Float[Array, "*B V"]) -> Float[Array, "*B V"]:
-    """Logits over the vocabulary: "tensor" splits V."""
+    """Splits the vocabulary axis of logits over "tensor"."""
     return sharding.constrain(logits, "batch", *["length"] * (logits.ndim - 2), "vocabulary")
 
 
@@ -50,16 +50,16 @@ def gather_projections(
     value_DKH: Float[Array, "D K H"],
     policy: str,
 ) -> tuple[Float[Array, "D N H"], Float[Array, "D K H"], Float[Array, "D K H"]]:
-    """Attention's input kernels, gathered along D if the backward pass recomputes their matmuls.
+    """Gathers attention's input kernels along D if the backward pass recomputes their matmuls.
 
     One gathered kernel then serves both the recomputed matmul and its gradient. The partitioner
-    would gather once for each.
+    would gather the kernel once for each of the two.
 
     Args:
       query_DNH: kernel of the queries.
       key_DKH: kernel of the keys.
       value_DKH: kernel of the values.
-      policy: what the backward pass recomputes (lm/nn/remat.py).
+      policy: name of the remat policy (lm/nn/remat.py).
     """
     if policy not in remat.POLICIES or not tpu_layouts.fills_lanes(query_DNH.shape[-1]):
         return query_DNH, key_DKH, value_DKH

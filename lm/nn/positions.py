@@ -8,13 +8,13 @@ from lm.nn import tpu_layouts
 
 
 def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
-    """Fixed sine and cosine positions (Vaswani et al. 2017, section 3.5).
+    """Returns fixed sine and cosine positions (Vaswani et al. 2017, section 3.5).
 
     Sines are in the first half of the width, cosines in the second.
 
     Args:
-      length: T.
-      width: D.
+      length: T, number of positions.
+      width: D, width of each position's vector.
     """
     half = (width + 1) // 2
     angle = np.arange(length)[:, None] * 10000.0 ** (-np.arange(half) / half)
@@ -26,14 +26,14 @@ def sinusoids(length: int, width: int) -> Float[Array, "T D"]:
 def rotate(
     x_BTNH: Float[Array, "B T N H"], positions_BT: Int[Array, "B T"], base: float
 ) -> Float[Array, "B T N H"]:
-    """Rotary position embedding (Su et al. 2021), computed in float32.
+    """Applies rotary position embedding (Su et al. 2021), computed in float32.
 
     Dimension i is paired with i + H/2, as in Llama.
 
     Args:
       x_BTNH: queries or keys.
       positions_BT: position of each token in its document.
-      base: base of the wavelengths; pair i turns by position · base^(-2i/H).
+      base: base of the wavelengths; pair i turns by position · base^(-2i/H) radians.
     """
     half = x_BTNH.shape[-1] // 2
     frequency_H = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
@@ -50,24 +50,24 @@ def rotate(
 def relative_buckets(
     T: int, S: int, *, buckets: int, distance: int, bidirectional: bool
 ) -> Int[np.ndarray, "T S"]:
-    """T5's bucket of each pair of a query and a key (Raffel et al. 2020, section 2.1).
+    """Returns T5's bucket of each pair of a query and a key (Raffel et al. 2020, section 2.1).
 
-    Small distances have a bucket each, larger ones share buckets on a logarithmic scale.
+    Each small distance has its own bucket; larger distances share buckets on a logarithmic scale.
 
     Args:
       T: number of queries.
       S: number of keys.
       buckets: number of buckets.
-      distance: distance from which all positions share the last bucket.
-      bidirectional: half of the buckets are for keys after the query; otherwise such keys share
-        the bucket of distance 0.
+      distance: distance in tokens from which all positions share the last bucket.
+      bidirectional: whether half of the buckets are for keys after the query; otherwise such keys
+        share the bucket of distance 0.
     """
     offset_TS = np.arange(S)[None, :] - np.arange(T)[:, None]
     if bidirectional:
         buckets //= 2
     distance_TS = np.abs(offset_TS) if bidirectional else np.maximum(-offset_TS, 0)
     exact = buckets // 2
-    # float32 as in the original, for the same bucket boundaries.
+    # float32 as in T5's code, to get the same bucket boundaries.
     ratio_TS = np.log(np.maximum(distance_TS, 1).astype(np.float32) / exact) / np.log(
         np.float32(distance) / exact
     )

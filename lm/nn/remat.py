@@ -1,10 +1,10 @@
-"""What the backward pass recomputes instead of keeping: rematerialization policies by name.
+"""Rematerialization policies: which values the backward pass recomputes instead of keeping.
 
-Layers tag values with `tag`; a policy states which tagged values are kept, and where.
+Layers tag values with `tag`; a policy decides which tagged values are kept, and where.
 
     none         keeps everything.
-    attention    keeps everything but the insides of attention (scores, softmax), which are
-                 recomputed from q, k and v.
+    attention    keeps everything but the intermediate values of attention (scores, softmax);
+                 recomputes them from q, k and v.
     minimal      keeps the results of matmuls (PRODUCTS) and of attention; recomputes norms,
                  activations and scores.
     dots         keeps the results of matmuls with parameters; recomputes all of attention too.
@@ -19,12 +19,12 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-# Tags: results of the projections, of attention, and a block's input.
+# Tags of the results of the projections, of the result of attention, and of a block's input.
 PRODUCTS = ("query", "key", "value", "attended", "attention_out", "up", "gate", "feedforward_out")
 BLOCK_INPUT = "block_input"
 
 _policies = jax.checkpoint_policies
-# Policies of a full block; "none" and "attention" have none.
+# Policies that apply to a full block; "none" and "attention" do not.
 POLICIES: dict[str, Callable[..., Any]] = {
     "minimal": _policies.save_only_these_names(*PRODUCTS),
     "dots": _policies.dots_with_no_batch_dims_saveable,
@@ -39,10 +39,10 @@ POLICIES: dict[str, Callable[..., Any]] = {
 
 
 def tag(x: Float[Array, "*B"], name: str) -> Float[Array, "*B"]:
-    """Returns `x`, named for policies.
+    """Returns `x` with a name that policies can refer to.
 
     Args:
-      x: the array.
+      x: array of any shape.
       name: one of PRODUCTS, or BLOCK_INPUT.
     """
     assert name in PRODUCTS or name == BLOCK_INPUT, name
@@ -53,8 +53,8 @@ def block(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """Applies a remat policy to a block.
 
     Args:
-      name: a policy (see the module).
-      function: runs a full block.
+      name: name of a policy (see the module).
+      function: function that runs a full block.
     """
     return jax.checkpoint(function, policy=POLICIES[name]) if name in POLICIES else function
 
@@ -63,7 +63,7 @@ def attention(name: str, function: Callable[..., Array]) -> Callable[..., Array]
     """Applies a remat policy to attention.
 
     Args:
-      name: a policy (see the module).
-      function: (q, k, v, …) → attention's result.
+      name: name of a policy (see the module).
+      function: function from (q, k, v, …) to the result of attention.
     """
     return jax.checkpoint(function) if name == "attention" else function

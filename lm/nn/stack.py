@@ -1,4 +1,4 @@
-"""A stack of Transformer blocks, scanned or unrolled, and the models with one stack.
+"""A stack of Transformer blocks, scanned or unrolled, and the base of models with one stack.
 
 Parameters of the blocks are stacked along a leading layer axis.
 """
@@ -20,7 +20,7 @@ from lm.nn.layers import Attention, DropoutKeys, FeedForward, Norm, Scope, dropo
 from lm.nn.token_model import TokenModel
 from lm.parallel import pipeline
 
-_Layers = tuple["Block", Key[Array, "L"] | None]  # stacked blocks, and a dropout key for each
+_Layers = tuple["Block", Key[Array, "L"] | None]  # stacked blocks, and one dropout key per block
 
 
 class _Rows(NamedTuple):
@@ -91,7 +91,7 @@ class Block(nnx.Module):
 
 
 class Stack(nnx.Module):
-    """L blocks, and the norm after the last one if norms come first."""
+    """L blocks; under pre-norm, a norm follows the last block."""
 
     def __init__(
         self, config: TransformerConfig, scope: Scope, *, bidirectional: bool, cross: bool = False
@@ -123,9 +123,10 @@ class Stack(nnx.Module):
           x_BTD: embedded tokens.
           positions_BT: position of each token in its document.
           mask: mask of self-attention.
-          dropout_keys: None turns dropout off.
-          memory_BSD: the encoder's output, which cross-attention reads.
-          cross_mask: mask of cross-attention.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
+          memory_BSD: the encoder's output, which cross-attention reads; None without
+            cross-attention.
+          cross_mask: mask of cross-attention; None without cross-attention.
         """
         T = x_BTD.shape[1]
         bias = self.relative(T, T) if self.relative is not None else None
@@ -183,7 +184,7 @@ class Stack(nnx.Module):
 class SingleStack(TokenModel):
     """Embedding, one stack, vocabulary head: an encoder or a decoder.
 
-    Its default mask is bidirectional or causal. A batch with a field `prefix` has a prefix mask.
+    The default mask is bidirectional or causal. A batch with a field `prefix` gets a prefix mask.
     """
 
     Config = TransformerConfig
@@ -203,7 +204,7 @@ class SingleStack(TokenModel):
     def states(
         self, batch: Batch, dropout_keys: DropoutKeys | None = None
     ) -> Float[Array, "B T D"]:
-        """Hidden states after the last layer; fields of the batch as in lm/nn/token_loss.py."""
+        """Returns hidden states after the last layer; batch fields as in lm/nn/token_loss.py."""
         embedding_keys, stack_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         x_BTD = self.embed(batch, embedding_keys)
         segments_BT = batch["segments"]
@@ -223,16 +224,16 @@ class SingleStack(TokenModel):
         prefix_BT: Int[Array, "B T"] | None = None,
         dropout_keys: DropoutKeys | None = None,
     ) -> Float[Array, "B T D"]:
-        """Same as `states`, with the fields as separate arrays.
+        """Returns the same hidden states as `states`, given the batch fields as separate arrays.
 
         Args:
           tokens_BT: token ids.
-          segments_BT: document number in the row, from 1; 0 is padding.
-          positions_BT: position in the document.
-          types_BT: segment type (0 or 1), if the model has types.
-          prefix_BT: 1 at prefix positions, which the whole segment attends to; None uses the
-            model's default mask.
-          dropout_keys: None turns dropout off.
+          segments_BT: number of each token's document in the row, from 1; 0 is padding.
+          positions_BT: position of each token in its document.
+          types_BT: segment type (0 or 1) of each token, if the model has types; None for type 0.
+          prefix_BT: 1 at prefix positions, which the whole segment attends to, 0 elsewhere; None
+            for the model's default mask.
+          dropout_keys: dropout keys of the rows; None turns dropout off.
         """
         batch = {
             "tokens": tokens_BT,

@@ -12,19 +12,20 @@ def row(
 ) -> dict[str, np.ndarray]:
     """Lays out row `index` of the plan.
 
-    A document's first token is predicted from [BOS], its last predicts [EOS]. Where a row cuts a
-    document, the next piece starts with the token before the cut, so that each token is predicted
-    once.
+    A document's first token is predicted from [BOS]; its last token predicts [EOS]. Where a row
+    cuts a document, the next piece starts with the token before the cut, so that each token is
+    predicted once.
 
     Args:
-      store: the documents.
-      plan: the pieces of each row.
+      store: the tokenized documents.
+      plan: plan with the pieces of each row.
       index: index of the row.
-      length: number of positions, T.
-      tokenizer: the vocabulary.
+      length: T, number of positions of the row.
+      tokenizer: tokenizer of the documents.
 
     Returns:
-      tokens, segments, positions, targets int32 [T], weights float32 [T].
+      tokens, segments, positions, targets: int32 [T].
+      weights: float32 [T].
     """
     row = rows.Row(length, tokenizer.pad, ("targets", "weights"))
     for document, start, stop in plan.pieces(index):

@@ -24,9 +24,9 @@ class Config(masking.Options, LossOptions):
     Extends `masking.Options` (lm/data/masking.py) and `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      head: "transform" (BERT's dense layer, activation and norm before the vocabulary matrix) or
-        "plain" (the vocabulary matrix alone).
-      format: how text becomes rows, a plug-in of lm/data/formats.
+      head: kind of head: "transform" (BERT's dense layer, activation and norm before the vocabulary
+        matrix) or "plain" (the vocabulary matrix alone).
+      format: name of the plug-in of lm/data/formats that turns text into rows.
     """
 
     head: str = "transform"
@@ -41,7 +41,7 @@ class Config(masking.Options, LossOptions):
 
 
 class MaskedTokens:
-    """Masks tokens of a format's rows, and predicts them: a component of objectives."""
+    """A component of objectives that masks tokens of a format's rows and predicts them."""
 
     def __init__(
         self,
@@ -54,16 +54,18 @@ class MaskedTokens:
         shift: int = 0,
         replacement: bool = False,
     ):
-        """Stores its options.
+        """Stores the options.
 
         Args:
           name: name of the loss term.
           config: options of masking, head and loss.
-          tokenizer: gives [MASK] and random ids.
-          row_format: lays out rows.
-          length: T, positions of a row.
-          mask: "bidirectional", or "prefix" for a decoder whose prefix is the whole row.
-          shift: a masked token at position k is predicted at k - shift.
+          tokenizer: tokenizer with [MASK] and the ids for random replacement.
+          row_format: format that lays out rows.
+          length: T, number of positions of a row.
+          mask: attention mask: "bidirectional", or "prefix" on a decoder, with the whole row as the
+            prefix.
+          shift: number of positions by which prediction precedes the masked token: the token at
+            position k is predicted at k - shift.
           replacement: whether positions are drawn with replacement.
         """
         self.name, self.config, self.tokenizer, self.row_format = (
@@ -77,7 +79,7 @@ class MaskedTokens:
     def example(
         self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """The format's row with masked tokens; under a prefix mask all of it is prefix."""
+        """Makes the format's row with masked tokens; under a prefix mask, all of it is prefix."""
         example = self.row_format.row(store, plan, row, rng)
         example = masking.corrupt(
             example, self.tokenizer, rng, self.config, progress, replacement=self.replacement
@@ -94,22 +96,22 @@ class MaskedTokens:
         return self.config.head == "transform"
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead]:
-        """BERT's head for masked tokens, or no head."""
+        """Returns BERT's head for masked tokens, or no head."""
         return {"masked": MaskedHead(config, scope / "masked")} if self.has_head else {}
 
     def head_flops(self, config: ModelConfig) -> int:
-        """FLOPs of the vocabulary head on one row."""
+        """Returns the FLOPs of the vocabulary head on one row."""
         return flops.head(config, self.config.budget(self.length), self.has_head)
 
     def loss(
         self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch
     ) -> tuple[Sums, Sums]:
-        """The term and its metrics."""
+        """Returns the loss term and its metrics."""
         sums = token_loss.sums(model, hidden_BTD, batch, self.config, self._head(model))
         return token_loss.terms_and_metrics(self.name, sums, batch, self.config)
 
     def by_row(self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Sums:
-        """The term and its accuracy for each row, without smoothing or z-loss."""
+        """Returns the loss term and its accuracy for each row, without smoothing or z-loss."""
         sums = token_loss.sums(model, hidden_BTD, batch, PLAIN, self._head(model))
         weight_B = batch["weights"].sum(-1)
         return {self.name: (sums.nll, weight_B), f"{self.name}_accuracy": (sums.hits, weight_B)}
@@ -121,11 +123,12 @@ class MaskedTokens:
 class MaskedObjective(_objective.SingleObjective):
     """Base of objectives whose only loss is on masked tokens.
 
-    A subclass sets `masks`, `terms` and `scores`. Its constructor passes on a `MaskedTokens`.
+    A subclass sets `masks`, `terms` and `scores`. Its constructor passes a `MaskedTokens` to
+    the constructor of this class.
 
     Attributes:
-      masked: masks tokens, and predicts them.
-      row_format: lays out rows.
+      masked: component that masks and predicts tokens.
+      row_format: format that lays out rows.
     """
 
     def __init__(self, masked: MaskedTokens):
@@ -135,13 +138,13 @@ class MaskedObjective(_objective.SingleObjective):
         self.has_masked_head, self.standard = masked.has_head, not masked.has_head
 
     def plan(self, store: Store) -> Plan:
-        """The format's rows."""
+        """Returns the format's rows of an epoch."""
         return self.row_format.plan(store)
 
     def example(
         self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
           tokens, segments, positions, types: int32 [T].
@@ -151,19 +154,19 @@ class MaskedObjective(_objective.SingleObjective):
         return self.masked.example(store, plan, row, rng, progress)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead]:
-        """BERT's head for masked tokens, or no head."""
+        """Returns BERT's head for masked tokens, or no head."""
         return self.masked.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row."""
+        """Returns the FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term and its metrics."""
+        """Returns the loss term and its metrics."""
         return self.masked.loss(model, model.states(batch, dropout_keys), batch)
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term and its accuracy for each row."""
+        """Returns the loss term and its accuracy for each row."""
         return self.masked.by_row(model, model.states(batch, None), batch)

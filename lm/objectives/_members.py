@@ -1,4 +1,4 @@
-"""Shared by objectives composed of others: the members, and examples with the fields of all."""
+"""Shared by composed objectives: the members, and examples with the fields of all members."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,12 +18,12 @@ from lm.objectives import _pairs
 
 @dataclasses.dataclass(frozen=True)
 class MemberPlans:
-    """The rows of an objective composed of others.
+    """The rows of an epoch of an objective composed of others.
 
     Attributes:
-      plans: plan of each member, by name.
-      empty: example of zeros of each member, by name; without fields if it has no rows.
-      rows: number of rows.
+      plans: member name → the member's plan.
+      empty: member name → an example of zeros; without fields if the member has no rows.
+      rows: number of rows of the composed epoch.
     """
 
     plans: dict[str, Plan]
@@ -35,14 +35,14 @@ class MemberPlans:
 
     @property
     def note(self) -> str:
-        """What the members' plans leave out, or ""."""
+        """Description of the text that the members' plans omit, or ""."""
         return "; ".join(f"{name}: {plan.note}" for name, plan in self.plans.items() if plan.note)
 
 
 class ComposedObjective:
     """Base of objectives composed of others.
 
-    A subclass has `plan`, `example`, `flops`, `loss` and `by_row`. It sets `terms`, `config`,
+    A subclass defines `plan`, `example`, `flops`, `loss` and `by_row`. It sets `terms`, `config`,
     `positions` and `fractions`.
     """
 
@@ -65,10 +65,10 @@ class ComposedObjective:
         """Makes the members.
 
         Args:
-          sections: for each member by name, the path of its options in the config, and the options.
-          tokenizer: the vocabulary.
-          length: tokens of a row of data.
-          mask: mask of all members.
+          sections: member name → (path of the member's options in the config, the options).
+          tokenizer: tokenizer of the data.
+          length: number of tokens in a row of data.
+          mask: attention mask of all members.
 
         Raises:
           UserError: an objective does not exist, cannot be a member or does not train under this
@@ -93,7 +93,7 @@ class ComposedObjective:
         self.has_masked_head = any(member.has_masked_head for member in members)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, Any]:
-        """The heads of all members; members share heads of the same name."""
+        """Returns the heads of all members; members share heads of the same name."""
         return {
             name: head
             for member in self.members.values()
@@ -101,7 +101,7 @@ class ComposedObjective:
         }
 
     def plans(self, store: Store) -> tuple[dict[str, Plan], dict[str, Example]]:
-        """Plans and empty examples of the members, by name."""
+        """Returns the members' plans and empty examples, each by member name."""
         plans = {name: member.plan(store) for name, member in self.members.items()}
         empty = {
             name: _empty_example(self.members[name], store, plan) for name, plan in plans.items()
@@ -117,10 +117,10 @@ class ComposedObjective:
         rng: np.random.Generator,
         progress: float,
     ) -> Example:
-        """An example of a member, under the member's own field names.
+        """Makes an example of a member, under the member's own field names.
 
-        `row` is an index into the composed epoch. If a member has another number of rows, indices
-        are scaled and drawn within that interval.
+        `row` is an index into the composed epoch. If a member has another number of rows, an
+        index becomes an interval of the member's rows, and a row is drawn from this interval.
         """
         member_plan = plan.plans[name]
         if len(member_plan) != len(plan):
@@ -130,16 +130,16 @@ class ComposedObjective:
 
 
 def merge(name: str, example: Example, plan: MemberPlans) -> Example:
-    """The fields of all members: those of one member filled, those of the others zero.
+    """Returns the fields of all members, filled for one member and zero for the others.
 
     Args:
-      name: the member that the example is from.
-      example: the example, under the member's own field names.
-      plan: has the other members' empty examples.
+      name: name of the example's member.
+      example: arrays under the member's own field names.
+      plan: plan with the other members' empty examples.
 
     Returns:
-      Fields under "member/field"; and `tokens` and `segments` of the example, padded to the
-      maximum length over all members.
+      Arrays under "member/field", and the example's `tokens` and `segments`, padded to the maximum
+      length over all members.
     """
     fields: Example = {}
     for member, empty in plan.empty.items():
@@ -150,11 +150,11 @@ def merge(name: str, example: Example, plan: MemberPlans) -> Example:
 
 
 def member_batch(name: str, batch: Batch) -> dict[str, Any]:
-    """The fields of a member in a batch of merged examples, under the member's own field names.
+    """Returns a member's fields of a batch of merged examples, under the member's own field names.
 
     Args:
       name: name of the member.
-      batch: a batch of merged examples.
+      batch: arrays of merged examples, stacked along a leading axis B.
     """
     return {
         key.removeprefix(f"{name}/"): value
@@ -164,10 +164,10 @@ def member_batch(name: str, batch: Batch) -> dict[str, Any]:
 
 
 def pad(values: Shaped[np.ndarray, "n"], size: int) -> Shaped[np.ndarray, "{size}"]:
-    """The values, and zeros up to `size`.
+    """Pads values with zeros up to `size`.
 
     Args:
-      values: at most `size` values.
+      values: array of at most `size` values.
       size: length of the result.
     """
     return values if len(values) == size else np.pad(values, (0, size - len(values)))

@@ -18,13 +18,13 @@ from lm.objectives import _masked, _objective
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Rows of pairs, and the classifier.
+    """Options of the rows of pairs and of the classifier.
 
     Attributes:
-      pooling: what the classifier reads (lm.nn.heads.PairHead): the "first" token (BERT), the
-        "mean" of all tokens, or both "segments" compared.
-      format: "segment_pair" (BERT: segments of several sentences that fill a row) or
-        "sentence_pair" (single sentences, several pairs per row).
+      pooling: the classifier's input (lm.nn.heads.PairHead): the "first" token (BERT), the "mean"
+        of all tokens, or a comparison of both "segments".
+      format: format of the rows: "segment_pair" (BERT: segments of several sentences that fill a
+        row) or "sentence_pair" (single sentences, several pairs per row).
     """
 
     pooling: str = "first"
@@ -39,8 +39,8 @@ class MaskedConfig(_masked.Config):
     """Options of MLM on pairs. Extends `_masked.Config` (masking, head, format, loss).
 
     Attributes:
-      format: as in `Config`.
-      pooling: as in `Config`.
+      format: format of the rows, as in `Config`.
+      pooling: the classifier's input, as in `Config`.
     """
 
     format: str = "segment_pair"
@@ -70,8 +70,8 @@ class Pairs:
 
     Attributes:
       relation: relation of the segments, one of lm.data.pairs.RELATIONS.
-      pooling: what the classifier reads, one of lm.nn.heads.POOLINGS.
-      row_format: lays out rows.
+      pooling: the classifier's input, one of lm.nn.heads.POOLINGS.
+      row_format: format that lays out rows.
     """
 
     def __init__(
@@ -82,14 +82,14 @@ class Pairs:
         tokenizer: Tokenizer,
         length: int,
     ):
-        """Makes the format.
+        """Makes the format of the rows.
 
         Args:
           name: name of the loss term.
           relation: relation of the segments, one of lm.data.pairs.RELATIONS.
-          config: has the pooling and the format.
-          tokenizer: gives special ids.
-          length: T, positions of a row.
+          config: options, including the pooling and the format.
+          tokenizer: tokenizer with the special ids.
+          length: T, number of positions of a row.
         """
         self.name, self.relation, self.pooling = name, relation, config.pooling
         self.row_format = plugins.find("data.formats", config.format).Format(
@@ -97,19 +97,19 @@ class Pairs:
         )
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, PairHead]:
-        """The classifier."""
+        """Returns the classifier."""
         return {"pair": PairHead(config, scope / "pair", self.pooling)}
 
     def loss(
         self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch
     ) -> tuple[Sums, Sums]:
-        """The term and its accuracy."""
+        """Returns the loss term and its accuracy."""
         logits_BP2 = self._logits(model, hidden_BTD, batch)
         nll, hits = heads.classify(logits_BP2, batch["labels"], batch["label_weights"])
         return {self.name: nll}, {f"{self.name}_accuracy": hits}
 
     def by_row(self, model: Model, hidden_BTD: Float[Array, "B T D"], batch: Batch) -> Sums:
-        """The term and its accuracy for each row."""
+        """Returns the loss term and its accuracy for each row."""
         logits_BP2 = self._logits(model, hidden_BTD, batch)
         nll, hits = jax.vmap(heads.classify)(logits_BP2, batch["labels"], batch["label_weights"])
         return {self.name: nll, f"{self.name}_accuracy": hits}
@@ -127,7 +127,7 @@ class ObjectiveOnPairs(_objective.SingleObjective):
     Attributes:
       name: name of the loss term on pairs; set by a subclass.
       relation: relation of the segments; set by a subclass.
-      pairs: lays out pairs, and classifies them.
+      pairs: component that lays out and classifies pairs.
     """
 
     masks = ("bidirectional",)
@@ -136,7 +136,7 @@ class ObjectiveOnPairs(_objective.SingleObjective):
     pairs: Pairs
 
     def plan(self, store: Store) -> Plan:
-        """The format's rows."""
+        """Returns the format's rows of an epoch."""
         return self.pairs.row_format.plan(store)
 
 
@@ -155,36 +155,36 @@ class PairObjective(ObjectiveOnPairs):
     def example(
         self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
           tokens, segments, positions, types: int32 [T].
-          labels: int32 [slots]; 0 where the pair is as in the text.
+          labels: int32 [slots]; 0 for pairs that are as in the text, 1 for others.
           label_weights: float32 [slots].
         """
         return self.pairs.row_format.row(store, plan, row, rng)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, PairHead]:
-        """The classifier."""
+        """Returns the classifier."""
         return self.pairs.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row; the classifier's are negligible."""
+        """Returns the FLOPs of a forward pass of one row, without the (negligible) classifier."""
         return model.flops(config, self.length)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term and its accuracy."""
+        """Returns the loss term and its accuracy."""
         return self.pairs.loss(model, model.states(batch, dropout_keys), batch)
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term and its accuracy for each row."""
+        """Returns the loss term and its accuracy for each row."""
         return self.pairs.by_row(model, model.states(batch, None), batch)
 
 
 class MaskedPairObjective(ObjectiveOnPairs):
-    """Base of objectives on masked tokens and pairs of the same rows; the losses add up."""
+    """Base of objectives on masked tokens and pairs in the same rows; the two losses are added."""
 
     scores = ("masked", "pair")
 
@@ -202,28 +202,28 @@ class MaskedPairObjective(ObjectiveOnPairs):
     def example(
         self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row: the fields of mlm and nsp together."""
+        """Makes the arrays of one row: the fields of both mlm and nsp."""
         return self.masked.example(store, plan, row, rng, progress)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict[str, MaskedHead | PairHead]:
-        """BERT's two heads."""
+        """Returns BERT's two heads."""
         return self.masked.heads(config, scope) | self.pairs.heads(config, scope)
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row."""
+        """Returns the FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + self.masked.head_flops(config)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """Both terms and their metrics."""
+        """Returns both loss terms and their metrics."""
         hidden_BTD = model.states(batch, dropout_keys)
         tokens = self.masked.loss(model, hidden_BTD, batch)
         pairs = self.pairs.loss(model, hidden_BTD, batch)
         return tokens[0] | pairs[0], tokens[1] | pairs[1]
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """Both terms and their accuracies for each row."""
+        """Returns both loss terms and their accuracies for each row."""
         hidden_BTD = model.states(batch, None)
         tokens = self.masked.by_row(model, hidden_BTD, batch)
         return tokens | self.pairs.by_row(model, hidden_BTD, batch)

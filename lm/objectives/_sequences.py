@@ -16,12 +16,12 @@ from lm.objectives import _objective
 
 
 class SequenceObjective(_objective.SingleObjective):
-    """Base of these objectives. A subclass has `plan` and `example`.
+    """Base of objectives that turn an input into a target. A subclass defines `plan` and `example`.
 
     Attributes:
       name: name of the loss term; set by a subclass.
-      config: the objective's own options; the options of the loss are among them.
-      layout: lays out pieces of an input and a target as rows.
+      config: options of the objective, including those of the loss.
+      layout: layout that turns pieces with an input and a target into rows.
     """
 
     masks = ("cross", "prefix")
@@ -35,11 +35,11 @@ class SequenceObjective(_objective.SingleObjective):
         self.positions, self.longest = layout.positions, max(layout.stream_lengths)
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads in addition to the model's vocabulary head."""
+        """Returns no heads: the model's vocabulary head suffices."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row."""
+        """Returns the FLOPs of a forward pass of one row."""
         layout = self.layout
         if layout.mask == "prefix":
             return model.flops(config, layout.length) + flops.head(config, layout.length)
@@ -49,20 +49,21 @@ class SequenceObjective(_objective.SingleObjective):
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term and its metrics."""
+        """Returns the loss term and its metrics."""
         return token_loss.loss(self.name, model, batch, dropout_keys, self.config)
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term and its accuracy for each row."""
+        """Returns the loss term and its accuracy for each row."""
         return token_loss.by_row(self.name, model, batch)
 
 
 def longest_piece(needs: Sequence[Int[np.ndarray, "n"]], rooms: Sequence[int]) -> int:
-    """Returns the maximum number of tokens of a piece that fits a row.
+    """Returns the number of tokens of the longest piece that fits into a row.
 
     Args:
-      needs: for each stream, positions that a piece of n tokens takes, by n.
-      rooms: positions that each stream has.
+      needs: for each stream, an array whose entry n is the number of positions that a piece of n
+        tokens takes.
+      rooms: number of positions of each stream.
     """
     return min(
         int(np.searchsorted(need, room, side="right")) - 1

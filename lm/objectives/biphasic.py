@@ -1,7 +1,7 @@
 """Two phases: one objective for the first part of a run, another for the rest.
 
-The optimizer's state is kept between them. CLM, then MLM: Gisserot-Boukhlef et al. 2025, "Should we
-still pretrain encoders with masked language modeling?".
+The optimizer's state is kept between the phases. For CLM followed by MLM see Gisserot-Boukhlef et
+al. 2025, "Should we still pretrain encoders with masked language modeling?".
 
     config.objective = {
         "name": "biphasic", "first": "clm", "second": "mlm", "share": 0.25,
@@ -30,12 +30,12 @@ from lm.objectives import _members
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """The two phases.
+    """Options of the two phases.
 
     Attributes:
-      first: the objective of the first phase.
-      second: the objective of the second phase.
-      share: fraction of the steps in the first phase.
+      first: name of the first phase's objective.
+      second: name of the second phase's objective.
+      share: fraction of the run's steps that belong to the first phase.
       first_options: options of the first objective.
       second_options: options of the second objective.
     """
@@ -65,7 +65,7 @@ class Objective(_members.ComposedObjective):
         }
         super().__init__(sections, tokenizer, length, mask)
         self.config = config
-        # A term that both phases have is one term.
+        # A loss term of the same name in both phases is one term.
         self.terms = {
             term: factor
             for member in self.members.values()
@@ -77,7 +77,7 @@ class Objective(_members.ComposedObjective):
         )
 
     def plan(self, store: Store) -> _members.MemberPlans:
-        """The rows of both phases. Their number is the larger of the two phases' numbers."""
+        """Returns the rows of both phases, as many as the phase with more rows has."""
         plans, empty = self.plans(store)
         lengths = [len(plan) for plan in plans.values()]
         return _members.MemberPlans(plans, empty, max(lengths) if all(lengths) else 0)
@@ -90,11 +90,11 @@ class Objective(_members.ComposedObjective):
         rng: np.random.Generator,
         progress: float,
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
-          The fields of both phases under "objective/field", those of the row's
-            phase filled.
+          The fields of both phases under "objective/field", filled for the row's phase and zero for
+          the other phase.
           tokens, segments: int32 [T], of the row's phase.
           phase: int32 [], 0 or 1.
         """
@@ -104,14 +104,14 @@ class Objective(_members.ComposedObjective):
         return _members.merge(name, example, plan) | {"phase": np.array(phase, np.int32)}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row, on average over the run."""
+        """Returns the FLOPs of a forward pass of one row, on average over the run."""
         first, second = (member.flops(model, config) for member in self.members.values())
         return round(self.config.share * first + (1 - self.config.share) * second)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """Terms and metrics of the batch's phase; those of the other phase are zero."""
+        """Returns loss terms and metrics of the batch's phase, and zeros for the other phase."""
 
         def compute(name: str) -> tuple[Sums, Sums]:
             return self.members[name].loss(model, _members.member_batch(name, batch), dropout_keys)
@@ -120,7 +120,7 @@ class Objective(_members.ComposedObjective):
         return terms, metrics
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """Terms and metrics of the batch's phase for each row; those of the other are zero."""
+        """Returns terms and metrics of the batch's phase for each row, and zeros for the other."""
 
         def compute(name: str) -> tuple[Sums]:
             return (self.members[name].by_row(model, _members.member_batch(name, batch)),)

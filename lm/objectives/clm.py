@@ -1,4 +1,4 @@
-"""Causal language modeling: predicts each token from those before it.
+"""Causal language modeling: predicts each token from the tokens before it.
 
 GPT-2 (Radford et al. 2019). Documents are packed into rows and do not attend to each other. A
 document's first token is predicted from [BOS]; its last token predicts [EOS]. Where a row cuts a
@@ -24,7 +24,7 @@ class Config(LossOptions):
     """Options of CLM. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     packing: str = "greedy"
@@ -53,7 +53,7 @@ class Objective(_objective.SingleObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
           tokens, targets, segments, positions: int32 [T].
@@ -66,19 +66,19 @@ class Objective(_objective.SingleObjective):
         return example
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads in addition to the model's vocabulary head."""
+        """Returns no heads: the model's vocabulary head suffices."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row."""
+        """Returns the FLOPs of a forward pass of one row."""
         return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term and its metrics."""
+        """Returns the loss term and its metrics."""
         return token_loss.loss("clm", model, batch, dropout_keys, self.config)
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term and its accuracy for each row."""
+        """Returns the loss term and its accuracy for each row."""
         return token_loss.by_row("clm", model, batch)

@@ -1,8 +1,8 @@
 """GPT-BERT's hybrid: each sequence is trained causally or by masked next-token prediction.
 
-Charpentier and Samuel 2024. The two modes differ in the attention mask and in what is masked.
-Rows, positions and the vocabulary head are the same, because a masked token k + 1 is predicted at
-k. All sequences have equal weight: a sequence's loss is the mean over its targets. By default
+Charpentier and Samuel 2024. The two modes differ in the attention mask and in the masked tokens.
+Rows, positions and the vocabulary head are the same, because a masked token at k + 1 is predicted
+at k. All sequences have equal weight: a sequence's loss is the mean over its targets. By default
 spans of 1 to 3 tokens are masked. The masking rate falls from 30 to 15 % over training.
 """
 
@@ -27,9 +27,9 @@ class Config(masking.Options, LossOptions):
     Extends `masking.Options` (lm/data/masking.py) and `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      causal: weight of causal sequences; its fraction is causal / (causal + masked).
-      masked: weight of masked sequences.
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      causal: weight of causal sequences; their fraction is causal / (causal + masked).
+      masked: weight of masked sequences; see `causal`.
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     rate: float = 0.3
@@ -62,7 +62,7 @@ class Objective(_objective.SingleObjective):
     def __init__(self, config: Config, tokenizer: Tokenizer, length: int, mask: str = "prefix"):
         self.config, self.tokenizer, self.length, self.mask = config, tokenizer, length, mask
         self.positions = self.longest = length
-        # A mode of weight 0 is not trained, so it is not evaluated.
+        # A mode of weight 0 is not trained, and therefore not evaluated.
         self.scores = ("causal",) * (config.causal > 0) + ("masked_next",) * (config.masked > 0)
 
     def plan(self, store: Store) -> packing.Plan:
@@ -72,12 +72,12 @@ class Objective(_objective.SingleObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
           tokens, segments, positions, prefix, targets: int32 [T].
           weights: float32 [T], with sum 1.
-          is_masked: int32 [], the mode.
+          is_masked: int32 [], 1 for masked sequences, 0 for causal sequences.
           count: int32 [], the number of targets.
         """
         config = self.config
@@ -104,17 +104,20 @@ class Objective(_objective.SingleObjective):
         }
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """No heads in addition to the model's vocabulary head."""
+        """Returns no heads: the model's vocabulary head suffices."""
         return {}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row; in both modes the head runs at every position."""
+        """Returns the FLOPs of a forward pass of one row.
+
+        In both modes the vocabulary head runs at every position.
+        """
         return model.flops(config, self.length) + flops.head(config, self.length)
 
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term; as metrics the number of targets, and nats and accuracy of each mode."""
+        """Returns the loss term, and metrics: targets, and nats and accuracy of each mode."""
         sums = token_loss.sums(model, model.states(batch, dropout_keys), batch, self.config)
         weight_B = batch["weights"].sum(-1)
         metrics = {"targets": (batch["count"].sum().astype(weight_B.dtype), weight_B.sum())}
@@ -123,7 +126,7 @@ class Objective(_objective.SingleObjective):
         return {"hybrid": (sums.loss, weight_B.sum())}, metrics
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term, and nats and accuracy of each mode, for each row."""
+        """Returns the loss term, and nats and accuracy of each mode, for each row."""
         sums = token_loss.sums(model, model.states(batch, None), batch, cross_entropy.PLAIN)
         return {"hybrid": (sums.nll, batch["weights"].sum(-1))} | _by_mode(sums, batch)
 

@@ -3,8 +3,8 @@
 All sequences have equal weight. A sequence's loss is that of its objective: the sum of the
 objective's terms, each the mean over the sequence's own targets. Objectives that only predict
 tokens with the bare vocabulary head run through the model in a single pass, at no extra cost.
-Otherwise each takes a pass of its own, in which the sequences of the others have weight 0; a run's
-FLOPs count these passes.
+Otherwise each objective takes a pass of its own, in which the sequences of the others have weight
+0; a run's FLOPs count these passes.
 
     config.objective = {
         "name": "mixture",
@@ -36,13 +36,13 @@ _PADDED = ("tokens", "segments", "positions", "types", "prefix")
 
 @dataclasses.dataclass(frozen=True)
 class Config(LossOptions):
-    """The members. Extends `LossOptions` (label smoothing, z-loss).
+    """Options of the mixture. Extends `LossOptions` (label smoothing, z-loss).
 
-    These loss options apply to members that run in a single pass.
+    The loss options apply to members that run in a single pass.
 
     Attributes:
-      members: for each objective by name its options, and its `weight` in the mixture, by default
-        1.
+      members: objective name → the objective's options, and its `weight` in the mixture (default
+        1).
     """
 
     members: Mapping[str, Any] = dataclasses.field(default_factory=lambda: DEFAULT)
@@ -104,7 +104,7 @@ class Objective(_members.ComposedObjective):
                 )
 
     def plan(self, store: Store) -> _members.MemberPlans:
-        """The members' rows; as many as they have on average, by weight."""
+        """Returns the members' rows; their number is the members' average, by weight."""
         plans, empty = self.plans(store)
         rows = sum(self.fractions[name] * len(plan) for name, plan in plans.items())
         return _members.MemberPlans(
@@ -119,12 +119,13 @@ class Objective(_members.ComposedObjective):
         rng: np.random.Generator,
         progress: float,
     ) -> Example:
-        """Arrays of one row, which belongs to one member.
+        """Makes the arrays of one row, which belongs to one member.
 
         Returns:
           In a single pass, the fields of lm/nn/token_loss.py. Otherwise the members' own fields
-          under "objective/field", those of one filled, and its tokens and segments, int32 [T].
-          member: int32 [], number of the member.
+          under "objective/field", filled for the row's member and zero for others, and the row's
+          tokens and segments, int32 [T].
+          member: int32 [], index of the row's member.
           count: int32 [], number of targets.
         """
         bounds = np.cumsum(list(self.fractions.values()))[:-1]
@@ -143,7 +144,7 @@ class Objective(_members.ComposedObjective):
         return fields | {"member": np.array(index, np.int32), "count": np.array(count, np.int32)}
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row, or of one pass for each member."""
+        """Returns the FLOPs of a forward pass of one row, or of one pass for each member."""
         if not self.single_pass:
             return sum(member.flops(model, config) for member in self.members.values())
         if self.mask == "cross":
@@ -157,7 +158,7 @@ class Objective(_members.ComposedObjective):
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The term; as metrics the number of targets, and terms and metrics of each member."""
+        """Returns the loss term, and metrics: targets, and each member's terms and metrics."""
         rows = jnp.asarray(len(batch["member"]), jnp.float32)
         of_member = self._of_member(batch)
         metrics = {"targets": (batch["count"].sum().astype(jnp.float32), rows)}
@@ -176,7 +177,7 @@ class Objective(_members.ComposedObjective):
         return {"mixture": (total, rows)}, metrics
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The term, and terms and metrics of each member, for each row."""
+        """Returns the loss term, and terms and metrics of each member, for each row."""
         ones_B = jnp.ones(len(batch["member"]), jnp.float32)
         if self.single_pass:
             sums = token_loss.sums(model, model.states(batch, None), batch, cross_entropy.PLAIN)

@@ -2,8 +2,8 @@
 
 BERT (Devlin et al. 2019). By default rows are packed: each piece of a document is `[CLS] … [SEP]`
 and attends only to itself. Masks are drawn anew in each epoch. The vocabulary head runs at the
-masked positions only. On a decoder the whole row is the prefix, so that each token attends to both
-sides there too.
+masked positions only. On a decoder, the whole row is the prefix, so that each token attends to
+both sides.
 
 The loss is `_masked.MaskedTokens.loss`: cross-entropy at the masked positions
 (lm/nn/token_loss.py).
@@ -22,8 +22,8 @@ class Config(_masked.Config):
     """Options of MLM. Extends `_masked.Config` (masking, head, format, loss).
 
     Attributes:
-      question: relation of the segments in formats of pairs: "next" or "order" (lm/data/pairs.py).
-        MLM has no loss on it.
+      question: relation of the segments in formats of pairs, "next" or "order" (lm/data/pairs.py);
+        MLM has no loss on this relation.
     """
 
     question: str = "next"

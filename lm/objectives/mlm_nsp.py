@@ -1,6 +1,6 @@
 """BERT's objective: masked tokens and next-sentence prediction on the same pairs.
 
-Devlin et al. 2019. The two losses add up.
+Devlin et al. 2019. The two losses are added.
 """
 
 from lm.objectives import _pairs

@@ -1,6 +1,6 @@
 """ALBERT's objective: masked tokens and sentence-order prediction on the same pairs.
 
-Lan et al. 2020. The two losses add up.
+Lan et al. 2020. The two losses are added.
 """
 
 from lm.objectives import _pairs

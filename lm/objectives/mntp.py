@@ -1,8 +1,8 @@
 """Masked next-token prediction: like MLM, but the masked token k + 1 is predicted at position k.
 
 LLM2Vec (BehnamGhader et al. 2024); GPT-BERT (Charpentier and Samuel 2024). The vocabulary head thus
-predicts the next token, as in a causal model, and one model can do both. Rows are those of CLM:
-`[BOS] … [EOS]`.
+predicts the next token, as in a causal model, and one model can do both. Rows are laid out as
+in CLM: `[BOS] … [EOS]`.
 """
 
 import dataclasses

@@ -1,4 +1,4 @@
-"""Next-sentence prediction: does segment B follow segment A, or come from another document?
+"""Next-sentence prediction: does segment B follow segment A or come from another document?
 
 BERT (Devlin et al. 2019). lm/data/pairs.py makes the pairs.
 """

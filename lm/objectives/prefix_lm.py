@@ -22,8 +22,8 @@ class Config(LossOptions):
     """Options of prefix LM. Extends `LossOptions` (label smoothing, z-loss).
 
     Attributes:
-      split: fraction of each text that is given; 0 draws it at random.
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      split: fraction of each text that is given; 0 to draw the fraction at random.
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     split: float = 0.0
@@ -48,9 +48,9 @@ class Objective(_sequences.SequenceObjective):
         self.scores = ("suffix", "causal") if mask == "prefix" else ("suffix",)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs documents into rows, the same for all models.
+        """Packs documents into rows; the rows are the same for all models.
 
-        Drops pieces of one token, which cannot be split.
+        Pieces of one token are dropped, because they cannot be split.
         """
         return packing.pack(
             np.diff(store.document_offsets), self.length, self.config.packing
@@ -59,10 +59,11 @@ class Objective(_sequences.SequenceObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Fields of lm/nn/token_loss.py.
+        """Makes the arrays of one row, named as in lm/nn/token_loss.py.
 
         Returns:
-          Arrays [S] and [T] on an encoder-decoder, S = T; [T] with `prefix` on a decoder.
+          Arrays [S] for the encoder and [T] for the decoder of an encoder-decoder, S = T; on a
+          decoder, arrays [T], including `prefix`.
         """
         pieces = plan.pieces(row)
         splits = [self._split(stop - start, rng) for _, start, stop in pieces]
@@ -92,7 +93,7 @@ class Objective(_sequences.SequenceObjective):
         return self.layout.row(inputs_targets)
 
     def _split(self, count: int, rng: np.random.Generator) -> int:
-        """How many of `count` tokens are given: at least one, and not all."""
+        """Returns how many of `count` tokens are given: at least one, but not all."""
         if self.config.split:
             return min(max(1, round(self.config.split * count)), count - 1)
         return int(rng.integers(1, count))

@@ -2,10 +2,10 @@
 
 ELECTRA (Clark et al. 2020). A generator, trained by MLM, samples tokens for masked positions; no
 gradient flows through the samples. The model is the discriminator: it classifies every token as
-original or replaced. A sample that equals the original counts as original. loss = MLM + 50 · RTD.
-Both networks share the embeddings and train them. As in ELECTRA's code, positions are drawn with
-replacement: of n draws at 15 %, about 93 % fall on different positions, and a position drawn twice
-counts twice in the generator's loss.
+original or replaced. A sample that equals the original counts as original. The loss is
+MLM + 50 · RTD. Both networks share the embeddings and train them. As in ELECTRA's code, positions
+are drawn with replacement: of n draws at 15 %, about 93 % fall on different positions, and a
+position drawn twice counts twice in the generator's loss.
 
 `variant` has the ablations of the paper's section 3.4:
 
@@ -47,11 +47,11 @@ class Config(_masked.Config):
 
     Attributes:
       variant: "rtd", or an ablation of it (see the module).
-      generator: the generator's width as a fraction of the model's; 1/4 to 1/3 in the paper. It has
-        as many layers as the model.
-      weight: factor on the model's own loss; 0 takes 50, the paper's, for rtd and electra_15, and 1
-        for the other variants.
-      mode_token: "[NLU]", "[NLG]" or "[S2S]" in place of [CLS]; "" for [CLS].
+      generator: the generator's width as a fraction of the model's; 1/4 to 1/3 in the paper. The
+        generator has as many layers as the model.
+      weight: factor on the model's own loss; 0 for the default, which is 50, as in the paper, for
+        rtd and electra_15, and 1 for the other variants.
+      mode_token: token in place of [CLS]: "[NLU]", "[NLG]" or "[S2S]"; "" keeps [CLS].
     """
 
     mask_share: float = 0.85
@@ -84,7 +84,7 @@ class Objective(_objective.SingleObjective):
     """Replaced-token detection.
 
     Attributes:
-      is_discriminator: whether the model classifies tokens, instead of predicting them.
+      is_discriminator: whether the model classifies tokens instead of predicting them.
     """
 
     masks = ("bidirectional",)
@@ -109,18 +109,18 @@ class Objective(_objective.SingleObjective):
         self.has_masked_head = not self.is_discriminator and self.masked.has_head
 
     def plan(self, store: Store) -> Plan:
-        """The format's rows."""
+        """Returns the format's rows of an epoch."""
         return self.row_format.plan(store)
 
     def example(
         self, store: Store, plan: Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Arrays of one row.
+        """Makes the arrays of one row.
 
         Returns:
           The fields of mlm.
           token_weights: float32 [T], weights of the tokens in the model's own loss.
-          noise: int32 [], seed of the generator's samples in this row. They depend on no other
+          noise: int32 [], seed of the generator's samples in this row, their only source of
             randomness.
         """
         example = self.masked.example(store, plan, row, rng, progress)
@@ -134,10 +134,10 @@ class Objective(_objective.SingleObjective):
         }
 
     def heads(self, config: ModelConfig, scope: Scope) -> dict:
-        """The generator, and the discriminator's head or, for ablations, one for masked tokens.
+        """Returns the generator, and the discriminator's head or, for ablations, MLM's heads.
 
         Raises:
-          UserError: the model is not a Transformer. The generator is a narrow copy of its shape.
+          UserError: the model is not a Transformer. The generator narrows a Transformer's shape.
         """
         if not isinstance(config, TransformerConfig):
             raise UserError("objective 'rtd' needs a Transformer: its generator is a narrow one")
@@ -150,7 +150,7 @@ class Objective(_objective.SingleObjective):
         return modules
 
     def flops(self, model: ModelClass, config: ModelConfig) -> int:
-        """FLOPs of a forward pass of one row, including the generator's."""
+        """Returns the FLOPs of a forward pass of one row, including the generator."""
         masked, T, D = self.config.budget(self.length), self.length, config.width
         assert isinstance(config, TransformerConfig)
         total = Generator.flops(config, self.config.generator, T, masked) + model.flops(config, T)
@@ -164,7 +164,7 @@ class Objective(_objective.SingleObjective):
     def loss(
         self, model: Model, batch: Batch, dropout_keys: DropoutKeys | None
     ) -> tuple[Sums, Sums]:
-        """The generator's term and the model's, and their metrics."""
+        """Returns the loss terms of the generator and the model, and their metrics."""
         split_keys = (None, None) if dropout_keys is None else dropout_keys.split()
         logits_BPV = model.heads["generator"](model, batch, split_keys[0])
         mlm, mlm_hits = heads.classify(logits_BPV, batch["targets"], batch["weights"])
@@ -181,7 +181,7 @@ class Objective(_objective.SingleObjective):
         return {"mlm": mlm, self.config.variant: metrics.pop(self.config.variant)}, metrics
 
     def by_row(self, model: Model, batch: Batch) -> Sums:
-        """The generator's term and the model's, and their metrics, for each row."""
+        """Returns loss terms of the generator and the model, and their metrics, for each row."""
         logits_BPV = model.heads["generator"](model, batch, None)
         mlm, mlm_hits = jax.vmap(heads.classify)(logits_BPV, batch["targets"], batch["weights"])
         original_BT, corrupted_BT = _read(logits_BPV, batch)

@@ -1,8 +1,8 @@
 """Sequence to sequence: a document's first paragraph is the input, the rest is the target.
 
-For translation, summarization or question answering, give the pairs as documents of two paragraphs
-(`data.source=jsonl` reads a list of texts as paragraphs). On documentation the model writes the
-body from the summary line or, with `reverse`, the summary line from the body.
+For translation, summarization or question answering, provide each pair as a document of two
+paragraphs (`data.source=jsonl` reads a list of texts as paragraphs). On documentation the model
+writes the body from the summary line or, with `reverse`, the summary line from the body.
 """
 
 import dataclasses
@@ -24,8 +24,9 @@ class Config(LossOptions):
 
     Attributes:
       reverse: whether the first paragraph is the target instead of the input.
-      target_length: positions of an encoder-decoder's target stream; 0 takes the data's length.
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      target_length: number of positions of an encoder-decoder's target stream; 0 for the data's
+        length.
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     reverse: bool = False
@@ -50,10 +51,11 @@ class Objective(_sequences.SequenceObjective):
         super().__init__(config, tokenizer, layout)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs documents into rows, uncut.
+        """Packs whole documents into rows.
 
         Returns:
-          Pieces (document, end of the first paragraph, end of the document), in tokens.
+          Rows of pieces (document, end of the first paragraph, end of the document); the ends are
+          numbers of tokens.
 
         Raises:
           UserError: no document has two paragraphs.
@@ -95,7 +97,7 @@ class Objective(_sequences.SequenceObjective):
         lengths: Integer[np.ndarray, "kept"],
         tokens: int,
     ) -> str:
-        """What is left out of the plan, or ""."""
+        """Describes the text that the plan omits; "" if none."""
         notes = []
         if kept < documents:
             notes.append(f"left out: {documents - kept:,} documents of one paragraph")
@@ -106,7 +108,7 @@ class Objective(_sequences.SequenceObjective):
         return "; ".join(notes)
 
     def _sizes(self, split: int, stop: int) -> tuple[int, int]:
-        """Tokens of input and target that are kept, without [EOS]."""
+        """Returns the numbers of input and target tokens that are kept, without [EOS]."""
         source, target = (stop - split, split) if self.config.reverse else (split, stop - split)
         if self.mask == "cross":
             return min(source, self.layout.stream_lengths[0] - 1), min(
@@ -119,10 +121,11 @@ class Objective(_sequences.SequenceObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Fields of lm/nn/token_loss.py.
+        """Makes the arrays of one row, named as in lm/nn/token_loss.py.
 
         Returns:
-          Arrays [S] and [T] on an encoder-decoder; [T] with `prefix` on a decoder.
+          Arrays [S] for the encoder and [T] for the decoder of an encoder-decoder; on a decoder,
+          arrays [T], including `prefix`.
         """
         pieces = []
         for document, split, stop in plan.pieces(row):

@@ -1,4 +1,4 @@
-"""Sentence-order prediction: are two consecutive segments in their order, or swapped?
+"""Sentence-order prediction: are two consecutive segments in their original order or swapped?
 
 ALBERT (Lan et al. 2020). lm/data/pairs.py makes the pairs.
 """

@@ -25,8 +25,8 @@ class Config(LossOptions):
     Attributes:
       density: fraction of tokens that are replaced; 0.15 in T5.
       mean_span: mean length of a span in tokens; 3 in T5.
-      mode_token: "[NLU]", "[NLG]" or "[S2S]" before the input; "" for none.
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      mode_token: token before the input: "[NLU]", "[NLG]" or "[S2S]"; "" for none.
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     density: float = 0.15
@@ -49,7 +49,8 @@ class Objective(_sequences.SequenceObjective):
     """Span corruption.
 
     Attributes:
-      needs: positions of each stream that a piece of n tokens takes, by n.
+      needs: for each stream, an array whose entry n is the number of positions that a piece of n
+        tokens takes.
     """
 
     name, terms = "span_corruption", {"span_corruption": 1.0}
@@ -69,7 +70,7 @@ class Objective(_sequences.SequenceObjective):
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs documents into rows. Drops pieces of one token, which cannot be corrupted."""
+        """Packs documents into rows; drops pieces of one token, which cannot be corrupted."""
         lengths = np.diff(store.document_offsets)
         return packing.pack(
             lengths, self.layout.stream_lengths, self.config.packing, self.needs
@@ -78,10 +79,11 @@ class Objective(_sequences.SequenceObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Fields of lm/nn/token_loss.py.
+        """Makes the arrays of one row, named as in lm/nn/token_loss.py.
 
         Returns:
-          Arrays [S] and [T] on an encoder-decoder; [T] with `prefix` on a decoder.
+          Arrays [S] for the encoder and [T] for the decoder of an encoder-decoder; on a decoder,
+          arrays [T], including `prefix`.
         """
         pieces = []
         for document, start, stop in plan.pieces(row):

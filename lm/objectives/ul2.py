@@ -42,7 +42,7 @@ class Config(LossOptions):
       s_share: fraction of texts that the S-denoiser corrupts.
       s_rate: fraction of a text that the S-denoiser replaces; 0.25 in UL2.
       mode_tokens: whether the input begins with the denoiser's mode token.
-      packing: how documents are packed into rows: "greedy" or "best_fit" (lm/data/packing.py).
+      packing: method of packing documents into rows, "greedy" or "best_fit" (lm/data/packing.py).
     """
 
     s_share: float = 0.2
@@ -63,7 +63,8 @@ class Objective(_sequences.SequenceObjective):
     """UL2's mixture of denoisers.
 
     Attributes:
-      needs: positions of each stream that a piece of n tokens takes at most, by n.
+      needs: for each stream, an array whose entry n is the maximum number of positions that a
+        piece of n tokens takes.
     """
 
     name, terms = "ul2", {"ul2": 1.0}
@@ -77,7 +78,7 @@ class Objective(_sequences.SequenceObjective):
         self.mode_token = MODES[0] if config.mode_tokens else ""
         by_denoiser = [sizes(rate, span) for span, rate, _ in DENOISERS]
         by_denoiser.append(sizes(config.s_rate, float(2 * length)))
-        # A text must fit whichever denoiser is drawn.
+        # A text must fit into a row whichever denoiser is drawn.
         inputs, targets = (
             np.maximum.accumulate(np.max(side, 0)) for side in zip(*by_denoiser, strict=True)
         )
@@ -99,7 +100,7 @@ class Objective(_sequences.SequenceObjective):
         self.sentinels = np.array(tokenizer.sentinels, np.int32)
 
     def plan(self, store: Store) -> packing.Plan:
-        """Packs documents into rows. Drops pieces of one token, which cannot be corrupted."""
+        """Packs documents into rows; drops pieces of one token, which cannot be corrupted."""
         lengths = np.diff(store.document_offsets)
         return packing.pack(
             lengths, self.layout.stream_lengths, self.config.packing, self.needs
@@ -108,10 +109,11 @@ class Objective(_sequences.SequenceObjective):
     def example(
         self, store: Store, plan: packing.Plan, row: int, rng: np.random.Generator, progress: float
     ) -> Example:
-        """Fields of lm/nn/token_loss.py.
+        """Makes the arrays of one row, named as in lm/nn/token_loss.py.
 
         Returns:
-          Arrays [S] and [T] on an encoder-decoder; [T] with `prefix` on a decoder.
+          Arrays [S] for the encoder and [T] for the decoder of an encoder-decoder; on a decoder,
+          arrays [T], including `prefix`.
         """
         return self.layout.row(
             [

@@ -14,8 +14,8 @@ class Config:
     Attributes:
       b1: decay of the first moment; β₁ in the paper.
       b2: decay of the second moment; β₂ in the paper.
-      epsilon: added to the square root of the second moment.
-      weight_decay: factor on the parameters, in units of the learning rate.
+      epsilon: constant added to the square root of the second moment.
+      weight_decay: rate of weight decay, in units of the learning rate.
       embedding_rate: factor on the learning rate of embeddings.
     """
 
@@ -41,9 +41,9 @@ def make(
     """Makes the transformation.
 
     Args:
-      config: options.
-      learning_rate: the peak rate.
-      schedule: the rate at each step, relative to `learning_rate`.
+      config: options of AdamW.
+      learning_rate: the peak learning rate.
+      schedule: step → learning rate, relative to `learning_rate`.
     """
     return optax.chain(
         optax.scale_by_adam(config.b1, config.b2, config.epsilon),

@@ -16,7 +16,7 @@ class OptimizerConfig:
     """Options of the section that are neither the schedule's nor the plug-in's.
 
     Attributes:
-      name: a plug-in of lm/optimizers.
+      name: name of a plug-in of lm/optimizers.
       clip: maximum global norm of the gradients; 0 for no clipping.
     """
 
@@ -37,11 +37,12 @@ def make(section: Mapping[str, Any], steps: int) -> optax.GradientTransformation
     """Makes the optimizer of a config section.
 
     Args:
-      section: the optimizer's name under "name", its options, and those of the schedule.
-      steps: steps of the run, for the schedule.
+      section: the `optimizer` section: the optimizer's name, under "name", and the options of the
+        optimizer and of the schedule.
+      steps: number of steps of the run, for the schedule.
 
     Returns:
-      Clipping, then the plug-in on its schedule.
+      A transformation that clips gradients, then applies the plug-in with the schedule.
 
     Raises:
       UserError: the plug-in or an option is unknown, or a value is invalid.

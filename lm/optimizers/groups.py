@@ -5,13 +5,13 @@ import jax
 from lm.core.protocols import Params
 
 EMBEDDINGS = ("tokens", "positions", "types")
-UNDECAYED = ("scale", "table")  # of norms; of relative positions
+UNDECAYED = ("scale", "table")  # scales of norms; tables of relative positions
 
-Path = tuple  # of keys, as jax.tree_util gives it
+Path = tuple  # path of keys, as from jax.tree_util
 
 
 def name(path: Path) -> str:
-    """A parameter's last name: "query", "bias" …"""
+    """Returns the last name on a parameter's path: "query", "bias" …"""
     return str(getattr(path[-1], "key", path[-1]))
 
 
@@ -26,10 +26,10 @@ def is_embedding(path: Path) -> bool:
 
 
 def decayed(params: Params) -> Params:
-    """Tree of bool: whether weight decay applies."""
+    """Returns a tree of bool: whether weight decay applies to each parameter."""
     return jax.tree_util.tree_map_with_path(lambda path, _: not is_vector(path), params)
 
 
 def embeddings(params: Params) -> Params:
-    """Tree of bool: whether a parameter is an embedding."""
+    """Returns a tree of bool: whether each parameter is an embedding."""
     return jax.tree_util.tree_map_with_path(lambda path, _: is_embedding(path), params)

@@ -30,12 +30,12 @@ _AXES = {
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Options of Muon. The section's learning_rate is that of the matrices.
+    """Options of Muon. The section's `learning_rate` applies to the matrices.
 
     Attributes:
       beta: momentum of the matrices.
       weight_decay: weight decay of the matrices, in units of the learning rate.
-      adam_rate: learning rate of all other parameters, as a factor on that of the matrices.
+      adam_rate: learning rate of all other parameters, relative to that of the matrices.
       adam_b1: decay of Adam's first moment.
       adam_b2: decay of Adam's second moment.
       embedding_rate: a further factor on the learning rate of embeddings.
@@ -67,9 +67,9 @@ def make(
     """Makes the transformation.
 
     Args:
-      config: options.
-      learning_rate: the peak rate of the matrices.
-      schedule: the rate at each step, relative to `learning_rate`.
+      config: options of Muon.
+      learning_rate: the peak learning rate of the matrices.
+      schedule: step → learning rate, relative to `learning_rate`.
     """
     return optax.chain(
         optax.contrib.muon(
@@ -87,7 +87,7 @@ def make(
 
 
 def dimensions(params: Params) -> Any:
-    """Tree of MuonDimensionNumbers for matrices of the blocks, and None for other parameters."""
+    """Returns a tree of MuonDimensionNumbers for matrices of the blocks, None for the others."""
 
     def of(path: groups.Path, value: jax.Array | np.ndarray) -> MuonDimensionNumbers | None:
         axes = _AXES.get(groups.name(path))

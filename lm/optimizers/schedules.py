@@ -9,12 +9,13 @@ NAMES = ("constant", "cosine", "linear", "wsd")
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Linear warm-up, then a schedule by name.
+    """Options of a schedule: linear warm-up, then a decay chosen by name.
 
     Attributes:
-      learning_rate: the peak rate.
-      schedule: "constant"; "cosine" or "linear" decay until the end; or "wsd" (warm-up, stable,
-        decay): linear decay in the last `cooldown` of the run (MiniCPM, Hu et al. 2024).
+      learning_rate: the peak learning rate.
+      schedule: kind of schedule: "constant"; "cosine" or "linear" decay until the end; or "wsd"
+        (warm-up, stable, decay): linear decay in the last fraction `cooldown` of the run (MiniCPM,
+        Hu et al. 2024).
       warmup: fraction of the steps in which the rate rises from 0.
       cooldown: fraction of the steps in which wsd decays.
       final: rate at the end, as a fraction of the peak rate.
@@ -47,11 +48,11 @@ def make(config: ScheduleConfig, steps: int) -> optax.Schedule:
     """Makes the schedule of a run.
 
     Args:
-      config: options.
-      steps: steps of the run.
+      config: options of the schedule.
+      steps: number of steps of the run.
 
     Returns:
-      The rate at each step, relative to the peak rate.
+      Function from the step to the learning rate, relative to the peak rate.
     """
     rise = round(config.warmup * steps)
     rest = max(1, steps - rise)

@@ -1,6 +1,7 @@
-"""Text to ids and back. Each module is a kind of vocabulary, a plug-in (`tokenizer.kind`).
+"""Conversion of text to ids and back. Each module is a plug-in: a kind of vocabulary.
 
-Each implements `lm.core.protocols.TokenizerKind`. Modules in SHARED are not kinds.
+The option `tokenizer.kind` selects a plug-in. Each plug-in implements
+`lm.core.protocols.TokenizerKind`. Modules in SHARED are not plug-ins.
 """
 
 SHARED = ("config", "sentencepiece")

@@ -18,10 +18,11 @@ _SEED = 0
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Size of the vocabulary.
+    """Options of the vocabulary.
 
     Attributes:
-      vocab_size: V, all ids: special ids, bytes and sentinels included. A loaded file has its own.
+      vocab_size: V, number of ids, including special ids, bytes and sentinels; a loaded file has
+        its own size.
       sentinels: number of sentinels <extra_id_i>.
     """
 
@@ -36,10 +37,10 @@ def train(texts: Iterable[str], config: Config, kind: str, bytes_per_entry: int)
     """Learns a vocabulary from sentences. The same sentences give the same model on any machine.
 
     Args:
-      texts: sentences; they are read once, and a sample of them is kept.
-      config: the size of the vocabulary.
+      texts: sentences, iterated over once; training uses a sample of them.
+      config: options of the vocabulary.
       kind: SentencePiece's model type, "unigram" or "bpe".
-      bytes_per_entry: size of the sample, in bytes per vocabulary entry.
+      bytes_per_entry: size of the sample in bytes per vocabulary entry.
 
     Raises:
       UserError: there is no text, or `config.vocab_size` is too large or too small for it.

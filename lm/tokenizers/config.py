@@ -1,4 +1,4 @@
-"""The `tokenizer` section of a config: a kind, its options, and perhaps an existing file."""
+"""The `tokenizer` section of a config: a kind, its options, and optionally an existing file."""
 
 import dataclasses
 import os
@@ -12,11 +12,11 @@ from lm.core.protocols import Tokenizer, TokenizerKind
 
 @dataclasses.dataclass(frozen=True)
 class TokenizerConfig:
-    """The fields of the section that every kind has; the others are fields of the kind's `Config`.
+    """Options that every kind of tokenizer has; a kind's own options are in its `Config`.
 
     Attributes:
-      kind: a plug-in of lm/tokenizers.
-      path: a file to load instead of training on the training split; "" trains.
+      kind: name of a plug-in of lm/tokenizers.
+      path: path of a file to load; "" to train on the training split instead.
     """
 
     kind: str = "unigram"
@@ -27,7 +27,7 @@ FIELDS = frozenset(field.name for field in dataclasses.fields(TokenizerConfig))
 
 
 def configure(section: Mapping[str, Any]) -> tuple[TokenizerConfig, TokenizerKind, Any]:
-    """Reads the section.
+    """Reads the `tokenizer` section of a config.
 
     Args:
       section: the `tokenizer` section of a config.
@@ -50,7 +50,7 @@ def load(section: Mapping[str, Any], path: str | os.PathLike = "") -> Tokenizer:
 
     Args:
       section: the `tokenizer` section.
-      path: the file; by default the section's own `path`.
+      path: path of the file; by default the section's own `path`.
 
     Raises:
       UserError: an option of the section is unknown or impossible, or the file cannot be read.
@@ -60,7 +60,7 @@ def load(section: Mapping[str, Any], path: str | os.PathLike = "") -> Tokenizer:
 
 
 def code(kind: str) -> list[str]:
-    """Source files that a vocabulary of this kind depends on: the plug-in and shared modules."""
+    """Returns the source files that this kind depends on: the plug-in and shared modules."""
     others = set(plugins.names("tokenizers")) - {kind}
     return sorted(
         str(path) for path in Path(__file__).parent.glob("*.py") if path.stem not in others

@@ -53,7 +53,7 @@ def check_size(vocab_size: int, sentinels: int, fixed: int, learned: int) -> Non
     """Checks the size of a vocabulary.
 
     Args:
-      vocab_size: number of all ids.
+      vocab_size: total number of ids.
       sentinels: number of sentinels among them.
       fixed: number of special ids and bytes among them.
       learned: minimum number of pieces to learn.
@@ -81,8 +81,8 @@ def learn(sentences: Iterable[str], **options: Any) -> bytes:
     """Trains a SentencePiece model with lm's layout of special ids.
 
     Args:
-      sentences: text that `escape` returned.
-      options: further options of SentencePieceTrainer.
+      sentences: sentences as from `escape`.
+      **options: further options of SentencePieceTrainer.
 
     Returns:
       The serialized model.
@@ -103,17 +103,17 @@ class Tokenizer:
     """A SentencePiece model and special ids on top of it. V is the number of ids.
 
     Attributes:
-      size: V.
+      size: V, the number of ids.
       pad, bos, eos, unk, cls, sep, mask: special ids.
       modes: ids of "[NLU]", "[NLG]" and "[S2S]".
       sentinels: ids of <extra_id_0>, <extra_id_1>, …, descending from V - 1.
-      special_ids: all special ids. No text encodes to one, except to unk in a loaded model
-        without byte fallback.
+      special_ids: all special ids. No text encodes to a special id, except to unk in a loaded
+        model without byte fallback.
       bytes_per_id: int32 [V], bytes of UTF-8 text behind each id: 0 for special ids, 1 for single
-        bytes. Summed over the ids of a text they give its bytes, and 1 for the space before it.
-        Not exact for loaded models that rewrite text or have no bytes.
-      is_word_start: bool [V], ids that begin a word: those after a space, each Chinese or Japanese
-        character, each special id.
+        bytes. The sum over the ids of a text is its number of bytes plus 1 for the space before
+        it; inexact for loaded models that rewrite text or have no bytes.
+      is_word_start: bool [V], whether each id begins a word; true for ids after a space, Chinese or
+        Japanese characters, and special ids.
       fingerprint: a hash of the model and the order of ids.
       note: special ids and bytes that a loaded model lacks, or "".
     """
@@ -122,12 +122,12 @@ class Tokenizer:
     is_word_start: Bool[np.ndarray, "V"]
 
     def __init__(self, model: bytes, sentinels: int, origin: str = "the given model"):
-        """Lays out the ids: the model's own, then special ids that it lacks, then sentinels.
+        """Lays out the ids: the model's own ids, then special ids that it lacks, then sentinels.
 
         Args:
           model: a serialized SentencePiece model.
           sentinels: number of sentinels.
-          origin: the model's name, for messages.
+          origin: name of the model, for error messages.
 
         Raises:
           UserError: `model` is not a SentencePiece model.
@@ -219,11 +219,11 @@ class Tokenizer:
         return self._space + escape(text)
 
     def encode(self, text: str) -> list[int]:
-        """The ids of a text and of the space before it, without special ids; none for ""."""
+        """Returns the ids of a text, preceded by a space; adds no special ids; no ids for ""."""
         return self._model.encode(self._escape(text)) if text else []
 
     def encode_batch(self, texts: Sequence[str]) -> list[list[int]]:
-        """`encode` of each text."""
+        """Returns the result of `encode` for each text."""
         parts = self._model.encode([self._escape(text) for text in texts], num_threads=1)
         if self._space:  # an empty text has become a space
             parts = [part if text else [] for part, text in zip(parts, texts, strict=True)]
@@ -232,7 +232,7 @@ class Tokenizer:
     def encode_flat(
         self, texts: Sequence[str]
     ) -> tuple[Int32[np.ndarray, "N"], Int64[np.ndarray, "texts"]]:
-        """Encodes texts; several threads can do so at once.
+        """Encodes texts; several threads can call this at once.
 
         Python's lock is held only to collect results.
 
@@ -245,11 +245,11 @@ class Tokenizer:
         return np.fromiter(ids, np.int32, int(lengths.sum())), lengths
 
     def decode(self, ids: Iterable[int] | np.ndarray, specials: bool = False) -> str:
-        """The text of ids, without the space before it; unk is "⁇".
+        """Returns the text of ids, without the space before it; unk is written "⁇".
 
         Args:
           ids: a sequence or an array of ids.
-          specials: write special ids by name; they are left out otherwise.
+          specials: whether to write special ids by name instead of omitting them.
 
         Raises:
           ValueError: an id is not from 0 to V - 1.
@@ -264,7 +264,7 @@ class Tokenizer:
         return b"".join(parts).decode(errors="replace").replace(_ESCAPE, _SPACE).removeprefix(" ")
 
     def name(self, i: int) -> str:
-        """An id as text: "▁the", "[MASK]", "<extra_id_3>"."""
+        """Returns the name of an id: "▁the", "[MASK]", "<extra_id_3>"."""
         return self._names[i]
 
     def save(self, path: str | os.PathLike) -> None:
@@ -281,7 +281,7 @@ def load(path: str | os.PathLike, sentinels: int = 100) -> Tokenizer:
     """Opens a SentencePiece `.model`, trained here or elsewhere (T5, ALBERT, Llama …).
 
     Args:
-      path: the file.
+      path: path of the model file.
       sentinels: number of sentinels to add.
 
     Raises:

@@ -13,10 +13,10 @@ _LONGEST = 512  # maximum number of bytes of a word
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Size of the vocabulary.
+    """Options of the vocabulary.
 
     Attributes:
-      vocab_size: maximum number of ids, special ids and sentinels included; fewer words give fewer
+      vocab_size: maximum number of ids, including special ids and sentinels; fewer words give fewer
         ids.
       sentinels: number of sentinels <extra_id_i>.
     """
@@ -32,8 +32,8 @@ def train(texts: Iterable[str], config: Config) -> Tokenizer:
     """Makes a vocabulary of all words of the texts, so that none of them is unknown.
 
     Args:
-      texts: sentences; they are read once, and their order does not matter.
-      config: the size of the vocabulary.
+      texts: sentences in any order, iterated over once.
+      config: options of the vocabulary.
 
     Raises:
       UserError: there is no text, more words than `vocab_size` allows, a word over 512 bytes, or a
