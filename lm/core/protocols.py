@@ -524,7 +524,7 @@ class Task(Protocol):
       metrics: names of the metrics; the first selects models; class attribute.
       shared: whether it can measure any model and so compare arms; class attribute.
       by_name: whether it runs only on request, because it trains a model; class attribute.
-      bounds: oracle baselines, computed from the true answers; no model can exceed them.
+      bounds: names of oracle baselines, computed from the true answers; no model can exceed them.
       notes: descriptions of what was omitted from the task's files, for the report.
     """
 

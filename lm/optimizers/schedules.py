@@ -9,7 +9,7 @@ NAMES = ("constant", "cosine", "linear", "wsd")
 
 @dataclasses.dataclass(frozen=True)
 class ScheduleConfig:
-    """Options of a schedule: linear warm-up, then a decay chosen by name.
+    """Options of a schedule: linear warm-up, then a schedule chosen by name.
 
     Attributes:
       learning_rate: the peak learning rate.

@@ -98,8 +98,8 @@ def num_microbatches(batch_size: int) -> int:
     """Returns the number of microbatches that a pipeline on the mesh in use cuts a batch into.
 
     This is the config's number or, because evaluation chooses its own batch sizes, the largest
-    smaller number that divides the batch. It is 0 without a pipeline, or if the batch is too small
-    to fill the pipeline.
+    smaller number that divides the batch. It is 0 without a pipeline, or if the batch cannot fill
+    the pipeline.
 
     Args:
       batch_size: number of rows of the batch.
