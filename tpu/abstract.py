@@ -23,8 +23,8 @@ class FakeTokenizer:
     """A `Tokenizer` without text: special ids as in lm's tokenizers; other ids are one byte.
 
     Args:
-      size: V.
-      sentinels: number of <extra_id_i>, at the top of the vocabulary.
+      size: size of the vocabulary, V.
+      sentinels: number of sentinels <extra_id_i>, at the top of the vocabulary.
     """
 
     pad, bos, eos, unk, cls, sep, mask = range(7)
@@ -66,9 +66,9 @@ class FakeStore(Store):
     Some documents are longer than a row and some are shorter.
 
     Args:
-      length: tokens per row.
+      length: number of tokens per row.
       first: lowest ordinary id.
-      last: all ordinary ids are below this one.
+      last: exclusive upper bound of the ordinary ids.
     """
 
     # Plain attributes in place of Store's properties, which read files.
@@ -119,7 +119,7 @@ def batch(program: Program, section: Mapping[str, Any]) -> dict[str, jax.ShapeDt
     """Returns shapes and shardings of a batch, from one example of the objective.
 
     Args:
-      program: the program.
+      program: program of the config.
       section: the config's section `tokenizer`.
 
     Raises:

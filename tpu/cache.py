@@ -14,7 +14,7 @@ from tpu import environment
 
 # Sections of a config that do not change the compiled program.
 _EXCLUDED = ("seed",)
-# Fields of its section `training` that do.
+# Fields of the section `training` that do change it.
 _TRAINING = ("batch_size", "microbatches")
 
 
@@ -22,7 +22,7 @@ class Cache:
     """A directory of records.
 
     Args:
-      directory: created if missing; None stores nothing.
+      directory: directory of the records, created if missing; None stores nothing.
 
     Raises:
       UserError: the directory cannot be created.
@@ -45,10 +45,10 @@ class Cache:
 
         Args:
           key: the key, from the function `key`.
-          make: makes the record; one with an "error" is not stored.
+          make: function that makes the record; a record with an "error" is not stored.
 
         Returns:
-          The record, with "cached": whether it was stored before.
+          The record; its entry "cached" tells whether it was stored before.
         """
         path = self.directory / f"{key}.json" if self.directory is not None else None
         if path is not None:
@@ -67,7 +67,7 @@ def key(config: Mapping[str, Any], tpu: str, options: Mapping[str, str], **more:
 
     Args:
       config: a run config as a dict.
-      tpu: the slice's name.
+      tpu: name of the slice.
       options: compiler options.
       more: other values that the record depends on.
     """

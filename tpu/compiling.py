@@ -28,9 +28,9 @@ class Traced:
     """A program on a slice's devices, traced but not compiled.
 
     Attributes:
-      config: its run config, with the mesh of the slice.
-      slice: the slice.
-      program: the program.
+      config: run config of the program, with the mesh of the slice.
+      slice: slice on whose devices the program is traced.
+      program: the traced program.
       batch: shapes and shardings of a batch.
     """
 
@@ -61,7 +61,7 @@ class OutOfMemory:
 
     Attributes:
       needs: GiB that the program needs on a device; 0 if the compiler does not report it.
-      has: GiB that the device has; 0 likewise.
+      has: GiB that the device has; 0 if the compiler does not report it.
       message: the compiler's message.
     """
 
@@ -72,7 +72,7 @@ class OutOfMemory:
 
 @functools.cache
 def devices(tpu: Slice) -> tuple[jax.Device, ...]:
-    """Returns the slice's devices; those of several slices one slice after the other.
+    """Returns the devices of one or several slices, slice by slice.
 
     Raises:
       UserError: the installed libtpu does not have such a slice.
@@ -98,7 +98,7 @@ def build(config: Mapping[str, Any], tpu: Slice) -> Traced:
 
     Args:
       config: a run config as a dict.
-      tpu: the slice; where there are several slices, they are the mesh's axis "slice" by default.
+      tpu: one or several slices; several slices form the mesh's axis "slice" by default.
 
     Raises:
       UserError: the mesh does not fit the devices or the model, or does not divide the batch; or
@@ -124,7 +124,7 @@ def compile_step(
       (the compiled step, or the error if memory is too small; seconds of tracing and compiling).
 
     Raises:
-      UserError: the compiler does not have an option.
+      UserError: the compiler does not know an option.
     """
     start = time.perf_counter()
     lowered = traced.program.lower(traced.batch)
@@ -173,8 +173,8 @@ def cost(
       options: compiler options.
 
     Returns:
-      {"flops", "bytes", "depths": those compiled, "seconds"}; None if an unrolled program does not
-      fit the memory.
+      {"flops", "bytes", "depths" (the compiled depths), "seconds"}; None if an unrolled program
+      does not fit the memory.
     """
     mesh = config["mesh"]
     unit = mesh["stage"] * mesh["pipeline_repeats"]

@@ -43,13 +43,14 @@ def check(jax: str | None, libtpu: str | None, required: str | None) -> None:
     """Checks that these versions can compile for a TPU.
 
     Args:
-      jax: the installed version, or None.
-      libtpu: the installed version, or None.
-      required: the libtpu that jax's `tpu` extra requires, for example "0.0.42.*"; None if unknown.
+      jax: the installed version of jax; None if missing.
+      libtpu: the installed version of libtpu; None if missing.
+      required: the version of libtpu that jax's `tpu` extra requires, for example "0.0.42.*"; None
+        if unknown.
 
     Raises:
-      UserError: libtpu is missing or of another version; the message has the command that installs
-        the right one.
+      UserError: libtpu is missing or has another version; the message has the command that installs
+        the required version.
     """
     if libtpu is None:
         raise UserError(

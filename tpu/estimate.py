@@ -1,10 +1,10 @@
 """Lower bounds of a step's memory and time by formula.
 
-They are used only to order candidates, never reported as results.
+The bounds are used only to order candidates, and are never reported as results.
 
-Memory is a lower bound, so that no plan that could fit is rejected. Times are those of an ideal
-program: matmuls at peak, every collective once, at the bandwidth of all links of two dimensions.
-P parameters, B rows, T tokens, D width, L layers. Every formula is for one device.
+Memory is a lower bound, so that no plan that could fit is rejected. Times assume an ideal program:
+matmuls at peak, every collective once, at the bandwidth of all links of two dimensions. P
+parameters, B rows, T tokens, D width, L layers. Every formula is for one device.
 """
 
 import dataclasses
@@ -31,23 +31,23 @@ class ModelSizes:
     """Properties of a config that do not depend on the mesh.
 
     Attributes:
-      parameters: P.
-      inner: parameters of the layers.
+      parameters: number of parameters, P.
+      inner: number of parameters in the layers.
       state: bytes of parameters and optimizer state.
-      forward: FLOPs of a step's forward pass, all rows.
-      stack: the part of `forward` in the layers.
-      rows: B.
-      streams: tokens per row that pass through the layers.
-      length: tokens per row of data.
-      layers: L.
-      width: D.
+      forward: FLOPs of a step's forward pass over all rows.
+      stack: FLOPs of `forward` in the layers.
+      rows: number of rows of a batch, B.
+      streams: number of tokens per row that pass through the layers.
+      length: number of tokens per row of data.
+      layers: number of layers, L.
+      width: width of the hidden states, D.
       feedforward: width of the feed-forward layer.
-      heads: attention heads.
-      kv_heads: key-value heads.
-      head_width: width of a head.
-      predictions: tokens per row for which logits are computed.
-      vocabulary: V.
-      itemsize: bytes of an activation.
+      heads: number of attention heads.
+      kv_heads: number of key-value heads.
+      head_width: width of an attention head.
+      predictions: number of tokens per row for which logits are computed.
+      vocabulary: size of the vocabulary, V.
+      itemsize: bytes of one element of an activation.
     """
 
     parameters: int
@@ -73,8 +73,8 @@ class ModelSizes:
         """Returns the sizes of a program, on any mesh.
 
         Args:
-          program: the program.
-          batch: shapes of its batch.
+          program: program of a config.
+          batch: shapes of the program's batch.
 
         Raises:
           UserError: the model is not a Transformer.
@@ -158,7 +158,8 @@ class Plan:
         """Returns the plan as command-line flags.
 
         Args:
-          base: a config; fields that agree with it are omitted, except mesh sizes above 1.
+          base: sections of a config; fields of the plan that agree with it are omitted, except mesh
+            sizes above 1.
         """
         sections = self.sections()
         flags = []
@@ -173,8 +174,8 @@ class Plan:
 def memory(sizes: ModelSizes, plan: Plan) -> float:
     """Returns a lower bound of the memory that a device needs, in GiB.
 
-    It is the device's part of the state, plus the larger of gradients and residuals of the backward
-    pass.
+    The bound is the device's part of the state, plus the larger of gradients and residuals of the
+    backward pass.
 
     Args:
       sizes: sizes of the model.

@@ -95,10 +95,11 @@ class Layout:
     """Positions of a mesh's devices in the network.
 
     Attributes:
-      names: the mesh's axes.
-      shape: devices along each axis.
+      names: names of the mesh's axes.
+      shape: number of devices along each axis.
       slice_of: [devices], the slice of each device, in the mesh's order.
-      coordinates: [devices, dimensions], coordinates of the chip in its slice; None if unknown.
+      coordinates: [devices, dimensions], coordinates of each device's chip in its slice; None if
+        unknown.
       wraps: [dimensions], whether the ends of a dimension are connected as a ring.
       link: bytes per second of a device over one ICI link in one direction.
       dcn: bytes per second of a device to other slices.
@@ -152,7 +153,7 @@ class Layout:
 
         A device uses one link of every dimension of the torus along which the group extends, or
         both links if the dimension is a closed ring that the group fills. A group of several slices
-        uses the network. 0 if unknown.
+        uses the network. The rate is 0 if unknown.
         """
         if self.leaves(members):
             return self.dcn
@@ -165,7 +166,7 @@ class Layout:
             reached = len(set(group[:, dimension].tolist()))
             if reached > 1:
                 links += 2 if self.wraps[dimension] and reached == extents[dimension] else 1
-        # Two devices of one chip use no link between chips; counted at the rate of all its links.
+        # Two devices of one chip use no link between chips; they count at the rate of all links.
         return (links or 2 * group.shape[1]) * self.link
 
     def axes_of_pairs(self, given: Pairs) -> tuple[str, ...]:

@@ -49,8 +49,8 @@ class Array:
     Attributes:
       dtype: HLO's name of the dtype.
       sizes: sizes of the dimensions.
-      bytes: bytes without padding.
-      padded: bytes in the tiled layout, with padding.
+      bytes: size in bytes, without padding.
+      padded: size in bytes in the tiled layout, with padding.
       space: memory space; 0 is HBM.
     """
 
@@ -69,11 +69,11 @@ class Instruction:
     """A line of HLO: `ROOT name = shape opcode(operands), attributes`.
 
     Attributes:
-      name: its name.
-      shape: the shape of its result, as text.
-      opcode: the operation.
+      name: name of the instruction.
+      shape: shape of the instruction's result, as text.
+      opcode: name of the operation.
       rest: the text after the opening parenthesis.
-      root: whether it is the result of its computation.
+      root: whether the instruction is the result of its computation.
     """
 
     name: str
@@ -84,12 +84,12 @@ class Instruction:
 
     @property
     def arrays(self) -> list[Array]:
-        """The arrays of its result."""
+        """The arrays of the instruction's result."""
         return arrays(self.shape)
 
     @property
     def source(self) -> str:
-        """Its origin in the step: JAX's op_name without the outermost function, or ""."""
+        """The instruction's origin: JAX's op_name without the outermost function, or ""."""
         match = re.search(r'op_name="([^"]*)"', self.rest)
         return re.sub(r"^jit\(\w+\)/", "", match[1]) if match else ""
 
@@ -100,13 +100,13 @@ class Collective:
 
     Attributes:
       kind: one of KINDS; an all-reduce of which each device keeps a part is a reduce-scatter.
-      count: the number of runs per step.
+      count: number of runs per step.
       bytes: bytes of the full buffer in one run: the output of an all-gather, otherwise the input.
       wire: bytes that a device sends in one run, in a ring.
-      axes: mesh axes that it runs along.
-      dcn: whether it leaves the slice.
+      axes: mesh axes along which the collective runs.
+      dcn: whether the collective leaves the slice.
       rate: bytes per second that a device can send; 0 if unknown.
-      source: its origin in the step.
+      source: origin of the collective in the step.
     """
 
     kind: str
@@ -120,7 +120,7 @@ class Collective:
 
     @property
     def seconds(self) -> float:
-        """Seconds of all its runs in a step, at full bandwidth."""
+        """Seconds of all runs of the collective in a step, at full bandwidth."""
         return self.count * self.wire / self.rate if self.rate else 0.0
 
 
@@ -128,14 +128,14 @@ class Module:
     """The text of a compiled program.
 
     Args:
-      text: from `jax.stages.Compiled.as_text`.
+      text: the program's text, from `jax.stages.Compiled.as_text`.
 
     Attributes:
-      computations: name → instructions, callees before callers.
+      computations: instructions of each computation, by name, callees before callers.
       entry: the computation that the program starts with.
-      counts: name → how often a computation runs in a step.
+      counts: number of runs of each computation in a step, by name.
       fused: computations that are the body of one operation.
-      loops: trip count of every loop; None if unknown (counted as 1).
+      loops: trip count of each loop; None if unknown (counted as 1).
 
     Raises:
       ValueError: the text is not HLO.
@@ -181,8 +181,8 @@ class Module:
     def trips(self, loop: Instruction) -> int | None:
         """Returns the trip count of a loop, or None if unknown.
 
-        It is in the backend config, or it is the only bound in the condition, for loops that count
-        from 0 by 1.
+        The trip count is in the backend config. Otherwise, for loops that count from 0 by 1, it is
+        the only bound in the condition.
         """
         known = re.search(r"known_trip_count[^0-9]*(\d+)", loop.rest)
         if known:

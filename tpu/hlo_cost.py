@@ -1,10 +1,10 @@
 """FLOPs and memory traffic of a compiled program, from its text, with the trip counts of loops.
 
-`jax.stages.Compiled.cost_analysis` counts the body of a loop once; scanned layers, microbatches
-and chunks of the vocabulary are loops. FLOPs are those of matmuls, counted as the compiler
-does, which adds a little for other operations. Traffic is what the scheduled operations read from
-HBM and write to it. Buffers that the compiler keeps on the chip (memory space 1) do not count. Of a
-stacked array that an operation slices or updates in place, only the slice counts.
+`jax.stages.Compiled.cost_analysis` counts the body of a loop once; scanned layers, microbatches and
+chunks of the vocabulary are loops. FLOPs are those of matmuls, counted as the compiler does, which
+adds a little for other operations. Traffic is the bytes that scheduled operations read from HBM and
+write to it. Buffers that the compiler keeps on the chip (memory space 1) do not count. If an
+operation slices a stacked array or updates it in place, only the slice counts.
 """
 
 import functools
@@ -221,8 +221,8 @@ def convolution(instruction: Instruction, lhs: Array, rhs: Array) -> float:
 
     Args:
       instruction: the convolution.
-      lhs: the first array of its input.
-      rhs: the first array of its kernel.
+      lhs: the first array of the convolution's input.
+      rhs: the first array of the convolution's kernel.
     """
     labels = re.search(r"dim_labels=(\w+)_(\w+)->(\w+)", instruction.rest)
     if labels is None:

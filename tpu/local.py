@@ -198,13 +198,13 @@ def run(
       command: the command of each host.
       count: the number of hosts.
       devices: emulated devices of each host.
-      restarts: how often to restart after failures.
-      preemptions: how often to restart after stops.
+      restarts: maximum number of restarts after failures.
+      preemptions: maximum number of restarts after stops.
       grace: seconds from SIGTERM to SIGKILL when a host has failed.
       heartbeat: seconds after which JAX treats a silent process as dead.
 
     Returns:
-      The exit status.
+      The exit status of the launcher: 0, 42, or the status of the host that failed first.
 
     Raises:
       OSError: the command cannot be started.

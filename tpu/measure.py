@@ -28,12 +28,12 @@ def measure(
       config: a run config as a dict.
       tpu: the slice.
       options: compiler options.
-      costs: also call `compiling.cost`, which compiles twice more.
-      save: a file for the program's text; "" writes none.
+      costs: whether to call `compiling.cost` too, which compiles twice more.
+      save: path of a file for the program's text; "" writes no file.
 
     Returns:
-      A record. Only if "fits" is true does it have "memory", "collectives", "ceilings" and so on;
-      otherwise it has "needs_gib", "has_gib", "compiler_says" and "advice".
+      A record. If "fits" is true, it has "memory", "collectives", "ceilings" and so on; otherwise
+      it has "needs_gib", "has_gib", "compiler_says" and "advice".
 
     Raises:
       UserError: the config does not fit the slice's devices, or the file cannot be written.
@@ -97,7 +97,7 @@ def resident_gib(traced: compiling.Traced) -> dict[str, float]:
     """Returns the GiB resident on a device between steps, from the shardings.
 
     Args:
-      traced: the program.
+      traced: the traced program.
 
     Returns:
       {"parameters", "optimizer", "batch"}.
@@ -122,7 +122,7 @@ def memory(compiled: jax.stages.Compiled, state: Mapping[str, float]) -> dict[st
 
     Args:
       compiled: the compiled step.
-      state: from `resident_gib`.
+      state: result of `resident_gib`, in GiB.
 
     Returns:
       "peak"; parts of it: "arguments" (state and batch in their layouts), "temporary" (gradients,
@@ -145,7 +145,7 @@ def advice(record: Mapping[str, Any], config: Mapping[str, Any], tpu: Slice) -> 
 
     Args:
       record: the record of a step that does not fit.
-      config: its run config as a dict.
+      config: run config of the step as a dict.
       tpu: the slice.
     """
     mesh, model, training = record["mesh"], config["model"], config["training"]

@@ -32,7 +32,7 @@ def time_bounds(
       flops: FLOPs of matmuls on one device.
       traffic: bytes of HBM traffic on one device.
       cycles: cycles on one device, as the backend estimates them.
-      collectives: those that one device takes part in.
+      collectives: collectives in which one device takes part.
     """
     return {
         "compute": flops / chip.peak,

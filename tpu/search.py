@@ -17,7 +17,7 @@ from tpu import abstract, cache, compiling, estimate, measure
 from tpu.estimate import ModelSizes, Plan
 from tpu.slices import Slice
 
-PATIENCE = 8  # the search of meshes ends after this number that fit without beating the best
+PATIENCE = 8  # the search ends after this many meshes that fit without beating the best
 # Rematerialization policies, the one that needs the least memory on the device first.
 _MEMORY = ("full", "dots", "minimal", "attention", "none", "offload")
 AXES = ("data", "fsdp", "stage", "context", "tensor")
@@ -82,7 +82,7 @@ def candidates(
     remats: Sequence[str],
     chunks: Sequence[int],
 ) -> list[Plan]:
-    """Returns every plan that may fit, with the smallest number of microbatches for that.
+    """Returns every plan that may fit, with the smallest number of microbatches that may fit.
 
     Args:
       sizes: sizes of the model.
@@ -102,12 +102,12 @@ def candidates(
 
 
 def halved(sizes: ModelSizes, plan: Plan, times: int = 1) -> Plan | None:
-    """Returns the plan with 2**times as many microbatches; None if the rows cannot be divided so.
+    """Returns the plan with 2**times as many microbatches; None if the rows do not divide.
 
     Args:
       sizes: sizes of the model.
-      plan: the plan.
-      times: how often to double the microbatches.
+      plan: the plan to change.
+      times: number of times to double the microbatches.
     """
     parts = 2**times * plan.microbatches
     rows = plan.split * max(1, plan.pipeline_microbatches // plan.stage) * parts
@@ -177,8 +177,8 @@ class Search:
     def rank(self, plan: Plan) -> float:
         """Returns the sort key of plans; the lowest are compiled first.
 
-        It is the largest time bound plus a fraction of the others, so that of equal plans the one
-        with less traffic comes first.
+        The key is the largest time bound plus a fraction of the others, so that among equal plans
+        the plan with less traffic comes first.
         """
         bounds = estimate.seconds(self.sizes, plan, self.tpu).values()
         return max(bounds) + 0.2 * (sum(bounds) - max(bounds))
@@ -195,15 +195,15 @@ class Search:
 
         First the meshes are compiled with the policy that needs the least memory, in the order of
         their ideal step, until PATIENCE that fit have not improved on the best. Then all other
-        policies are tried on the best meshes. A plan that does not fit is replaced by one with more
-        microbatches; so is a plan that cannot fit by the memory of plans with the same policy.
+        policies are tried on the best meshes. A plan that does not fit, or cannot fit judging by
+        the memory of plans with the same policy, is replaced by a plan with more microbatches.
 
         Args:
           remats: rematerialization policies to try.
           chunks: values of head_chunks to try.
           top: the number of plans to find, and of meshes on which all policies are tried.
           most: the maximum number of programs to compile.
-          report: called with a line on each program.
+          report: function to call with a line on each program.
 
         Raises:
           UserError: the rows or the model cannot be divided over the slice.
@@ -271,7 +271,7 @@ class Search:
           needs: memory factors by policy; updated.
           seen: plans that were compiled; updated.
           most: the maximum number of programs in the search.
-          report: called with a line on each program.
+          report: function to call with a line on each program.
           enough: maps the number of plans that fitted since the best one to whether to stop.
 
         Returns:

@@ -54,10 +54,10 @@ class Slice:
     """One or several equal slices.
 
     Attributes:
-      name: the name, for example "2xv5e-16".
+      name: name of the slice or slices, for example "2xv5e-16".
       generation: a key of lm.parallel.chips.TPUS.
       slices: the number of slices.
-      shape: chips along each axis of one slice.
+      shape: number of chips along each axis of one slice.
     """
 
     name: str
@@ -84,7 +84,7 @@ class Slice:
     def hosts(self) -> int:
         """Machines, and so processes, of all slices together.
 
-        A machine has four chips, except those of v5e-8 and v6e-8, which have eight.
+        A machine has four chips, except the machines of v5e-8 and v6e-8, which have eight.
         """
         chips = math.prod(self.shape)
         return self.slices * (
@@ -100,8 +100,8 @@ class Slice:
     def wraps(self) -> tuple[bool, ...]:
         """For each axis, whether its ends are joined to a ring.
 
-        These are axes of 16 chips on v5e and v6e, full cubes of 4 × 4 × 4 on v4, v5p and tpu7x, and
-        the full pod on v2 and v3.
+        The joined axes are axes of 16 chips on v5e and v6e, full cubes of 4 × 4 × 4 on v4, v5p and
+        tpu7x, and the full pod on v2 and v3.
         """
         if len(self.shape) == 3:
             cubes = all(size % 4 == 0 for size in self.shape)
@@ -141,7 +141,7 @@ def names(generation: str = "") -> list[str]:
     """Returns all names of single slices.
 
     Args:
-      generation: by default all generations.
+      generation: generation of the slices; "" for all generations.
     """
     generations = [generation] if generation else list(SHAPES)
     return [_name(key, chips) for key in generations for chips in SHAPES.get(key, ())]

@@ -36,7 +36,7 @@ def progress(what: str, most: int) -> Iterator[Callable[[str], None]]:
     """Context manager: a progress bar on standard error.
 
     Args:
-      what: the title.
+      what: title of the bar.
       most: the number of steps of the bar.
 
     Yields:
@@ -63,8 +63,8 @@ def write(path: str, text: str) -> None:
     """Writes a file that the user named.
 
     Args:
-      path: the file.
-      text: its content, without the final newline.
+      path: path of the file.
+      text: content of the file, without the final newline.
 
     Raises:
       UserError: the file cannot be written.
@@ -79,8 +79,8 @@ def print_records(records: Sequence[Mapping[str, Any]], title: Mapping[str, Any]
     """Prints one table of all slices, then collectives and largest buffers of each slice.
 
     Args:
-      records: from `measure.measure`, one for each slice.
-      title: the run config.
+      records: records from `measure.measure`, one for each slice.
+      title: run config, which the title of the table describes.
     """
     console = Console(width=None if sys.stdout.isatty() else 140)
     model = title["model"]
@@ -251,7 +251,7 @@ def print_plans(result: Mapping[str, Any], source: str) -> None:
 
     Args:
       result: the result for one slice, as `tpu.plan` writes it.
-      source: where the prices come from.
+      source: origin of the prices.
     """
     console = Console(width=None if sys.stdout.isatty() else 140)
     status = "complete" if result["settled"] else "stopped by --most"

@@ -26,7 +26,7 @@ class Report:
       picture: path of picture.png; None if there is nothing to plot yet.
       headline: the verdicts in one sentence.
       hypotheses: the result of each hypothesis.
-      problems: what is missing or was skipped.
+      problems: descriptions of missing and skipped inputs.
     """
 
     html: Path

@@ -27,10 +27,10 @@ _MAX_POINTS = 240
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A line.
+    """A line of a chart.
 
     Attributes:
-      points: (x, y).
+      points: (x, y) of each point, in the units of the data.
       arm: index of the arm; None for grey.
       style: "mean" (the arm's dashes and markers), "fit" (the arm's dashes), "thin" (a single seed)
         or "interval" (thick).
@@ -43,10 +43,10 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """A band.
+    """A band around a line.
 
     Attributes:
-      points: (x, low, high).
+      points: (x, low, high) of each point, in the units of the data.
       arm: index of the arm; None for grey.
     """
 
@@ -56,14 +56,14 @@ class Band:
 
 @dataclass(frozen=True, slots=True)
 class Dots:
-    """Markers.
+    """Markers of a chart.
 
     Attributes:
-      points: (x, y).
+      points: (x, y) of each point, in the units of the data.
       arm: index of the arm; None for grey.
       shape: "arm" (the arm's own), "tick" (a vertical stroke), "cross" (a diverged trial), "ring"
         (the selected value) or "point" (a small dot).
-      hollow: whether they are not filled.
+      hollow: whether the markers are not filled.
     """
 
     points: Sequence[tuple[float, float]]
@@ -77,11 +77,11 @@ class Rule:
     """A line across the picture at one value.
 
     Attributes:
-      value: the value.
-      text: its label.
+      value: position of the line on the axis that it crosses.
+      text: label of the line.
       upright: whether the line is vertical.
-      solid: whether it is solid, not dashed.
-      early: whether the label is at the left end, not the right.
+      solid: whether the line is solid, not dashed.
+      early: whether the label is at the left end of the line, not the right end.
     """
 
     value: float
@@ -93,13 +93,13 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Axis:
-    """An axis.
+    """An axis of a chart.
 
     Attributes:
-      label: its label.
-      log: whether it is logarithmic.
+      label: label of the axis.
+      log: whether the axis is logarithmic.
       names: row names instead of numbers, the first on top.
-      text: formats a number.
+      text: function that formats a number.
       start: first value of the axis; None to derive it from the data.
     """
 
@@ -115,12 +115,12 @@ class Chart:
     """A chart.
 
     Attributes:
-      title: its title.
+      title: title of the chart.
       x: horizontal axis.
       y: vertical axis.
-      marks: what is drawn.
-      legend: names of arms 0, 1 and so on.
-      note: text instead of an empty chart.
+      marks: lines, bands, markers and rules to draw.
+      legend: names of the arms, in the order of their indices.
+      note: text to show instead of an empty chart.
     """
 
     title: str

@@ -16,7 +16,7 @@ from lm.report.verdicts import HypothesisResult
 from lm.stats import hypothesis_tests
 from lm.stats.intervals import Estimate
 
-# Keys of comparison.json: settings of the experiment, and what it ran on.
+# Keys of comparison.json: settings of the experiment, and its data and machine.
 _SETTINGS = (
     "question",
     "seeds",
@@ -47,11 +47,11 @@ _MAX_LENGTH = 80  # characters per value
 def diff(first: Path, second: Path) -> str:
     """Returns the differences of two comparisons as Markdown.
 
-    They are also written to diff.md in the second workdir.
+    The differences are also written to diff.md in the second workdir.
 
     Args:
-      first: workdir of a comparison.
-      second: workdir of a comparison.
+      first: workdir of the first comparison.
+      second: workdir of the second comparison.
 
     Raises:
       UserError: a directory is not the workdir of a comparison, or the comparisons share no arm.
@@ -181,7 +181,7 @@ def _verdict(result: HypothesisResult | None) -> str:
 
 
 def _scores(results: list[Results], shared: list[str]) -> list[Part]:
-    """All scores that both have, of arms and baselines."""
+    """All scores of arms and baselines that both comparisons have."""
     keys = [
         {
             (task, metric)

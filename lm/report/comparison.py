@@ -15,11 +15,11 @@ class Row:
 
     Attributes:
       arm: name of the arm, baseline or untrained model.
-      seed: its seed; -1 for none.
+      seed: seed of the run; -1 for none.
       task: name of the task.
       metric: name of the metric.
       value: the score.
-      count: number of test examples or tokens.
+      count: number of test examples or tokens behind the score.
       unit: unit of the score, as in `lm.stats.scores.Score`.
       better: "lower" or "higher".
       kind: "model", "untrained", "baseline" or "bound".
@@ -46,7 +46,7 @@ class Run:
 
     Attributes:
       arm: name of the arm.
-      seed: its seed.
+      seed: seed of the trial.
       status: "done" (trained and scored), "failed", "diverged", or the state of an unfinished run.
       record: content of run.json.
       validation: (tokens seen, loss) of each validation, in order.
@@ -60,11 +60,11 @@ class Run:
 
     @property
     def done(self) -> bool:
-        """Whether it is trained and scored."""
+        """Whether the trial is trained and scored."""
         return self.status == DONE
 
     def number(self, key: str) -> float | None:
-        """Returns a finite number of the record; None if it has none under this key."""
+        """Returns the finite number under a key of the record; None if there is none."""
         value = self.record.get(key)
         if (
             isinstance(value, bool)
@@ -82,12 +82,12 @@ class Comparison:
     Attributes:
       record: content of comparison.json.
       arms: description of each arm, by name.
-      seeds: the seeds.
+      seeds: seeds of the main runs.
       runs: all runs, by arm and seed.
       rows: scores of finished runs, baselines and untrained models.
-      problems: what is missing or was skipped, as text.
+      problems: descriptions of missing and skipped inputs.
       examples_by_key: per-example values by (seed, "arm/task/metric"); seed -1 for baselines.
-      notes: by task, notes of any run on the task's files.
+      notes: notes of any run on a task's files, by task.
     """
 
     record: dict[str, Any]

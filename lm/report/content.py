@@ -35,7 +35,7 @@ class Charts:
 
     Attributes:
       panels: learning curves, one panel per arm.
-      dots: scores on the first shared task; None without one.
+      dots: scores on the first shared task; None without a shared task.
       forest: differences from the reference arm, by name.
     """
 
@@ -58,7 +58,7 @@ def page(results: Results, tested: list[HypothesisResult], charts: Charts, pictu
       results: the scores.
       tested: the results of the hypotheses.
       charts: the charts of the scores.
-      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without one.
+      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without a PNG.
     """
     comparison = results.comparison
     record = comparison.record

@@ -85,10 +85,10 @@ class Panel(NamedTuple):
     """The validation losses of one arm, and constant baselines of the same quantity.
 
     Attributes:
-      arm: its name.
-      label: its display name.
-      arm_index: its index, which determines the color.
-      seeds: validations by seed.
+      arm: name of the arm.
+      label: display name of the arm.
+      arm_index: index of the arm, which determines the color.
+      seeds: validations of each run, by seed.
       baselines: (display name, value) of each baseline.
       quantity: name and unit of the loss.
     """
@@ -102,7 +102,7 @@ class Panel(NamedTuple):
 
 
 def panels(results: Results) -> list[Panel]:
-    """Returns one panel per arm, with baselines if they measure the same quantity as its loss."""
+    """Returns one panel per arm, with the baselines that measure the same quantity as its loss."""
     comparison, drawn = results.comparison, []
     units: dict[str, dict[tuple[str, str, str], None]] = {}
     for row in comparison.rows:
@@ -132,7 +132,7 @@ def panels(results: Results) -> list[Panel]:
 def _same_quantity(results: Results, arm: str, task: str) -> bool:
     """Whether an arm's loss is what the task's baselines measure.
 
-    It is not if other tokens are masked, or if the loss is a sum of two terms.
+    The quantities differ if other tokens are masked, or if the loss is a sum of two terms.
     """
     comparison, task = results.comparison, results.plug_in(task)
     configs = [run.record.get("config") for run in comparison.runs if run.arm == arm]
@@ -165,7 +165,7 @@ def draw(
       field: field of `Point` for the x axis.
       label: label of the x axis.
       scale: divisor of the field's values.
-      text: formats values on the x axis.
+      text: function that formats values on the x axis.
     """
     import numpy as np
 

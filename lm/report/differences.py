@@ -66,8 +66,8 @@ def forest(results: Results, charts: list[tuple[str, Chart]], picture: str) -> l
 
     Args:
       results: the scores of the comparison.
-      charts: what `forest_charts` returned.
-      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without one.
+      charts: result of `forest_charts`.
+      picture: file name of the PNG, which Markdown shows instead of the SVGs; "" without a PNG.
     """
     parts: list[Part] = [Heading("Differences from the reference arm")]
     if charts:

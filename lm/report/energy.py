@@ -1,6 +1,7 @@
 """Energy and CO2e: device hours × power × PUE × carbon intensity of the grid.
 
-The power is from the config, otherwise measured by the run, otherwise assumed and reported as such.
+The power is taken from the config, or else from the run's measurement. Without either, it is
+assumed, and the report says so.
 """
 
 import json
@@ -50,9 +51,9 @@ class Power:
 
     Attributes:
       watts: power, in watts, of all devices or cores of the run.
-      source: origin of the number.
-      assumed: whether it is not from the config, so that a measured energy has precedence.
-      parts: number of devices, or CPU cores, of the run; a fraction if they are shared with others.
+      source: origin of `watts`, as text.
+      assumed: whether `watts` is not from the config, so that a measured energy has precedence.
+      parts: number of devices, or CPU cores, of the run; a fraction if other runs share them.
     """
 
     watts: float
@@ -66,7 +67,7 @@ def power(comparison: dict[str, Any], run: dict[str, Any] | None = None) -> Powe
 
     Args:
       comparison: content of comparison.json. Concurrent runs share its devices evenly.
-      run: content of run.json, which has the cores of this run.
+      run: content of run.json, which has the number of cores of the run; None if unknown.
     """
     own_machine = (run or {}).get("machine") or {}
     machine = own_machine if own_machine.get("device") else comparison.get("machine") or {}

@@ -117,7 +117,7 @@ def _caption(results: Results) -> str:
 
 
 def _seeds(results: Results, hypothesis: dict[str, Any], number: int) -> str:
-    """The seeds that an inconclusive hypothesis needs if the measured value is the true one.
+    """The number of seeds that an inconclusive hypothesis needs if the measured value is true.
 
     The level is the strictest of Holm's levels for `number` hypotheses. "" if it is unknown.
     """
@@ -136,7 +136,7 @@ def _seeds(results: Results, hypothesis: dict[str, Any], number: int) -> str:
     )
     if own is None or (other and against is None) or own.estimate.n < 2:
         return ""
-    # Disjoint intervals require more than a difference; there is no formula for that here.
+    # Disjoint intervals require more than a difference; this module has no formula for them.
     if hypothesis.get("op") == "intervals_apart_above":
         return ""
     apart = _distances(own, against, value, ratio)
@@ -161,7 +161,7 @@ def _seeds(results: Results, hypothesis: dict[str, Any], number: int) -> str:
         return "more seeds alone would not decide it: there are too few test examples"
     try:
         needed = power.seeds_needed(deviation, distance, _POWER, level, test)
-    except ValueError:  # more than it searches
+    except ValueError:  # more seeds than the search tries
         needed = _MAX_SEEDS + 1
     if needed > _MAX_SEEDS:
         return (
@@ -194,7 +194,7 @@ def _distances(own: Score, against: Score | None, value: float, ratio: bool) -> 
 def baselines(results: Results) -> list[Part]:
     """Returns a table of the arms whose mean is worse than the best baseline's.
 
-    On an objective-specific task, it lists every such arm, on a shared task only the best arm.
+    On an objective-specific task, the table lists every such arm; on a shared task, only the best.
     """
     comparison, rows = results.comparison, []
     first: dict[str, dict[str, str]] = {}

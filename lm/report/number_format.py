@@ -43,7 +43,7 @@ def tick(value: float | None) -> str:
 
 
 def probability(value: float | None) -> str:
-    """Formats a p-value; "< 0.001" for smaller ones."""
+    """Formats a p-value; "< 0.001" for smaller values."""
     return (
         MISSING
         if value is None or not math.isfinite(value)
@@ -127,7 +127,7 @@ def percentage(value: float | None, digits: int = 3) -> str:
 
 
 def measured(value: float, unit: str) -> str:
-    """Formats a score: a fraction as a percentage, others without their unit.
+    """Formats a score: a fraction as a percentage, other scores without their unit.
 
     Args:
       value: the score.
@@ -137,7 +137,7 @@ def measured(value: float, unit: str) -> str:
 
 
 def difference(value: float, unit: str) -> str:
-    """Formats a difference of two scores; of fractions in percentage points.
+    """Formats a difference of two scores; a difference of fractions in percentage points.
 
     Args:
       value: the difference.
@@ -149,8 +149,8 @@ def difference(value: float, unit: str) -> str:
 def places(column: Sequence[Estimate], unit: str) -> int:
     """Returns the number of decimals for a column of estimates.
 
-    Enough for three significant digits of the largest mean and one of the narrowest interval, but
-    at most five.
+    They suffice for three significant digits of the largest mean and one significant digit of the
+    narrowest interval, but are at most five.
 
     Args:
       column: the estimates.
@@ -178,9 +178,9 @@ def estimate(
     Args:
       value: the estimate.
       unit: unit of the score; "share" marks a fraction, which is shown in percent.
-      decimals: number of decimals; None for `places` of this estimate.
-      signed: whether it is a difference. A difference of fractions is in percentage points,
-        without the unit, which is in the table's header.
+      decimals: number of decimals; None for the result of `places` on this estimate.
+      signed: whether the estimate is a difference. A difference of fractions is in percentage
+        points, without the unit, which is in the table's header.
     """
     decimals, scale = places([value], unit) if decimals is None else decimals, _scale(unit)
     mean = _fixed(scale * value.mean, decimals, signed) + (

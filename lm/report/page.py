@@ -27,7 +27,7 @@ class Paragraph:
     """A paragraph.
 
     Attributes:
-      text: its text.
+      text: text of the paragraph.
       role: "", "lead", "headline", "small", "warning", or "markdown" (omitted from HTML).
     """
 
@@ -74,10 +74,10 @@ class Figure:
     """Pictures, side by side if there is room.
 
     Attributes:
-      pictures: (SVG markup, alternative text) of each.
-      caption: text below them.
+      pictures: (SVG markup, alternative text) of each picture.
+      caption: text below the pictures.
       file: file name of the picture that Markdown shows instead; "" for none.
-      elsewhere: text that Markdown shows if there is no file.
+      elsewhere: text that Markdown shows if `file` is "".
       small: whether there are many small panels.
     """
 
@@ -101,7 +101,7 @@ Leaf = Heading | Paragraph | Items | Table | Figure | Code
 
 @dataclass(frozen=True, slots=True)
 class Details:
-    """Collapsed parts; with `printed`, they are expanded on paper."""
+    """Collapsed parts; if `printed` is true, they are expanded on paper."""
 
     summary: str
     parts: Sequence[Leaf]

@@ -20,9 +20,9 @@ def png(path: Path, panels: Sequence[Chart], wide: Sequence[Chart]) -> None:
     """Writes a PNG of at least one chart, atomically.
 
     Args:
-      path: the file.
+      path: path of the PNG file.
       panels: charts in columns.
-      wide: charts of full width below them.
+      wide: charts of full width, below the columns.
     """
     from matplotlib.figure import Figure
 

@@ -17,8 +17,8 @@ COLUMNS = ("arm", "seed", "task", "metric", "value", "count", "unit", "better", 
 def read(workdir: Path) -> Comparison:
     """Reads comparison.json, results.parquet, baselines.npz and runs/*.
 
-    Only comparison.json is required. The rest may be missing or unfinished, which is listed in
-    `problems`. Rows of unfinished runs are excluded.
+    Only comparison.json is required. Other files may be missing or unfinished; `problems` lists
+    them. Rows of unfinished runs are excluded.
 
     Raises:
       UserError: there is no comparison.json, or a file is malformed.
@@ -116,7 +116,7 @@ def _examples(
 def _different_examples(rows: list[Row], examples: dict[tuple[int, str], Examples]) -> list[str]:
     """A line for each task on which runs that should be paired have different examples.
 
-    These are the seeds of one arm, and the arms on a shared task.
+    Runs are paired between the seeds of one arm, and between the arms on a shared task.
     """
     by_arm: dict[str, dict[tuple[str, str], dict[str, set[str]]]] = {}
     by_seed: dict[str, dict[tuple[int, str], dict[str, set[str]]]] = {}
@@ -157,7 +157,7 @@ def _run(root: Path, arm: str, seed: int, failures: dict[str, Any], problems: li
             validation,
         )
     if not path.is_file():
-        # It failed before it had a record of its own.
+        # The trial failed before it had a record of its own.
         if isinstance(text := failures.get(directory.name), str):
             status, _, error = text.partition(": ")
             return Run(arm, seed, status, {"error": error}, validation)

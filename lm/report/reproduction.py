@@ -14,7 +14,7 @@ _UNKNOWN = "not recorded"
 def reproduce(comparison: Comparison) -> list[Part]:
     """Returns the section with the command and configs.
 
-    The config of the first arm is complete; those of other arms are their differences from it.
+    The first arm's config is shown in full; other arms show only their differences from it.
     """
     record = comparison.record
     command = record.get("command")

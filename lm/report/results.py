@@ -49,11 +49,11 @@ class Gap:
     """The paired difference first - second of two arms on one metric.
 
     Attributes:
-      first: name of an arm.
-      second: name of an arm, baseline or untrained model.
+      first: name of the first arm.
+      second: name of the second arm, or of a baseline or untrained model.
       estimate: the difference with its interval.
-      p: two-sided, against 0; None without an interval.
-      effect: Hedges' g; None without a deviation over seeds.
+      p: two-sided p of the difference against 0; None without an interval.
+      effect: effect size, Hedges' g; None without a deviation over seeds.
     """
 
     first: str
@@ -67,9 +67,9 @@ class Results:
     """The scores of a comparison.
 
     Attributes:
-      comparison: its records.
-      workdir: its directory.
-      score: (arm, task, metric) -> `Score`, or None without one.
+      comparison: records of the comparison.
+      workdir: directory of the comparison.
+      score: (arm, task, metric) -> `Score`, or None without a score.
       gap: (first, second, task, metric) -> `Gap`, or None if there is nothing to pair.
       entries: (task, own=None) -> names with a score on a task; see `scores.entries`.
     """
@@ -149,28 +149,28 @@ class Results:
     def index(self, arm: str) -> int | None:
         """Returns the arm's index, which determines its color, line style and marker.
 
-        None for a baseline or untrained model.
+        Returns None for a baseline or untrained model.
         """
         arms = list(self.comparison.arms)
         return arms.index(arm) if arm in arms else None
 
     def reference(self, arms: list[str]) -> str:
-        """Returns the experiment's reference arm if it is among `arms`, otherwise the first one."""
+        """Returns the experiment's reference arm if it is among `arms`, otherwise the first arm."""
         reference = self.comparison.record.get("reference")
         return reference if reference in arms else arms[0]
 
     def pairs(self, task: str, metric: str) -> list[tuple[str, str]]:
         """Returns the pairs of arms to compare.
 
-        All pairs of a few arms, otherwise each arm with the reference. Arms with different
-        multiples of the budget are not compared.
+        These are all pairs of a few arms, or each of many arms with the reference. Arms with
+        different multiples of the budget are not compared.
 
         Args:
           task: name of the task.
           metric: name of the metric.
 
         Returns:
-          (first, second) names of arms.
+          (first, second) names of each pair of arms.
         """
         pairs: list[tuple[str, str]] = []
         for arms in self.groups(self.arms(task, metric)).values():
@@ -183,7 +183,7 @@ class Results:
         return pairs
 
     def groups(self, arms: list[str]) -> dict[float, list[str]]:
-        """Returns `arms` by their multiple of the budget: those of one group are comparable."""
+        """Returns `arms` by their multiple of the budget: the arms of a group are comparable."""
         groups = {
             multiple: [arm for arm in arms if arm in group]
             for multiple, group in sorted(self.comparison.arms_by_multiple().items())
@@ -216,7 +216,7 @@ class Results:
         return str((self.comparison.record.get("tasks") or {}).get(task, {}).get("task") or task)
 
     def task_notes(self, tasks: Iterable[str]) -> str:
-        """Returns the caveats of these tasks, to be appended to a caption; "" without any."""
+        """Returns the caveats of these tasks, to be appended to a caption; "" without caveats."""
         tasks = list(tasks)
         notes = [NOTES.get(self.plug_in(task), "") for task in tasks]
         notes += [
@@ -227,7 +227,7 @@ class Results:
         return "".join(f" {note}" for note in dict.fromkeys(notes) if note)
 
     def diverged(self, *arms: str) -> str:
-        """Returns how many runs of these arms diverged, as text; "" if none did."""
+        """Returns how many runs of these arms diverged, as text; "" if no run diverged."""
         return scores.diverged(self.comparison, *arms)
 
     def better(self, gap: Gap, direction: str) -> bool | None:

@@ -1,7 +1,7 @@
 """Scores with intervals from a comparison's rows, and differences of two scores.
 
-If a workdir has per-example values, intervals are those of lm/stats/bootstrap.py. Otherwise they
-are those of lm/stats/intervals.py, which use only the scores and are wider.
+If a workdir has per-example values, lm/stats/bootstrap.py computes the intervals. Otherwise
+lm/stats/intervals.py computes them from the scores alone, and they are wider.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from lm.stats.intervals import LEVEL, Estimate
 from lm.stats.scores import Examples
 
 _NOT_NEGATIVE = ("nll", "ce", "kl", "bits_per_byte")
-# In units of a fraction, but not a fraction of a number of examples.
+# Metrics in units of a fraction that are not a fraction of a number of examples.
 _NO_FRACTIONS = ("macro_f1",)
 
 
@@ -26,9 +26,9 @@ class Score:
     """The score of one arm, baseline or untrained model on one metric.
 
     Attributes:
-      arm: its name.
+      arm: name of the arm, baseline or untrained model.
       values: the score by seed; seed -1 for none.
-      estimate: the mean with its interval.
+      estimate: mean over seeds, with its interval.
       count: number of test examples or tokens, the smallest over seeds.
       unit: unit of the score, as in `lm.stats.scores.Score`.
       better: "lower" or "higher".
@@ -64,7 +64,7 @@ def score(
       level: confidence level of the interval.
 
     Returns:
-      None without a row for this metric.
+      The score; None without a row for this metric.
     """
     rows = [
         row for row in comparison.rows if (row.arm, row.task, row.metric) == (arm, task, metric)
@@ -177,12 +177,12 @@ def difference(first: Score, second: Score, level: float = LEVEL) -> Estimate | 
     the test examples is then covered by an upper bound (`intervals.difference_error`).
 
     Args:
-      first: score of one side.
-      second: score of the other side, on the same metric.
+      first: score of the first side.
+      second: score of the second side, on the same metric.
       level: confidence level of the interval.
 
     Returns:
-      None if there is nothing to pair.
+      The difference with its interval; None if there is nothing to pair.
     """
     if first.examples and second.examples:
         return bootstrap.difference(first.examples, second.examples, level=level).estimate
@@ -201,11 +201,11 @@ def contrast(first: Score, second: Score) -> Difference | None:
     """Returns `difference` with its p against 0 and its effect size.
 
     Args:
-      first: score of one side.
-      second: score of the other side.
+      first: score of the first side.
+      second: score of the second side.
 
     Returns:
-      The difference first - second; None if there is none.
+      The difference first - second; None if there is nothing to compare.
     """
     estimate = difference(first, second)
     if estimate is None:
@@ -225,7 +225,7 @@ def by_level(
     """Returns the verdict as a function of the confidence level.
 
     Args:
-      estimate: returns the estimate with its interval at a level.
+      estimate: function that returns the estimate with its interval at a confidence level.
       side: `hypothesis_tests.above` or `hypothesis_tests.below`.
       threshold: the threshold to compare with.
     """
@@ -250,7 +250,7 @@ def p_of(estimate: Estimate, verdict: Callable[[float], Verdict]) -> float | Non
 
 
 def diverged(comparison: Comparison, *arms: str) -> str:
-    """Returns how many runs of these arms diverged, as text; "" if none did."""
+    """Returns how many runs of these arms diverged, as text; "" if no run diverged."""
     counts = []
     for name in dict.fromkeys(arms):
         runs = [run for run in comparison.runs if run.arm == name]

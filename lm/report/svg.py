@@ -12,12 +12,12 @@ _TEXT = 11.0  # font size of labels, in the picture's units
 def draw(
     data: Chart, name: str, alternative: str, width: int = 400, height: int = 0
 ) -> tuple[str, str]:
-    """Returns the picture and its alternative text.
+    """Returns the chart's SVG markup and its alternative text.
 
     Args:
       data: the chart.
-      name: an id that is unique on the page.
-      alternative: the alternative text.
+      name: id of the SVG element, unique on the page.
+      alternative: alternative text of the picture.
       width: width in pixels.
       height: height in pixels; 0 for the default, which depends on the number of named rows.
     """

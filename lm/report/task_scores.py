@@ -52,7 +52,7 @@ def dots(results: Results, chart: Chart | None, picture: str, above: bool) -> li
 
     Args:
       results: the scores.
-      chart: the chart, None if there is none.
+      chart: result of `dot_chart`; None without a chart.
       picture: file name of the PNG.
       above: whether Markdown already shows the PNG with the learning curves.
     """
@@ -164,7 +164,7 @@ def _best(results: Results, task: str, metric: str) -> str:
     order = sorted(scored, key=lambda arm: scored[arm], reverse=direction == "higher")
     if results.budget_note(order) or results.diverged(*results.comparison.arms):
         return ""
-    for other in order[1:]:  # the second best first, which nearly always decides
+    for other in order[1:]:  # the second-best arm first, which nearly always decides
         gap = results.gap(order[0], other, task, metric)
         if gap is None or not results.better(gap, direction):
             return ""

@@ -6,14 +6,14 @@ two-sided 95 % interval over seeds and, where it is known, over the test set:
 
 - Supported: the whole interval is on the stated side of the threshold, and p is below 0.05 after
   Holm's correction for the number of hypotheses.
-- Refuted: the whole interval is on the other side, with the same condition on p.
+- Refuted: the whole interval is on the other side, and p meets the same condition.
 - Inconclusive: otherwise. This includes a score from one seed, which has no interval; a score that
   is not measured yet; two arms without a common seed; and arms of which a run diverged, since the
   remaining seeds are not a random sample.
 
 p is two-sided, against the threshold, and below 0.05 exactly when the 95 % interval excludes the
 threshold. The formulas of the intervals are in lm/stats/intervals.py and lm/stats/bootstrap.py, and
-those of p, Holm's correction and the verdict of one interval in lm/stats/hypothesis_tests.py.
+the formulas of p, Holm's correction and verdicts in lm/stats/hypothesis_tests.py.
 """
 
 import dataclasses
@@ -34,16 +34,16 @@ OPERATIONS = ("ratio_below", "ratio_above", "below", "above", "intervals_apart_a
 
 @dataclass(frozen=True, slots=True)
 class HypothesisResult:
-    """A hypothesis, what was measured, and the verdict.
+    """A hypothesis, the measurement, and the verdict.
 
     Attributes:
       text: the hypothesis.
       measured: the measured value, as text.
-      interval: its 95 % interval, as text.
+      interval: 95 % interval of the measured value, as text.
       required: the condition on the measured value, as text.
       verdict: supported or refuted if the adjusted p is below 0.05, otherwise inconclusive.
       reason: why the verdict does not follow from the interval alone; "" if it does.
-      p: two-sided, against the threshold; below 0.05 exactly when the interval excludes the
+      p: two-sided p against the threshold; below 0.05 exactly when the interval excludes the
         threshold. None without an interval.
       adjusted: p after Holm's correction over all hypotheses.
       effect: Hedges' g (`intervals.hedges_g`) of the difference from the other side.
@@ -107,16 +107,16 @@ def evaluate(comparison: Comparison, hypothesis: dict[str, Any]) -> HypothesisRe
 
     The operations compare the score of `arm` with the score of `compare`, an arm or baseline:
 
-    - `ratio_below` and `ratio_above`: with `value` times the score of `compare`.
-    - `below` and `above`: with `value`, added to the score of `compare` if that is given.
-    - `intervals_apart_above`: the interval is above that of `compare` by more than `value`.
+    - `ratio_below` and `ratio_above`: the threshold is `value` times the score of `compare`.
+    - `below` and `above`: the threshold is `value`, plus the score of `compare` if it is given.
+    - `intervals_apart_above`: the interval is above the interval of `compare` by more than `value`.
 
-    Sides are paired by seed and by example if both are shared. Without per-example values, a
-    baseline is a constant.
+    The two scores are paired by seed and by example if both share them. Without per-example values,
+    a baseline is a constant.
 
     Args:
       comparison: the comparison.
-      hypothesis: its text, arm, task, metric, compare, op and value.
+      hypothesis: a dict with the keys "text", "arm", "task", "metric", "compare", "op" and "value".
 
     Raises:
       UserError: the hypothesis lacks a field, or its op is not one of `OPERATIONS`.

@@ -1,6 +1,6 @@
 """Writes a page as one HTML file with inline style and pictures, without scripts or network.
 
-It supports light and dark mode, phones and print.
+The page supports light and dark mode, phones and print.
 """
 
 import html

@@ -16,7 +16,7 @@ def predict(theta: Constants, x: Points, y: Points) -> tuple[Values, Float64[np.
     """Returns log L and its gradient with respect to the constants.
 
     Args:
-      theta: constants (a, b, e, α, β), with A = exp a, B = exp b and E = exp e.
+      theta: constants (a, b, e, α, β), [R, 5], with A = exp a, B = exp b and E = exp e.
       x: centered log N.
       y: centered log D.
     """
@@ -44,7 +44,7 @@ def huber(residual: Float64[np.ndarray, "*S"], delta: float) -> Float64[np.ndarr
 def minimize(
     x: Points, y: Points, target: Points
 ) -> tuple[Float64[np.ndarray, "5"], Float64[np.ndarray, "5 2"]]:
-    """Returns the constants (a, b, e, α, β) of the lowest loss, and the bounds of the search.
+    """Returns the constants (a, b, e, α, β) with the lowest loss, and the bounds of the search.
 
     Args:
       x: centered log N.
@@ -112,7 +112,7 @@ def refine(
 ) -> Constants:
     """Returns the constants after Levenberg-Marquardt steps on Huber's loss by reweighting.
 
-    It fits many targets at once, which L-BFGS would have to fit one by one.
+    Many targets are fitted at once; L-BFGS would have to fit them one by one.
 
     Args:
       theta: constants (a, b, e, α, β) to start from, one row per target.

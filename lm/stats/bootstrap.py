@@ -59,8 +59,8 @@ class Difference:
 
     Attributes:
       estimate: the difference with its interval.
-      p: two-sided, against the tested value; below 0.05 exactly when the 95 % interval excludes it.
-        None without an interval.
+      p: two-sided p against the tested value; below 0.05 exactly when the 95 % interval excludes
+        that value. None without an interval.
       effect: Hedges' g over seeds (`intervals.hedges_g`); None without a deviation over seeds.
     """
 
@@ -74,8 +74,8 @@ class Spread:
     """A mean with its variances over seeds and over test sets.
 
     Attributes:
-      mean: the mean.
-      n: number of seeds; 0 if it does not depend on a seed.
+      mean: the mean over seeds.
+      n: number of seeds; 0 if the mean does not depend on a seed.
       deviation: sample standard deviation over seeds; None for n < 2.
       seeds: variance of the mean over seeds.
       seeds_dof: degrees of freedom of `seeds`.
@@ -160,8 +160,8 @@ def interval(
       examples: per-example values by seed; {-1: …} for a score that does not depend on a seed.
       limits: smallest and largest possible score; the interval is clipped to them. If every example
         is correct, wrong or a tie (both limits or their middle), two examples of each limit are
-        added for the variance over the test set, as in Agresti and Coull 1998. Without them, a
-        model with no error on 200 examples would seem certain never to make one.
+        added for the variance over the test set, as in Agresti and Coull 1998. Without these
+        examples, a model with no error on 200 examples would seem certain never to make one.
       level: confidence level.
 
     Raises:
@@ -184,8 +184,8 @@ def difference(
     """Returns the difference first - second with its interval over seeds and test set.
 
     Args:
-      first: per-example values by seed.
-      second: per-example values by seed.
+      first: per-example values of the first side, by seed.
+      second: per-example values of the second side, by seed.
       against: the value that p tests the difference against.
       level: confidence level.
 
@@ -202,8 +202,8 @@ def ratio(first: BySeed, second: BySeed, against: float = 1.0, level: float = LE
     The variance over test sets is propagated to first order.
 
     Args:
-      first: per-example values by seed.
-      second: per-example values by seed.
+      first: per-example values of the first side, by seed.
+      second: per-example values of the second side, by seed.
       against: the value that p tests the ratio against.
       level: confidence level.
 
@@ -227,8 +227,8 @@ def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
     """Returns the variances from which `difference` computes its interval and p.
 
     Args:
-      first: per-example values by seed.
-      second: per-example values by seed.
+      first: per-example values of the first side, by seed.
+      second: per-example values of the second side, by seed.
     """
     seeds = _paired(first, second)
     if seeds is None:
@@ -239,11 +239,11 @@ def spread_of_difference(first: BySeed, second: BySeed) -> Spread:
 def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0) -> float:
     """Returns the standard error of first - factor · second due to the choice of test examples.
 
-    More seeds do not reduce it.
+    More seeds do not reduce this error.
 
     Args:
-      first: per-example values by seed.
-      second: per-example values by seed; None for the error of `first` alone.
+      first: per-example values of the first side, by seed.
+      second: per-example values of the second side, by seed; None for the error of `first` alone.
       factor: factor of `second`.
     """
     if second is None:
@@ -265,8 +265,8 @@ def test_error(first: BySeed, second: BySeed | None = None, factor: float = 1.0)
 def _paired(first: BySeed, second: BySeed, minimum: int = 2) -> list[int] | None:
     """The seeds to pair by: [-1] if neither side has seeds.
 
-    None if fewer than `minimum` are common. A side with fewer than `minimum` seeds needs only that
-    many in common.
+    None if the sides share fewer than `minimum` seeds. A side with fewer than `minimum` seeds must
+    share all of its seeds.
     """
     if not first or not second:
         raise ValueError("a difference requires examples on both sides")

@@ -11,7 +11,7 @@ from typing import Literal
 
 from lm.stats.intervals import Estimate
 
-_SMALLEST = 1e-9  # p-value that is reported
+_SMALLEST = 1e-9  # smallest p-value that is reported
 
 Verdict = Literal["supported", "refuted", "inconclusive"]
 SUPPORTED: Verdict = "supported"
@@ -25,8 +25,8 @@ def p_value(excludes: Callable[[float], bool]) -> float:
     p is below 0.05 exactly when the 95 % interval excludes the value, for any kind of interval.
 
     Args:
-      excludes: whether the interval of a given level excludes the value. If it does at one level,
-        it must at every lower level.
+      excludes: function that returns whether the interval of a given level excludes the value. An
+        interval that excludes the value at one level must exclude it at every lower level.
 
     Returns:
       p to a relative accuracy of 1e-6; at least 1e-9, and 1 if no interval excludes the value.
@@ -64,8 +64,9 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def above(estimate: Estimate, threshold: float) -> Verdict:
     """Returns the verdict on "the score is above the threshold".
 
-    Supported if the whole interval is above the threshold, refuted if the whole interval is below
-    it. Inconclusive if the interval contains the threshold or there is no interval.
+    The verdict is "supported" if the whole interval is above the threshold and "refuted" if the
+    whole interval is below it. It is "inconclusive" if the interval contains the threshold or there
+    is no interval.
 
     Args:
       estimate: the score with its interval.

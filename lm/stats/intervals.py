@@ -1,6 +1,7 @@
 """Intervals and effect sizes from scores alone.
 
-A measured score has two sources of uncertainty. An `Estimate` lists those its interval covers:
+A measured score has two sources of uncertainty. An `Estimate` lists the sources that its interval
+covers:
 
 - "seeds": another seed gives other initial values and another data order. The interval is Student's
   t over the scores of n seeds (Student 1908), which assumes that scores are roughly normal. t is
@@ -8,12 +9,12 @@ A measured score has two sources of uncertainty. An `Estimate` lists those its i
 - "test set": other test examples would give another score. All seeds are scored on the same
   examples, so more seeds do not reduce this part.
 
-If per-example values of a score are available, lm/stats/bootstrap.py gives narrower intervals for
-both. This module needs only the scores: for a fraction of examples it uses Wilson's score interval
-(Wilson 1927), for another mean the normal interval from its standard error. Either is added to the
-interval over seeds in quadrature (MOVER: Zou and Donner 2008, "Construction of confidence intervals
-about effect measures", Statistics in Medicine 27). The result is never narrower than either part
-and errs on the wide side.
+If per-example values of a score are available, lm/stats/bootstrap.py gives narrower intervals over
+both sources. This module needs only the scores: for a fraction of examples it uses Wilson's score
+interval (Wilson 1927), for another mean the normal interval from its standard error. Either is
+added to the interval over seeds in quadrature (MOVER: Zou and Donner 2008, "Construction of
+confidence intervals about effect measures", Statistics in Medicine 27). The result is never
+narrower than either part and errs on the wide side.
 
 No interval covers another corpus, split, tokenizer or hyperparameter. One seed gives no interval.
 """
@@ -49,12 +50,12 @@ class Estimate:
 
     @property
     def has_interval(self) -> bool:
-        """Whether it has an interval."""
+        """Whether the estimate has an interval."""
         return self.low is not None
 
     @property
     def note(self) -> str:
-        """What the interval covers, or why there is none, as text."""
+        """The coverage of the interval, or the reason for its absence, as text."""
         if self.covers:
             return " and ".join(self.covers)
         return "one seed, no interval" if self.n == 1 else "does not depend on a seed, no interval"
@@ -70,13 +71,14 @@ def over_seeds(
 
     Args:
       values: one score per seed.
-      test: interval over the test set around the mean (`wilson`, `normal`), to be covered as well.
+      test: interval (low, high) over the test set around the mean (`wilson`, `normal`), to be
+        covered as well; None for none.
       limits: smallest and largest possible score; the interval is clipped to them.
       level: confidence level.
 
     Returns:
       An estimate over n seeds. With n = 1 it has no interval, even if `test` is given: an interval
-      over the test set alone could be mistaken for one over both.
+      over the test set alone could be mistaken for an interval over both sources.
 
     Raises:
       ValueError: there are no values, a value is not finite, or `test` excludes the mean.
@@ -107,7 +109,7 @@ def fixed(value: float, test: tuple[float, float] | None = None) -> Estimate:
 
     Args:
       value: the score.
-      test: interval over the test set; None for no interval.
+      test: interval (low, high) over the test set; None for no interval.
 
     Raises:
       ValueError: the value is not finite.
@@ -150,7 +152,7 @@ def normal(value: float, error: float, level: float = LEVEL) -> tuple[float, flo
 
     Args:
       value: the mean.
-      error: its standard error over the examples; the central limit theorem is assumed.
+      error: standard error of the mean over the examples; the central limit theorem is assumed.
       level: confidence level.
 
     Raises:
@@ -176,8 +178,8 @@ def paired(
     cancels out.
 
     Args:
-      first: score by seed.
-      second: score by seed.
+      first: scores of the first side, by seed.
+      second: scores of the second side, by seed.
       error: standard error of the difference over test examples, to be covered as well. Without
         per-example scores, `difference_error` is an upper bound.
       level: confidence level.
@@ -201,8 +203,8 @@ def ratios(
     """Returns the mean of first / second over their common seeds, with the t interval over seeds.
 
     Args:
-      first: score by seed.
-      second: score by seed.
+      first: scores of the first side, by seed.
+      second: scores of the second side, by seed.
       level: confidence level.
 
     Raises:
@@ -225,7 +227,7 @@ def difference_error(first: float, second: float, count: int) -> float:
     Args:
       first: fraction of hits of the first model.
       second: fraction of hits of the second model.
-      count: number of examples, the same for both.
+      count: number of examples on which both models were evaluated.
     """
     return math.sqrt((first * (1 - first) + second * (1 - second)) / count)
 
@@ -235,15 +237,15 @@ def hedges_g(first: Mapping[int, float], second: Mapping[int, float]) -> float |
 
     The deviation is pooled over both sides, so g does not depend on whether seeds are paired. A
     baseline, which has the single seed -1, contributes no deviation. The gamma functions correct
-    the bias of Cohen's d for few seeds: a quarter with three seeds per side.
+    the bias of Cohen's d for few seeds: the bias is a quarter with three seeds per side.
 
     Args:
-      first: score by seed.
-      second: score by seed.
+      first: scores of the first side, by seed.
+      second: scores of the second side, by seed.
 
     Returns:
-      None if both sides together have fewer than two degrees of freedom, or all seeds of each side
-      have equal scores.
+      Hedges' g; None if both sides together have fewer than two degrees of freedom, or all seeds of
+      each side have equal scores.
     """
     sides = [list(side.values()) for side in (first, second)]
     means = [math.fsum(values) / len(values) for values in sides]

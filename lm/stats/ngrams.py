@@ -11,7 +11,7 @@ class Unigram:
     """Relative frequencies with one added to each count.
 
     Args:
-      tokens: training targets.
+      tokens: ids of the training targets, [N].
       size: size of the vocabulary, V.
     """
 
@@ -37,8 +37,8 @@ class Bigram:
     bigram types that end in w, with one added to each count. After an unseen v, only p(w) is left.
 
     Args:
-      before: the first token of each training pair.
-      after: the second token of each training pair.
+      before: id of the first token of each training pair, [N].
+      after: id of the second token of each training pair, [N].
       size: size of the vocabulary, V.
     """
 
@@ -64,8 +64,8 @@ class Bigram:
         """Returns -log p(target | before) of each pair, in nats.
 
         Args:
-          before: the token before each target, [N].
-          targets: the predicted token, [N].
+          before: id of the token before each target, [N].
+          targets: ids of the predicted tokens, [N].
         """
         upper = np.asarray(self.upper[before, targets]).ravel()
         return -np.log(upper + self.backoff[before] * self.lower[targets])
@@ -80,11 +80,11 @@ class Bigram:
     def between(self, left: int, right: int) -> Float[np.ndarray, "V"]:
         """Returns log p(w | left, right) of every w between two neighbours, in nats.
 
-        It is proportional to p(w | left) · p(right | w).
+        p(w | left, right) is proportional to p(w | left) · p(right | w).
 
         Args:
-          left: the token before the predicted one.
-          right: the token after it.
+          left: id of the token before the predicted token.
+          right: id of the token after the predicted token.
 
         Returns:
           Log-probabilities in nats, [V].

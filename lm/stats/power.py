@@ -22,7 +22,7 @@ def power(
 
     Args:
       deviation: standard deviation over seeds of the difference of two arms.
-      difference: the true difference, in the same unit; its sign does not matter.
+      difference: the true difference, in the unit of `deviation`; its sign does not matter.
       seeds: number of seeds.
       level: confidence level of the interval.
       test: standard error of the difference over test examples.
@@ -74,7 +74,7 @@ def seeds_needed(
 
     Args:
       deviation: standard deviation over seeds of the difference of two arms.
-      difference: the true difference, in the same unit; its sign does not matter.
+      difference: the true difference, in the unit of `deviation`; its sign does not matter.
       power: probability of detecting the difference.
       level: confidence level of the interval.
       test: standard error of the difference over test examples.

@@ -15,8 +15,8 @@ from jaxtyping import Float32, Float64
 from lm.stats.scores import Examples
 
 RESAMPLES = 1000  # the variance then has the sampling error of 999 degrees of freedom
-# More examples than this are first summed in this many groups. This does not change the ratio of
-# sums, and its variance is known to 3 %.
+# More examples than this are first summed in this many groups. The groups do not change the ratio
+# of sums, and the variance of the ratio is known to 3 %.
 GROUPS = 2048
 
 # Replicates by id of their examples, for as long as the examples exist.
@@ -52,9 +52,9 @@ def covariance(examples: Sequence[Examples]) -> tuple[Float64[np.ndarray, "K K"]
 def replicates(examples: Sequence[Examples]) -> Float64[np.ndarray, "K R"]:
     """Returns scores on resampled test sets minus the scores, scaled for an unbiased variance.
 
-    Cached, since a report uses the same score in tables, figures and differences.
+    Results are cached, since a report uses the same score in tables, figures and differences.
     """
-    # Grouped by their number of examples: one matmul then resamples many scores.
+    # Scores are grouped by their number of examples: one matmul then resamples many scores.
     missing: dict[int, dict[int, Examples]] = {}
     for item in examples:
         cached = _CACHE.get(id(item))

@@ -40,10 +40,10 @@ class Point:
     """One run.
 
     Attributes:
-      parameters: N.
-      tokens: D.
+      parameters: number of parameters, N.
+      tokens: number of training tokens, D.
       loss: held-out loss in nats.
-      seed: its seed.
+      seed: seed of the run.
     """
 
     parameters: float
@@ -65,7 +65,7 @@ class Fit:
       intervals: the 95 % interval (low, high) of each constant, by name.
       points: number of runs.
       residual: root mean square of log loss minus log prediction.
-      samples: the constants of each resample.
+      samples: the constants of each resample, [R, 5].
       note: a warning if a constant reached the bounds of the search, so that the grid does not
         determine it; otherwise "".
     """
@@ -122,16 +122,18 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Crossover:
-    """The training budget above which the other of two objectives is better.
+    """The training budget at which the better of two objectives changes.
 
     Each objective is trained at its compute-optimal size.
 
     Attributes:
-      flops: the budget; None if there is no crossover within the range.
-      low: lower end of its 95 % interval; None if it is outside the range or unknown.
-      high: upper end of its 95 % interval; None if it is outside the range or unknown.
+      flops: the budget in FLOPs; None if there is no crossover within the range.
+      low: lower end of the budget's 95 % interval, in FLOPs; None if it is outside the range or
+        unknown.
+      high: upper end of the budget's 95 % interval, in FLOPs; None if it is outside the range or
+        unknown.
       fraction: fraction of resamples that cross within the range.
-      note: which objective is better where, as text.
+      note: text that states which objective is better at which budgets.
     """
 
     flops: float | None
@@ -214,7 +216,7 @@ def crossover(
       per_token: training FLOPs per parameter and token of the first and the second objective.
 
     Raises:
-      ValueError: low and high are not a range of positive, finite numbers.
+      ValueError: `low` and `high` are not a range of positive, finite numbers.
     """
     from scipy import optimize
 

@@ -15,7 +15,7 @@ from lm.core import files
 class Examples:
     """The per-example values of a score, which is totals.sum() / weights.sum().
 
-    An example is what would be sampled again for another test set: a row of text, a sentence or a
+    An example is the unit that another test set would sample again: a row of text, a sentence or a
     pair, not the tokens within one.
 
     Attributes:
@@ -36,7 +36,7 @@ class Score:
 
     Attributes:
       value: the score.
-      count: the number of examples or tokens it was computed from.
+      count: the number of examples or tokens from which the score was computed.
       unit: unit of the value, such as "nats/token", "bits/byte" or "share" (a fraction).
       better: "lower" or "higher".
       examples: the per-example values; None if the score is not a ratio of sums.
@@ -64,7 +64,7 @@ def nats(total: float, count: float, examples: Examples | None = None) -> Score:
     """Returns the mean negative log-likelihood in nats per token; lower is better.
 
     Args:
-      total: sum over the tokens, in nats.
+      total: negative log-likelihood summed over the tokens, in nats.
       count: number of tokens.
       examples: the per-example values, if known.
     """
@@ -104,7 +104,7 @@ def write_examples(path: Path, examples: Mapping[str, Examples]) -> None:
 
 
 def read_examples(path: Path) -> dict[str, Examples]:
-    """Reads what `write_examples` wrote."""
+    """Reads the named examples in a file of `write_examples`."""
     with np.load(path, allow_pickle=False) as arrays:
         names = dict.fromkeys(name.rsplit("/", 1)[0] for name in arrays.files)
         return {
