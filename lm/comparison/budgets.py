@@ -78,8 +78,8 @@ def plan(
     Args:
       budget: budget of the experiment.
       arms: amounts that a step of each arm processes, by arm.
-      times: multiple of the budget by arm; 1 for arms that it omits. Only arms with
-        equal multiples are matched.
+      times: arm → factor by which its budget is multiplied; 1 for arms that it omits. Amounts must
+        agree within the tolerance only among arms with the same factor.
 
     Returns:
       For each arm {"steps", "tokens", "flops", "loss_tokens"}.

@@ -64,8 +64,8 @@ def sweep(
       config: a run config, as nested dicts.
       workdir: a new directory, or the workdir of the same sweep. Finished runs are kept and
         interrupted ones resumed.
-      given: text of the values on the command line, by field (lm/comparison/ranges.py). Results
-        are averaged over the values of "seed".
+      given: swept field → its values as written on the command line (lm/comparison/ranges.py).
+        Results are averaged over the values of "seed".
       options: options of the sweep.
 
     Returns:

@@ -134,8 +134,8 @@ def read(given: Files, kind: str, split: str, where: str) -> Labelled:
       where: the task's name, for messages.
 
     Raises:
-      UserError: a file is missing, lacks the fields, has too many broken lines, or leaves a part
-        without examples.
+      UserError: a file is missing, lacks the fields or has too many broken lines; or the train, dev
+        or test part has no examples.
     """
     tally = collections.Counter[str]()
     names = ("path", "dev") if split == "validation" else ("path", "dev", "test")

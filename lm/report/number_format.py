@@ -180,7 +180,7 @@ def estimate(
       unit: unit of the score; "share" marks a fraction, which is shown in percent.
       decimals: number of decimals; None for the result of `places` on this estimate.
       signed: whether the estimate is a difference. A difference of fractions is in percentage
-        points, without the unit, which is in the table's header.
+        points, and no unit is appended: the table's header names it.
     """
     decimals, scale = places([value], unit) if decimals is None else decimals, _scale(unit)
     mean = _fixed(scale * value.mean, decimals, signed) + (

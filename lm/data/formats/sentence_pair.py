@@ -24,7 +24,7 @@ class Plan:
     """Pairs in rows.
 
     Attributes:
-      sentence: index in the store of the first sentence of each pair.
+      sentence: for each pair, the index of its first sentence in the store.
       document: index of the document of each pair.
       first: row i holds pairs first[i] to first[i + 1] - 1.
       note: description of the documents left out, or "".

@@ -48,8 +48,8 @@ class Config:
     """Options.
 
     Attributes:
-      packages: import names of packages, "stdlib" and "topics"; all must be installed. () means
-        all installed packages of PACKAGES.
+      packages: import names of installed packages; also "stdlib" (the standard library) and "topics"
+        (the pages of `help()`). () means every entry of PACKAGES that is installed.
     """
 
     packages: tuple[str, ...] = ()
