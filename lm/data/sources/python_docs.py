@@ -48,8 +48,8 @@ class Config:
     """Options.
 
     Attributes:
-      packages: import names of installed packages; also "stdlib" (the standard library) and "topics"
-        (the pages of `help()`). () means every entry of PACKAGES that is installed.
+      packages: import names of installed packages; also "stdlib" (the standard library) and
+        "topics" (the pages of `help()`). () means every entry of PACKAGES that is installed.
     """
 
     packages: tuple[str, ...] = ()
