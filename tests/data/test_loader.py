@@ -120,9 +120,9 @@ class OneProcess(jax.sharding.NamedSharding):
 )
 @pytest.mark.parametrize("processes", [1, 2, 4])
 def test_processes_together_hold_the_global_batch(store, processes, shape):
-    program = meshes.make(meshes.MeshConfig(**shape))
-    of_batch = jax.sharding.NamedSharding(program, sharding.spec(("batch",)))
-    devices = np.split(np.array(program.devices.ravel()), processes)
+    mesh = meshes.make(meshes.MeshConfig(**shape))
+    of_batch = jax.sharding.NamedSharding(mesh, sharding.spec(("batch",)))
+    devices = np.split(np.array(mesh.devices.ravel()), processes)
     rows = [sharding.local_rows(OneProcess(of_batch, part.tolist()), BATCH) for part in devices]
     assert set(np.concatenate(rows).tolist()) == set(range(BATCH))
     examples = dataset(store)
@@ -143,11 +143,11 @@ def test_processes_together_hold_the_global_batch(store, processes, shape):
     ],
 )
 def test_batches_are_on_the_mesh(store, mesh, shape):
-    program = meshes.make(meshes.MeshConfig(**shape))
-    source = Loader(dataset(store), BATCH, program)
+    mesh = meshes.make(meshes.MeshConfig(**shape))
+    source = Loader(dataset(store), BATCH, mesh)
     batch = next(source)
     assert same(jax.device_get(batch), batches(store, 1, mesh)[0])
-    parts = program.shape["data"] * program.shape["fsdp"]
+    parts = mesh.shape["data"] * mesh.shape["fsdp"]
     for values in batch.values():
         assert {shard.data.shape[0] for shard in values.addressable_shards} == {BATCH // parts}
 

@@ -66,41 +66,41 @@ def contents(directory) -> dict[str, bytes]:
 
 def test_what_went_in_comes_out(tokens, tmp_path, small_chunks):
     documents = corpus()
-    program = store.build(iter(documents), tokens, tmp_path / "store", workers=3)
-    assert len(program) == 60
-    assert program.tokens.dtype == np.uint16
-    assert program.names == [document.name for document in documents]
-    assert program.labels == [document.label for document in documents]
+    opened = store.build(iter(documents), tokens, tmp_path / "store", workers=3)
+    assert len(opened) == 60
+    assert opened.tokens.dtype == np.uint16
+    assert opened.names == [document.name for document in documents]
+    assert opened.labels == [document.label for document in documents]
     sentence = 0
     for i, document in enumerate(documents):
-        assert program.document_sentences[i] == sentence
-        assert program.sentence_offsets[sentence] == program.document_offsets[i]
+        assert opened.document_sentences[i] == sentence
+        assert opened.sentence_offsets[sentence] == opened.document_offsets[i]
         for paragraph in document.paragraphs:
             for j, text in enumerate(paragraph):
-                assert program.sentence(sentence).tolist() == tokens.encode(text)
-                assert program.paragraph_starts[sentence] == (j == 0)
+                assert opened.sentence(sentence).tolist() == tokens.encode(text)
+                assert opened.paragraph_starts[sentence] == (j == 0)
                 sentence += 1
-        assert tokens.decode(program.document(i)) == " ".join(
+        assert tokens.decode(opened.document(i)) == " ".join(
             text for paragraph in document.paragraphs for text in paragraph
         )
     assert (
-        len(program.paragraph_starts)
+        len(opened.paragraph_starts)
         == sentence
-        == program.meta["sentences"]
-        == program.document_sentences[-1]
+        == opened.meta["sentences"]
+        == opened.document_sentences[-1]
     )
     assert (
-        len(program.tokens)
-        == program.document_offsets[-1]
-        == program.sentence_offsets[-1]
-        == program.meta["tokens"]
+        len(opened.tokens)
+        == opened.document_offsets[-1]
+        == opened.sentence_offsets[-1]
+        == opened.meta["tokens"]
     )
     texts = [
         text for document in documents for paragraph in document.paragraphs for text in paragraph
     ]
-    assert program.meta["bytes"] == sum(len(text.encode()) + 1 for text in texts)
-    assert program.meta["unknown"] == 0
-    assert program.meta["tokenizer"] == tokens.fingerprint
+    assert opened.meta["bytes"] == sum(len(text.encode()) + 1 for text in texts)
+    assert opened.meta["unknown"] == 0
+    assert opened.meta["tokenizer"] == tokens.fingerprint
 
 
 def test_the_number_of_workers_changes_nothing(tokens, tmp_path, small_chunks):
@@ -141,20 +141,20 @@ def test_documents_are_read_a_few_chunks_ahead(tokens, tmp_path, small_chunks, m
 
 
 def test_a_store_that_is_there_is_reused(tokens, tmp_path):
-    program = store.build(corpus(), tokens, tmp_path / "store")
+    opened = store.build(corpus(), tokens, tmp_path / "store")
 
     def never():
         raise AssertionError("read again")
         yield
 
-    assert store.build(never(), tokens, tmp_path / "store").fingerprint == program.fingerprint
+    assert store.build(never(), tokens, tmp_path / "store").fingerprint == opened.fingerprint
 
 
 def test_pickles_by_name(tokens, tmp_path):
-    program = store.build(corpus(), tokens, tmp_path / "store")
-    data = pickle.dumps(program)
+    opened = store.build(corpus(), tokens, tmp_path / "store")
+    data = pickle.dumps(opened)
     assert len(data) < 1000
-    assert pickle.loads(data).document(3).tolist() == program.document(3).tolist()
+    assert pickle.loads(data).document(3).tolist() == opened.document(3).tolist()
 
 
 def test_no_documents(tokens, tmp_path):
@@ -274,8 +274,8 @@ def test_a_killed_build_leaves_nothing_that_counts(tokens, tmp_path):
     process.communicate()
     (left,) = (path for path in tmp_path.iterdir() if path.is_dir())
     assert left.name.endswith(".part")
-    program = store.build(corpus(), tokens, tmp_path / "store")
-    assert len(program) == 60
+    opened = store.build(corpus(), tokens, tmp_path / "store")
+    assert len(opened) == 60
     assert [path.name for path in tmp_path.iterdir() if path.is_dir()] == ["store"]
 
 
